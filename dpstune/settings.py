@@ -1,0 +1,91 @@
+"""Checked settings: the base of every section of a recipe and of every method's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dpstune.errors import RequestError, did_you_mean
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Typed settings that refuse unknown keys and cannot be changed once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+# What pydantic says in Python's words, in a user's.
+_EXPECTED = {
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "path_type": "a path",
+    "too_long": "fewer values",
+    "tuple_type": "a list",
+}
+
+
+class Problem(NamedTuple):
+    """What is wrong with a setting, and where: ``path`` holds the keys that lead to it."""
+
+    path: tuple[str, ...]
+    message: str
+
+
+def first_problem(error: ValidationError, schema: type[BaseModel]) -> Problem:
+    """Turn pydantic's report into the first thing to mend, in our words.
+
+    Args:
+        error: What pydantic raised.
+        schema: The settings class that was being checked; its keys are offered where one is misspelt.
+    """
+    details = error.errors(include_url=False)
+    # A misspelt key is also a missing one; the misspelling says more.
+    detail = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    path = tuple(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(schema, path[:-1])
+        hint = did_you_mean(path[-1], known) or f"; known keys: {', '.join(known)}"
+        return Problem(path, f"unknown key {path[-1]!r}{hint}")
+    if detail["type"] == "missing" and isinstance(detail["loc"][-1], int):
+        return Problem(path[:-1], "has too few values")
+    if detail["type"] == "missing":
+        return Problem(path, f"key {path[-1]!r} is missing")
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if detail["type"] == "value_error":
+        return Problem(path, message)
+    message = _EXPECTED.get(detail["type"], message)
+    return Problem(path, f"should be {message}, not {detail['input']!r}")
+
+
+def _keys_at(schema: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    """List the keys a settings class knows below ``path``."""
+    for part in path:
+        field = schema.model_fields.get(part)
+        annotation = field.annotation if field is not None else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        schema = annotation
+    return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def check_settings(schema: type[S], values: Mapping[str, Any], *, place: str) -> S:
+    """Check ``values`` against ``schema``.
+
+    Args:
+        schema: The settings class.
+        values: Plain values, as they come from YAML or a caller.
+        place: What the values belong to, for the error: ``"method dps-dense"``.
+
+    Raises:
+        RequestError: A key is unknown or missing, or a value is out of range; one line that names it.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        path, message = first_problem(error, schema)
+        where = f"{place}: {'.'.join(path)}" if path else place
+        raise RequestError(f"{where}: {message}") from None

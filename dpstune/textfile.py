@@ -1,0 +1,26 @@
+"""Text files, as a user's files come: UTF-8, with or without a byte-order mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dpstune.errors import RequestError
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file; its line ends stay what they are.
+
+    Raises:
+        RequestError: There is no such file, it cannot be read, or it is no UTF-8 (the line is named).
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RequestError(f"there is no file {path}") from None
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RequestError(f"{path}:{line}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
