@@ -1,0 +1,66 @@
+"""What several test files start from: a tiny model, a tiny task of a user's own, a warm process."""
+
+import csv
+import random
+
+import pytest
+import torch
+
+from tests.tiny import save_tiny_model
+from tests.zygote import Zygote
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """The tiny model is faster on one thread, and two runs add in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A folder with a tiny BERT of random weights, its tokenizer and config."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_tiny_model(folder)
+    return folder
+
+
+def write_table(path, count, seed):
+    """Write a CSV of sentence pairs whose label the first word decides."""
+    rng = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["first", "second", "label"])
+        for _ in range(count):
+            good = rng.random() < 0.5
+            first = (
+                f"{'the' if good else 'a'} cat {' '.join(rng.choices(['dog', 'man', 'house'], k=rng.randrange(1, 6)))}"
+            )
+            writer.writerow([first, "a man, in a house", "yes" if good else "no"])
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory, tiny_model):
+    """A recipe file for the tiny model on a user's own CSV files: 72 examples, 12 steps of 6 an epoch."""
+    folder = tmp_path_factory.mktemp("task")
+    write_table(folder / "train.csv", 72, seed=1)
+    write_table(folder / "validation.csv", 30, seed=2)
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: [first, second], label: label}\n"
+        "data: {max_length: 24}\n"
+        "method: {name: dps-dense, p: 0.4, update_ratio: 0.2}\n"
+        "training: {batch_size: 6, learning_rate: 0.003, epochs: 2, precision: fp32}\n"
+    )
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory):
+    """A warm process that runs command lines in forks."""
+    process = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield process
+    process.close()
