@@ -1,0 +1,359 @@
+"""From a task to token batches: examples with labels by name, subsampled, tokenised, padded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RequestError, did_you_mean
+from dpstune.examples import Examples
+from dpstune.randomness import stream
+from dpstune.recipe import DataSection, OwnTask, TableTask
+from dpstune.sources import RawSplit, read_file, read_glue, read_hub
+from dpstune.tasks import HubSource, Kind, Task, get_task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+LARGEST_VALUE = 3.4e38  # of float32
+UNLABELLED = (None, "")
+NO_GOLD_LABEL = ("-", "-1")  # how SNLI and its kin mark a pair its annotators did not agree on
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its examples.
+
+    Args:
+        name: The task's name; a user's own task is called after its training file, or that file's folder.
+        kind: Classification or regression.
+        label_names: In the order of the model's outputs; empty for regression.
+        metric: The metric family.
+        splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
+        notes: What a person should know: what was dropped, and how many.
+        fingerprint: Changes when any example does.
+    """
+
+    name: str
+    kind: Kind
+    label_names: tuple[str, ...]
+    metric: str
+    splits: dict[str, Examples]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def load_task(
+    task: str | TableTask | OwnTask, data: DataSection, *, seed: int, splits: Sequence[str] | None = None
+) -> TaskData:
+    """Read a task's examples.
+
+    Args:
+        task: A recipe's task.
+        data: Where it lies, and how much of the training split to take.
+        seed: Draws the subsample.
+        splits: Which splits; by default what a training run needs: training, validation, and a user's own test file.
+
+    Raises:
+        RequestError: A file, split, column or label is wrong; the message says which and where.
+        RunError: The hub could not be reached.
+    """
+    return draw_training_part(read_task(task, data, splits=splits), data.train_size, seed=seed)
+
+
+def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
+    """Read a task's examples, all of them and without a fingerprint: what every seed has in common.
+
+    Arguments and errors are those of ``load_task``.
+    """
+    if isinstance(task, OwnTask):
+        return _load_own(task, splits)
+    known = get_task(task if isinstance(task, str) else task.name)
+    if isinstance(task, TableTask):
+        known = replace(known, hub=_moved(known, task))
+    return _load_known(known, data, splits or ("train", *known.validation_splits))
+
+
+def draw_training_part(task: TaskData, size: int | None, *, seed: int) -> TaskData:
+    """Return a task with ``size`` of its training examples, drawn from the seed; all of them for None.
+
+    Raises:
+        RequestError: There are fewer, or all have the same label.
+    """
+    if size is not None and "train" in task.splits:
+        task = replace(task, splits={**task.splits, "train": _subsample(task, size, seed)})
+    _refuse_one_class(task)
+    return replace(task, fingerprint=_fingerprint(task))
+
+
+def _moved(known: Task, task: TableTask) -> HubSource:
+    if known.hub is None:
+        raise RequestError(f"task {known.name} is made by dpstune; it lies nowhere on the hub")
+    return replace(
+        known.hub,
+        id=task.hub_id or known.hub.id,
+        config=task.hub_config if task.hub_id or task.hub_config else known.hub.config,
+        revision=task.hub_revision or known.hub.revision,
+        text=task.text or known.hub.text,
+        label=task.label or known.hub.label,
+    )
+
+
+def _load_known(task: Task, data: DataSection, wanted: Sequence[str]) -> TaskData:
+    if task.toy:
+        from dpstune.toy import generate
+
+        for split in wanted:
+            _refuse_unknown_split(task.name, split, task.splits)
+        splits = {split: generate(task.name, split) for split in wanted}
+        return TaskData(task.name, task.kind, task.labels, task.metric, splits, (), "")
+    raw = {split: part for split in wanted for split, part in _read(task, data.dir, split)}
+    notes: list[str] = []
+    names = task.glue.names if task.glue is not None and data.dir is not None else {}
+    splits = {}
+    for split, part in raw.items():
+        if names:
+            part = replace(part, labels=[names.get(label or "", label) for label in part.labels])
+        marks = (*UNLABELLED, *NO_GOLD_LABEL) if task.kind == "classification" else UNLABELLED
+        splits[split] = _label(part, task.kind, task.labels, split, notes, marks)
+    return TaskData(task.name, task.kind, task.labels, task.metric, splits, tuple(notes), "")
+
+
+def _read(task: Task, folder: Path | None, split: str) -> list[tuple[str, RawSplit]]:
+    """Read one split; return it with its name, which for local JSONL files may be plain ``validation``."""
+    if folder is None:
+        assert task.hub is not None
+        _refuse_unknown_split(task.name, split, task.hub.splits)
+        return [(split, read_hub(task.hub, split))]
+    if not folder.is_dir():
+        raise RequestError(
+            f"there is no folder {folder}; --data-dir names the folder that holds the tasks' own folders"
+        )
+    if task.glue is not None and (folder / task.glue.folder).is_dir():
+        _refuse_unknown_split(task.name, split, task.glue.files)
+        return [(split, read_glue(folder, task.glue, split))]
+    if not (folder / task.name).is_dir():
+        expected = f"{task.glue.folder}/*.tsv or " if task.glue is not None else ""
+        raise RequestError(f"no task {task.name} in {folder}: expected {expected}{task.name}/*.jsonl there")
+    plain = split.partition("_")[0]
+    if split not in {known.partition("_")[0] for known in task.splits}:
+        _refuse_unknown_split(task.name, split, task.splits)
+    name = split if (folder / task.name / f"{split}.jsonl").exists() else plain
+    path = folder / task.name / f"{name}.jsonl"
+    return [(name, _read_jsonl(path, task, label_required=plain != "test"))]
+
+
+def _refuse_unknown_split(task: str, split: str, known: Collection[str]) -> None:
+    if split not in known:
+        raise RequestError(f"task {task} has no split {split!r}; it has {', '.join(known)}")
+
+
+def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
+    """Read a task's JSONL file, whichever of the task's usual names its text columns have."""
+    assert task.hub is not None
+    candidates = [task.hub.text, *([task.glue.text] if task.glue is not None else [])]
+    if len(task.hub.text) > 1:
+        candidates += [("premise", "hypothesis"), ("sentence1", "sentence2")]
+    problem: RequestError | None = None
+    for text in candidates:
+        try:
+            return read_file(path, text, "label", label_required=label_required)
+        except RequestError as error:
+            if "no column" not in str(error):
+                raise
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
+    train = task.files.train
+    name = train.parent.name if train.stem == "train" else train.stem
+    files = {split: path for split, path in task.files if path is not None}
+    for split in wanted or ():
+        _refuse_unknown_split(name, split, files)
+    raw = {
+        split: read_file(path, task.text, task.label, label_required=split != "test")
+        for split, path in files.items()
+        if wanted is None or split in wanted or split == "train"
+    }
+    names: tuple[str, ...] = ()
+    if task.kind == "classification":
+        names = _sorted_names({label for label in raw["train"].labels if label})
+    notes: list[str] = []
+    splits = {split: _label(part, task.kind, names, split, notes) for split, part in raw.items()}
+    metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
+    return TaskData(name, task.kind, names, metric, splits, tuple(notes), "")
+
+
+def _sorted_names(names: set[str]) -> tuple[str, ...]:
+    """Sort names, as numbers where all of them are; the same on every machine, "1" before "1.0" too."""
+    try:
+        values = {name: float(name) for name in names}
+    except ValueError:
+        return tuple(sorted(names))
+    if not all(map(math.isfinite, values.values())):
+        return tuple(sorted(names))
+    return tuple(sorted(names, key=lambda name: (values[name], name)))
+
+
+def _label(
+    raw: RawSplit,
+    kind: Kind,
+    names: tuple[str, ...],
+    split: str,
+    notes: list[str],
+    unlabelled_marks: Sequence[str | None] = UNLABELLED,
+) -> Examples:
+    """Turn raw labels into indices or values; drop examples without a gold label, and say how many."""
+    if raw.renumbered:
+        notes.append(f"{raw.source}: ids repeat; examples are numbered by row")
+    if raw.malformed:
+        notes.append(f"{raw.source}: left out {raw.malformed} rows with too few or too many columns")
+    if not raw.ids:
+        raise RequestError(f"split {split} is empty: {raw.source} holds no examples")
+    unlabelled = [label in unlabelled_marks for label in raw.labels]
+    if not raw.labels or all(unlabelled):
+        if not split.startswith("test"):
+            raise RequestError(f"split {split} has no labels: {raw.source}")
+        return Examples(raw.ids, raw.texts, None)
+    kept = [i for i, without in enumerate(unlabelled) if not without]
+    if len(kept) < len(raw.ids):
+        notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: no gold label")
+    to_label = _value if kind == "regression" else _index
+    labels: list[Any] = [to_label(raw, i, names) for i in kept]
+    return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels)
+
+
+def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
+    label = raw.labels[position]
+    if label not in names:
+        hint = did_you_mean(str(label), names)
+        raise RequestError(
+            f"{raw.source}:{raw.rows[position]}: unknown label {label!r}{hint}; the labels are {', '.join(names)}"
+        )
+    return names.index(label)
+
+
+def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
+    label = raw.labels[position]
+    try:
+        value = float(label or "nan")
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= LARGEST_VALUE:
+        raise RequestError(f"{raw.source}:{raw.rows[position]}: {label!r} is no number, and the task is regression")
+    return value
+
+
+def _subsample(task: TaskData, size: int, seed: int) -> Examples:
+    """Return ``size`` training examples, each label with its share, in their old order."""
+    train = task.splits["train"]
+    if size > len(train):
+        raise RequestError(f"data.train_size: {size} is more than the {len(train)} training examples of {task.name}")
+    labels = train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
+    shuffled: list[int] = stream(seed, "subsample").permutation(len(train)).tolist()
+    exact = {label: size * count / len(train) for label, count in Counter(labels).items()}
+    least = 1 if size >= len(exact) else 0  # no label is lost where there is room for all
+    quota = {label: max(least, math.floor(share)) for label, share in exact.items()}
+    while sum(quota.values()) > size:
+        quota[max(quota, key=lambda label: (quota[label], label))] -= 1
+    by_remainder = sorted(exact, key=lambda label: (quota[label] - exact[label], label))
+    for label in by_remainder[: size - sum(quota.values())]:
+        quota[label] += 1
+    chosen = []
+    for index in shuffled:
+        if quota[labels[index]] > 0:
+            quota[labels[index]] -= 1
+            chosen.append(index)
+    return train.take(sorted(chosen))
+
+
+def _refuse_one_class(task: TaskData) -> None:
+    train = task.splits.get("train")
+    if train is None or train.labels is None or len(set(train.labels)) > 1:
+        return
+    what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
+    raise RequestError(f"every training example of {task.name} has the label {what!r}; there is nothing to learn")
+
+
+def _fingerprint(task: TaskData) -> str:
+    digest = hashlib.sha256()
+    for split, examples in task.splits.items():
+        content = [split, examples.ids, examples.texts, examples.labels]
+        digest.update(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+class TokenDataset:
+    """A tokenised split.
+
+    Args:
+        features: ``input_ids`` and what else the model takes, a list of ints an example each.
+        labels: Label indices or values, or None.
+        tokenizer: Pads.
+        max_length: Tokens an example was cut to.
+        regression: Whether labels are values.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, list[list[int]]],
+        labels: Sequence[float] | None,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        regression: bool,
+    ) -> None:
+        self.max_length = max_length
+        self._features, self._labels, self._tokenizer, self._regression = features, labels, tokenizer, regression
+        self.lengths = [len(ids) for ids in features["input_ids"]]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, padded to its longest example: the model's keyword arguments, ``labels`` among them."""
+        import torch
+
+        rows = {name: [values[i] for i in indices] for name, values in self._features.items()}
+        batch: dict[str, torch.Tensor] = dict(self._tokenizer.pad(rows, return_tensors="pt"))
+        if self._labels is not None:
+            dtype = torch.float32 if self._regression else torch.int64
+            batch["labels"] = torch.tensor([self._labels[i] for i in indices], dtype=dtype)
+        return batch
+
+
+def encode(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, regression: bool = False
+) -> TokenDataset:
+    """Tokenise a split, cutting the longer text first where a pair is too long.
+
+    Args:
+        examples: The split.
+        tokenizer: The model's.
+        max_length: Tokens an example is cut to.
+        regression: Whether labels are values.
+
+    Raises:
+        RequestError: The model takes fewer tokens than ``max_length``.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise RequestError(
+            f"data.max_length: {max_length} is more than the model's {tokenizer.model_max_length} tokens"
+        )
+    columns = list(zip(*examples.texts, strict=True))
+    encoded = tokenizer(
+        *[list(column) for column in columns],
+        truncation="longest_first" if len(columns) > 1 else True,
+        max_length=max_length,
+        return_attention_mask=False,
+    )
+    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+    return TokenDataset(dict(encoded), examples.labels, tokenizer, max_length, regression)

@@ -1,0 +1,35 @@
+"""The examples of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A split.
+
+    Args:
+        ids: One an example.
+        texts: One or two strings an example.
+        labels: Label indices, or values for regression; None where the split has no labels.
+        phenomena: What decides each example, for the toy tasks.
+    """
+
+    ids: list[str]
+    texts: list[tuple[str, ...]]
+    labels: list[int] | list[float] | None
+    phenomena: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Sequence[int]) -> Examples:
+        """Return the examples at ``indices``, in that order."""
+        return Examples(
+            [self.ids[i] for i in indices],
+            [self.texts[i] for i in indices],
+            None if self.labels is None else [self.labels[i] for i in indices],
+            None if self.phenomena is None else [self.phenomena[i] for i in indices],
+        )

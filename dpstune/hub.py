@@ -1,0 +1,94 @@
+"""What the Hugging Face hub answers when it cannot give what was asked, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from dpstune.errors import RequestError, RunError
+
+REMEDY = (
+    "give local data with --data-dir DIR, a local model folder with --set model.name=DIR, "
+    "or try --recipe demo, which needs no hub"
+)
+
+SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
+# By name: the hub's library has changed its HTTP client twice, and each client's errors have these.
+_NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
+
+
+@contextmanager
+def asking_the_hub_for(what: str) -> Iterator[None]:
+    """Translate the hub's errors inside the block.
+
+    Args:
+        what: What is asked for, with its name: ``model FacebookAI/roberta-large``.
+
+    Raises:
+        RequestError: The hub has no such thing, or keeps it from this user.
+        RunError: The hub could not be reached.
+    """
+    import datasets
+    from huggingface_hub import errors
+
+    _go_offline_where_unreachable()
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise RequestError(f"{what} is gated: accept its terms on the hub and log in with `hf auth login`") from None
+    except (errors.RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
+        raise RequestError(f"the hub has no {what}, or keeps it private (log in with `hf auth login`)") from None
+    except errors.RevisionNotFoundError:
+        raise RequestError(f"{what}: the hub has no such revision") from None
+    except errors.HFValidationError as error:
+        raise RequestError(f"{what}: {first_line(error)}") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _unreachable(what, error) from None
+    except errors.EntryNotFoundError as error:
+        raise RequestError(f"{what}: {first_line(error)}") from None
+    except Exception as error:
+        if not _is_about_the_connection(error):
+            raise
+        raise _unreachable(what, error) from None
+
+
+@lru_cache(maxsize=1)
+def _go_offline_where_unreachable() -> str | None:
+    """Ask the hub for a sign of life, once a process, and return why none came.
+
+    Where none comes the hub's libraries are told to go on with what their caches hold: left to themselves they would
+    ask for half a minute, file by file, before they looked there.
+    """
+    import datasets
+    from huggingface_hub import constants, get_session, logging
+
+    logging.set_verbosity_error()
+    if constants.HF_HUB_OFFLINE:
+        return "offline mode: HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS_FOR_A_SIGN_OF_LIFE)
+    except Exception as error:
+        if not any(cls.__name__ in _NO_CONNECTION for cls in type(error).__mro__):
+            return None  # something answers there; what is wrong shows when it is asked for more
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        return first_line(error)
+    return None
+
+
+def _is_about_the_connection(error: Exception) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    transport = any(cls.__name__ == "TransportError" for cls in type(error).__mro__)
+    return transport or isinstance(error, HfHubHTTPError | ConnectionError | TimeoutError)
+
+
+def _unreachable(what: str, error: BaseException) -> RunError:
+    why = _go_offline_where_unreachable() or first_line(error.__cause__ or error)
+    return RunError(f"{what} could not be reached on the hub ({why.rstrip('.')}); {REMEDY}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,115 @@
+"""What a classifier's labels mean in another task: matched by name, never by position.
+
+Entailment comes with three labels (entailment, neutral, contradiction) or with two (entailment or not). Between the two
+the rule is that of the paper's transfer experiments (Zhang et al. 2022, Appendix E): a prediction is made first, among
+all the labels the model knows, and only then read as the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dpstune.errors import RequestError
+
+Meaning = Literal["entailment", "neutral", "contradiction", "non-entailment"]
+
+_MEANINGS: dict[str, Meaning] = {
+    "entailment": "entailment",
+    "entails": "entailment",
+    "neutral": "neutral",
+    "contradiction": "contradiction",
+    "not_entailment": "non-entailment",
+    "non-entailment": "non-entailment",
+}
+_THREE_WAY = {"entailment", "neutral", "contradiction"}
+_TWO_WAY = {"entailment", "non-entailment"}
+_SCITAIL = {"entails", "neutral"}  # all that does not follow is called neutral there
+
+
+@dataclass(frozen=True)
+class LabelMapping:
+    """How predictions and gold labels are compared.
+
+    Args:
+        names: The labels that are compared: the target's, or the model's where gold labels are folded.
+        predictions: For each of the model's labels, in its order, its index in ``names``.
+        gold: For each of the target's labels, in its order, its index in ``names``.
+        two_way: Whether the target's three labels are folded into the model's two.
+        description: The mapping in words, for reports.
+    """
+
+    names: tuple[str, ...]
+    predictions: tuple[int, ...]
+    gold: tuple[int, ...]
+    two_way: bool
+    description: str
+
+
+def map_labels(model: Sequence[str], target: Sequence[str]) -> LabelMapping:
+    """Say how a model's labels are read in a target task.
+
+    Args:
+        model: The model's label names, in the order of its outputs.
+        target: The target's label names, in its order.
+
+    Raises:
+        RequestError: No label of one stands for each label of the other; the message names both sets.
+
+    >>> map_labels(("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")).predictions
+    (1, 0, 0)
+    >>> map_labels(("entails", "neutral"), ("entailment", "neutral", "contradiction")).gold
+    (0, 1, 1)
+    """
+    if model and set(model) == set(target):
+        return _by_name(tuple(model), tuple(target), dict(zip(model, model, strict=True)))
+    ours, theirs = _meanings(model), _meanings(target)
+    if ours is None or theirs is None:
+        raise RequestError(
+            f"a model with {_listed(model)} cannot be evaluated on a task with {_listed(target)}: "
+            "the labels should have the same names, or be those of entailment tasks"
+        )
+    if len(ours) < len(theirs):
+        return _by_name(tuple(model), tuple(target), _readings(target, theirs, model, ours), two_way=True)
+    return _by_name(tuple(model), tuple(target), _readings(model, ours, target, theirs))
+
+
+def _by_name(
+    model: tuple[str, ...], target: tuple[str, ...], readings: dict[str, str], *, two_way: bool = False
+) -> LabelMapping:
+    """Turn readings of the model's labels (of the target's, where those are folded) into indices."""
+    names = model if two_way else target
+    read = tuple(names.index(readings[label]) for label in (target if two_way else model))
+    same = tuple(range(len(names)))
+    whose = "gold labels" if two_way else "predictions"
+    changed = [f"{label} -> {reading}" for label, reading in readings.items() if label != reading]
+    description = f"{whose}: {', '.join(changed)}" if changed else "the same labels"
+    return LabelMapping(names, same if two_way else read, read if two_way else same, two_way, description)
+
+
+def _readings(
+    labels: Sequence[str], meanings: Sequence[Meaning], others: Sequence[str], theirs: Sequence[Meaning]
+) -> dict[str, str]:
+    """Say as which of ``others`` each label is read: what is no entailment there is all one where they are two."""
+    names = dict(zip(theirs, others, strict=True))
+    rest = names.get("non-entailment")
+    return {
+        label: names[meaning] if meaning in names else str(rest)
+        for label, meaning in zip(labels, meanings, strict=True)
+    }
+
+
+def _meanings(labels: Sequence[str]) -> tuple[Meaning, ...] | None:
+    """Return what each label of an entailment task means; None where they are not such a task's."""
+    if set(labels) == _SCITAIL:
+        return tuple("entailment" if label == "entails" else "non-entailment" for label in labels)
+    if not set(labels) <= _MEANINGS.keys():
+        return None
+    meanings = tuple(_MEANINGS[label] for label in labels)
+    complete = set(meanings) in (_THREE_WAY, _TWO_WAY) and len(set(meanings)) == len(labels)
+    return meanings if complete else None
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return f"the labels {', '.join(labels)}" if labels else "no labels (regression)"

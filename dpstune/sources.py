@@ -1,0 +1,252 @@
+"""Where raw examples come from: the hub, the layout GLUE is distributed in, and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpstune.errors import RequestError, did_you_mean
+from dpstune.hub import asking_the_hub_for, first_line
+from dpstune.tasks import GlueLayout, HubSource
+from dpstune.textfile import read_text
+
+csv.field_size_limit(sys.maxsize)
+
+
+@dataclass
+class RawSplit:
+    """Rows of a split as they were read.
+
+    Args:
+        source: The file or dataset, for errors.
+        ids: One an example: the source's own id, or the row number from 0.
+        texts: One or two strings an example.
+        labels: What the label column holds as text, None where a row has none; empty where there is no label column.
+        rows: The line or row number of each example, for errors.
+        malformed: How many rows were left out because they were broken.
+        renumbered: Whether the source's ids repeat, so that row numbers stand in for them.
+    """
+
+    source: str
+    ids: list[str] = field(default_factory=list)
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    malformed: int = 0
+    renumbered: bool = False
+
+
+Rows = Iterator[tuple[int, Mapping[str, Any] | None]]
+"""Line or row numbers with rows, by column; None in the place of a malformed row that is to be left out."""
+
+
+def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bool = True) -> RawSplit:
+    """Read a CSV, TSV, JSONL or Parquet file by the ending of its name.
+
+    Args:
+        path: The file.
+        text: Its text columns.
+        label: Its label column.
+        label_required: Whether a file without the label column is an error.
+
+    Raises:
+        RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
+    """
+    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise RequestError(f"{path}: cannot tell its format; name it .csv, .tsv, .jsonl or .parquet")
+    return _collect(str(path), reader(path), text, label, label_required)
+
+
+def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
+    """Read one split of a task from the TSV files GLUE distributes.
+
+    Raises:
+        RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
+    """
+    path = folder / layout.folder / layout.files[split]
+    is_test = split.startswith("test")
+    if layout.header or is_test:
+        return _collect(str(path), _glue_rows(path), layout.text, layout.label, label_required=not is_test)
+    # CoLA: source, label, the author's mark, sentence.
+    columns = ("source", layout.label, "mark", *layout.text)
+    return _collect(str(path), _glue_rows(path, columns), layout.text, layout.label, label_required=True)
+
+
+def read_hub(hub: HubSource, split: str) -> RawSplit:
+    """Read one split of a dataset on the hub, or from the hub's cache on this machine.
+
+    Raises:
+        RunError: The hub could not be reached.
+        RequestError: There is no such dataset, configuration, split or column.
+    """
+    dataset = _load_dataset(hub, hub.splits[split])
+    source = f"dataset {hub.id} ({hub.splits[split]})"
+    names = getattr(dataset.features.get(hub.label), "names", None)
+
+    def rows() -> Rows:
+        for number, row in enumerate(dataset):
+            value = row.get(hub.label)
+            if names is not None and isinstance(value, int):
+                row = {**row, hub.label: names[value] if value >= 0 else None}
+            elif value == -1:
+                row = {**row, hub.label: None}
+            yield number, row
+
+    return _collect(source, rows(), hub.text, hub.label, label_required=False, columns=dataset.column_names)
+
+
+def _load_dataset(hub: HubSource, split: str) -> Any:
+    import datasets
+
+    name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    with asking_the_hub_for(name):
+        try:
+            return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
+        except (ValueError, RuntimeError) as error:  # no such configuration or split; a loading script
+            raise RequestError(f"{name}: {first_line(error)}") from None
+
+
+def _collect(
+    source: str,
+    rows: Rows,
+    text: Sequence[str],
+    label: str,
+    label_required: bool,
+    columns: Sequence[str] | None = None,
+) -> RawSplit:
+    split = RawSplit(source)
+    has_label = False
+    there: list[str] = []
+    for position, (number, row) in enumerate(rows):
+        if row is None:
+            split.malformed += 1
+            continue
+        if not there:
+            there = list(columns or row)
+            for column in text:
+                if column not in there:
+                    raise _no_column(source, column, there)
+        values = tuple(_plain(row, column, f"{source}:{number}") for column in text)
+        if None in values:
+            raise RequestError(f"{source}:{number}: column {text[values.index(None)]!r} is empty")
+        split.texts.append(tuple(value for value in values if value is not None))
+        split.ids.append(_identity(row, position))
+        split.rows.append(number)
+        split.labels.append(_plain(row, label, f"{source}:{number}"))
+        has_label = has_label or label in row
+    if not has_label:
+        if label_required and split.ids:
+            raise _no_column(source, label, there)
+        split.labels = []
+    if len(set(split.ids)) < len(split.ids):
+        split.ids = [str(position) for position in range(len(split.ids))]
+        split.renumbered = True
+    return split
+
+
+def _no_column(place: str, column: str, there: list[str]) -> RequestError:
+    hint = did_you_mean(column, there)
+    return RequestError(f"{place}: no column {column!r}{hint}; its columns are {', '.join(there)}")
+
+
+def _plain(row: Mapping[str, Any], column: str, place: str) -> str | None:
+    """Return a cell as text, None where it holds nothing; a number is written the same whatever its type was.
+
+    A column of whole numbers becomes one of floats where a table has gaps: 1.0 is 1.
+    """
+    value = row.get(column)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if value.is_integer():
+            value = int(value)
+    try:
+        if isinstance(value, list | dict):
+            raise ValueError(f"holds {type(value).__name__}, not text")
+        if isinstance(value, bytes):
+            value = value.decode()
+        plain = None if value is None else str(value)
+        (plain or "").encode()
+    except ValueError as error:
+        raise RequestError(f"{place}: column {column!r} holds no text: {first_line(error)}") from None
+    return plain
+
+
+def _identity(row: Mapping[str, Any], position: int) -> str:
+    for column in ("id", "idx", "index", "pairID"):
+        if row.get(column) is not None:
+            return str(row[column])
+    return str(position)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return iter(io.StringIO(read_text(path), newline=""))
+
+
+def _table_rows(path: Path, reader: Any, columns: Sequence[str] | None, *, skip_ragged: bool = False) -> Rows:
+    try:
+        for row in filter(None, reader):  # a blank line is an empty row
+            if columns is None:
+                columns = row
+                if len(set(row)) < len(row):
+                    twice = next(name for name in row if row.count(name) > 1)
+                    raise RequestError(f"{path}:{reader.line_num}: two columns are called {twice!r}")
+            elif len(row) == len(columns):
+                yield reader.line_num, dict(zip(columns, row, strict=True))
+            elif skip_ragged:
+                yield reader.line_num, None
+            else:
+                raise RequestError(f"{path}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}")
+    except csv.Error as error:
+        raise RequestError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def _csv_rows(path: Path) -> Rows:
+    return _table_rows(path, csv.reader(_lines(path), strict=True), None)
+
+
+def _tsv_rows(path: Path) -> Rows:
+    return _table_rows(path, csv.reader(_lines(path), "excel-tab", strict=True), None)
+
+
+def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
+    """Read GLUE's own files; a few rows of QQP's, as distributed, are broken off."""
+    reader = csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return _table_rows(path, reader, columns, skip_ragged=True)
+
+
+def _jsonl_rows(path: Path) -> Rows:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{path}:{number}: no valid JSON: {first_line(error)}") from None
+        if not isinstance(row, dict):
+            raise RequestError(f"{path}:{number}: a line should be a JSON object")
+        yield number, row
+
+
+def _parquet_rows(path: Path) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise RequestError(f"there is no file {path}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise RequestError(f"cannot read {path} as Parquet: {first_line(error)}") from None
+    yield from enumerate(rows, start=1)
