@@ -1,0 +1,145 @@
+"""What a classifier is made of, from bottom to top: word embeddings, layers, pooler, head; found by structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def encoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer layers from bottom to top; an encoder-decoder's decoder stands on its encoder.
+
+    They are the members of the outermost ``nn.ModuleList``s of the base model that hold linear layers. Layers that
+    share their weights (ALBERT) are one layer.
+
+    Raises:
+        RequestError: There are none.
+    """
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    stacks: list[str] = []
+    for name, module in base_model(model).named_modules():
+        inside = any(name.startswith(f"{stack}.") for stack in stacks)
+        if isinstance(module, nn.ModuleList) and not inside and any(map(_computes, module)):
+            stacks.append(name)
+            layers.extend(module)
+    if not layers:
+        raise RequestError(f"{type(model).__name__} has no stack of layers that dpstune could find")
+    return layers
+
+
+def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters of the encoder layers by name; all of them where nothing says what a layer is.
+
+    Raises:
+        RequestError: A transformers model without a stack of layers.
+    """
+    layers = encoder_layers(model) if hasattr(model, "base_model") else [model]
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) in inside and p.requires_grad}
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """Return the pre-trained part of a transformers classifier, without its head; any other module is its own base."""
+    base: nn.Module = getattr(model, "base_model", model)
+    return base
+
+
+def pooler(model: nn.Module) -> nn.Module | None:
+    """Return the module that pools a sequence for the head, None where the head does so itself."""
+    from torch import nn
+
+    for owner in (base_model(model), model):
+        found = getattr(owner, "pooler", None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
+
+
+def word_embeddings(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that embed words: one, or (BART) one a side, which share their weight.
+
+    Raises:
+        RequestError: The model does not say that it has one.
+    """
+    getter: Callable[[], nn.Module | None] = getattr(model, "get_input_embeddings", lambda: None)
+    known = getter()
+    if known is None:
+        raise RequestError(f"{type(model).__name__} has no word embeddings that dpstune could find")
+    weight = getattr(known, "weight", None)
+    return [
+        module for module in model.modules() if module is known or (weight is not None and _weight(module) is weight)
+    ]
+
+
+def _weight(module: nn.Module) -> object:
+    from torch import nn
+
+    return module.weight if isinstance(module, nn.Embedding) else None
+
+
+def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:
+    """Return each parameter's depth for layer-wise rates, and the depth of the head (Clark et al. 2020).
+
+    With n layers: whatever feeds them (embeddings and their projections and norms) 0, layer i (from 0) i + 1, what the
+    base model keeps above them (BERT's pooler, a final norm) n + 1, the head n + 2.
+
+    Raises:
+        RequestError: The model has no stack of layers.
+    """
+    layers = encoder_layers(model)
+    head = len(layers) + 2
+    base = base_model(model)
+    depth_of: dict[int, int] = {id(parameter): 0 for parameter in base.parameters()}
+    for child in _above(base, layers):
+        depth_of |= {id(parameter): head - 1 for parameter in child.parameters()}
+    for number, layer in enumerate(layers):
+        depth_of |= {id(parameter): number + 1 for parameter in layer.parameters()}
+    return {name: depth_of.get(id(parameter), head) for name, parameter in model.named_parameters()}, head
+
+
+def _above(base: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
+    """List the base model's parts that come after the one that holds the top layer."""
+    children = list(base.children())
+    holders = [position for position, child in enumerate(children) if any(m is layers[-1] for m in child.modules())]
+    return children[holders[-1] + 1 :] if holders else []
+
+
+def initialize_again(model: Any, module: nn.Module, seed: int) -> None:
+    """Give ``module`` the initialisation that ``model`` gives to new weights, drawn from ``seed``.
+
+    Args:
+        model: The transformers model that ``module`` is part of.
+        module: Layer, pooler or head.
+        seed: No other generator moves.
+
+    Raises:
+        RequestError: The model does not know how to initialise its weights.
+    """
+    import torch
+
+    if not hasattr(model, "_init_weights"):
+        raise RequestError(f"{type(model).__name__} does not say how its weights are initialised; reinit needs that")
+    # transformers leaves alone whatever carries this mark: it came from a checkpoint.
+    marked: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
+    for part in marked:
+        vars(part).pop("_is_hf_initialized", None)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        place = [parameter.device for parameter in module.parameters()][:1]
+        module.cpu()
+        module.apply(model._init_weights)
+        if place:
+            module.to(place[0])
+
+
+def _computes(module: nn.Module) -> bool:
+    from torch import nn
+
+    return any(isinstance(part, nn.Linear) for part in module.modules())
