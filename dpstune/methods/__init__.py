@@ -1,0 +1,60 @@
+"""The methods, one file each; this registry names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from dpstune.errors import RequestError, did_you_mean
+from dpstune.methods.base import Method, MethodConfig
+from dpstune.settings import check_settings
+
+# One line a method: its name and where its class is. A file is imported when its method is asked for.
+REGISTRY: dict[str, str] = {
+    "vanilla": "vanilla:Vanilla",
+    "dps-dense": "dps_dense:DpsDense",
+    "dps-mix": "dps_mix:DpsMix",
+    "mixout": "mixout:Mixout",
+    "r3f": "r3f:R3F",
+    "r-drop": "rdrop:RDrop",
+    "reinit": "reinit:Reinit",
+    "child-tuning-d": "child_tuning_d:ChildTuningD",
+    "child-tuning-f": "child_tuning_f:ChildTuningF",
+}
+
+
+def method_class(name: str) -> type[Method[Any]]:
+    """Return the class of the method called ``name``.
+
+    Raises:
+        RequestError: There is no such method; the nearest name is offered.
+    """
+    if name not in REGISTRY:
+        hint = did_you_mean(name, REGISTRY) or f"; there are {', '.join(REGISTRY)}"
+        raise RequestError(f"unknown method {name!r}{hint}")
+    module, _, attribute = REGISTRY[name].partition(":")
+    cls: type[Method[Any]] = getattr(import_module(f"dpstune.methods.{module}"), attribute)
+    return cls
+
+
+def build_method(settings: Mapping[str, Any] | MethodConfig) -> Method[Any]:
+    """Build a method from its settings.
+
+    Args:
+        settings: A mapping with ``name`` and the method's own keys (those left out take their defaults), or
+            a config that was checked already.
+
+    Raises:
+        RequestError: The name or a key is unknown, or a value is out of range.
+
+    >>> build_method({"name": "dps-dense", "p": 0.4, "update_ratio": 0.2}).config.p
+    0.4
+    """
+    if isinstance(settings, MethodConfig):
+        return method_class(settings.name)(settings)
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise RequestError(f"a method needs a name; there are {', '.join(REGISTRY)}")
+    cls = method_class(name)
+    return cls(check_settings(cls.config_class, settings, place=f"method {name}"))

@@ -1,0 +1,118 @@
+"""CHILD-TUNING-D: update a child network alone, chosen once by how much the task needs each weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from dpstune.methods.base import KeptShare, Method, MethodConfig, StepBatches
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class ChildTuningDConfig(MethodConfig):
+    """Settings of CHILD-TUNING-D (Xu et al. 2021, arXiv 2109.05687).
+
+    Attributes:
+        p: Share of the encoder layers' parameters that is updated, in (0, 1). The grid is 0.1, 0.2, 0.3.
+    """
+
+    name: Literal["child-tuning-d"] = "child-tuning-d"
+    p: KeptShare = 0.2
+
+
+class ChildTuningD(Method[ChildTuningDConfig]):
+    """Task-driven CHILD-TUNING.
+
+    Before step 1 one pass over the training data estimates the Fisher information of each parameter of the encoder
+    layers: F = mean over batches of g * g, each parameter tensor's gradient g clipped to norm 1 first. One threshold
+    over all of them, of n elements, keeps the ceil(n * p) largest, ties included; after clipping, the gradients of
+    the others are zero, at every step. Embeddings, pooler and head train as usual. A network without a stack of
+    layers is all encoder.
+
+    One byte an encoder parameter is kept; the pass itself takes eight more for a moment.
+
+    Source: Xu et al. 2021, section 2.3; the clipping as in the authors' code.
+
+    >>> import torch
+    >>> from dpstune import build_method
+    >>> model = torch.nn.Linear(4, 1, bias=False)
+    >>> method = build_method({"name": "child-tuning-d", "p": 0.5})
+    >>> method.attach(model, total_steps=10)
+    >>> method.choose({"weight": torch.tensor([[4.0, 1.0, 3.0, 2.0]])})
+    >>> model(torch.ones(1, 4)).sum().backward()
+    >>> method.before_update()
+    >>> model.weight.grad.tolist()
+    [[1.0, 0.0, 1.0, 0.0]]
+    """
+
+    config_class = ChildTuningDConfig
+
+    def acquire(self, model: nn.Module) -> None:
+        """Let every gradient pass, until ``prepare`` has chosen."""
+        import torch
+
+        from dpstune.structure import encoder_parameters
+
+        self._parameters = encoder_parameters(model)
+        self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self._parameters.items()}
+
+    def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:
+        """Estimate the Fisher information on the batches of ``steps`` and choose the child network."""
+        import torch
+        from torch.nn.utils import clip_grad_norm_
+
+        fisher = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in self._parameters.items()}
+        for step in steps:
+            model.zero_grad()
+            for batch, share in step:
+                (self.loss(model, batch) * share).backward()
+            for name, parameter in self._parameters.items():
+                if parameter.grad is not None:
+                    clip_grad_norm_(parameter, max_norm=1.0)
+                    fisher[name].add_(parameter.grad.float().square())
+        model.zero_grad()
+        if torch.distributed.is_initialized():  # ranks that saw other batches choose one child network
+            for each in fisher.values():
+                torch.distributed.all_reduce(each)
+        self.choose(fisher)
+
+    def choose(self, fisher: Mapping[str, torch.Tensor]) -> None:
+        """Keep the share p of all encoder parameters with the largest Fisher information.
+
+        Args:
+            fisher: A tensor a parameter, by name, shaped like it; a factor common to all changes nothing.
+        """
+        import torch
+
+        from dpstune.methods.subnetwork import kth_largest
+
+        threshold = kth_largest(torch.cat([each.detach().flatten() for each in fisher.values()]), self.config.p)
+        for name, each in fisher.items():
+            self.masks[name].copy_(each >= threshold)
+
+    def before_update(self) -> None:
+        """Zero the clipped gradients outside the child network."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.masks[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and the child network."""
+        return {**super().state_dict(), "masks": self.masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the step and the child network of ``state``."""
+        super().load_state_dict(state)
+        for name, mask in self.masks.items():
+            mask.copy_(state["masks"][name])
+
+    def held_bytes(self) -> int:
+        """Return one byte an encoder parameter."""
+        return sum(mask.nbytes for mask in self.masks.values())
+
+    def release(self) -> None:
+        """Drop the child network."""
+        self._parameters, self.masks = {}, {}

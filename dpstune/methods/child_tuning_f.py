@@ -1,0 +1,55 @@
+"""CHILD-TUNING-F: each step updates another child network, drawn by chance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dpstune.methods.base import KeptShare, Method, MethodConfig
+from dpstune.randomness import stream_seed
+
+
+class ChildTuningFConfig(MethodConfig):
+    """Settings of CHILD-TUNING-F (Xu et al. 2021, arXiv 2109.05687).
+
+    Attributes:
+        p: Probability with which a gradient element is kept, in (0, 1); the authors try 0.2, 0.3 and 0.4.
+    """
+
+    name: Literal["child-tuning-f"] = "child-tuning-f"
+    p: KeptShare = 0.3
+
+
+class ChildTuningF(Method[ChildTuningFConfig]):
+    """Task-free CHILD-TUNING.
+
+    Each step, after clipping, every element of every gradient is kept with probability p, and divided by p, or is
+    zero: g = g * m / p, m ~ Bernoulli(p), drawn from the seed and the step. Nothing is kept between steps.
+
+    Source: Xu et al. 2021, section 2.2, equations 3 and 4; on all parameters, as in the authors' code.
+
+    >>> import torch
+    >>> from dpstune import build_method
+    >>> model = torch.nn.Linear(1000, 1, bias=False)
+    >>> method = build_method({"name": "child-tuning-f", "p": 0.25})
+    >>> method.attach(model, total_steps=10)
+    >>> model(torch.ones(1, 1000)).sum().backward()
+    >>> method.before_update()
+    >>> model.weight.grad.unique().tolist()
+    [0.0, 4.0]
+    """
+
+    config_class = ChildTuningFConfig
+
+    def before_update(self) -> None:
+        """Keep a random share p of the clipped gradients, divided by p."""
+        import torch
+
+        assert self.model is not None
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if not gradients:
+            return
+        generator = torch.Generator(gradients[0].device)
+        generator.manual_seed(stream_seed(self.seed, "child-network", self.step))
+        for gradient in gradients:
+            kept = torch.empty_like(gradient).bernoulli_(self.config.p, generator=generator)
+            gradient.mul_(kept.div_(self.config.p))

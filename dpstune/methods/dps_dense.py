@@ -1,0 +1,112 @@
+"""DPS Dense: let every weight learn for a while, then only those whose gradients were large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from dpstune.methods.base import (
+    Method,
+    MethodConfig,
+    ReservedProbability,
+    UpdateRatio,
+    gradients_are_finite,
+    new_accumulator,
+)
+from dpstune.methods.subnetwork import Cycle, select
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+LONG_RUN = 2000  # total steps from which the authors' code keeps the model's own dropout
+
+
+class DpsDenseConfig(MethodConfig):
+    """Settings of DPS Dense (Zhang et al. 2022, arXiv 2211.01642, section 3.2; defaults of the authors' scripts).
+
+    Attributes:
+        p: Reserved probability, in [0, 1): the share of each matrix that Stage II leaves out.
+        update_ratio: Length of one stage as a share of all steps, in (0, 1].
+    """
+
+    name: Literal["dps-dense"] = "dps-dense"
+    p: ReservedProbability = 0.3
+    update_ratio: UpdateRatio = 0.05
+
+
+class DpsDense(Method[DpsDenseConfig]):
+    """Dynamic Parameter Selection, dense variant.
+
+    Steps run in blocks of us = max(1, int(N * update_ratio)). In Stage I all weights train and, for each linear
+    weight of shape [out, in], GAM += g * g. The first step of Stage II chooses the ceil(n * (1 - p)) weights of
+    each matrix with the largest GAM, ties included; during Stage II the gradients of the others are zero. Then
+    Stage I starts anew with GAM = 0.
+
+    One float32 buffer a linear weight: GAM in Stage I, the 0/1 selection in Stage II.
+
+    Source: Zhang et al. 2022, Algorithm 1 (DPS Dense).
+
+    >>> import torch
+    >>> from dpstune import build_method
+    >>> model = torch.nn.Linear(4, 2)
+    >>> method = build_method({"name": "dps-dense", "p": 0.5, "update_ratio": 0.5})
+    >>> method.attach(model, total_steps=2)
+    >>> for _ in range(2):
+    ...     model.zero_grad()
+    ...     model(torch.ones(3, 4) * torch.arange(4)).sum().backward()
+    ...     method.before_clip()
+    ...     method.after_update()
+    >>> model.weight.grad.tolist()
+    [[0.0, 0.0, 6.0, 9.0], [0.0, 0.0, 6.0, 9.0]]
+    """
+
+    config_class = DpsDenseConfig
+
+    def acquire(self, model: nn.Module) -> None:
+        """Make a GAM of zeros for each linear weight."""
+        self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
+        self.gam = {name: new_accumulator(linear.weight) for name, linear in self.linears.items()}
+
+    def dropout(self, total_steps: int) -> float | None:
+        """Return 0 for runs of fewer than 2000 steps, None (the model's own) for longer ones."""
+        return 0.0 if total_steps < LONG_RUN else None
+
+    def before_clip(self) -> None:
+        """Accumulate squared gradients (Stage I) or zero those outside the subnetwork (Stage II)."""
+        assert self.model is not None
+        opens_block = self.cycle.opens_block(self.step)
+        if self.cycle.stage(self.step) == 1:
+            finite = gradients_are_finite(self.model)
+            for gam, gradient in self._with_gradients():
+                if opens_block:
+                    gam.zero_()
+                if gradient is not None:
+                    gam.add_(gradient.to(gam.dtype).square().where(finite, 0.0))
+        else:
+            for gam, gradient in self._with_gradients():
+                if opens_block:
+                    gam.copy_(select(gam, self.config.p))
+                if gradient is not None:
+                    gradient.mul_(gam)
+
+    def _with_gradients(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        return [(self.gam[name], linear.weight.grad) for name, linear in self.linears.items()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and each linear weight's buffer."""
+        return {**super().state_dict(), "gam": self.gam}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the step and the buffers of ``state``."""
+        super().load_state_dict(state)
+        for name, gam in self.gam.items():
+            gam.copy_(state["gam"][name])
+
+    def held_bytes(self) -> int:
+        """Return 4 bytes a linear weight."""
+        return sum(gam.nbytes for gam in self.gam.values())
+
+    def release(self) -> None:
+        """Drop the buffers."""
+        self.gam = {}

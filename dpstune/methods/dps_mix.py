@@ -1,0 +1,132 @@
+"""DPS Mix: mix every weight with its pre-trained value, or with its value when the subnetwork was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from dpstune.methods.base import ReservedProbability, UpdateRatio, gradients_are_finite, new_accumulator
+from dpstune.methods.mixing_method import MixingConfig, MixingMethod
+from dpstune.methods.subnetwork import Cycle, pack_bits, select, unpack_bits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+LONG_STAGE = 50  # update_steps from which the authors' code penalises frequent weights
+
+
+class DpsMixConfig(MixingConfig):
+    """Settings of DPS Mix (Zhang et al. 2022, arXiv 2211.01642, section 3.2; defaults of the authors' scripts).
+
+    Attributes:
+        p: Reserved probability, in [0, 1): how often Stage I puts a column's target in the place of its weight,
+            and the share of each matrix that Stage II leaves out.
+        update_ratio: Length of one stage as a share of all steps, in (0, 1].
+    """
+
+    name: Literal["dps-mix"] = "dps-mix"
+    p: ReservedProbability = 0.3
+    update_ratio: UpdateRatio = 0.05
+
+
+class DpsMix(MixingMethod[DpsMixConfig]):
+    """Dynamic Parameter Selection, mixing variant.
+
+    In train mode each linear layer of weight W [out, in] computes with W_eff = T + m * (W - T) / (1 - p), and W
+    receives the gradient dL/dW_eff * m.
+
+    Stage I: T = W0, the pre-trained weight; m is one Bernoulli(1 - p) draw an input column, fresh every step.
+    GAM += g * g per weight, FAM += m per column.
+    First step of Stage II: T = W; with f = max(FAM, 1), score = GAM / f, times exp(-f / us) where the stage
+    has us >= 50 steps; the ceil(n * (1 - p)) largest scores of each matrix are selected, ties included.
+    Stage II: m = the selection. Dropout is 0 throughout, since mixing takes its place.
+
+    Buffers a linear weight: W0 (float32), one float32 that is GAM in Stage I and T in Stage II, and one bit.
+
+    Source: Zhang et al. 2022, Algorithm 1 (DPS Mix).
+
+    >>> import torch
+    >>> from dpstune import build_method
+    >>> model = torch.nn.Linear(4, 2)
+    >>> method = build_method({"name": "dps-mix", "p": 0.5, "update_ratio": 0.5})
+    >>> method.attach(model, total_steps=2, mask_source=lambda name, step: [1, 0, 1, 0])
+    >>> model(torch.ones(3, 4)).sum().backward()
+    >>> model.weight.grad.tolist()
+    [[3.0, 0.0, 3.0, 0.0], [3.0, 0.0, 3.0, 0.0]]
+    """
+
+    config_class = DpsMixConfig
+
+    def acquire(self, model: nn.Module) -> None:
+        """Take the weights for W0, and make GAM, FAM and selection of zeros."""
+        import torch
+
+        super().acquire(model)
+        self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
+        weights = {name: linear.weight.detach() for name, linear in self.linears.items()}
+        # GAM in Stage I; T in Stage II, when GAM has done its work.
+        self.gam_or_target = {name: new_accumulator(w) for name, w in weights.items()}
+        self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
+        self.selected = {name: w.new_zeros(-(-w.numel() // 8), dtype=torch.uint8) for name, w in weights.items()}
+
+    def dropout(self, total_steps: int) -> float | None:
+        """Return 0."""
+        return 0.0
+
+    def _masks_are_columns(self) -> bool:
+        return self.cycle.stage(self.step) == 1
+
+    def _prepare(self) -> None:
+        """Draw the step's column masks (Stage I), or choose the subnetwork when Stage II opens."""
+        opens_block = self.cycle.opens_block(self.step)
+        if self._masks_are_columns():
+            if opens_block:
+                for name in self.linears:
+                    self.gam_or_target[name].zero_()
+                    self.fam[name].zero_()
+            self._draw_columns()
+        elif opens_block:
+            self._select()
+
+    def _select(self) -> None:
+        for name, linear in self.linears.items():
+            score = self.gam_or_target[name]
+            frequency = self.fam[name].clamp(min=1).to(score.dtype)
+            score.div_(frequency)
+            if self.cycle.update_steps >= LONG_STAGE:
+                score.mul_((-frequency / self.cycle.update_steps).exp())
+            self.selected[name].copy_(pack_bits(select(score, self.config.p)))
+            self.gam_or_target[name].copy_(linear.weight.detach())
+
+    def _mixture(self, name: str) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+        if self._columns_now:
+            return super()._mixture(name)
+        target, packed = self.gam_or_target[name], self.selected[name]
+        return target, lambda: unpack_bits(packed, target.shape)
+
+    def before_clip(self) -> None:
+        """Accumulate squared gradients and column counts (Stage I); they arrive masked."""
+        super().before_clip()
+        if not self._masks_are_columns():
+            return
+        assert self.model is not None
+        finite = gradients_are_finite(self.model)
+        for name, linear in self.linears.items():
+            if linear.weight.grad is not None:
+                gam = self.gam_or_target[name]
+                gam.add_(linear.weight.grad.to(gam.dtype).square().where(finite, 0.0))
+                self.fam[name].add_(self.columns[name] & finite)
+
+    def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
+        return {
+            **super()._buffers(),
+            "gam_or_target": self.gam_or_target,
+            "fam": self.fam,
+            "selected": self.selected,
+        }
+
+    def release(self) -> None:
+        """Let the layers compute plainly again and drop the buffers."""
+        super().release()
+        self.gam_or_target, self.fam, self.selected = {}, {}, {}

@@ -1,0 +1,139 @@
+"""What DPS Mix and Mixout share: every linear layer computes with a mixture of its weight and a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dpstune.errors import RequestError
+from dpstune.methods.base import Method, MethodConfig, ReservedProbability, draw_column_masks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class MixingConfig(MethodConfig):
+    """Settings of a method that mixes.
+
+    Attributes:
+        p: Reserved probability, in [0, 1).
+    """
+
+    p: ReservedProbability
+
+
+C = TypeVar("C", bound=MixingConfig)
+
+
+class MixingMethod(Method[C]):
+    """A method whose linear layers, in train mode, compute with W_eff = T + m * (W - T) / (1 - p).
+
+    It keeps W0, the pre-trained weights, and draws the masks over input columns. A subclass says each step what T
+    and m are.
+    """
+
+    def acquire(self, model: nn.Module) -> None:
+        """Take the weights for W0, and have every linear layer compute with its mixture."""
+        from dpstune.methods.mixing import patch_forward
+
+        self._begun = 0  # the last step that begin_step made ready
+        self._columns_now = (
+            True  # whether that step's masks are columns; kept for torch.compile, which must not see step
+        )
+        self._called: set[str] = set()  # weights that were seen computing through a layer's own forward
+        self.pretrained = {name: linear.weight.detach().clone() for name, linear in self.linears.items()}
+        self.columns: dict[str, torch.Tensor] = {}
+        for name, linear in self._layers():
+            patch_forward(linear, partial(self._forward, name))
+
+    def _layers(self) -> list[tuple[str, nn.Linear]]:
+        """List every layer that computes with one of the weights, also where layers share one, by the weight's name."""
+        from torch import nn
+
+        assert self.model is not None
+        names = {id(linear.weight): name for name, linear in self.linears.items()}
+        layers = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
+        return [(names[id(layer.weight)], layer) for layer in layers if id(layer.weight) in names]
+
+    def begin_step(self) -> None:
+        """Have the subclass get ready, once a step."""
+        if self._begun != self.step:
+            self._columns_now = self._masks_are_columns()
+            self._prepare()
+            self._begun = self.step
+
+    def _prepare(self) -> None:
+        """Draw the step's masks, or whatever the step needs before its first forward pass."""
+        self._draw_columns()
+
+    def _draw_columns(self) -> None:
+        self.columns = draw_column_masks(
+            self.linears, self.config.p, seed=self.seed, step=self.step, mask_source=self._mask_source
+        )
+
+    def _mixture(self, name: str) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+        """Return T [out, in] of this step and what gives m; by default W0 and the column mask."""
+        columns = self.columns[name]
+        return self.pretrained[name], lambda: columns
+
+    def _masks_are_columns(self) -> bool:
+        """Tell whether this step's masks are drawn over columns."""
+        return True
+
+    def _forward(self, name: str, linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        from dpstune.methods.mixing import mixed_linear
+
+        if not torch.compiler.is_compiling():
+            self.begin_step()
+            self._called.add(name)
+        target, mask = self._mixture(name)
+        return mixed_linear(x, linear, target, mask, self.config.p)
+
+    def before_clip(self) -> None:
+        """Refuse a model that uses a weight past its layer, where it could not be mixed.
+
+        Raises:
+            RequestError: There is such a weight; the message names it.
+        """
+        for name, linear in self.linears.items():
+            if linear.weight.grad is not None and self._called and name not in self._called:
+                raise RequestError(
+                    f"{self.config.name} cannot mix {name!r}: the model uses its weight without calling the layer; "
+                    "freeze that weight or choose a method that does not mix"
+                )
+
+    def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return what a checkpoint holds, by name: a tensor a linear weight each."""
+        return {"pretrained": self.pretrained}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step, whether it was begun, and the buffers."""
+        return {**super().state_dict(), "begun": self._begun, **self._buffers()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the step and the buffers of ``state``."""
+        super().load_state_dict(state)
+        for key, buffers in self._buffers().items():
+            for name, buffer in buffers.items():
+                buffer.copy_(state[key][name])
+        self._begun = int(state["begun"])
+        self._columns_now = self._masks_are_columns()
+        if self._begun == self.step and self._columns_now:
+            self._draw_columns()
+
+    def held_bytes(self) -> int:
+        """Return the bytes of the buffers and of the step's column masks."""
+        groups = [*self._buffers().values(), self.columns]
+        return sum(buffer.nbytes for group in groups for buffer in group.values())
+
+    def release(self) -> None:
+        """Let the layers compute plainly again and drop the buffers."""
+        from dpstune.methods.mixing import restore_forward
+
+        for _, linear in self._layers():
+            restore_forward(linear)
+        self.pretrained, self.columns = {}, {}

@@ -1,0 +1,89 @@
+"""R3F: the output should not change when the word embeddings are moved a little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from dpstune.methods.base import Method, MethodConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class R3FConfig(MethodConfig):
+    """Settings of R3F (Aghajanyan et al. 2021, arXiv 2008.03156).
+
+    Attributes:
+        noise: Distribution of the noise.
+        sigma: Its scale, above 0: the standard deviation, or half the width of the uniform interval.
+        lambda_: ``lambda`` in YAML: weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 5.
+    """
+
+    name: Literal["r3f"] = "r3f"
+    noise: Literal["normal", "uniform"] = "normal"
+    sigma: Annotated[float, Field(gt=0.0)] = 1e-5
+    lambda_: Annotated[float, Field(ge=0.0, alias="lambda")] = 1.0
+
+
+class R3F(Method[R3FConfig]):
+    """Robust representations through regularised fine-tuning.
+
+    Each micro-batch is passed twice, the second time with noise of scale sigma on the word embeddings: loss =
+    CE(clean) + lambda * (KL(noisy, clean) + KL(clean, noisy)), summed over classes, averaged over the batch; for
+    regression the mean squared difference of the two outputs takes the place of the KLs.
+
+    Source: Aghajanyan et al. 2021, section 2.2, equations 4 to 6.
+
+    >>> from dpstune import build_method
+    >>> build_method({"name": "r3f", "lambda": 5, "noise": "uniform"}).config.lambda_
+    5.0
+    """
+
+    config_class = R3FConfig
+
+    def acquire(self, model: nn.Module) -> None:
+        """Listen to the word embeddings.
+
+        Raises:
+            RequestError: The model has none.
+        """
+        from dpstune.structure import word_embeddings
+
+        embeddings = word_embeddings(model)
+        self._noisy = False
+        self._handles = [module.register_forward_hook(self._add_noise) for module in embeddings]
+
+    def _add_noise(self, module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor | None:
+        """Add noise to the second half of a doubled batch."""
+        import torch
+
+        if not self._noisy:
+            return None
+        clean, noisy = embedded.chunk(2)
+        noise = torch.empty_like(noisy)
+        if self.config.noise == "normal":
+            noise.normal_(0.0, self.config.sigma)
+        else:
+            noise.uniform_(-self.config.sigma, self.config.sigma)
+        return torch.cat([clean, noisy + noise])
+
+    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of the clean pass and of its divergence from the noisy one, averaged over the batch."""
+        from dpstune.methods.twin import symmetric_divergence, task_loss, twin_logits
+
+        labels = batch["labels"]
+        self._noisy = True
+        try:
+            clean, noisy = twin_logits(model, batch)
+        finally:
+            self._noisy = False
+        return task_loss(clean, labels) + self.config.lambda_ * symmetric_divergence(noisy, clean, labels)
+
+    def release(self) -> None:
+        """Take the noise off the embeddings."""
+        for handle in self._handles:
+            handle.remove()

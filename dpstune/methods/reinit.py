@@ -1,0 +1,58 @@
+"""Reinit: forget the top encoder layers, which know most about pre-training and least about the task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from dpstune.errors import RequestError
+from dpstune.methods.base import Method, MethodConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ReinitConfig(MethodConfig):
+    """Settings of re-initialisation (Zhang et al. 2021, arXiv 2006.05987).
+
+    Attributes:
+        layers: Encoder layers, from the top, that start anew; the grid is 1 to 7.
+    """
+
+    name: Literal["reinit"] = "reinit"
+    layers: Annotated[int, Field(ge=1)] = 4
+
+
+class Reinit(Method[ReinitConfig]):
+    """Re-initialisation of the top layers.
+
+    Before step 1 the top ``layers`` encoder layers, and the pooler where there is one, get the initialisation the
+    model itself gives to new weights; then everything trains plainly.
+
+    Source: Zhang et al. 2021, section 5 ("Re-init").
+
+    >>> from dpstune import build_method
+    >>> build_method({"name": "reinit", "layers": 2}).config.layers
+    2
+    """
+
+    config_class = ReinitConfig
+
+    def acquire(self, model: nn.Module) -> None:
+        """Re-initialise the top of a transformers model.
+
+        Raises:
+            RequestError: The model has fewer layers than ``layers``.
+        """
+        from dpstune.randomness import stream_seed
+        from dpstune.structure import encoder_layers, initialize_again, pooler
+
+        layers = encoder_layers(model)
+        if self.config.layers > len(layers):
+            raise RequestError(
+                f"method.layers: {self.config.layers} is more than the {len(layers)} layers of {type(model).__name__}"
+            )
+        top = pooler(model)
+        for number, module in enumerate([*layers[-self.config.layers :], *([top] if top is not None else [])]):
+            initialize_again(model, module, stream_seed(self.seed, "reinit", number))

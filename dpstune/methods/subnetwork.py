@@ -1,0 +1,92 @@
+"""What DPS Dense and DPS Mix share: the two-stage cycle, and the choice of a subnetwork by its scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """The two stages of DPS: blocks of ``update_steps`` steps, Stage I and Stage II in turn.
+
+    Args:
+        update_steps: us, the optimizer steps in a block.
+
+    >>> [Cycle(2).stage(step) for step in (1, 2, 3, 4, 5)]
+    [1, 1, 2, 2, 1]
+    """
+
+    update_steps: int
+
+    @classmethod
+    def of(cls, total_steps: int, update_ratio: float) -> Cycle:
+        """Return the cycle of a run of ``total_steps`` steps: us = max(1, int(N * update_ratio))."""
+        return cls(max(1, int(total_steps * update_ratio)))
+
+    def stage(self, step: int) -> int:
+        """Return the stage, 1 or 2, that ``step`` (counted from 1) lies in: I if ceil(step / us) is odd."""
+        return 1 if math.ceil(step / self.update_steps) % 2 == 1 else 2
+
+    def opens_block(self, step: int) -> bool:
+        """Tell whether ``step`` is the first of its block."""
+        return (step - 1) % self.update_steps == 0
+
+
+def select(scores: torch.Tensor, p: float) -> torch.Tensor:
+    """Choose the subnetwork of one weight matrix: a bool tensor like ``scores``.
+
+    The k = ceil(n * (1 - p)) largest of its n scores stay in, and so does every score that ties with the k-th.
+    (Zhang et al. 2022, Algorithm 1; the product is taken in floats, as in the authors' code.)
+
+    Args:
+        scores: One score a weight, without nan.
+        p: Reserved probability, in [0, 1).
+
+    >>> import torch
+    >>> select(torch.tensor([4.0, 1.0, 3.0, 3.0]), p=0.5).tolist()
+    [True, False, True, True]
+    """
+    return scores >= kth_largest(scores, 1 - p)
+
+
+def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Return, as a 0-d tensor, the k-th largest of n scores, k = ceil(n * share).
+
+    >>> import torch
+    >>> kth_largest(torch.tensor([4.0, 1.0, 3.0, 2.0]), share=0.5).item()
+    3.0
+    """
+    n = scores.numel()
+    return scores.flatten().kthvalue(n - math.ceil(n * share) + 1).values
+
+
+def pack_bits(mask: torch.Tensor) -> torch.Tensor:
+    """Pack a bool tensor into bytes, eight weights each.
+
+    >>> import torch
+    >>> mask = torch.tensor([[True, False, True], [False, True, True]])
+    >>> bool((unpack_bits(pack_bits(mask), mask.shape) == mask).all())
+    True
+    """
+    flat = mask.flatten()
+    padded = flat.new_zeros(-(-flat.numel() // 8) * 8)
+    padded[: flat.numel()] = flat
+    packed: torch.Tensor = (padded.view(-1, 8).byte() << _shifts(flat)).sum(1).byte()
+    return packed
+
+
+def unpack_bits(packed: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Undo ``pack_bits``: a bool tensor of ``shape``."""
+    bits = (packed.unsqueeze(1) >> _shifts(packed)) & 1
+    return bits.bool().flatten()[: shape.numel()].view(shape)
+
+
+def _shifts(like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.arange(8, dtype=torch.uint8, device=like.device)

@@ -1,0 +1,45 @@
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dpstune.methods.subnetwork import Cycle, pack_bits, select, unpack_bits
+
+probabilities = st.floats(0.0, 1.0, exclude_max=True)
+scores = hnp.arrays(
+    "float32", hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.floats(0, 4, width=16)
+)
+
+
+@given(scores, probabilities)
+def test_selection_is_that_of_a_full_sort(array, p):
+    tensor = torch.from_numpy(array)
+    k = math.ceil(tensor.numel() * (1 - p))
+    threshold = tensor.flatten().sort(descending=True).values[k - 1]
+    chosen = select(tensor, p)
+    assert torch.equal(chosen, tensor >= threshold)
+    assert chosen.sum() >= k
+
+
+def test_all_ties_stay_in():
+    assert select(torch.zeros(3, 4), p=0.9).all()
+
+
+@given(hnp.arrays("bool", hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)))
+def test_packing_is_undone_exactly_and_takes_a_bit_a_weight(array):
+    mask = torch.from_numpy(array)
+    packed = pack_bits(mask)
+    assert packed.numel() == math.ceil(mask.numel() / 8)
+    assert torch.equal(unpack_bits(packed, mask.shape), mask)
+
+
+@given(st.integers(1, 400), st.floats(0, 1, exclude_min=True), st.data())
+def test_stages_alternate_in_blocks_of_update_steps(total, ratio, data):
+    cycle = Cycle.of(total, ratio)
+    assert cycle.update_steps == max(1, int(total * ratio))
+    step = data.draw(st.integers(1, total))
+    assert cycle.stage(step) == (1 if math.ceil(step / cycle.update_steps) % 2 else 2)
+    assert cycle.stage(step + cycle.update_steps) != cycle.stage(step)
+    assert cycle.opens_block(step) == (step == 1 or cycle.stage(step) != cycle.stage(step - 1))
