@@ -1,0 +1,129 @@
+"""Score a split with a model and turn scores into metrics and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from dpstune.data import TaskData, TokenDataset
+    from dpstune.examples import Examples
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of one split.
+
+    Args:
+        split: The split's name.
+        metrics: The task's metrics, the headline first; None where a metric is undefined. Empty without labels.
+        scores: float32 [examples, labels]: probabilities, or [examples, 1]: the predicted value.
+    """
+
+    split: str
+    metrics: dict[str, float | None]
+    scores: np.ndarray[Any, Any]
+
+
+def score(
+    model: nn.Module,
+    dataset: TokenDataset,
+    *,
+    width: int,
+    batch_size: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+    between_batches: Callable[[], None] | None = None,
+) -> torch.Tensor:
+    """Return the logits of every example, float32 [examples, labels], on the CPU, in the dataset's order.
+
+    Batches hold examples of similar length, so that little is computed on padding.
+
+    Args:
+        model: A classifier; its train or eval mode is restored.
+        dataset: The tokenised split.
+        width: The classifier's outputs: its labels, or 1 for regression.
+        batch_size: Examples a batch.
+        device: Where the model is.
+        share: (r, n): score only every n-th batch from the r-th on; the other rows are zero.
+        between_batches: Called before each batch; may raise to stop.
+    """
+    import torch
+
+    order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    rank, ranks = share
+    logits: list[torch.Tensor] = []
+    rows: list[int] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches[rank::ranks]:
+                if between_batches is not None:
+                    between_batches()
+                inputs = {key: value.to(device) for key, value in dataset.collate(batch).items() if key != "labels"}
+                logits.append(model(**inputs).logits.float())
+                rows.extend(batch)
+    finally:
+        model.train(was_training)
+    scores = torch.zeros(len(dataset), width)
+    if logits:
+        scores[rows] = torch.cat(logits).cpu()
+    return scores
+
+
+def evaluate_split(task: TaskData, split: str, logits: torch.Tensor) -> Evaluation:
+    """Compare logits with the split's labels.
+
+    Args:
+        task: The task; its metric and label names are used.
+        split: One of ``task.splits``.
+        logits: float32 [examples, labels], as ``score`` returns them.
+
+    Raises:
+        RunError: A logit is not finite.
+    """
+    from dpstune.metrics import compute_metric
+
+    if not bool(logits.isfinite().all()):
+        raise RunError(
+            f"the model's scores of split {split} are not finite: training has diverged; try a lower "
+            "training.learning_rate, more training.warmup_steps or training.precision fp32"
+        )
+    examples = task.splits[split]
+    regression = task.kind == "regression"
+    scores = logits if regression else logits.softmax(-1)
+    predictions = logits[:, 0] if regression else logits.argmax(-1)
+    metrics: dict[str, float | None] = {}
+    if examples.labels is not None:
+        metrics = compute_metric(task.metric, predictions.tolist(), examples.labels, label_count=len(task.label_names))
+    return Evaluation(split, metrics, scores.numpy())
+
+
+def prediction_columns(task: TaskData, evaluation: Evaluation) -> dict[str, list[Any]]:
+    """Return the columns of a predictions file: id, label and prediction (label names, or values), scores."""
+    examples: Examples = task.splits[evaluation.split]
+    if task.kind == "regression":
+        labels: list[Any] = list(examples.labels or [None] * len(examples))
+        predictions: list[Any] = evaluation.scores[:, 0].tolist()
+    else:
+        names = task.label_names
+        labels = [None] * len(examples) if examples.labels is None else [names[int(i)] for i in examples.labels]
+        predictions = [names[i] for i in evaluation.scores.argmax(-1).tolist()]
+    columns = {
+        "id": examples.ids,
+        "label": labels,
+        "prediction": predictions,
+        "scores": evaluation.scores.tolist(),
+    }
+    if examples.phenomena is not None:
+        columns["phenomenon"] = examples.phenomena
+    return columns

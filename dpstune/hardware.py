@@ -1,0 +1,157 @@
+"""What the machine can do: devices, precisions, memory, and how to describe it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+PACKAGES = ("dpstune", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "tokenizers")
+
+
+def choose_precision(asked: str, device_type: str) -> str:
+    """Return the precision a run computes in: ``fp16``, ``bf16`` or ``fp32``.
+
+    ``auto`` is fp16 with loss scaling on CUDA (as in the paper, Appendix C), bf16 on a CPU that computes it
+    natively, fp32 otherwise.
+
+    Raises:
+        RequestError: The device cannot do what was asked; the message names what it can.
+    """
+    native = available_precisions(device_type)
+    if asked == "auto":
+        return native[0]
+    available = ("bf16", "fp32") if device_type == "cpu" else native  # any CPU can emulate bf16
+    if asked not in available:
+        raise RequestError(
+            f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
+        )
+    return asked
+
+
+def available_precisions(device_type: str) -> tuple[str, ...]:
+    """Return the precisions a device computes natively, the preferred one first."""
+    import torch
+
+    if device_type == "cuda":
+        return ("fp16", "bf16", "fp32") if torch.cuda.is_bf16_supported(False) else ("fp16", "fp32")
+    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return ("bf16", "fp32")
+    return ("fp32",)
+
+
+def device_type() -> str:
+    """Return the kind of device this process computes on; in a distributed run the ranks meet here first."""
+    from accelerate import PartialState
+
+    kind: str = PartialState(cpu=_cpu_alone()).device.type
+    return kind
+
+
+def _cpu_alone() -> bool:
+    """Tell whether there is no accelerator; the ranks that a launcher started find each other on the CPU only then."""
+    import torch
+
+    return not torch.accelerator.is_available()
+
+
+def new_accelerator(precision: str) -> Accelerator:
+    """Return an Accelerator of this run's own, also where the process trained another run before."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, TorchDynamoPlugin
+
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=_cpu_alone(),
+        # What a launcher's configuration says of these would change the training behind the recipe's back.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_plugin=TorchDynamoPlugin(backend="no"),
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+    )
+    if accelerator.device.type == "cuda":
+        # The same bits from the same recipe: cuBLAS needs a fixed workspace, and kernels without a deterministic
+        # variant say so instead of refusing.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return accelerator
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting the peak anew, for a process that trains several runs; where the system allows it."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # on Linux: the peak becomes what is held now
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most this process has held since the last reset: on CUDA of the GPU, else of main memory."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")  # on Linux getrusage counts in the process that started this one
+    if status.exists() and "VmHWM:" in (text := status.read_text()):
+        return int(text.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+    import resource
+
+    kilobytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes_or_bytes if sys.platform == "darwin" else kilobytes_or_bytes * 1024
+
+
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def free_gpu_bytes() -> int:
+    """Return what the current GPU has free for this process, other processes' share taken off."""
+    import torch
+
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+def describe_environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+    """Describe machine and software: what a reader of the numbers must know."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": precision,
+        "processes": processes,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

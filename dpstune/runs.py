@@ -1,0 +1,301 @@
+"""A run's folder: what is written, when, atomically; how it is read back.
+
+    runs/<recipe>/<method>/seed-<n>-<hash>/
+      recipe.yaml  environment.json  metrics.jsonl  result.json  predictions/<split>.parquet  model/  checkpoints/
+
+Everything is written beside its place and renamed into it, so that a reader, or a process that was killed and
+started again, sees the old content or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from dpstune.errors import BusyError, RequestError, RunError
+
+
+def run_hash(ingredients: Mapping[str, Any]) -> str:
+    """Return ten hex digits that stand for everything that changes a run's result.
+
+    >>> run_hash({"seed": 1}) == run_hash({"seed": 2})
+    False
+    """
+    text = json.dumps(ingredients, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places in a run's folder.
+
+    Args:
+        path: ``runs/<recipe>/<method>/seed-<n>-<hash>``.
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was run, every default written out."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Machine and software versions."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: a line each step, and a line each evaluated split."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """The run's numbers; written last, so that its presence says the run is finished."""
+        return self.path / "result.json"
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned model, its tokenizer and its card."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What an interrupted run continues from; empty once the run is finished."""
+        return self.path / "checkpoints"
+
+    def predictions(self, split: str) -> Path:
+        """The predictions on one split: id, label, prediction, scores."""
+        return self.path / "predictions" / f"{split}.parquet"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RequestError: The place cannot be written to.
+        """
+        with writing_to(self.path):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for left in self.path.rglob(".*.partial"):  # of a process that was killed while it wrote
+                left.unlink() if left.is_file() else shutil.rmtree(left)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the content of result.json, or None where there is none that can be read: the run is not finished."""
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return result if isinstance(result, dict) and "last" in result else None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training the same run; the lock ends with the process that holds it.
+
+        Raises:
+            RequestError: The place cannot be written to.
+            RunError: Another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        with writing_to(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = FileLock(self.path.with_name(f".{self.path.name}.lock")).acquire(timeout=0)
+            except Timeout:
+                raise BusyError(f"another process is training {self.path}; wait for it, or stop it") from None
+        with lock:
+            yield
+
+    def set_aside(self) -> Path:
+        """Rename the folder to make room for a fresh run, and return where it went."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.earlier-{number}")).exists():
+            number += 1
+        with writing_to(self.path):
+            self.path.rename(aside)
+        return aside
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a failed write into one line.
+
+    Raises:
+        RequestError: The place is read-only, not permitted or no folder.
+        RunError: The disk is full or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+_NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError
+
+
+def _write_error(path: Path, error: OSError) -> RequestError | RunError:
+    if isinstance(error, _NO_PLACE) or error.errno == errno.EROFS:
+        return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with --output")
+    return RunError(
+        f"writing to {path} failed: {error.strerror or error}; what was saved before is untouched: "
+        "make room and run the same command again"
+    )
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a file beside ``path``, bring it to the disk, and rename it into place.
+
+    Raises:
+        RequestError, RunError: The file could not be written; ``path`` is as it was.
+    """
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
+    try:
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(beside)
+            _sync(beside)
+            beside.replace(path)
+            _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically; nan is refused, since it is not JSON."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomically(path, lambda beside: _write(beside, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Have ``fill`` fill a folder beside ``path``, bring it to the disk, and rename it into place.
+
+    Raises:
+        RequestError, RunError: It could not be written; ``path`` is as it was.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    replaced = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        with writing_to(path):
+            beside.mkdir(parents=True)
+            _fill(beside, fill)
+            for entry in [*beside.rglob("*"), beside]:
+                _sync(entry)
+            if path.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                path.rename(replaced)
+            beside.rename(path)
+            _sync(path.parent)
+    finally:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Run ``fill``; what torch and safetensors raise over a failed write becomes the OSError behind it."""
+    from safetensors import SafetensorError
+
+    try:
+        fill(folder)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class MetricsLog:
+    """metrics.jsonl, append-only; a resumed run cuts off what was logged after its checkpoint."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        with writing_to(path):
+            self._file = path.open("a+b")
+            self._file.truncate(_end_of_line(self._file, size))
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def append(self, lines: list[dict[str, Any]]) -> None:
+        """Write a line each and hand them to the operating system."""
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        with writing_to(Path(self._file.name)):
+            self._file.write(text.encode())
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        with writing_to(Path(self._file.name)):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; what a full disk refused was said when it was written."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def _end_of_line(file: BinaryIO, size: int) -> int:
+    """Return ``size``, or where the last whole line ends before it in a file that lost some of its end."""
+    file.seek(0)
+    content = file.read(size)
+    return size if len(content) == size else content.rfind(b"\n") + 1
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl back."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write a Parquet file of id, label, prediction and scores, a row an example."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(dict(columns))
+    write_atomically(path, lambda beside: pq.write_table(table, beside))
+
+
+def read_predictions(path: Path) -> dict[str, list[Any]]:
+    """Read a predictions file back, a list a column."""
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    return columns

@@ -1,0 +1,28 @@
+"""A program for ``accelerate launch``: train recipes one after the other and leave every rank's weights behind.
+
+ranks.py FOLDER RECIPE...
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_model
+
+from dpstune import engine
+from dpstune.recipe import load_recipe
+
+torch.set_num_threads(1)
+folder, recipes = Path(sys.argv[1]), sys.argv[2:]
+finish = engine.Loop.finish
+
+
+def finish_and_keep(loop, *arguments):
+    save_model(loop.model, folder / f"{loop.recipe.method.name}-rank{os.environ['RANK']}.safetensors")
+    return finish(loop, *arguments)
+
+
+engine.Loop.finish = finish_and_keep
+for recipe in recipes:
+    engine.train(load_recipe(recipe), output=folder / "runs")

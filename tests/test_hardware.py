@@ -1,0 +1,110 @@
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpstune.errors import RequestError
+from dpstune.hardware import (
+    PACKAGES,
+    available_precisions,
+    choose_precision,
+    describe_environment,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
+
+CPU = torch.device("cpu")
+STATUS = Path("/proc/self/status")
+needs_status = pytest.mark.skipif(
+    not (STATUS.exists() and "VmHWM:" in STATUS.read_text()), reason="the system does not tell what a process holds"
+)
+
+
+@pytest.fixture(params=[True, False], ids=["native bf16", "no native bf16"])
+def native_bf16(request, monkeypatch):
+    """A processor with, and one without, instructions for bf16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return request.param
+
+
+def test_a_cpu_computes_natively_in_fp32_and_where_it_can_in_bf16(native_bf16):
+    assert available_precisions("cpu") == (("bf16", "fp32") if native_bf16 else ("fp32",))
+    assert choose_precision("auto", "cpu") == ("bf16" if native_bf16 else "fp32")
+
+
+@pytest.mark.usefixtures("native_bf16")
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_a_cpu_computes_in_bf16_and_fp32_where_it_is_asked_to(asked):
+    assert choose_precision(asked, "cpu") == asked
+    with torch.autocast("cpu", torch.bfloat16, enabled=asked == "bf16"):
+        assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[asked]
+
+
+@pytest.mark.usefixtures("native_bf16")
+def test_fp16_on_a_cpu_is_refused_with_what_there_is():
+    with pytest.raises(RequestError) as error:
+        choose_precision("fp16", "cpu")
+    assert str(error.value) == "training.precision: fp16 is not available on device 'cpu'; choose bf16 or fp32"
+
+
+@pytest.mark.parametrize(("supported", "available"), [(True, ("fp16", "bf16", "fp32")), (False, ("fp16", "fp32"))])
+def test_a_gpu_prefers_fp16_and_has_bf16_only_natively(monkeypatch, supported, available):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
+    )
+    assert available_precisions("cuda") == available
+    assert choose_precision("auto", "cuda") == "fp16"
+    if not supported:
+        with pytest.raises(RequestError, match="bf16 is not available on device 'cuda'; choose fp16 or fp32"):
+            choose_precision("bf16", "cuda")
+
+
+def test_another_device_computes_in_fp32():
+    assert choose_precision("auto", "mps") == "fp32"
+    with pytest.raises(RequestError, match="fp16 is not available on device 'mps'; choose fp32"):
+        choose_precision("fp16", "mps")
+
+
+@needs_status
+def test_peak_memory_is_at_least_what_the_process_holds():
+    held = np.ones(2**23)  # 64 MiB
+    holds = int(STATUS.read_text().partition("VmRSS:")[2].split()[0]) * 1024
+    assert held.nbytes < holds <= peak_memory_bytes(CPU) * 1.01 < 100 * holds
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone resets a process's peak")
+def test_the_peak_can_be_reset():
+    np.ones(30_000_000)
+    before = peak_memory_bytes(CPU)
+    reset_peak_memory(CPU)
+    assert peak_memory_bytes(CPU) < before - 100_000_000
+
+
+@needs_status
+def test_peak_memory_is_the_processs_own_not_that_of_the_one_that_started_it():
+    code = (
+        "from types import SimpleNamespace; from dpstune.hardware import peak_memory_bytes; "
+        "print(peak_memory_bytes(SimpleNamespace(type='cpu')))"
+    )
+    held = np.ones(2**25)  # 256 MiB
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**20 < int(child.stdout) < held.nbytes
+
+
+def test_the_environment_tells_machine_and_software():
+    environment = describe_environment(CPU, "bf16", 2)
+    assert (environment["device"], environment["precision"], environment["processes"]) == ("cpu", "bf16", 2)
+    assert environment["python"] == platform.python_version()
+    assert set(environment["packages"]) == set(PACKAGES)
+    assert environment["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert environment["threads"] == torch.get_num_threads()
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr("dpstune.hardware.PACKAGES", ("torch", "no-such-package"))
+    assert describe_environment(CPU, "fp32", 1)["packages"]["no-such-package"] is None
