@@ -1,0 +1,1 @@
+"""The methods inside other libraries' training loops."""

@@ -1,0 +1,171 @@
+"""The methods inside Hugging Face's ``Trainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from dpstune.errors import RequestError, RunError
+from dpstune.methods import build_method
+from dpstune.methods.base import Method, MethodConfig
+from dpstune.models import set_dropout
+from dpstune.runs import write_atomically
+
+METHOD_STATE = "dpstune_method.pt"
+
+
+class MethodTrainer(Trainer):
+    """A ``Trainer`` that fine-tunes with one of dpstune's methods.
+
+    A step of ``Trainer`` runs: ``compute_loss`` and backward for every micro-batch (here the method's loss);
+    ``clip_grad_norm_`` (here ``before_clip`` first, on gradients unscaled and averaged over ranks: DPS accumulates and
+    masks what the data say, and its masked gradients are what is clipped); ``on_pre_optimizer_step``
+    (``before_update``: CHILD-TUNING masks what clipping left); the optimizer; ``on_optimizer_step`` (``after_update``,
+    also where the loss scaler skipped the update). The method is attached at ``on_train_begin``, when the number of
+    steps is known, and detached when training ends; its state lies in every checkpoint. Where the method asks for a
+    dropout, the model's is set to it at the start.
+
+    Args:
+        method: The method's settings, as ``build_method`` takes them.
+        *args: What ``Trainer`` takes.
+        **kwargs: What ``Trainer`` takes.
+
+    Raises:
+        RequestError: Settings are wrong, or the run is of a kind the hooks cannot serve: DeepSpeed, FSDP, several GPUs
+            in one process, a loss function of one's own with a method that has its own loss.
+
+    >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+    >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, hidden_size=12, vocab_size=10))
+    >>> arguments = TrainingArguments(output_dir="out", report_to="none")
+    >>> trainer = MethodTrainer(model, arguments, method={"name": "dps-mix", "p": 0.3})
+    >>> trainer.method.config.update_ratio
+    0.05
+    """
+
+    def __init__(self, *args: Any, method: Mapping[str, Any] | MethodConfig, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method: Method[Any] = build_method(method)
+        self._resumed_from: Path | None = None
+        self._seen_step = 0
+        self._own_loss = type(self.method).loss is not Method.loss
+        self._refuse_what_cannot_be_served()
+        # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. Trainer then divides
+        # by the number of micro-batches, and accumulated batches equal one large batch.
+        self.model_accepts_loss_kwargs = False
+        self._clip = self.accelerator.clip_grad_norm_
+        self.accelerator.clip_grad_norm_ = self._see_and_clip
+        self.add_callback(_Hooks(self))
+
+    def _refuse_what_cannot_be_served(self) -> None:
+        name = self.method.config.name
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise RequestError(f"{name} needs whole gradients on every rank; DeepSpeed and FSDP shard them")
+        if self.args.n_gpu > 1:
+            raise RequestError(f"{name} needs a process a GPU; start with `accelerate launch --multi_gpu`")
+        if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
+            raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as ``Trainer`` does; a resumed run takes up the method's state too."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+        self._resumed_from = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            if self.method.model is not None:
+                self.method.detach()
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the method's loss while training, ``Trainer``'s otherwise."""
+        training = self.method.model is not None and model.training
+        if training and self._own_loss:
+            return self.method.loss(model, inputs)
+        if training:
+            self.method.begin_step()
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _see_and_clip(self, parameters: Any, max_norm: float, norm_type: float = 2.0) -> Any:
+        """Show the method the gradients, then clip them; ``Trainer`` asks once a step, with no bound to leave them."""
+        if self.method.model is None:
+            return self._clip(parameters, max_norm, norm_type)
+        self.see_gradients()
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    def see_gradients(self) -> None:
+        """Show the method the step's unscaled gradients, once."""
+        if self._seen_step != self.method.step:
+            self.accelerator.unscale_gradients()
+            self.method.before_clip()
+            self._seen_step = self.method.step
+
+    def attach_method(self, state: TrainerState) -> None:
+        """Attach the method to the model, which a resumed run has loaded already."""
+        checkpoint, model = self._resumed_from, self.model
+        assert model is not None
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()} if checkpoint else {}
+        self._seen_step = 0
+        dropout = self.method.dropout(state.max_steps)
+        if dropout is not None:
+            set_dropout(model, dropout)
+        self.method.attach(model, total_steps=state.max_steps, seed=self.args.seed)
+        if checkpoint is None:
+            with torch.random.fork_rng():
+                model.train()
+                self.method.prepare(model, self._training_data())
+            return
+        model.load_state_dict(weights)  # attaching may have changed them (reinit)
+        file = checkpoint / METHOD_STATE
+        if not file.is_file():
+            raise RunError(f"{checkpoint} holds no {METHOD_STATE}: it was not written by a MethodTrainer")
+        self.method.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+
+    def _training_data(self) -> Iterator[list[tuple[dict[str, torch.Tensor], float]]]:
+        """Yield each step's micro-batches; as in ``Trainer``'s own loss, each weighs the same."""
+        batches = iter(self.get_train_dataloader())
+        while step := list(islice(batches, self.args.gradient_accumulation_steps)):
+            yield [({key: value.to(self.args.device) for key, value in batch.items()}, 1 / len(step)) for batch in step]
+
+    def save_method(self, state: TrainerState) -> None:
+        """Write the method's state into the checkpoint that was just saved."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{state.global_step}"
+        write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
+
+
+class _Hooks(TrainerCallback):
+    """Calls the method where ``Trainer`` has a place for it."""
+
+    def __init__(self, trainer: MethodTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.attach_method(state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.see_gradients()  # where max_grad_norm is 0, some versions of Trainer do not ask to clip
+        self._trainer.method.before_update()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.method.after_update()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.should_save:
+            self._trainer.save_method(state)

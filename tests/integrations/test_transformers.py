@@ -1,0 +1,170 @@
+"""The same run by dpstune's engine and by Hugging Face's Trainer gives the same weights."""
+
+import csv
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+from dpstune import engine
+from dpstune.batches import StepPlan
+from dpstune.data import encode, load_task
+from dpstune.errors import RequestError, RunError
+from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer
+from dpstune.methods import REGISTRY
+from dpstune.models import load_classifier, load_tokenizer
+from dpstune.recipe import load_recipe
+
+STEPS = 18
+SETTINGS = {"dps-dense": {"update_ratio": 0.2}, "dps-mix": {"update_ratio": 0.2}, "reinit": {"layers": 1}}
+QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available()}
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_model):
+    """Three labels (two would tie in DPS's scores), no dropout, sentences of one length."""
+    folder = tmp_path_factory.mktemp("trainer")
+    for split, count in (("train", 72), ("validation", 12)):
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            rows = ((f"{('cat', 'dog', 'man')[n % 3]} {'abcdefgh'[n % 8]}", "xyz"[n % 3]) for n in range(count))
+            csv.writer(file).writerows([("text", "label"), *rows])
+    recipe = folder / "three.yaml"
+    recipe.write_text(
+        f"model: {{name: {tiny_model}, dropout: 0.0}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
+        "data: {max_length: 12}\n"
+        f"training: {{batch_size: 4, learning_rate: 0.05, adam_epsilon: 0.1, steps: {STEPS}, warmup_steps: 3, "
+        "precision: fp32}\n"
+    )
+    return recipe
+
+
+def build_trainer(loaded, folder, **arguments):
+    """A Trainer on the recipe's model and on its examples, in the order in which the engine sees them."""
+    recipe = loaded.recipe
+    task = load_task(recipe.task, recipe.data, seed=recipe.seed)
+    dataset = encode(task.splits["train"], load_tokenizer(recipe.model), recipe.data.max_length)
+    plan = StepPlan(recipe, dataset.lengths, processes=1)
+    order = [index for step in range(1, STEPS + 1) for chunk in plan.chunks(step) for index in chunk]
+    model = load_classifier(
+        recipe.model, label_names=task.label_names, kind=task.kind, dropout=recipe.model.dropout, seed=recipe.seed
+    )
+    training = recipe.training
+    settings = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation,
+        "learning_rate": training.learning_rate,
+        "adam_epsilon": training.adam_epsilon,
+        "weight_decay": training.weight_decay,
+        "max_steps": STEPS,
+        "warmup_steps": 3,
+        "train_sampling_strategy": "sequential",
+        "save_strategy": "no",
+        "seed": recipe.seed,
+        **QUIET,
+    }
+    return MethodTrainer(
+        model,
+        TrainingArguments(**{**settings, **arguments}),
+        train_dataset=[dataset.collate([index]) for index in order],
+        eval_dataset=[dataset.collate([index]) for index in range(8)],
+        data_collator=lambda rows: {key: torch.cat([row[key] for row in rows]) for key in rows[0]},
+        method=recipe.method,
+    )
+
+
+def load(recipe, method, accumulation=1):
+    overrides = [f"training.batch_size={4 // accumulation}", f"training.gradient_accumulation={accumulation}"]
+    overrides += [f"method.{key}={value}" for key, value in SETTINGS.get(method, {}).items()]
+    if method == "r3f":
+        overrides += ["method.sigma=1e-9"]  # noise that both draw, from generators of their own
+    if method == "r-drop":
+        overrides += ["method.dropout=0"]
+    return load_recipe(str(recipe), method=method, overrides=overrides)
+
+
+def apart(first, second, start):
+    """How far two models lie apart, as a share of the way they came."""
+    distance = torch.cat([(first[name] - second[name]).flatten() for name in first]).norm()
+    way = torch.cat([(first[name] - start[name]).flatten() for name in first]).norm()
+    return (distance / way).item()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("method", REGISTRY)
+def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, accumulation):
+    loaded = load(recipe, method, accumulation)
+    run = engine.train(loaded, output=tmp_path)
+    trainer = build_trainer(loaded, tmp_path / "trainer")
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    assert trainer.method.model is None, "detached"
+    expected = load_file(run.folder / "model" / "model.safetensors")
+    assert apart(expected, trainer.model.state_dict(), start) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["dps-dense", "dps-mix", "reinit", "child-tuning-d", "child-tuning-f"])
+def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):
+    loaded = load(recipe, method)
+    whole = build_trainer(loaded, tmp_path / "whole")
+    whole.train()
+    stopped = build_trainer(loaded, tmp_path / "stopped", save_strategy="steps", save_steps=7)
+    stopped.train()
+    resumed = build_trainer(loaded, tmp_path / "stopped", save_strategy="steps", save_steps=7)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / "checkpoint-7"))
+    states = [trainer.model.state_dict() for trainer in (whole, stopped, resumed)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_evaluation_within_training_sees_plain_weights(recipe, tmp_path):
+    loaded = load(recipe, "dps-mix")
+    trainer = build_trainer(loaded, tmp_path, eval_strategy="steps", eval_steps=6)
+    losses = []
+    original = trainer.evaluate
+
+    def evaluate(*arguments, **options):
+        metrics = original(*arguments, **options)
+        batch = trainer.data_collator(trainer.eval_dataset)
+        twin = build_trainer(loaded, tmp_path).model
+        twin.load_state_dict(trainer.model.state_dict())
+        with torch.no_grad():
+            losses.append((metrics["eval_loss"], twin.eval()(**batch).loss.item()))
+        return metrics
+
+    trainer.evaluate = evaluate
+    trainer.train()
+    assert len(losses) == 3
+    for seen, plain in losses:
+        assert seen == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_methods_dropout_is_set_at_the_start(recipe, tmp_path):
+    trainer = build_trainer(load(recipe, "dps-mix"), tmp_path)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    trainer.train()
+    assert {module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_a_checkpoint_of_a_plain_trainer_is_refused(recipe, tmp_path):
+    trainer = build_trainer(load(recipe, "dps-mix"), tmp_path, save_strategy="steps", save_steps=7)
+    trainer.train()
+    (tmp_path / "checkpoint-7" / METHOD_STATE).unlink()
+    with pytest.raises(RunError, match="was not written by a MethodTrainer"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+
+
+def test_wrong_requests(recipe, tmp_path):
+    loaded = load(recipe, "r3f")
+    with pytest.raises(RequestError, match="r3f has a loss of its own; leave out compute_loss_func and label smooth"):
+        build_trainer(loaded, tmp_path, label_smoothing_factor=0.1)
+    model = build_trainer(loaded, tmp_path).model
+    with pytest.raises(RequestError, match="did you mean 'dps-mix'"):
+        MethodTrainer(model, TrainingArguments(output_dir=str(tmp_path), **QUIET), method={"name": "dps-mx"})
