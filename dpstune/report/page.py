@@ -1,0 +1,184 @@
+"""One report, two forms: blocks of text, tables and images as Markdown and as an HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A section's title."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; scrolls sideways on a small screen.
+
+    Args:
+        header: Column names.
+        rows: Cells, a row each; what is missing is an empty cell.
+        words: How many of the first columns hold words; the others hold numbers and are set to the right.
+        strong: Indices of the rows that stand out.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+    strong: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A PNG file beside the report; embedded in the HTML page.
+
+    Args:
+        path: The file.
+        description: What it shows, for those who cannot see it.
+    """
+
+    path: Path
+    description: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Image
+
+# Colours are system colours and thin mixes of them: they follow the reader's light or dark scheme.
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --line: #d5d5dc; --best: #eef3ff; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e6e6ea; --paper: #17171b; --line: #3c3c46; --best: #23304d; }}
+}}
+body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
+  font: 1rem/1.5 system-ui, sans-serif; }}
+p, li {{ max-width: 48rem; overflow-wrap: anywhere; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+th {{ vertical-align: bottom; }}
+.word {{ text-align: left; }}
+.best {{ background: var(--best); font-weight: 600; }}
+figure {{ margin: 1.5rem 0; }}
+img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def render_html(title: str, blocks: Sequence[Block]) -> str:
+    """Return an HTML page with the images inside; it follows the reader's light or dark scheme.
+
+    >>> "&lt;b&gt;" in render_html("t", [Paragraph("<b>")])
+    True
+    """
+    return _PAGE.format(title=escape(title), body="\n".join(_html(block) for block in blocks))
+
+
+def render_markdown(title: str, blocks: Sequence[Block]) -> str:
+    r"""Return the report as Markdown; its images are links to the files beside it.
+
+    >>> print(render_markdown("t", [Table(["a", "b"], [["x|y", "1"]])]))
+    # t
+    <BLANKLINE>
+    | a | b |
+    |:--|--:|
+    | x\|y | 1 |
+    <BLANKLINE>
+    """
+    return "\n\n".join([f"# {_plain(title)}", *(_markdown(block) for block in blocks)]) + "\n"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{escape(text)}</h2>"
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>"
+        case Bullets(items):
+            return "\n".join(["<ul>", *(f"<li>{escape(item)}</li>" for item in items), "</ul>"])
+        case Image(path, description):
+            content = base64.b64encode(path.read_bytes()).decode()
+            return f'<figure><img alt="{escape(description)}" src="data:image/png;base64,{content}"></figure>'
+        case Table():
+            return _html_table(block)
+
+
+def _html_table(table: Table) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f'<{tag} class="word">{escape(cell)}</{tag}>' if column < table.words else f"<{tag}>{escape(cell)}</{tag}>"
+            for column, cell in enumerate(row)
+        )
+
+    lines = ['<div class="scroll" tabindex="0" role="region" aria-label="table"><table>']
+    lines.append(f"<thead><tr>{cells('th', table.header)}</tr></thead>")
+    lines.append("<tbody>")
+    for index, row in enumerate(table.rows):
+        opening = '<tr class="best">' if index in table.strong else "<tr>"
+        lines.append(f"{opening}{cells('td', row)}</tr>")
+    lines.append("</tbody></table></div>")
+    return "\n".join(lines)
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"## {_plain(text)}"
+        case Paragraph(text):
+            return _plain(text)
+        case Bullets(items):
+            return "\n".join(f"- {_plain(item)}" for item in items)
+        case Image(path, description):
+            return f"![{_plain(description)}]({path.name})"
+        case Table():
+            marks = [":--" if column < block.words else "--:" for column in range(len(block.header))]
+            rows = [
+                [f"**{cell}**" if index in block.strong and cell else cell for cell in map(_plain, row)]
+                for index, row in enumerate(block.rows)
+            ]
+            lines = [
+                _markdown_row([_plain(cell) for cell in block.header]),
+                f"|{'|'.join(marks)}|",
+                *map(_markdown_row, rows),
+            ]
+            return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown or HTML would read as more than text, on one line; underscores inside words are text."""
+    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,337 @@
+"""The report on many runs: Markdown, an HTML page, CSV files and figures, rebuilt from the runs alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpstune.errors import RequestError
+from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
+from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_html, render_markdown
+from dpstune.runs import write_text
+from dpstune.studies.records import RunRecord, format_setting
+from dpstune.studies.summary import (
+    BASELINE,
+    Comparison,
+    PointSummary,
+    best_points,
+    compare_with_baseline,
+    summarize_points,
+)
+
+SIGNIFICANT = 0.05  # the customary level; the report says where too few seeds make it unreachable
+_MOST_SEEDS_LISTED = 10
+
+
+def write_sweep_report(folder: Path, records: Sequence[RunRecord], *, notes: Sequence[str] = ()) -> Path:
+    """Write report.md, report.html, points.csv, runs.csv and the figures.
+
+    Args:
+        folder: Where to; made where it is not there.
+        records: Finished runs of one task; see ``dpstune.studies.records.read_runs``.
+        notes: What else the reader should know, a line each: skipped folders, failed trials, pruning.
+
+    Returns:
+        The HTML page; it needs no other file.
+
+    Raises:
+        RequestError: There is no run, the runs' values cannot be compared, or the folder cannot be written to.
+    """
+    _check_comparable(records)
+    summaries = summarize_points(records)
+    records = [run for summary in summaries for run in summary.runs.values()]
+    best = best_points(summaries)
+    images = _write_figures(folder, summaries, records, best)
+    write_text(folder / "points.csv", _points_csv(summaries))
+    write_text(folder / "runs.csv", _runs_csv(summaries))
+    title = f"Sweep of {_recipe_names(records)}"
+    blocks: list[Block] = [
+        Paragraph(_what_was_run(records, summaries)),
+        Paragraph(_majority_text(records)),
+        *_best_section(summaries, best, compare_with_baseline(best), records[0]),
+        Heading("Figures"),
+        *images,
+        *_points_section(summaries, best),
+        Heading("How to read the numbers"),
+        Bullets(_explanations(summaries)),
+    ]
+    if notes:
+        blocks += [Heading("Notes"), Bullets(notes)]
+    write_text(folder / "report.md", render_markdown(title, blocks))
+    page = folder / "report.html"
+    write_text(page, render_html(title, blocks))
+    return page
+
+
+def _check_comparable(records: Sequence[RunRecord]) -> None:
+    if not records:
+        raise RequestError("there is no finished run to report on")
+    for what, values in (
+        ("tasks", _distinct(record.result["task"] for record in records)),
+        ("metrics", _distinct(record.metric for record in records)),
+        ("splits", _distinct(record.split for record in records)),
+    ):
+        if len(values) > 1:
+            raise RequestError(f"the runs are of several {what} ({', '.join(values)}); report on one at a time")
+
+
+def _write_figures(
+    folder: Path, summaries: Sequence[PointSummary], records: Sequence[RunRecord], best: dict[str, PointSummary]
+) -> list[Image]:
+    metric, split = records[0].metric, records[0].split
+    images = []
+
+    def keep(name: str, figure: Any, description: str) -> None:
+        write_figure(folder / name, figure)
+        images.append(Image(folder / name, description))
+
+    majorities = {record.majority for record in records}
+    majority = majorities.pop() if len(majorities) == 1 else None
+    keep(
+        "best-points.png",
+        best_points_figure(list(best.values()), metric, split, majority),
+        f"Box plot of {metric} on {split} at the best point of each method, with every seed's value",
+    )
+    for method in best:
+        figure = settings_figure([each for each in summaries if each.point.method == method], metric, split)
+        if figure is not None:
+            keep(f"settings-{method}.png", figure, f"Mean {metric} on {split} over the settings of {method}")
+    keep(
+        "expected-best.png",
+        expected_best_figure(records, metric, split),
+        f"Expected best {metric} on {split} against the number of runs, for each method",
+    )
+    return images
+
+
+def _what_was_run(records: Sequence[RunRecord], summaries: Sequence[PointSummary]) -> str:
+    first = records[0]
+    models = ", ".join(_distinct(record.recipe.model.name for record in records))
+    methods = _distinct(record.method for record in records)
+    scored = _range(record.examples(first.split) for record in records)
+    trained = _range(record.examples("train") for record in records)
+    sizes = "; ".join(
+        text for text, known in ((f"{scored} examples", scored), (f"{trained} to train on", trained)) if known
+    )
+    return (
+        f"Recipe {_recipe_names(records)}, {models} on {first.result['task']}: "
+        f"{_count(len(records), 'run')} of {_count(len(summaries), 'point')} "
+        f"({_count(len(methods), 'method')}: {', '.join(methods)}), "
+        f"{_seeds_text(sorted({record.seed for record in records}))}. "
+        f"Values are {first.metric} on {first.split}{f' ({sizes})' if sizes else ''} after the last step."
+    )
+
+
+def _recipe_names(records: Sequence[RunRecord]) -> str:
+    return ", ".join(_distinct(record.result["recipe"] for record in records))
+
+
+def _majority_text(records: Sequence[RunRecord]) -> str:
+    known = [record.majority for record in records if record.majority is not None]
+    failed = f"failed restarts: {sum(record.failed for record in records)} of {len(records)}"
+    if not known:
+        return (
+            f"There is no majority class in regression; a restart has failed where no correlation is above 0; {failed}."
+        )
+    low, high = min(known), max(known)
+    value = _digits(low) if low == high else f"{_digits(low)} to {_digits(high)}, by the training examples drawn"
+    return (
+        f"Always answering the commonest training label gets {records[0].metric} {value}; a restart has failed where "
+        f"it gets no more; {failed}."
+    )
+
+
+def _best_section(
+    summaries: Sequence[PointSummary],
+    best: dict[str, PointSummary],
+    comparisons: Sequence[Comparison],
+    first: RunRecord,
+) -> list[Block]:
+    by_method = {each.best.point.method: each for each in comparisons}
+    header = ["method", "best point", "points", "seeds", "mean", "std", "max", "failed"]
+    if comparisons:
+        header += ["shared seeds", f"difference from {BASELINE}", "p", "smallest p"]
+    rows = []
+    for method, each in best.items():
+        tried = sum(other.point.method == method for other in summaries)
+        row = [method, each.point.label, str(tried), str(each.count), _digits(each.mean), _digits(each.std)]
+        row += [_digits(each.maximum), f"{each.failed}/{each.count}"]
+        if comparisons:
+            found = by_method.get(method)
+            row += _comparison_cells(found) if found else [""] * 4
+        rows.append(row)
+    blocks: list[Block] = [Heading("Best point of each method"), Table(header, rows, words=2)]
+    same = [text for text in (_constant_settings(method, summaries) for method in best) if text]
+    if same:
+        blocks.append(Paragraph(f"What does not vary within a method: {'; '.join(same)}."))
+    blocks.append(
+        Paragraph(
+            f"The best point of a method is the one with the highest mean on {first.split}, the split that is reported "
+            "here: its mean is optimistic, the more so the more points were tried, and so are its difference and "
+            "p-value. Examples that took no part in the choice are needed to confirm it."
+        )
+    )
+    if comparisons:
+        blocks.append(Paragraph(_test_text(comparisons)))
+    elif BASELINE not in best:
+        blocks.append(Paragraph(f"There are no runs of {BASELINE}: nothing to compare with."))
+    return blocks
+
+
+def _comparison_cells(found: Comparison) -> list[str]:
+    difference = "" if found.difference is None else f"{found.difference:+.4f}"
+    return [str(len(found.seeds)), difference, _p_digits(found.p_value), _p_digits(found.smallest)]
+
+
+def _test_text(comparisons: Sequence[Comparison]) -> str:
+    text = (
+        f"Differences are of means over the seeds shared with {BASELINE}'s best point; p is from a two-sided paired "
+        "permutation test (sign flips) over those seeds, not corrected for the number of methods."
+    )
+    few = sorted({len(each.seeds) for each in comparisons if each.smallest is not None and each.smallest > SIGNIFICANT})
+    if few:
+        floors = ", ".join(f"{_p_digits(min(1.0, 2 / 2**pairs))} with {_count(pairs, 'shared seed')}" for pairs in few)
+        text += (
+            f" The smallest p that can be reached is {floors}: too few to show any difference at {SIGNIFICANT:g}, "
+            "however large."
+        )
+    if any(not each.seeds for each in comparisons):
+        text += f" Where no seed is shared with {BASELINE}, nothing is compared."
+    return text
+
+
+def _points_section(summaries: Sequence[PointSummary], best: dict[str, PointSummary]) -> list[Block]:
+    header = ["method", "settings", "seeds", "mean", "std", "max", "95% from", "to", "failed", "seconds"]
+    rows = [
+        [
+            each.point.method,
+            each.point.label,
+            str(each.count),
+            *map(_digits, (each.mean, each.std, each.maximum, each.low, each.high)),
+            f"{each.failed}/{each.count}",
+            f"{each.seconds:.1f}",
+        ]
+        for each in summaries
+    ]
+    chosen = frozenset(index for index, each in enumerate(summaries) if best[each.point.method] is each)
+    return [Heading("All points"), Table(header, rows, words=2, strong=chosen)]
+
+
+def _constant_settings(method: str, summaries: Sequence[PointSummary]) -> str:
+    """Return the method's own keys that do not vary, with their values."""
+    first = next(each for each in summaries if each.point.method == method)
+    varying = {key for key, _ in first.point.settings} | {"method.name"}
+    settings = next(iter(first.runs.values())).settings
+    constant = [
+        f"{key.removeprefix('method.')} {format_setting(value)}"
+        for key, value in settings.items()
+        if key.startswith("method.") and key not in varying
+    ]
+    return f"{method} {', '.join(constant)}" if constant else ""
+
+
+def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
+    texts = [
+        "A point is a method with its settings; each seed is one restart of it. std divides by n - 1; it is empty for "
+        "one seed. In the table of all points the best of each method stands out; points with less than half as many "
+        "seeds as the method's fullest are not chosen.",
+        "The 95% interval is a percentile bootstrap of the mean over seeds (10,000 resamples). With few seeds it is "
+        "too narrow.",
+        "The expected best of n runs is that of n draws with replacement from the method's runs, all points and seeds "
+        "(Dodge et al. 2019). A budget is counted in runs, not in seconds.",
+        "points.csv and runs.csv hold all numbers in full.",
+    ]
+    undefined = sum(each.undefined for each in summaries)
+    if undefined:
+        texts.append(
+            f"{_count(undefined, 'value')} undefined (a constant answer has no correlation): counted as 0 in all "
+            "statistics, and as failed; empty in runs.csv."
+        )
+    return texts
+
+
+def _points_csv(summaries: Sequence[PointSummary]) -> str:
+    keys = _setting_keys(summaries)
+    header = ["seeds", "undefined", "mean", "std", "max", "low", "high", "failed", "failed_share", "mean_seconds"]
+    rows = [
+        [
+            *(each.point.method, *_setting_cells(each, keys), each.count, each.undefined, each.mean, each.std),
+            *(each.maximum, each.low, each.high, each.failed, each.failed / each.count, each.seconds),
+        ]
+        for each in summaries
+    ]
+    return _csv([["method", *keys, *header], *rows])
+
+
+def _runs_csv(summaries: Sequence[PointSummary]) -> str:
+    keys = _setting_keys(summaries)
+    rows = [
+        [
+            *(run.method, *_setting_cells(each, keys), run.seed, run.split, run.metric, run.value, run.majority),
+            *(int(run.failed), run.seconds, run.folder),
+        ]
+        for each in summaries
+        for run in each.runs.values()
+    ]
+    header = ["seed", "split", "metric", "value", "majority", "failed", "seconds", "folder"]
+    return _csv([["method", *keys, *header], *rows])
+
+
+def _setting_keys(summaries: Sequence[PointSummary]) -> list[str]:
+    return list(dict.fromkeys(key for each in summaries for key, _ in each.point.settings))
+
+
+def _setting_cells(summary: PointSummary, keys: Sequence[str]) -> list[Any]:
+    """Return values as they are; numbers in full."""
+    values = [summary.point.get(key) for key in keys]
+    return [
+        value if isinstance(value, (int, float)) and not isinstance(value, bool) else format_setting(value)
+        for value in values
+    ]
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _p_digits(value: float | None) -> str:
+    return "< 0.0001" if value is not None and value < 0.0001 else _digits(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values))
+
+
+def _range(values: Iterable[int | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return str(known[0]) if min(known) == max(known) else f"{min(known)} to {max(known)}"
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    """Write seeds the short way.
+
+    >>> _seeds_text([7]), _seeds_text([1, 2, 3]), _seeds_text([1, 5])
+    ('seed 7', 'seeds 1 to 3', 'seeds 1, 5')
+    """
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    if len(seeds) > _MOST_SEEDS_LISTED:
+        return f"{len(seeds)} seeds between {seeds[0]} and {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"

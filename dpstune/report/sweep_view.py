@@ -1,0 +1,125 @@
+"""How a sweep goes and what it found, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dpstune.report.output import tell
+from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, format_value
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dpstune.studies.queue import Job, Tally
+    from dpstune.studies.records import RunRecord
+    from dpstune.studies.sweep import Outcome, Sweep
+
+
+class SweepView:
+    """Tells of a sweep: a live table on a terminal, a line now and then in a log.
+
+    Args:
+        sweep: The sweep; its finished runs are read again whenever one is added.
+        workers: Processes on this machine, for the time left.
+    """
+
+    def __init__(self, sweep: Sweep, workers: int) -> None:
+        self._sweep, self._workers = sweep, workers
+        self._seen = -1
+        self._records: dict[Job, RunRecord] = {}
+        self._last_line = float("-inf")
+        self._show: Callable[[Tally], None] = self._show_line
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.start()
+            self._show = self._show_table
+
+    def __call__(self, tally: Tally) -> None:
+        """Show how it stands."""
+        if len(tally.done) != self._seen:
+            self._records, _ = self._sweep.finished()
+            self._seen = len(tally.done)
+        self._show(tally)
+
+    def close(self) -> None:
+        """Leave the last table standing."""
+        if self._show == self._show_table:
+            self._live.stop()
+
+    def _headline(self, tally: Tally) -> str:
+        from dpstune.studies.sweep import estimate_seconds
+
+        left = len(self._sweep.jobs) - len(self._records) - len(tally.failed) - len(tally.dropped)
+        seconds = estimate_seconds(list(self._records.values()), left, self._workers)
+        parts = [f"{len(self._records)} of {len(self._sweep.jobs)} runs done", f"{tally.running} running"]
+        if tally.failed:
+            parts.append(f"{len(tally.failed)} failed")
+        if left and seconds is not None:
+            parts.append(f"{format_duration(seconds)} left")
+        return ", ".join(parts) + best_line(list(self._records.values()))
+
+    def _show_line(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            tell(self._headline(tally))
+
+    def _show_table(self, tally: Tally) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines: list[RenderableType] = [Text(self._headline(tally))]
+        for worker, job in sorted(tally.workers.items()):
+            number, host, *_ = worker.split()
+            lines.append(Text(f"  worker {number} on {host}: {job}", style="dim"))
+        self._live.update(Group(*lines), refresh=True)
+
+
+def run_watched(sweep: Sweep, workers: int) -> Outcome:
+    """Run a sweep with its live view, and say what became of it.
+
+    Raises:
+        Interrupted: See ``Sweep.run``.
+    """
+    view = SweepView(sweep, workers)
+    try:
+        tally = sweep.run(workers, watch=view)
+    finally:
+        view.close()
+    outcome = sweep.outcome(tally)
+    if outcome.elsewhere:
+        tell(f"{outcome.elsewhere} runs were done by machines whose runs do not lie in {sweep.request.output}")
+    return outcome
+
+
+def best_line(records: Sequence[RunRecord]) -> str:
+    """Return the best point so far, for the end of a line."""
+    from dpstune.studies.summary import best_points, summarize_points
+
+    if not records:
+        return ""
+    best = max(best_points(summarize_points(records)).values(), key=lambda summary: summary.mean)
+    seeds = "seed" if best.count == 1 else "seeds"
+    point = f"{best.point.method} {best.point.label}".rstrip()
+    return f"; best so far {format_value(best.mean)} ({point}, {best.count} {seeds})"
+
+
+def format_plan(sweep: Sweep, workers: int) -> str:
+    """Return what a sweep would run, a line a run, and how long it may take."""
+    from dpstune.studies.sweep import estimate_seconds
+
+    if sweep.request.budget is not None:
+        runs = sweep.request.budget * sweep.request.seeds * len(sweep.grids)
+        return f"up to {runs} runs: {sweep.request.budget} points of each method, chosen as results come in"
+    done, _ = sweep.finished()
+    lines = [f"{'done' if job in done else 'to do'}  {job}" for job in sweep.jobs]
+    left = len(sweep.jobs) - len(done)
+    seconds = estimate_seconds(list(done.values()), left, workers)
+    time_left = "no run is finished to tell how long" if seconds is None else f"about {format_duration(seconds)}"
+    return "\n".join([*lines, f"{left} of {len(sweep.jobs)} runs to do; {time_left} with {workers} workers"])

@@ -1,0 +1,40 @@
+"""Several workers on one GPU: the first always runs, the others where what was measured says that there is room."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dpstune.hardware import free_gpu_bytes, visible_gpus
+
+MARGIN = 1.25  # over a run's measured peak: what the allocator and the libraries keep beside its tensors
+
+
+@dataclass
+class GpuShare:
+    """A worker's place on a GPU, or on a machine without one.
+
+    Args:
+        guest: Whether another worker came to this GPU first.
+        left: Whether the guest has given its place up: the GPU held fewer runs than it seemed.
+    """
+
+    guest: bool = False
+    left: bool = False
+
+    def has_room(self, peaks: list[int]) -> bool:
+        """Tell whether a run may start now.
+
+        Args:
+            peaks: Peak memory of the finished runs, in bytes; a guest waits for the first of them.
+        """
+        return not self.guest or (bool(peaks) and free_gpu_bytes() > MARGIN * max(peaks))
+
+
+def take_gpu(number: int) -> GpuShare:
+    """Give this process, worker ``number`` of its machine, the next GPU in turn; before anything runs on one."""
+    gpus = visible_gpus()
+    if not gpus:
+        return GpuShare()
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    return GpuShare(guest=number >= len(gpus))

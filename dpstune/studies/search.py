@@ -1,0 +1,101 @@
+"""Points proposed by a sampler in the place of a grid's, and points given up before all their seeds are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from dpstune.randomness import stream_seed
+from dpstune.studies.grid import Grid
+from dpstune.studies.queue import open_storage
+
+LOG_SPAN = 10.0  # a range this many times as wide as its lower end is searched by orders of magnitude
+POINTS_TO_COMPARE = 4
+SEEDS_TO_JUDGE = 2
+
+
+class PointSearch:
+    """Optuna's TPE over the ranges that one method's grid spans.
+
+    A proposed point is a trial of a study of its own beside the runs' queue: RUNNING until all its seeds are run, then
+    told their mean. What is kept there is enough to go on after any interruption.
+
+    Args:
+        url: The sweep's storage.
+        name: The sweep's name.
+        method: The method.
+        grid: Numeric keys with several values span a range; other keys are chosen from their values.
+        budget: Points to try, all in all.
+    """
+
+    def __init__(self, url: str, name: str, method: str, grid: Grid, budget: int) -> None:
+        import optuna
+
+        self.method, self._grid, self._budget = method, grid, budget
+        self._study = optuna.create_study(
+            storage=open_storage(url, heartbeats=False),
+            study_name=f"{name}: {method}",
+            direction="maximize",
+            load_if_exists=True,
+        )
+        tried = len(self._study.trials)
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=stream_seed(tried, name, method) % 2**32, constant_liar=True
+        )
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return every point proposed so far, in that order."""
+        return [dict(trial.user_attrs["point"]) for trial in self._trials()]
+
+    def propose(self) -> dict[str, Any] | None:
+        """Return another point, or None where the budget is used up."""
+        if len(self._trials()) >= self._budget:
+            return None
+        trial = self._study.ask()
+        point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}
+        trial.set_user_attr("point", point)
+        return point
+
+    def tell(self, point: Mapping[str, Any], mean: float | None) -> None:
+        """Tell the mean of a point's finished seeds, once; None where every one of them failed."""
+        from optuna.trial import TrialState
+
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs["point"] == dict(point):
+                state = TrialState.FAIL if mean is None else TrialState.COMPLETE
+                self._study.tell(trial.number, mean, state=state)
+
+    def _trials(self, *states: Any) -> list[Any]:
+        trials = self._study.get_trials(deepcopy=False, states=states or None)
+        return [trial for trial in trials if "point" in trial.user_attrs]
+
+    def _suggest(self, trial: Any, key: str, values: Sequence[Any]) -> Any:
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(numbers) < len(values) or len(set(numbers)) == 1:
+            return trial.suggest_categorical(key, list(values))
+        low, high = min(numbers), max(numbers)
+        if all(isinstance(number, int) for number in numbers):
+            return trial.suggest_int(key, low, high)
+        value = trial.suggest_float(key, low, high, log=low > 0 and high / low >= LOG_SPAN)
+        return float(f"{value:.3g}")
+
+
+def hopeless(values: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the points to give up: worse than the median of the others after as many seeds (Golovin et al. 2017).
+
+    A point is judged once it has two seeds, and where at least four others have as many.
+
+    Args:
+        values: Each point's values so far, by ascending seed.
+
+    >>> hopeless({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.7, 0.7], "d": [0.8, 0.8], "e": [0.5, 0.6], "f": [0.1]})
+    ['c', 'e']
+    """
+    given_up = []
+    for name, own in values.items():
+        count = len(own)
+        others = [sum(each[:count]) / count for other, each in values.items() if other != name and len(each) >= count]
+        if count >= SEEDS_TO_JUDGE and len(others) >= POINTS_TO_COMPARE and sum(own) / count < median(others):
+            given_up.append(name)
+    return given_up

@@ -1,0 +1,131 @@
+"""The numbers of each point, the best point of each method, and its comparison with plain fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points
+from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test, smallest_p_value
+
+BASELINE = "vanilla"
+
+
+@dataclass(frozen=True)
+class PointSummary:
+    """A point over its seeds; undefined values count as 0, see ``RunRecord.score``.
+
+    Args:
+        point: Method and settings.
+        runs: Its runs by seed.
+        mean, maximum: Of the values.
+        std: Standard deviation (n - 1 in the denominator); None for one seed.
+        low, high: 95% bootstrap interval of the mean.
+        failed: Restarts that learned nothing.
+        undefined: Those of them without a value.
+        seconds: Mean wall time of a run.
+    """
+
+    point: Point
+    runs: SeedRecords
+    mean: float
+    std: float | None
+    maximum: float
+    low: float
+    high: float
+    failed: int
+    undefined: int
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """Number of seeds."""
+        return len(self.runs)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The values, by ascending seed."""
+        return np.array([run.score for run in self.runs.values()])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method's best point against the baseline's, over the seeds both have.
+
+    Args:
+        best: The method's best point.
+        baseline: The baseline's best point.
+        seeds: The shared seeds.
+        difference: Mean of best minus mean of baseline over the shared seeds; None where there are none.
+        p_value: Of the paired permutation test; likewise.
+        smallest: The smallest p-value so few seeds can reach; likewise.
+    """
+
+    best: PointSummary
+    baseline: PointSummary
+    seeds: tuple[int, ...]
+    difference: float | None
+    p_value: float | None
+    smallest: float | None
+
+
+def summarize_points(records: Sequence[RunRecord]) -> list[PointSummary]:
+    """Return the numbers of each point, in the order of ``group_points``."""
+    return [_summarize(point, runs) for point, runs in group_points(records)]
+
+
+def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
+    """Return the point with the highest mean of each method, in the order given.
+
+    Points with less than half the seeds of the method's fullest point are passed over: one lucky restart in a sweep
+    that is still going on, or that prunes, should not outshine the mean of many. Of equal means the first counts.
+    """
+    best: dict[str, PointSummary] = {}
+    for method in dict.fromkeys(each.point.method for each in summaries):
+        own = [each for each in summaries if each.point.method == method]
+        enough = max(each.count for each in own) / 2
+        best[method] = max((each for each in own if each.count >= enough), key=lambda each: each.mean)
+    return best
+
+
+def compare_with_baseline(best: dict[str, PointSummary], baseline: str = BASELINE) -> list[Comparison]:
+    """Compare each other method's best point with the baseline's; empty where the baseline was not run."""
+    if baseline not in best:
+        return []
+    return [_compare(each, best[baseline]) for method, each in best.items() if method != baseline]
+
+
+def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
+    scores = np.array([run.score for run in runs.values()])
+    low, high = bootstrap_interval(scores)
+    return PointSummary(
+        point,
+        runs,
+        mean=float(scores.mean()),
+        std=float(scores.std(ddof=1)) if len(scores) > 1 else None,
+        maximum=float(scores.max()),
+        low=low,
+        high=high,
+        failed=sum(run.failed for run in runs.values()),
+        undefined=sum(run.value is None for run in runs.values()),
+        seconds=float(np.mean([run.seconds for run in runs.values()])),
+    )
+
+
+def _compare(best: PointSummary, baseline: PointSummary) -> Comparison:
+    seeds = tuple(seed for seed in best.runs if seed in baseline.runs)
+    if not seeds:
+        return Comparison(best, baseline, seeds, None, None, None)
+    ours = np.array([best.runs[seed].score for seed in seeds])
+    theirs = np.array([baseline.runs[seed].score for seed in seeds])
+    return Comparison(
+        best,
+        baseline,
+        seeds,
+        difference=float((ours - theirs).mean()),
+        p_value=paired_permutation_test(ours, theirs),
+        smallest=smallest_p_value(len(seeds)),
+    )

@@ -1,0 +1,154 @@
+"""The worker processes of one machine: each takes runs from the queue until none is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from dpstune.errors import BusyError, DpstuneError, RequestError
+from dpstune.interruption import Interrupted
+from dpstune.studies.gpu_share import GpuShare, take_gpu
+from dpstune.studies.queue import RunQueue, Taken, wait_a_moment, worker_name
+
+if TYPE_CHECKING:
+    from dpstune.studies.sweep import Sweep, SweepRequest
+
+DEATHS_IN_A_ROW = 3
+_CRASHED = 1
+
+
+class Workers:
+    """This machine's workers; one that dies is replaced.
+
+    Args:
+        request: The sweep they work for.
+        count: How many.
+    """
+
+    def __init__(self, request: SweepRequest, count: int) -> None:
+        self._request, self._count = request, count
+        self._processes: dict[int, BaseProcess] = {}
+        self._deaths, self._ended = 0, -1
+
+    def start(self) -> None:
+        """Start them."""
+        for number in range(self._count):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_work, args=(self._request, number, self._count))
+        process.start()
+        self._processes[number] = process
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them is."""
+        return any(process.is_alive() for process in self._processes.values())
+
+    def replace_the_dead(self, *, ended: int) -> None:
+        """Start another for each worker that was killed or crashed, but not for ever.
+
+        Args:
+            ended: How many runs have ended: after three deaths between which none did, no other is started.
+        """
+        if ended != self._ended:
+            self._deaths, self._ended = 0, ended
+        for number, process in list(self._processes.items()):
+            killed = process.exitcode is not None and (process.exitcode < 0 or process.exitcode == _CRASHED)
+            if killed and self._deaths < DEATHS_IN_A_ROW:
+                self._deaths += 1
+                self._start(number)
+
+    def stop(self) -> None:
+        """Have each of them save a checkpoint and end."""
+        for process in self._processes.values():
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for process in self._processes.values():
+            process.join()
+
+
+def _work(request: SweepRequest, number: int, workers: int) -> None:
+    """Take runs until none is left: the life of a worker process."""
+    import torch
+
+    from dpstune.studies.sweep import Sweep
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one passes a signal on
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))  # a run that trains listens itself
+    sys.stdout = sys.stderr
+    _end_with_the_parent()
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    share = take_gpu(number)
+    try:
+        sweep = Sweep(request)
+        queue = sweep.open_queue()
+        name = worker_name(number)
+        while not stopping:
+            queue.take_over_the_dead()
+            taken = queue.take(name) if share.has_room(sweep.peaks()) else None
+            if taken is not None:
+                _do(sweep, queue, taken, share)
+            elif share.left or not _more_to_do(queue):
+                return
+            else:
+                wait_a_moment()  # another worker may yet fail or die, or a search propose another point
+    except Interrupted as interrupted:
+        raise SystemExit(interrupted.exit_code) from None
+    except DpstuneError:
+        raise SystemExit(_CRASHED) from None  # the process that started this one meets the same error, and tells it
+    raise SystemExit(128 + stopping[0])
+
+
+def _more_to_do(queue: RunQueue) -> bool:
+    tally = queue.tally()
+    return bool(tally.running or tally.waiting) or queue.more_may_come()
+
+
+def _end_with_the_parent() -> None:
+    """Save and end where the process that started this one was killed: nobody else would tell its runs from others'."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
+    """Train one run; whatever goes wrong in it is recorded and does not stop the worker."""
+    import torch
+
+    from dpstune import engine
+
+    with queue.alive(taken):
+        try:
+            run = engine.train(sweep.request.load(taken.job), output=sweep.request.output, inputs=sweep.inputs)
+        except Interrupted:
+            queue.give_back(taken)
+            raise
+        except BusyError:
+            queue.give_back(taken)
+            wait_a_moment()
+        except DpstuneError as error:
+            queue.fail(taken, str(error), again=not isinstance(error, RequestError))
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and share.guest:
+                share.left = True
+                queue.give_back(taken)
+            else:
+                queue.fail(taken, f"unexpected {type(error).__name__}: {error}")
+        else:
+            queue.finish(taken, run.result["value"], run.folder)

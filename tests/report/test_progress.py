@@ -1,0 +1,74 @@
+import io
+import re
+import subprocess
+import sys
+
+from dpstune.report.progress import BarProgress, LineProgress, new_progress
+
+
+def tell_a_run(progress):
+    """Tell of a run of three steps that continues after the first."""
+    progress.note("resumed [after] step 1")
+    progress.start(3, 1)
+    for step in (2, 3):
+        progress.step(step, loss=0.5, rate=2e-5)
+    progress.evaluation(3, "validation", {"spearman": 0.25, "pearson": None})
+    progress.finish()
+
+
+def test_lines_go_to_stderr_and_name_first_and_last_step(capsys):
+    tell_a_run(LineProgress())
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "resumed [after] step 1",
+        "step 2/3  loss 0.5000  rate 2.00e-05  0:00:00 left",
+        "step 3/3  loss 0.5000  rate 2.00e-05  0:00:00 left",
+        "step 3/3  validation  spearman 0.2500  pearson undefined",
+    ]
+
+
+def test_lines_between_are_few(capsys):
+    progress = LineProgress()
+    progress.start(1000, 0)
+    for step in range(1, 1000):
+        progress.step(step, 0.5, 2e-5)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    progress = new_progress()
+    assert isinstance(progress, BarProgress)
+    tell_a_run(progress)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sys.stderr.getvalue())
+    for expected in ("resumed [after] step 1", "3/3", "loss 0.5000", "rate 2.00e-05", "left", "spearman 0.2500"):
+        assert expected in shown
+
+
+def test_ending_before_the_start_shows_no_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    BarProgress().finish()
+    assert "training" not in sys.stderr.getvalue()
+
+
+def test_a_reader_that_has_left_stops_nothing():
+    code = (
+        "import sys; from dpstune.report.output import print_out, tell; sys.stdin.read()\n"
+        "for _ in range(3): tell('to people'); print_out('to programs')\n"
+        "sys.exit(7)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(timeout=30) == 7

@@ -1,0 +1,62 @@
+"""A PostgreSQL server of the tests' own, started from the system's packages."""
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def find(program):
+    """Find a program of the system's PostgreSQL, on the path or where Debian keeps it."""
+    kept = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    return str(kept[-1]) if kept else shutil.which(program)
+
+
+class Server:
+    """A database server in a folder, listening on the loopback interface alone."""
+
+    def __init__(self, folder, as_user):
+        self.folder, self.as_user = folder, as_user
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql://dps@127.0.0.1:{self.port}/postgres"
+        self.run(find("initdb"), "-U", "dps", "-A", "trust", "--no-sync")
+        self.start()
+
+    def run(self, program, *arguments):
+        command = [*self.as_user, program, "-D", self.folder / "data", *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder)
+
+    def start(self):
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        self.run(find("pg_ctl"), "-w", "-l", self.folder / "log", "-o", options, "start")
+
+    def stop(self):
+        """Break every connection, as a server that crashes does."""
+        self.run(find("pg_ctl"), "-m", "immediate", "stop")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("the postgres extra is not installed")
+    if find("initdb") is None or find("pg_ctl") is None:
+        pytest.skip("PostgreSQL is not installed on this system")
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
+            pytest.skip("running as root, without a user postgres to start the server as")
+        as_user = ["runuser", "-u", "postgres", "--"]
+        for place in (folder, *folder.parents):
+            if place.name.startswith(("pytest-", "popen-", folder.name)):
+                place.chmod(0o755)
+        shutil.chown(folder, "postgres")
+    server = Server(folder, as_user)
+    yield server
+    server.stop()

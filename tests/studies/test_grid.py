@@ -1,0 +1,47 @@
+"""The grids of Appendix D, and how --grid changes them."""
+
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.methods import REGISTRY
+from dpstune.recipe import load_recipe
+from dpstune.studies.grid import as_overrides, grid_files, method_grid, points, widen
+
+SIZES = {
+    "vanilla": 1,
+    "dps-dense": 15,
+    "dps-mix": 15,
+    "mixout": 8,
+    "r3f": 8,
+    "r-drop": 5,
+    "reinit": 7,
+    "child-tuning-d": 15,
+    "child-tuning-f": 3,
+}
+
+
+def test_every_method_has_a_grid_and_every_grid_a_method():
+    assert set(grid_files()) == set(REGISTRY) == set(SIZES)
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_every_point_of_every_grid_is_a_recipe(method):
+    every = points(method_grid(method))
+    assert len(every) == SIZES[method]
+    recipes = [load_recipe("demo", method=method, overrides=as_overrides(point)).recipe for point in every]
+    assert len({recipe.model_dump_json() for recipe in recipes}) == len(every)
+
+
+def test_a_replaced_key_is_tried_at_its_new_values_and_a_new_one_is_added():
+    grid = widen(method_grid("mixout"), "mixout", ["method.p=0.5,0.6", "training.learning_rate=1e-5"])
+    assert grid == {"method.p": [0.5, 0.6], "training.learning_rate": [1e-5]}
+
+
+def test_a_key_of_another_method_leaves_a_grid_alone():
+    assert widen(method_grid("reinit"), "reinit", ["method.p=0.5"]) == method_grid("reinit")
+
+
+@pytest.mark.parametrize("replacement", ["method.p", "method.p=", "=1", "method.p=[1"])
+def test_what_is_no_replacement_is_refused(replacement):
+    with pytest.raises(RequestError, match="--grid"):
+        widen({}, "mixout", [replacement])

@@ -1,0 +1,154 @@
+"""Jobs are taken once each, come back when their worker is gone, and fail once before they are given up."""
+
+import multiprocessing
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.studies import queue as queues
+from dpstune.studies.queue import Job, RunQueue, worker_name
+
+JOBS = [Job("mixout", (f"method.p=0.{p}",), seed) for seed in (1, 2, 3) for p in (1, 2, 3, 4)]
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def take_all(url, name, taken):
+    queue = RunQueue(url, "study")
+    while (job := queue.take(name)) is not None:
+        taken.put(job.job.identity)
+        queue.finish(job, 0.5, "run")
+
+
+def test_jobs_are_added_once_and_taken_in_order(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS)
+    RunQueue(url, "study").add([*JOBS, Job("vanilla", (), 1)])
+    names = [queue.take(f"{number} elsewhere 1 1 m").job for number in range(13)]
+    assert names == [*JOBS, Job("vanilla", (), 1)]
+    assert queue.take("0 elsewhere 1 1") is None
+
+
+def test_several_workers_take_each_job_exactly_once(url):
+    RunQueue(url, "study").add(JOBS)
+    context = multiprocessing.get_context("spawn")
+    taken = context.Queue()
+    workers = [context.Process(target=take_all, args=(url, f"{n} elsewhere {n} 1", taken)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    identities = sorted(taken.get(timeout=60) for _ in JOBS)
+    for worker in workers:
+        worker.join()
+    assert identities == sorted(job.identity for job in JOBS)
+    tally = RunQueue(url, "study").tally()
+    assert (tally.waiting, tally.running, len(tally.done), tally.failed) == (0, 0, len(JOBS), {})
+
+
+def test_a_job_that_fails_is_tried_twice_and_then_recorded(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    for error in ("first", "second"):
+        queue.fail(queue.take("0 elsewhere 1 1"), error)
+    assert queue.take("0 elsewhere 1 1") is None
+    assert queue.tally().failed == {JOBS[0].identity: "second"}
+
+
+def test_an_interrupted_job_is_given_back_without_counting_as_failed(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    for _ in range(3):
+        queue.give_back(queue.take("0 elsewhere 1 1"))
+    assert queue.take("0 elsewhere 1 1").failures == 0
+
+
+def test_a_job_whose_worker_on_this_machine_died_comes_back_at_once(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    name = f"0 here {worker.pid} {queues._started(worker.pid)} {queues._machine()}"
+    assert queue.take(name) is not None
+    queue.take_over_the_dead()
+    assert queue.take(worker_name(1)) is None
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    queue.take_over_the_dead()
+    assert queue.take(worker_name(1)).job == JOBS[0]
+
+
+def heartbeats(url):
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        return dict(database.execute("SELECT trial_id, heartbeat FROM trial_heartbeats"))
+
+
+def set_back_all_heartbeats(url):
+    """What an hour without a sign of life leaves behind."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+
+
+def test_a_job_whose_worker_elsewhere_fell_silent_comes_back(url, monkeypatch):
+    monkeypatch.setattr(queues, "HEARTBEAT_SECONDS", 0.2)
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:2])
+    silent, beating = queue.take("0 elsewhere 1 1 m"), queue.take("1 elsewhere 2 1 m")
+    set_back_all_heartbeats(url)
+    old = heartbeats(url)
+    with queue.alive(beating):
+        while heartbeats(url)[beating.trial] == old[beating.trial]:
+            time.sleep(0.05)
+        queue.take_over_the_dead()
+    assert queue.take(worker_name(1)).job == silent.job
+    assert queue.take(worker_name(2)) is None
+
+
+def test_a_run_taken_when_the_answer_was_lost_is_taken_again_by_the_same_worker(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:2])
+    assert queue.take("0 elsewhere 1 1 m") == queue.take("0 elsewhere 1 1 m")
+    assert queue.take("1 elsewhere 2 1 m").job == JOBS[1]
+
+
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path):
+    with pytest.raises(RequestError, match="cannot be opened") as caught:
+        RunQueue(f"sqlite:///{tmp_path}/no/such/folder/study.db", "study")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_that_kills_its_workers_goes_behind_the_others_and_is_given_up(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:2])
+    gone = f"0 here 999999999 1 {queues._machine()}"
+    taken = []
+    for _ in range(2 * queues.DEATHS):
+        taken.append(queue.take(gone).job)
+        queue.take_over_the_dead()
+    assert taken[:4] == [JOBS[0], JOBS[1], JOBS[0], JOBS[1]]
+    assert queue.take(gone) is None
+    assert queue.tally().failed == {job.identity: "its worker died 5 times" for job in JOBS[:2]}
+
+
+def test_a_worker_that_slept_while_its_run_was_done_by_another_gives_way(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    slept = queue.take("0 elsewhere 1 1")
+    queue.finish(slept, 0.5, "run")
+    queue.finish(slept, 0.4, "run")
+    queue.fail(slept, "why")
+    queue.give_back(slept)
+    assert len(queue.tally().done) == 1
+
+
+def test_a_password_is_not_repeated():
+    with pytest.raises(RequestError, match="cannot be opened") as caught:
+        RunQueue("postgresql://me:secret@127.0.0.1:9/none", "study")
+    assert "secret" not in str(caught.value)
+    assert "me:***@127.0.0.1" in str(caught.value)

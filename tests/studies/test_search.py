@@ -1,0 +1,121 @@
+"""TPE proposes points in the grid's ranges and goes on after an interruption; hopeless points are given up."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dpstune.studies.search import PointSearch, hopeless
+
+GRID = {
+    "method.p": [0.1, 0.5],
+    "training.learning_rate": [1e-5, 1e-3],
+    "method.noise": ["normal", "uniform"],
+    "method.layers": [1, 2, 7],
+    "method.sigma": [1e-5],
+}
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def test_points_lie_in_the_grids_ranges(url):
+    search = PointSearch(url, "sweep", "any", GRID, budget=12)
+    points = [search.propose() for _ in range(12)]
+    assert search.propose() is None
+    for point in points:
+        assert 0.1 <= point["method.p"] <= 0.5
+        assert 1e-5 <= point["training.learning_rate"] <= 1e-3
+        assert point["method.noise"] in ("normal", "uniform")
+        assert point["method.layers"] in range(1, 8)
+        assert point["method.sigma"] == 1e-5
+    assert len({point["method.p"] for point in points}) > 6
+    assert min(point["training.learning_rate"] for point in points) < 1e-4, "by orders of magnitude"
+
+
+def test_it_finds_the_better_end_of_a_range(url):
+    search = PointSearch(url, "sweep", "any", {"method.p": [0.0, 1.0]}, budget=40)
+    for _ in range(40):
+        point = search.propose()
+        search.tell(point, 1 - abs(point["method.p"] - 0.8))
+    late = [point["method.p"] for point in search.points()[-10:]]
+    assert sum(abs(p - 0.8) for p in late) / 10 < 0.15
+
+
+def test_it_goes_on_with_what_was_proposed_and_told(url):
+    first = PointSearch(url, "sweep", "any", GRID, budget=3)
+    points = [first.propose(), first.propose()]
+    first.tell(points[0], 0.5)
+    again = PointSearch(url, "sweep", "any", GRID, budget=3)
+    assert again.points() == points
+    again.tell(points[0], 0.9)  # told already: nothing happens
+    again.tell(points[1], None)
+    assert again.propose() is not None
+    assert again.propose() is None
+
+
+def test_what_is_hopeless():
+    good = {name: [0.8, 0.9, 0.8] for name in "abcd"}
+    assert hopeless({**good, "bad": [0.5, 0.5]}) == ["bad"]
+    assert hopeless({**good, "young": [0.1]}) == [], "one seed says too little"
+    assert hopeless({"a": [0.8, 0.8], "b": [0.9, 0.9], "bad": [0.1, 0.1]}) == [], "too few to compare with"
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_model):
+    """A task that is learned in a few steps, at a sane learning rate."""
+    for split, count in (("train", 48), ("validation", 12)):
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            rows = ((f"{('cat', 'dog')[n % 2]} " * (2 + n % 3), ("left", "right")[n % 2]) for n in range(count))
+            csv.writer(file).writerows([("text", "label"), *rows])
+    recipe = tmp_path / "easy.yaml"
+    recipe.write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
+        "data: {max_length: 12}\nmethod: vanilla\n"
+        "training: {batch_size: 8, learning_rate: 0.01, steps: 36, warmup_steps: 4, precision: fp32, eval_every: 36}\n"
+    )
+    return recipe
+
+
+def sweep(recipe, *arguments):
+    command = [
+        sys.executable,
+        "-m",
+        "dpstune",
+        "sweep",
+        "--recipe",
+        str(recipe),
+        "--output",
+        str(recipe.parent / "runs"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, "--json", *arguments], capture_output=True, text=True, timeout=250, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_search_runs_every_seed_of_as_many_points_as_its_budget(recipe):
+    arguments = ["--method", "mixout", "--sampler", "tpe", "--budget", "3", "--seeds", "2", "--jobs", "2"]
+    outcome = sweep(recipe, *arguments)
+    assert (len(outcome["runs"]), outcome["left"]) == (6, 0)
+    assert sorted(sweep(recipe, *arguments)["runs"]) == sorted(outcome["runs"])
+    assert len(sweep(recipe, *arguments[:4], "--budget", "4", "--seeds", "2")["runs"]) == 8
+
+
+def test_pruning_gives_up_a_hopeless_point_and_says_so(recipe):
+    rates = "training.learning_rate=0.008,0.009,0.01,0.011,0.012,1e-9"
+    outcome = sweep(recipe, "--method", "vanilla", "--grid", rates, "--seeds", "4", "--prune")
+    assert outcome["left"] == 0
+    hopeless = [run for run in outcome["dropped"] if "learning_rate=1e-09" in run]
+    assert hopeless
+    report = next(recipe.parent.glob("runs/easy/sweep-*/report.md")).read_text()
+    assert "pruning was on" in report
+    assert "given up early: vanilla training.learning_rate=1e-09" in report

@@ -1,0 +1,202 @@
+"""A sweep, as a user starts it: every run once, whatever is killed; a finished grid returns at once."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.runs import read_metrics
+from dpstune.studies.records import read_runs
+from dpstune.studies.sweep import Sweep, SweepRequest
+
+GRID = ["--grid", "method.p=0.1,0.2,0.3,0.4,0.5", "--grid", "method.update_ratio=0.1,0.2,0.4"]
+SHORT = ["--set", "training.steps=6", "--set", "training.warmup_steps=1", "--set", "training.save_every=2"]
+
+
+def command(recipe, output, *more):
+    return [sys.executable, "-m", "dpstune", "sweep", "--recipe", str(recipe), "--output", str(output), *more]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def sweep(recipe, output, *more):
+    started = time.monotonic()
+    done = subprocess.run(
+        command(recipe, output, *more), capture_output=True, text=True, timeout=250, env=environment(), check=False
+    )
+    done.seconds = time.monotonic() - started
+    return done
+
+
+def children(process):
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the workers")
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_sixty_runs_survive_whatever_is_killed(tiny_task, tmp_path, database, request):
+    """Four workers, killed one by one and all at once at random moments, until the sweep is done."""
+    rng = random.Random(7)
+    storage = ["--storage", request.getfixturevalue("server").url] if database == "postgresql" else []
+    asked = ["--method", "dps-dense", *GRID, "--seeds", "4", "--jobs", "4", *SHORT, *storage]
+    arguments = command(tiny_task, tmp_path, *asked)
+    kills = starts = 0
+    while True:
+        starts += 1
+        process = subprocess.Popen(
+            arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        while process.poll() is None and starts < 6:
+            time.sleep(rng.uniform(2.0, 6.0))
+            alive = children(process.pid)
+            if rng.random() < 0.3:
+                os.killpg(process.pid, signal.SIGKILL)  # the whole machine
+                kills += 1
+            elif alive:
+                os.kill(rng.choice(alive), signal.SIGKILL)  # one worker, or what it started
+                kills += 1
+        process.wait()
+        if process.returncode == 0:
+            break
+        assert starts < 8, process.stderr.read()
+    assert kills >= 3
+    records, notes = read_runs(tmp_path / "tiny")
+    assert len(records) == 60
+    assert len({(record.recipe.model_dump_json()) for record in records}) == 60
+    for record in records:
+        steps = [line["step"] for line in read_metrics(record.folder / "metrics.jsonl") if "loss" in line]
+        assert steps == list(range(1, 7)), "every step once"
+    assert {record.seed for record in records} == {42, 43, 44, 45}
+    assert notes == []
+
+    again = sweep(tiny_task, tmp_path, *asked, "--json")
+    assert again.returncode == 0, again.stderr
+    assert again.seconds < 20
+    outcome = json.loads(again.stdout)
+    assert (len(outcome["runs"]), outcome["failed"], outcome["left"]) == (60, [], 0)
+    assert Path(outcome["report"]).exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the workers")
+def test_a_killed_worker_is_replaced_and_a_killed_command_leaves_no_worker(tiny_task, tmp_path):
+    arguments = ["--method", "vanilla", "--seeds", "1", "--set", "training.epochs=200"]
+    process = subprocess.Popen(command(tiny_task, tmp_path, *arguments), env=environment(), stderr=subprocess.DEVNULL)
+    while not any(log.stat().st_size for log in tmp_path.glob("tiny/*/*/metrics.jsonl")):
+        time.sleep(0.1)
+    (first,) = workers(process.pid)
+    os.kill(first, signal.SIGKILL)
+    while workers(process.pid) in ([], [first]):
+        time.sleep(0.1)
+    (second,) = workers(process.pid)
+    process.kill()
+    process.wait()
+    while Path(f"/proc/{second}").exists():
+        time.sleep(0.1)
+    assert not list(tmp_path.glob("tiny/*/*/result.json"))
+
+
+def workers(process):
+    """The processes that train; beside them lives the one that tracks what they share."""
+    return [child for child in children(process) if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(tiny_task, tmp_path):
+    grid = ["--method", "reinit", "--grid", "method.layers=1,9", "--seeds", "1", *SHORT]
+    done = sweep(tiny_task, tmp_path, *grid, "--json")
+    assert done.returncode == 1
+    outcome = json.loads(done.stdout)
+    assert (len(outcome["runs"]), outcome["left"]) == (1, 0)
+    (failed,) = outcome["failed"]
+    assert "method.layers=9" in failed["run"]
+    assert failed["error"].startswith("method.layers: 9 is more than the 3 layers of BertFor")
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 runs failed; the first with: method.layers")
+    assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
+
+
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_signal_stops_every_worker_and_the_same_command_goes_on(tiny_task, tmp_path, number, group):
+    """Sent to the command as a user does, or to the whole group as a scheduler does."""
+    arguments = ["--method", "vanilla", "--seeds", "2", "--jobs", "2", "--set", "training.epochs=30"]
+    process = subprocess.Popen(
+        command(tiny_task, tmp_path, *arguments),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not any(log.stat().st_size > 500 for log in tmp_path.glob("tiny/*/*/metrics.jsonl")):
+        time.sleep(0.1)
+    (os.killpg if group else os.kill)(process.pid, number)
+    assert process.wait(timeout=30) == 128 + number
+    assert "Traceback" not in process.stderr.read()
+    saved = list(tmp_path.glob("tiny/vanilla/*/checkpoints/step-*"))
+    assert saved
+    done = sweep(tiny_task, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("tiny/vanilla/*/result.json"))) == 2
+
+
+def test_a_plan_runs_nothing(tiny_task, tmp_path):
+    done = sweep(tiny_task, tmp_path, "--method", "mixout", "--method", "vanilla", "--seeds", "2", "--plan")
+    assert done.returncode == 0
+    assert done.stdout.count("to do  mixout method.p=") == 16
+    assert done.stdout.count("to do  vanilla seed") == 2
+    assert "18 of 18 runs to do; no run is finished to tell how long" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tmp_path):
+    request = SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, grid=("method.p=0.5,1.0",))
+    with pytest.raises(RequestError, match=r"method\.p: should be less than 1, not 1\.0"):
+        Sweep(request)
+
+
+def test_changed_data_is_not_taken_for_finished_and_moved_data_is(tiny_task, tmp_path):
+    folder = shutil.copytree(tiny_task.parent, tmp_path / "task")
+    arguments = ["--method", "vanilla", "--seeds", "1", *SHORT, "--json"]
+    first = json.loads(sweep(folder / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"]
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    assert json.loads(sweep(moved / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"] == first
+    (moved / "train.csv").write_text((moved / "train.csv").read_text().replace("cat", "dog"))
+    assert json.loads(sweep(moved / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"] != first
+
+
+def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(tiny_task, tmp_path):
+    larger = Sweep(SweepRequest(str(tiny_task), ("mixout", "vanilla"), 1, tmp_path))
+    larger.open_queue().add(larger.jobs)
+    done = sweep(tiny_task, tmp_path, "--method", "vanilla", "--seeds", "1", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("tiny/*/*/result.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("seed=1,2", "seed makes no point of a grid"),
+        ("method.pp=0.3", "no method of this sweep has 'method.pp'; did you mean 'method.p'?"),
+    ],
+)
+def test_a_wrong_grid_is_refused(tiny_task, tmp_path, grid, message):
+    with pytest.raises(RequestError) as caught:
+        Sweep(SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, grid=(grid,)))
+    assert str(caught.value) == f"--grid {grid}: {message}"
+
+
+def test_what_is_asked_twice_is_run_once_and_a_fixed_key_is_not_searched(tiny_task, tmp_path):
+    request = SweepRequest(str(tiny_task), ("mixout", "mixout"), 2, tmp_path, ("method.p=0.1,0.10",))
+    assert len(Sweep(request).jobs) == 2
+    fixed = SweepRequest(str(tiny_task), ("dps-dense",), 1, tmp_path, overrides=("method.p=0.25",))
+    assert len(Sweep(fixed).jobs) == 3
