@@ -1,0 +1,109 @@
+"""The command line: reads flags, calls one function, prints its result.
+
+People read stderr, programs read stdout. Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 and 143
+interrupted. Whatever a command needs is imported inside it, so that ``--help`` and a wrong flag answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from dpstune.commands import recipes
+from dpstune.commands.sweep import sweep
+from dpstune.commands.train import train
+from dpstune.errors import DpstuneError, did_you_mean
+from dpstune.interruption import Interrupted
+from dpstune.report.output import print_out, tell
+
+DEBUG_VARIABLE = "DPSTUNE_DEBUG"
+# Typer re-exports no more of its usage errors than this one; its base is what all of them share.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (train, sweep):
+    app.command()(command)
+app.add_typer(recipes.app, name="recipes")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dpstune import __version__
+
+        print_out(f"dpstune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune pre-trained encoders on small data with Dynamic Parameter Selection and its rivals."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code; every error is one line on stderr."""
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:] or ["--help"]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code.
+
+    >>> run(["recipes", "check", "demo"])
+    demo: ok: minilm on toy-nli, dps-dense (p 0.3, update_ratio 0.05), 300 steps of 16 examples, seed 42
+    0
+    """
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="dpstune", standalone_mode=False)
+    except DpstuneError as error:
+        return _fail(error, str(error), error.exit_code)
+    except Interrupted as error:
+        return _fail(error, str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt) as error:
+        return _fail(error, "interrupted", 128 + signal.SIGINT)
+    except UsageError as error:
+        return _fail(error, _usage_message(error), 2)
+    except Exception as error:  # whatever was not foreseen is still one line
+        hint = f"{DEBUG_VARIABLE}=1 shows where"
+        return _fail(error, f"unexpected {type(error).__name__}: {error} ({hint})", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """End the process as a shell would report it; training itself takes the signal over to save first."""
+    sys.exit(128 + number)
+
+
+def _fail(error: BaseException, message: str, exit_code: int) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        import traceback
+
+        traceback.print_exception(error)
+    tell(f"error: {' '.join(message.split())}")
+    return exit_code
+
+
+def _usage_message(error: Any) -> str:
+    """Say what is wrong with a command line, with the nearest flag and where help is."""
+    message: str = error.format_message()
+    wrong = getattr(error, "option_name", None)
+    if error.ctx is None:
+        return message
+    if type(error).__name__ == "NoSuchOption" and wrong is not None:
+        known = [option for parameter in error.ctx.command.params for option in parameter.opts]
+        message = f"no such option: {wrong}{did_you_mean(wrong, [*known, '--help'])}"
+    return f"{message.rstrip('.')} (see {error.ctx.command_path} --help)"

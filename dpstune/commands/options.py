@@ -1,0 +1,20 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Local data in the place of the hub.")]
+Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Workers on this machine.")]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Optuna storage that workers on several machines share.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]

@@ -1,0 +1,84 @@
+"""``dpstune recipes``: list, show, copy, check, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, print_out, tell
+
+app = typer.Typer(help="List, show, copy and check recipes.")
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """List the recipes that ship with dpstune."""
+    from dpstune.recipe import describe_recipe, load_recipe, shipped_recipes
+    from dpstune.report.tables import format_columns
+
+    rows = [("NAME", "MODEL", "TASK", "METHOD", "WHAT")]
+    for name, path in shipped_recipes().items():
+        loaded = load_recipe(name)
+        rows.append(
+            (name, loaded.recipe.model.name, str(loaded.recipe.task), loaded.recipe.method.name, describe_recipe(path))
+        )
+    print_out(format_columns(rows))
+
+
+@app.command("show")
+def show_recipe(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]) -> None:
+    """Print a recipe's YAML."""
+    from dpstune.recipe import find_recipe
+    from dpstune.textfile import read_text
+
+    print_out(read_text(find_recipe(name)))
+
+
+@app.command("copy")
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    file: Annotated[Path | None, typer.Argument(help="Where to; NAME.yaml when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Copy a recipe, to make it your own."""
+    from dpstune.recipe import find_recipe
+    from dpstune.runs import write_text
+    from dpstune.textfile import read_text
+
+    source = find_recipe(name)
+    target = file or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists() and not force:
+        raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
+    write_text(target, read_text(source))
+    tell(f"wrote {target}; train it with: dpstune train --recipe {target}")
+
+
+@app.command("check")
+def check_recipes(
+    names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.")],
+) -> None:
+    """Check recipes and print what each of them asks for."""
+    from dpstune.recipe import load_recipe, summarize_recipe
+
+    wrong = []
+    for name in names:
+        try:
+            print_out(f"{name}: ok: {summarize_recipe(load_recipe(name).recipe)}")
+        except RequestError as error:
+            wrong.append(error)
+            tell(f"error: {error}")
+    if wrong:
+        raise typer.Exit(RequestError.exit_code)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from dpstune.recipe import recipe_schema
+
+    print_json(recipe_schema())

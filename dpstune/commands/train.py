@@ -1,0 +1,68 @@
+"""``dpstune train``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpstune.commands.options import AsJson, DataDir, Output, RecipeName
+from dpstune.report.output import print_json
+
+if TYPE_CHECKING:
+    from dpstune.recipe import LoadedRecipe
+
+
+def train(
+    recipe: RecipeName,
+    method: Annotated[str | None, typer.Option(help="Another method than the recipe's, at its defaults.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. training.epochs=5. Repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The restart's seed.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train this many restarts: seed, seed+1, ...")] = 1,
+    data_dir: DataDir = None,
+    output: Output = Path("runs"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the run is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one recipe; the same command again continues an interrupted run."""
+    from dpstune.recipe import load_recipe
+
+    def load(seed: int | None) -> LoadedRecipe:
+        return load_recipe(
+            recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and data_dir.expanduser()
+        )
+
+    first = load(seed)
+    results: list[dict[str, Any]] = []
+    try:
+        for restart in range(seeds):
+            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
+    finally:  # what is finished is told, also where a later restart failed
+        if as_json and results and is_main_process():
+            print_json(results[0] if seeds == 1 else {"runs": results})
+
+
+def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any]:
+    """Train one restart, show its result on stderr, and return it with the run's folder."""
+    from contextlib import redirect_stdout
+
+    from dpstune import engine
+    from dpstune.report.progress import new_progress
+    from dpstune.report.tables import print_result
+
+    with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
+        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh)
+    if is_main_process():
+        print_result(run.folder, run.result)
+    return {"run": str(run.folder), **run.result}
+
+
+def is_main_process() -> bool:
+    """Tell whether this process speaks for all: alone, or the first of those ``accelerate launch`` started."""
+    return os.environ.get("RANK", "0") == "0"

