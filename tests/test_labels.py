@@ -55,7 +55,7 @@ def test_three_gold_labels_are_folded_for_a_two_way_model(model, target):
 def test_two_labels_are_read_as_two_others_by_their_meaning(model, target):
     mapping = map_labels(model, target)
     assert mapping.predictions[entails(model)] == entails(target)
-    assert sorted(mapping.predictions) == [0, 1] and mapping.gold == (0, 1) and not mapping.two_way
+    assert (sorted(mapping.predictions), mapping.gold, mapping.two_way) == ([0, 1], (0, 1), False)
 
 
 def test_scitails_neutral_is_not_the_neutral_of_three_labels():

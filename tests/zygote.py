@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,8 @@ class Zygote:
                 time.sleep(0.001)
             if _alive(child):
                 signalled = time.monotonic()
-                os.kill(child, send)
+                with suppress(ProcessLookupError):  # it ended between the question and the signal
+                    os.kill(child, send)
         code = int(self._server.stdout.readline())
         ended = time.monotonic()
         return Finished(

@@ -198,7 +198,7 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
-        self.body, self.top = nn.Linear(4, 3), nn.Linear(3, 2)
+        self.body, self.top = nn.Linear(4, 3), nn.Linear(3, 3)  # two outputs would have gradients that tie
 
     def forward(self, x, labels):
         from types import SimpleNamespace
@@ -226,7 +226,7 @@ class TestChildTuningD:
             model.top.weight.mul_(8.0)  # gradients of very different size
         generator = torch.Generator().manual_seed(2)
         batches = [
-            {"x": 5 * torch.randn(6, 4, generator=generator), "labels": torch.randint(2, (6,), generator=generator)}
+            {"x": 5 * torch.randn(6, 4, generator=generator), "labels": torch.randint(3, (6,), generator=generator)}
             for _ in range(5)
         ]
         expected = self.by_hand(model, batches, p)
