@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from dpstune.commands import recipes
+from dpstune.commands.casestudy import casestudy
+from dpstune.commands.evaluate import evaluate
+from dpstune.commands.predict import predict
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
+from dpstune.commands.transfer import transfer
 from dpstune.errors import DpstuneError, did_you_mean
 from dpstune.interruption import Interrupted
 from dpstune.report.output import print_out, tell
 
 DEBUG_VARIABLE = "DPSTUNE_DEBUG"
+INTERRUPTED = "interrupted; nothing that was finished is lost"
 # Typer re-exports no more of its usage errors than this one; its base is what all of them share.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -30,8 +35,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (train, sweep):
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "sweep": sweep,
+    "transfer": transfer,
+    "casestudy": casestudy,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 app.add_typer(recipes.app, name="recipes")
 
 
@@ -74,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     except Interrupted as error:
         return _fail(error, str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt) as error:
-        return _fail(error, "interrupted", 128 + signal.SIGINT)
+        return _fail(error, INTERRUPTED, 128 + signal.SIGINT)
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)
     except Exception as error:  # whatever was not foreseen is still one line
@@ -85,6 +98,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End the process as a shell would report it; training itself takes the signal over to save first."""
+    os.write(sys.stderr.fileno(), f"error: {INTERRUPTED}\n".encode())  # a print may be under way
     sys.exit(128 + number)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.examples import Examples
 from dpstune.randomness import stream
-from dpstune.recipe import DataSection, OwnTask, TableTask
+from dpstune.sections import DataSection, OwnTask, TableTask, own_task_name
 from dpstune.sources import RawSplit, read_file, read_glue, read_hub
 from dpstune.tasks import HubSource, Kind, Task, get_task
 
@@ -150,6 +150,13 @@ def _read(task: Task, folder: Path | None, split: str) -> list[tuple[str, RawSpl
     return [(name, _read_jsonl(path, task, label_required=plain != "test"))]
 
 
+def folder_with_task(folders: Sequence[Path], name: str) -> Path | None:
+    """Return the first folder that holds a task's data, in GLUE's layout or as JSONL; None where none does."""
+    layout = get_task(name).glue
+    inside = [name, *([layout.folder] if layout is not None else [])]
+    return next((folder for folder in folders for each in inside if (folder / each).is_dir()), None)
+
+
 def _refuse_unknown_split(task: str, split: str, known: Collection[str]) -> None:
     if split not in known:
         raise RequestError(f"task {task} has no split {split!r}; it has {', '.join(known)}")
@@ -174,8 +181,7 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
 
 
 def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
-    train = task.files.train
-    name = train.parent.name if train.stem == "train" else train.stem
+    name = own_task_name(task)
     files = {split: path for split, path in task.files if path is not None}
     for split in wanted or ():
         _refuse_unknown_split(name, split, files)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from dpstune.data import TaskData, TokenDataset
     from dpstune.examples import Examples
+    from dpstune.labels import LabelMapping
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,23 @@ class Evaluation:
     Args:
         split: The split's name.
         metrics: The task's metrics, the headline first; None where a metric is undefined. Empty without labels.
-        scores: float32 [examples, labels]: probabilities, or [examples, 1]: the predicted value.
+        scores: float32 [examples, model labels]: probabilities, or [examples, 1]: the predicted value.
+        predictions: An index into ``names`` an example, or the predicted value.
+        gold: Likewise; None without labels.
+        names: The labels that were compared: the task's, or the model's where the task has finer ones.
     """
 
     split: str
     metrics: dict[str, float | None]
     scores: np.ndarray[Any, Any]
+    predictions: list[Any]
+    gold: list[Any] | None
+    names: tuple[str, ...]
+
+    @property
+    def undefined(self) -> list[str]:
+        """The metrics without a value: the model gives every example the same, or all gold labels are equal."""
+        return [name for name, value in self.metrics.items() if value is None]
 
 
 def score(
@@ -80,13 +92,14 @@ def score(
     return scores
 
 
-def evaluate_split(task: TaskData, split: str, logits: torch.Tensor) -> Evaluation:
+def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: LabelMapping | None = None) -> Evaluation:
     """Compare logits with the split's labels.
 
     Args:
         task: The task; its metric and label names are used.
         split: One of ``task.splits``.
         logits: float32 [examples, labels], as ``score`` returns them.
+        labels: How the model's labels are read in this task; None where the model was trained on it.
 
     Raises:
         RunError: A logit is not finite.
@@ -98,29 +111,34 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor) -> Evaluati
             f"the model's scores of split {split} are not finite: training has diverged; try a lower "
             "training.learning_rate, more training.warmup_steps or training.precision fp32"
         )
-    examples = task.splits[split]
-    regression = task.kind == "regression"
-    scores = logits if regression else logits.softmax(-1)
-    predictions = logits[:, 0] if regression else logits.argmax(-1)
+    given = task.splits[split].labels
+    gold: list[Any] | None = None if given is None else list(given)
+    names = task.label_names
+    if task.kind == "regression":
+        scores, predictions = logits, logits[:, 0].tolist()
+    else:
+        scores, predictions = logits.softmax(-1), logits.argmax(-1).tolist()
+        if labels is not None:
+            names = labels.names
+            predictions = [labels.predictions[index] for index in predictions]
+            gold = None if gold is None else [labels.gold[index] for index in gold]
     metrics: dict[str, float | None] = {}
-    if examples.labels is not None:
-        metrics = compute_metric(task.metric, predictions.tolist(), examples.labels, label_count=len(task.label_names))
-    return Evaluation(split, metrics, scores.numpy())
+    if gold is not None:
+        metrics = compute_metric(task.metric, predictions, gold, label_count=len(names))
+    return Evaluation(split, metrics, scores.numpy(), predictions, gold, names)
 
 
 def prediction_columns(task: TaskData, evaluation: Evaluation) -> dict[str, list[Any]]:
     """Return the columns of a predictions file: id, label and prediction (label names, or values), scores."""
     examples: Examples = task.splits[evaluation.split]
-    if task.kind == "regression":
-        labels: list[Any] = list(examples.labels or [None] * len(examples))
-        predictions: list[Any] = evaluation.scores[:, 0].tolist()
-    else:
-        names = task.label_names
-        labels = [None] * len(examples) if examples.labels is None else [names[int(i)] for i in examples.labels]
-        predictions = [names[i] for i in evaluation.scores.argmax(-1).tolist()]
+    gold = evaluation.gold if evaluation.gold is not None else [None] * len(examples)
+    predictions = evaluation.predictions
+    if evaluation.names:
+        gold = [None if index is None else evaluation.names[index] for index in gold]
+        predictions = [evaluation.names[index] for index in predictions]
     columns = {
         "id": examples.ids,
-        "label": labels,
+        "label": gold,
         "prediction": predictions,
         "scores": evaluation.scores.tolist(),
     }

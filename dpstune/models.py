@@ -110,19 +110,51 @@ def load_classifier(
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
         if model.init == "random":
             return _mend_half_precision(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
-        _refuse_folder_without_weights(source)
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            source.place,
-            revision=source.revision,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        loaded, report = _read_weights(source, config)
     _refuse_incomplete_encoder(source, loaded, report)
     _draw_head(loaded, seed)
     return _mend_half_precision(loaded)
+
+
+def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
+    """Load a classifier as it was trained, head and all, in float32 on the CPU.
+
+    Raises:
+        RequestError: There is no such model, it has no (safetensors) weights, or its head was never trained.
+        RunError: The hub could not be reached.
+    """
+    from transformers import AutoConfig
+
+    source = find_model(model.name, model.revision)
+    with _reading(source, "configuration"):
+        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+    with _reading(source, "weights"):
+        loaded, report = _read_weights(source, config)
+    missing = sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
+    if missing:
+        raise RequestError(
+            f"model {source.name}: its weights lack {missing[0]}; is it a classifier that was trained? "
+            "A pre-trained encoder becomes one by `dpstune train --set model.name=...`"
+        )
+    return _mend_half_precision(loaded)
+
+
+def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
+    """Return a classifier with the weights of ``source``, and what transformers says of those it did not find."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    _refuse_folder_without_weights(source)
+    loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        source.place,
+        revision=source.revision,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return loaded, report
 
 
 def set_dropout(model: torch.nn.Module, rate: float) -> None:

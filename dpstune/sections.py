@@ -82,6 +82,12 @@ class OwnTask(Settings):
         return self
 
 
+def own_task_name(task: OwnTask) -> str:
+    """Return what a user's own task is called: after its training file, or that file's folder."""
+    train = task.files.train
+    return train.parent.name if train.stem == "train" else train.stem
+
+
 class TableTask(Settings):
     """A task of the table whose place on the hub is another than the table's.
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ class RawSplit:
     renumbered: bool = False
 
 
+NumberedRow = tuple[int, Mapping[str, Any]]
+"""A line or row number with a row, by column."""
+
 Rows = Iterator[tuple[int, Mapping[str, Any] | None]]
-"""Line or row numbers with rows, by column; None in the place of a malformed row that is to be left out."""
+"""The same, None in the place of a malformed row that is to be left out."""
 
 
 def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bool = True) -> RawSplit:
@@ -59,11 +62,36 @@ def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bo
     Raises:
         RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
     """
-    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    return _collect(str(path), file_rows(path), text, label, label_required)
+
+
+def file_rows(path: Path) -> Rows:
+    """Yield the rows of a CSV, TSV, JSONL or Parquet file, read by the ending of its name.
+
+    Raises:
+        RequestError: The file is not there, is no UTF-8 or malformed.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    if form == "parquet":
+        return parquet_rows(path)
+    if form not in _TEXT_FORMATS:
         raise RequestError(f"{path}: cannot tell its format; name it .csv, .tsv, .jsonl or .parquet")
-    return _collect(str(path), reader(path), text, label, label_required)
+    return iter(stream_rows(str(path), _lines(path), form))
+
+
+def stream_rows(place: str, lines: Iterator[str], form: str) -> Iterator[NumberedRow]:
+    """Yield rows as their lines come.
+
+    Args:
+        place: What the lines come from, for errors.
+        lines: With their ends.
+        form: csv, tsv or jsonl.
+
+    Raises:
+        RequestError: A row is malformed; its line is named.
+    """
+    rows = _TEXT_FORMATS[form](place, lines)
+    return ((number, row) for number, row in rows if row is not None)
 
 
 def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
@@ -136,18 +164,18 @@ def _collect(
             there = list(columns or row)
             for column in text:
                 if column not in there:
-                    raise _no_column(source, column, there)
-        values = tuple(_plain(row, column, f"{source}:{number}") for column in text)
+                    raise no_column(source, column, there)
+        values = tuple(plain_cell(row, column, f"{source}:{number}") for column in text)
         if None in values:
             raise RequestError(f"{source}:{number}: column {text[values.index(None)]!r} is empty")
         split.texts.append(tuple(value for value in values if value is not None))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
-        split.labels.append(_plain(row, label, f"{source}:{number}"))
+        split.labels.append(plain_cell(row, label, f"{source}:{number}"))
         has_label = has_label or label in row
     if not has_label:
         if label_required and split.ids:
-            raise _no_column(source, label, there)
+            raise no_column(source, label, there)
         split.labels = []
     if len(set(split.ids)) < len(split.ids):
         split.ids = [str(position) for position in range(len(split.ids))]
@@ -155,12 +183,13 @@ def _collect(
     return split
 
 
-def _no_column(place: str, column: str, there: list[str]) -> RequestError:
+def no_column(place: str, column: str, there: list[str]) -> RequestError:
+    """Return the error that says which column is missing, and which there are."""
     hint = did_you_mean(column, there)
     return RequestError(f"{place}: no column {column!r}{hint}; its columns are {', '.join(there)}")
 
 
-def _plain(row: Mapping[str, Any], column: str, place: str) -> str | None:
+def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     """Return a cell as text, None where it holds nothing; a number is written the same whatever its type was.
 
     A column of whole numbers becomes one of floats where a table has gaps: 1.0 is 1.
@@ -194,30 +223,32 @@ def _lines(path: Path) -> Iterator[str]:
     return iter(io.StringIO(read_text(path), newline=""))
 
 
-def _table_rows(path: Path, reader: Any, columns: Sequence[str] | None, *, skip_ragged: bool = False) -> Rows:
+def _table_rows(place: str | Path, reader: Any, columns: Sequence[str] | None, *, skip_ragged: bool = False) -> Rows:
     try:
         for row in filter(None, reader):  # a blank line is an empty row
             if columns is None:
                 columns = row
                 if len(set(row)) < len(row):
                     twice = next(name for name in row if row.count(name) > 1)
-                    raise RequestError(f"{path}:{reader.line_num}: two columns are called {twice!r}")
+                    raise RequestError(f"{place}:{reader.line_num}: two columns are called {twice!r}")
             elif len(row) == len(columns):
                 yield reader.line_num, dict(zip(columns, row, strict=True))
             elif skip_ragged:
                 yield reader.line_num, None
             else:
-                raise RequestError(f"{path}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}")
+                raise RequestError(
+                    f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}"
+                )
     except csv.Error as error:
-        raise RequestError(f"{path}:{reader.line_num}: {error}") from None
+        raise RequestError(f"{place}:{reader.line_num}: {error}") from None
 
 
-def _csv_rows(path: Path) -> Rows:
-    return _table_rows(path, csv.reader(_lines(path), strict=True), None)
+def _csv_rows(place: str, lines: Iterator[str]) -> Rows:
+    return _table_rows(place, csv.reader(lines, strict=True), None)
 
 
-def _tsv_rows(path: Path) -> Rows:
-    return _table_rows(path, csv.reader(_lines(path), "excel-tab", strict=True), None)
+def _tsv_rows(place: str, lines: Iterator[str]) -> Rows:
+    return _table_rows(place, csv.reader(lines, "excel-tab", strict=True), None)
 
 
 def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
@@ -226,27 +257,39 @@ def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
     return _table_rows(path, reader, columns, skip_ragged=True)
 
 
-def _jsonl_rows(path: Path) -> Rows:
-    for number, line in enumerate(_lines(path), start=1):
+def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{path}:{number}: no valid JSON: {first_line(error)}") from None
+            raise RequestError(f"{place}:{number}: no valid JSON: {first_line(error)}") from None
         if not isinstance(row, dict):
-            raise RequestError(f"{path}:{number}: a line should be a JSON object")
+            raise RequestError(f"{place}:{number}: a line should be a JSON object")
         yield number, row
 
 
-def _parquet_rows(path: Path) -> Rows:
+_TEXT_FORMATS: dict[str, Callable[[str, Iterator[str]], Rows]] = {
+    "csv": _csv_rows,
+    "tsv": _tsv_rows,
+    "jsonl": _jsonl_rows,
+}
+
+
+def parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    """Yield a Parquet file's rows.
+
+    Raises:
+        RequestError: There is no such file, or it cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        file = pq.ParquetFile(path)
+        yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None
     except (pa.ArrowException, OSError) as error:
         raise RequestError(f"cannot read {path} as Parquet: {first_line(error)}") from None
-    yield from enumerate(rows, start=1)

@@ -64,3 +64,13 @@ def zygote(tmp_path_factory):
     process = Zygote(tmp_path_factory.mktemp("zygote"))
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(zygote, tiny_task, tmp_path_factory):
+    """The folder of a finished run of the tiny task."""
+    output = tmp_path_factory.mktemp("run")
+    run = zygote.run("train", "--recipe", tiny_task, "--output", output)
+    assert run.code == 0, run.stderr
+    (result,) = output.glob("*/*/*/result.json")
+    return result.parent

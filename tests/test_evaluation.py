@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from dpstune.data import TaskData, encode
-from dpstune.evaluation import Evaluation, evaluate_split, prediction_columns, score
+from dpstune.evaluation import evaluate_split, prediction_columns, score
 from dpstune.examples import Examples
+from dpstune.labels import map_labels
 from tests.tiny import WORDS, tiny_classifier, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -128,20 +129,21 @@ def test_a_split_without_labels_has_scores_but_no_metrics():
 
 
 def test_predictions_are_told_by_label_names():
-    scores = np.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]], dtype=np.float32)
-    columns = prediction_columns(task_of([2, 1], phenomena=["negation", "time"]), Evaluation("validation", {}, scores))
+    task = task_of([2, 1], phenomena=["negation", "time"])
+    scores = torch.tensor([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]])
+    columns = prediction_columns(task, evaluate_split(task, "validation", scores.log()))
+    np.testing.assert_allclose(columns.pop("scores"), scores, rtol=1e-6)
     assert columns == {
         "id": ["ex0", "ex1"],
         "label": ["yes", "maybe"],
         "prediction": ["yes", "no"],
-        "scores": scores.tolist(),
         "phenomenon": ["negation", "time"],
     }
 
 
 def test_predictions_of_regression_are_values():
-    scores = np.array([[1.5], [-0.25]], dtype=np.float32)
-    columns = prediction_columns(task_of([0.0, 2.0], "regression", ()), Evaluation("validation", {}, scores))
+    task = task_of([0.0, 2.0], "regression", (), "spearman")
+    columns = prediction_columns(task, evaluate_split(task, "validation", torch.tensor([[1.5], [-0.25]])))
     assert columns == {
         "id": ["ex0", "ex1"],
         "label": [0.0, 2.0],
@@ -150,10 +152,25 @@ def test_predictions_of_regression_are_values():
     }
 
 
+def test_predictions_and_gold_labels_are_read_in_another_tasks_labels():
+    """A three-label model on two labels folds its predictions; a two-label model on three, the gold labels."""
+    three, two = ("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")
+    task = task_of([0, 1, 1, 0], names=two)
+    logits = torch.eye(3)[[1, 0, 2, 2]]
+    columns = prediction_columns(task, evaluate_split(task, "validation", logits, map_labels(three, two)))
+    assert columns["prediction"] == ["not_entailment", "entailment", "not_entailment", "not_entailment"]
+    task = task_of([0, 1, 2, 0], names=three)
+    result = evaluate_split(task, "validation", torch.eye(2)[[1, 0, 0, 0]], map_labels(two, three))
+    columns = prediction_columns(task, result)
+    assert columns["label"] == ["entailment", "not_entailment", "not_entailment", "entailment"]
+    assert columns["prediction"] == ["entailment", "not_entailment", "not_entailment", "not_entailment"]
+    assert result.metrics == {"accuracy": 0.75}
+
+
 @pytest.mark.parametrize(("kind", "names", "width"), [("classification", ("a", "b"), 2), ("regression", (), 1)])
 def test_predictions_without_labels_have_none(kind, names, width):
-    scores = np.zeros((4, width), dtype=np.float32)
-    columns = prediction_columns(task_of(None, kind, names), Evaluation("validation", {}, scores))
+    task = task_of(None, kind, names)
+    columns = prediction_columns(task, evaluate_split(task, "validation", torch.zeros(4, width)))
     assert columns["label"] == [None] * 4
     assert len(columns["prediction"]) == 4
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+Trained = Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a local model folder.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable.")
 ]

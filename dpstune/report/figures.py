@@ -36,10 +36,15 @@ _PREFERRED_KEYS = ("method.p", "method.update_ratio")
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
-    write_atomically(
-        path, lambda beside: figure.savefig(beside, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    )
+    """Write a figure as PNG or SVG, by the ending of its name, atomically; the same figure gives the same bytes."""
+    import matplotlib as mpl
+
+    form = path.suffix.removeprefix(".")
+    unstamped: dict[str, None] = {"Date": None} if form == "svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "dpstune"}):
+        write_atomically(
+            path, lambda beside: figure.savefig(beside, format=form, dpi=DOTS_PER_INCH, metadata=unstamped)
+        )
 
 
 def settings_figure(summaries: Sequence[PointSummary], metric: str, split: str) -> Figure | None:
@@ -92,10 +97,10 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
 
     labels = [f"{each.point.method}\n{_wrapped(each.point.label)}".strip() for each in best]
     lines = sum(label.count("\n") + 1 for label in labels)
-    figure, axes = _new_figure(9.0, 1.6 + 0.3 * len(best) + 0.24 * lines)
+    figure, axes = new_figure(9.0, 1.6 + 0.3 * len(best) + 0.24 * lines)
     positions = np.arange(len(best), 0, -1)
     for position, each in zip(positions, best, strict=True):
-        colour = _colour(each.point.method)
+        colour = method_colour(each.point.method)
         axes.boxplot(
             [each.scores],
             positions=[position],
@@ -110,7 +115,7 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
         )
         heights = position + 0.16 * np.sin(2.4 * np.arange(each.count))  # apart, and the same every time
         axes.scatter(each.scores, heights, s=34, color=colour, edgecolors="white", linewidths=0.7, zorder=3)
-    axes.set_yticks(positions, [_text(label) for label in labels])
+    axes.set_yticks(positions, [plain_text(label) for label in labels])
     axes.set_ylim(0.4, len(best) + 0.6)
     scores = np.concatenate([each.scores for each in best])
     span = float(np.ptp(scores)) or 0.1
@@ -118,7 +123,7 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
     if majority is not None and majority > scores.min() - span / 2:
         axes.axvline(majority, color="#555555", linestyle="--", linewidth=1.2)
         title += f"\ndashed: the majority class, {majority:.4f}"
-    _dress(axes, title, f"{metric} on {split}", "", grid="x")
+    dress(axes, title, f"{metric} on {split}", "", grid="x")
     return figure
 
 
@@ -132,7 +137,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
     """
     from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-    figure, axes = _new_figure(9.0, 5.0)
+    figure, axes = new_figure(9.0, 5.0)
     methods = sorted({record.method for record in records}, key=method_order)
     largest = 1
     for method in methods:
@@ -142,10 +147,10 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
         axes.plot(
             budgets,
             expected_best(scores, budgets),
-            label=_text(method),
-            color=_colour(method),
+            label=plain_text(method),
+            color=method_colour(method),
             linewidth=2,
-            marker=_marker(method),
+            marker=method_marker(method),
             markevery=[0, -1],
             markersize=7,
         )
@@ -158,7 +163,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=_TEXT)
-    _dress(
+    dress(
         axes,
         "What a budget can be expected to find",
         "runs of the method (a point with one seed each)",
@@ -176,8 +181,8 @@ def _line(key: str, cells: dict[Any, PointSummary], title: str, metric: str) -> 
     numeric = all(_is_number(value) for value in values)
     places = [float(value) for value in values] if numeric else [float(place) for place in range(len(values))]
     summaries = [cells[value] for value in values]
-    colour = _colour(summaries[0].point.method)
-    figure, axes = _new_figure(8.0, 4.6)
+    colour = method_colour(summaries[0].point.method)
+    figure, axes = new_figure(8.0, 4.6)
     beside = offset_copy(axes.transData, figure, x=9, units="points")  # so that no bar hides a run
     for place, each in zip(places, summaries, strict=True):
         axes.scatter([place] * each.count, each.scores, s=26, color=colour, alpha=0.4, linewidths=0, transform=beside)
@@ -187,7 +192,7 @@ def _line(key: str, cells: dict[Any, PointSummary], title: str, metric: str) -> 
         [each.mean for each in summaries],
         [each.std or 0.0 for each in summaries],
         color=colour,
-        marker=_marker(summaries[0].point.method),
+        marker=method_marker(summaries[0].point.method),
         markersize=7,
         capsize=5,
         linewidth=1.8,
@@ -197,9 +202,9 @@ def _line(key: str, cells: dict[Any, PointSummary], title: str, metric: str) -> 
         axes.set_xscale("log")
     if len(values) <= MOST_TICKS or not numeric:
         axes.xaxis.set_major_locator(FixedLocator(places))
-        axes.xaxis.set_major_formatter(FixedFormatter([_text(_named(value)) for value in values]))
+        axes.xaxis.set_major_formatter(FixedFormatter([plain_text(_named(value)) for value in values]))
         axes.xaxis.set_minor_locator(NullLocator())
-    _dress(axes, f"{title}\n± standard deviation over seeds; faint dots are runs", _short(key), metric, grid="y")
+    dress(axes, f"{title}\n± standard deviation over seeds; faint dots are runs", _short(key), metric, grid="y")
     return figure
 
 
@@ -217,7 +222,7 @@ def _heat_map(
     places = {(row, column): (rows.index(row), columns.index(column)) for row, column in cells}
     for cell, place in places.items():
         means[place] = cells[cell].mean
-    figure, axes = _new_figure(max(6.0, 2.8 + 1.25 * len(columns)), max(3.6, 1.8 + 0.72 * len(rows)))
+    figure, axes = new_figure(max(6.0, 2.8 + 1.25 * len(columns)), max(3.6, 1.8 + 0.72 * len(rows)))
     image = axes.imshow(np.ma.masked_invalid(means), cmap="cividis", origin="lower", aspect="auto")
     _add_colour_bar(figure, axes, image, metric)
     if means.size <= MOST_CELLS:
@@ -237,14 +242,14 @@ def _heat_map(
     best = next(iter(best_points(list(cells.values())).values()))
     row, column = next(place for cell, place in places.items() if cells[cell] is best)
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=3))
-    axes.set_xticks(range(len(columns)), [_text(_named(value)) for value in columns])
-    axes.set_yticks(range(len(rows)), [_text(_named(value)) for value in rows])
-    _dress(axes, f"{title}\n± standard deviation over seeds; best cell outlined", _short(keys[1]), _short(keys[0]))
+    axes.set_xticks(range(len(columns)), [plain_text(_named(value)) for value in columns])
+    axes.set_yticks(range(len(rows)), [plain_text(_named(value)) for value in rows])
+    dress(axes, f"{title}\n± standard deviation over seeds; best cell outlined", _short(keys[1]), _short(keys[0]))
     return figure
 
 
 def _scatter(keys: Sequence[str], cells: dict[tuple[Any, ...], PointSummary], title: str, metric: str) -> Figure:
-    figure, axes = _new_figure(8.0, 5.0)
+    figure, axes = new_figure(8.0, 5.0)
     down, across = np.array(list(cells), dtype=np.float64).T
     means = [each.mean for each in cells.values()]
     dots = axes.scatter(across, down, c=means, cmap="cividis", s=70, edgecolors="#444444", linewidths=0.6)
@@ -252,7 +257,7 @@ def _scatter(keys: Sequence[str], cells: dict[tuple[Any, ...], PointSummary], ti
     for values, scale in ((across, axes.set_xscale), (down, axes.set_yscale)):
         if values.min() > 0 and values.max() / values.min() >= LOG_FROM_RATIO:
             scale("log")
-    _dress(axes, title, _short(keys[1]), _short(keys[0]), grid="both")
+    dress(axes, title, _short(keys[1]), _short(keys[0]), grid="both")
     return figure
 
 
@@ -262,7 +267,8 @@ def _add_colour_bar(figure: Figure, axes: Axes, colours: ScalarMappable, metric:
     bar.ax.tick_params(labelsize=_SMALL)
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of a size in inches, with its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -271,10 +277,11 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _dress(axes: Axes, title: str, across: str, up: str, grid: Literal["x", "y", "both"] | None = None) -> None:
-    axes.set_title(_text(title), fontsize=_TITLE, loc="left")
-    axes.set_xlabel(_text(across), fontsize=_TEXT)
-    axes.set_ylabel(_text(up), fontsize=_TEXT)
+def dress(axes: Axes, title: str, across: str, up: str, grid: Literal["x", "y", "both"] | None = None) -> None:
+    """Give axes their title, labels and grid, in the sizes all figures share."""
+    axes.set_title(plain_text(title), fontsize=_TITLE, loc="left")
+    axes.set_xlabel(plain_text(across), fontsize=_TEXT)
+    axes.set_ylabel(plain_text(up), fontsize=_TEXT)
     axes.tick_params(labelsize=_SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     if grid is not None:
@@ -305,13 +312,20 @@ def _wrapped(label: str) -> str:
     return textwrap.fill(kept, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _text(text: str) -> str:
-    return text.replace("$", r"\$")  # no formulas in names
+def plain_text(text: str) -> str:
+    r"""Return text that matplotlib does not read as a formula.
+
+    >>> print(plain_text("5 $ a run"))
+    5 \$ a run
+    """
+    return text.replace("$", r"\$")
 
 
-def _colour(method: str) -> str:
+def method_colour(method: str) -> str:
+    """Return the colour a method has in every figure."""
     return _COLOURS[method_order(method) % len(_COLOURS)]
 
 
-def _marker(method: str) -> str:
+def method_marker(method: str) -> str:
+    """Return a method's marker, likewise."""
     return _MARKERS[method_order(method) % len(_MARKERS)]

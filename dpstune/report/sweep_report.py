@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from dpstune.errors import RequestError
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_html, render_markdown
+from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
 from dpstune.studies.records import RunRecord, format_setting
 from dpstune.studies.summary import (
@@ -137,7 +136,7 @@ def _majority_text(records: Sequence[RunRecord]) -> str:
             f"There is no majority class in regression; a restart has failed where no correlation is above 0; {failed}."
         )
     low, high = min(known), max(known)
-    value = _digits(low) if low == high else f"{_digits(low)} to {_digits(high)}, by the training examples drawn"
+    value = digits(low) if low == high else f"{digits(low)} to {digits(high)}, by the training examples drawn"
     return (
         f"Always answering the commonest training label gets {records[0].metric} {value}; a restart has failed where "
         f"it gets no more; {failed}."
@@ -157,8 +156,8 @@ def _best_section(
     rows = []
     for method, each in best.items():
         tried = sum(other.point.method == method for other in summaries)
-        row = [method, each.point.label, str(tried), str(each.count), _digits(each.mean), _digits(each.std)]
-        row += [_digits(each.maximum), f"{each.failed}/{each.count}"]
+        row = [method, each.point.label, str(tried), str(each.count), digits(each.mean), digits(each.std)]
+        row += [digits(each.maximum), f"{each.failed}/{each.count}"]
         if comparisons:
             found = by_method.get(method)
             row += _comparison_cells(found) if found else [""] * 4
@@ -210,7 +209,7 @@ def _points_section(summaries: Sequence[PointSummary], best: dict[str, PointSumm
             each.point.method,
             each.point.label,
             str(each.count),
-            *map(_digits, (each.mean, each.std, each.maximum, each.low, each.high)),
+            *map(digits, (each.mean, each.std, each.maximum, each.low, each.high)),
             f"{each.failed}/{each.count}",
             f"{each.seconds:.1f}",
         ]
@@ -263,7 +262,7 @@ def _points_csv(summaries: Sequence[PointSummary]) -> str:
         ]
         for each in summaries
     ]
-    return _csv([["method", *keys, *header], *rows])
+    return csv_text([["method", *keys, *header], *rows])
 
 
 def _runs_csv(summaries: Sequence[PointSummary]) -> str:
@@ -277,7 +276,7 @@ def _runs_csv(summaries: Sequence[PointSummary]) -> str:
         for run in each.runs.values()
     ]
     header = ["seed", "split", "metric", "value", "majority", "failed", "seconds", "folder"]
-    return _csv([["method", *keys, *header], *rows])
+    return csv_text([["method", *keys, *header], *rows])
 
 
 def _setting_keys(summaries: Sequence[PointSummary]) -> list[str]:
@@ -293,18 +292,8 @@ def _setting_cells(summary: PointSummary, keys: Sequence[str]) -> list[Any]:
     ]
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
 def _p_digits(value: float | None) -> str:
-    return "< 0.0001" if value is not None and value < 0.0001 else _digits(value)
+    return "< 0.0001" if value is not None and value < 0.0001 else digits(value)
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpstune.report.progress import format_value
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dpstune.evaluation import Evaluation
 
 
 def print_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -17,11 +24,46 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
         result: The content of its result.json.
     """
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(stderr=True, highlight=False)
     title = f"{result['recipe']}  {result['method']['name']}  seed {result['seed']}"
-    splits: Mapping[str, Mapping[str, float | None]] = result["last"]["metrics"]
+    console.print(_metrics_table(title, result["last"]["metrics"], result["examples"]))
+    if result["majority"] is not None:
+        always = "always answering the commonest training label"
+        console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
+    console.print(f"{result['steps']} steps in {result['seconds']:.0f} s", soft_wrap=True)
+    console.print(str(folder), markup=False, soft_wrap=True)
+
+
+def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading: str | None) -> None:
+    """Print what a trained model makes of a task on stderr: a line a split, and how its labels were read there.
+
+    Args:
+        title: Model and task.
+        evaluations: The splits.
+        reading: How labels were matched; None for regression.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    counts = {split: len(evaluation.predictions) for split, evaluation in evaluations.items()}
+    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    console.print(_metrics_table(title, metrics, counts))
+    if reading is not None:
+        console.print(reading, markup=False, soft_wrap=True)
+    for split, evaluation in evaluations.items():
+        if not evaluation.metrics:
+            console.print(f"{split} has no labels: there is nothing to score", soft_wrap=True)
+        for name in evaluation.undefined:
+            why = "the model gives every example the same value, or all gold labels are equal"
+            console.print(f"{split}: {name} is undefined: {why}", style="bold", soft_wrap=True)
+
+
+def _metrics_table(
+    title: str, splits: Mapping[str, Mapping[str, float | None]], examples: Mapping[str, int]
+) -> RenderableType:
+    from rich.table import Table
+
     names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
     table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("split")
@@ -30,13 +72,8 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
     table.add_column("examples", justify="right")
     for split, metrics in splits.items():
         values = [format_value(metrics[name]) if name in metrics else "" for name in names]
-        table.add_row(split, *values, str(result["examples"][split]))
-    console.print(table)
-    if result["majority"] is not None:
-        always = "always answering the commonest training label"
-        console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
-    console.print(f"{result['steps']} steps in {result['seconds']:.0f} s", soft_wrap=True)
-    console.print(str(folder), markup=False, soft_wrap=True)
+        table.add_row(split, *values, str(examples[split]))
+    return table
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -50,3 +87,19 @@ def format_columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as CSV; numbers in full, None as an empty cell.
+
+    >>> csv_text([["a", "b"], [0.1, None]])
+    'a,b\\n0.1,\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def digits(value: float | None) -> str:
+    """Write a number to four digits, None as nothing."""
+    return "" if value is None else f"{value:.4f}"

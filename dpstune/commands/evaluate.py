@@ -1,0 +1,69 @@
+"""``dpstune eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.commands.options import AsJson, DataDir, Trained
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, tell
+
+
+def evaluate(
+    trained: Trained,
+    task: Annotated[str | None, typer.Option(help="A task, or a recipe whose task is meant; the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="validation or test; of mnli both halves, unless one is named.")] = (
+        "validation"
+    ),
+    data_dir: DataDir = None,
+    submission: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write predictions as the GLUE server wants them.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained model on a task, its own or another whose labels match by name."""
+    from dpstune.report.tables import print_evaluations
+    from dpstune.submission import refuse_no_submission, write_submission
+    from dpstune.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.trained import TrainedModel, find_trained
+
+    place = find_trained(trained.expanduser())
+    if task is not None:
+        target = read_target(task, split, data_dir)
+    elif place.recipe is not None:
+        target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
+    else:
+        raise RequestError(f"{trained} is a model folder, which names no task; say --task NAME")
+    if submission is not None:
+        refuse_no_submission(target.name, target.splits)
+        if len(target.splits) > 1 and not submission.is_dir():
+            parts = " and ".join(target.splits)
+            raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
+    examples = target.read()
+    for note in examples.notes:
+        tell(note)
+    model = TrainedModel(place, max_length)
+    labels = match_labels(model, examples)
+    evaluations = evaluate_target(model, examples)
+    files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []
+    reading = labels.description if labels is not None else None
+    print_evaluations(f"{place.name} on {examples.name}", evaluations, reading)
+    for file in files:
+        tell(f"wrote {file}")
+    if as_json:
+        print_json(
+            {
+                "model": str(place.folder),
+                "task": examples.name,
+                "metric": examples.metric,
+                "labels": reading,
+                "precision": model.precision,
+                "metrics": {name: each.metrics for name, each in evaluations.items()},
+                "examples": {name: len(each.predictions) for name, each in evaluations.items()},
+                "submission": files,
+            }
+        )

@@ -1,0 +1,71 @@
+"""``dpstune predict``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from dpstune.commands.options import Trained
+from dpstune.errors import RequestError
+
+
+def predict(
+    trained: Trained,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="CSV, TSV, JSONL, Parquet or plain lines; - is stdin.")],
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; what the model was trained on.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv, tsv, jsonl or lines; the file name's ending, lines for -.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
+) -> None:
+    """Label rows as they come, with scores, on stdout: CSV and TSV stay what they are, the rest becomes JSON lines."""
+    from dpstune.prediction import LineReader, Writer, predict_rows, read_rows
+    from dpstune.sources import parquet_rows
+    from dpstune.trained import TrainedModel, find_trained
+
+    form = _form(file, form)
+    place = find_trained(trained.expanduser())
+    columns = text.split(",") if text is not None else None
+    if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
+        raise RequestError(f"--text {text}: should name one column, or two with a comma between")
+    name = "stdin" if file == "-" else file
+    with ExitStack() as stack:
+        if form == "parquet":
+            rows, waiting = parquet_rows(Path(file).expanduser()), lambda: False
+        else:
+            reader = LineReader(stack.enter_context(_open(file)), name)
+            rows, waiting = read_rows(reader, name, form), lambda: reader.waiting
+        model = TrainedModel(place, max_length)
+        writer = Writer(form, model.label_names)
+        try:
+            for each in predict_rows(model, rows, name, columns, waiting=waiting):
+                print(writer.line(each), flush=True)
+        except BrokenPipeError:  # whoever read has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open(file: str) -> AbstractContextManager[BinaryIO]:
+    try:
+        return nullcontext(sys.stdin.buffer) if file == "-" else Path(file).expanduser().open("rb")
+    except OSError as error:
+        raise RequestError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _form(file: str, asked: str | None) -> str:
+    """Return the input's format."""
+    from dpstune.prediction import FORMATS
+
+    form = asked or ("lines" if file == "-" else Path(file).suffix.lower().removeprefix(".") or "lines")
+    form = "lines" if form == "txt" else form
+    if form not in FORMATS:
+        raise RequestError(f"{file}: cannot tell its format; say --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if form == "parquet" and file == "-":
+        raise RequestError("Parquet is read from a file, not from stdin")
+    return form

@@ -1,0 +1,217 @@
+"""Label a user's own rows as they come: read a few, score them, hand them on; a file of any length, or a pipe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dpstune.errors import RequestError
+from dpstune.sections import OwnTask, TableTask
+from dpstune.sources import NumberedRow, no_column, plain_cell, stream_rows
+from dpstune.tasks import get_task
+
+if TYPE_CHECKING:
+    from dpstune.trained import TrainedModel
+
+FORMATS = ("csv", "tsv", "jsonl", "parquet", "lines")
+USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
+
+_CHUNK = 1 << 16
+
+
+class LineReader:
+    """The lines of a UTF-8 stream, each handed on as soon as it is there.
+
+    Args:
+        stream: A binary stream that is buffered.
+        name: What it is called in errors.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
+        self._begun = b""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next line has not been read yet: to ask for it may take as long as whoever writes it takes."""
+        return not self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines with their ends.
+
+        Raises:
+            RequestError: A line is no UTF-8.
+        """
+        number = 0
+        while self._lines or self._read():
+            line = self._lines.pop()
+            number += 1
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                place = f"{self._name}:{number}"
+                raise RequestError(f"{place}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+    def _read(self) -> bool:
+        while not self._lines:
+            chunk = self._stream.read1(_CHUNK)  # type: ignore[attr-defined]
+            if not chunk and not self._begun:
+                return False
+            *whole, self._begun = (self._begun + chunk).split(b"\n")
+            self._lines = [line + b"\n" for line in reversed(whole)]
+            if not chunk:
+                self._lines, self._begun = [self._begun], b""
+        return True
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one row.
+
+    Args:
+        row: The row's own columns.
+        prediction: The label's name, or the value.
+        scores: Probabilities by label name; empty for regression.
+    """
+
+    row: Mapping[str, Any]
+    prediction: str | float
+    scores: Mapping[str, float]
+
+
+def predict_rows(
+    model: TrainedModel,
+    rows: Iterable[NumberedRow],
+    name: str,
+    text: Sequence[str] | None = None,
+    *,
+    waiting: Callable[[], bool] = lambda: False,
+) -> Iterator[Prediction]:
+    """Yield a prediction a row, in order; a batch is computed when it is full or nothing more is there to read.
+
+    Args:
+        model: The classifier.
+        rows: Numbered rows by column, such as ``read_rows`` yields.
+        name: What they come from, for errors.
+        text: The one or two text columns; None takes those the model was trained on, or usual ones.
+        waiting: Whether the next row is yet to come, so that the ones that are there should not wait for it.
+
+    Raises:
+        RequestError: A text column is missing or empty; the row is named.
+    """
+    batch: list[Mapping[str, Any]] = []
+    texts: list[tuple[str, ...]] = []
+    columns: Sequence[str] = ()
+    for number, row in rows:
+        columns = columns or _text_columns(model, text, row, name)
+        batch.append(row)
+        texts.append(_texts(row, columns, f"{name}:{number}"))
+        if len(batch) == model.batch_size or waiting():
+            yield from _predict(model, batch, texts)
+            batch, texts = [], []
+    yield from _predict(model, batch, texts)
+
+
+def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]:
+    """Yield numbered rows by column.
+
+    Args:
+        reader: Where the lines come from.
+        name: What they come from, for errors.
+        form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
+
+    Raises:
+        RequestError: A row is malformed.
+    """
+    if form != "lines":
+        yield from stream_rows(name, iter(reader), form)
+        return
+    for number, line in enumerate(reader, start=1):
+        parts = line.rstrip("\r\n").split("\t")
+        if len(parts) > 2:
+            raise RequestError(f"{name}:{number}: {len(parts)} texts; a line holds one, or two with a tab between")
+        yield number, dict(zip(("text",) if len(parts) == 1 else ("text1", "text2"), parts, strict=True))
+
+
+class Writer:
+    """Turns predictions into lines: of CSV and TSV with a header, of JSON an object each.
+
+    Args:
+        form: The input's format: csv and tsv stay what they are, whatever else becomes JSON lines.
+        label_names: The model's labels; empty for regression.
+    """
+
+    def __init__(self, form: str, label_names: Sequence[str]) -> None:
+        self._dialect = {"csv": "excel", "tsv": "excel-tab"}.get(form)
+        self._added = ["prediction", *(f"score_{name}" for name in label_names)]
+        self._columns: list[str] = []
+
+    def line(self, each: Prediction) -> str:
+        """Return a prediction's line or, before the first one, its header too; without the last line end."""
+        if self._dialect is None:
+            scores = {"scores": each.scores} if each.scores else {}
+            return json.dumps({**each.row, "prediction": each.prediction, **scores}, ensure_ascii=False)
+        text = io.StringIO()
+        header = not self._columns
+        self._columns = self._columns or list(dict.fromkeys([*each.row, *self._added]))
+        table = csv.DictWriter(text, self._columns, dialect=self._dialect, lineterminator="\n")
+        if header:
+            table.writeheader()
+        by_column = {f"score_{name}": score for name, score in each.scores.items()}
+        table.writerow({**each.row, "prediction": each.prediction, **by_column})
+        return text.getvalue().removesuffix("\n")
+
+
+def _predict(
+    model: TrainedModel, rows: Sequence[Mapping[str, Any]], texts: Sequence[tuple[str, ...]]
+) -> Iterator[Prediction]:
+    if not rows:
+        return
+    logits = model.score_texts(texts)
+    if model.kind == "regression":
+        for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
+            yield Prediction(row, round(value, 6), {})
+        return
+    for row, scores in zip(rows, logits.softmax(-1).tolist(), strict=True):
+        by_name = dict(zip(model.label_names, (round(score, 6) for score in scores), strict=True))
+        yield Prediction(row, max(by_name, key=lambda name: by_name[name]), by_name)
+
+
+def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
+    """Choose the text columns: those asked for, the training task's, or the first usual ones that are there."""
+    if asked is not None:
+        missing = next((column for column in asked if column not in row), None)
+        if missing is not None:
+            raise no_column(name, missing, list(row))
+        return asked
+    for columns in (*_training_columns(model), *USUAL_COLUMNS):
+        if all(column in row for column in columns):
+            return columns
+    raise RequestError(
+        f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {', '.join(row)}"
+    )
+
+
+def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
+    task = model.place.recipe.task if model.place.recipe is not None else None
+    if task is None:
+        return []
+    if isinstance(task, OwnTask):
+        return [task.text]
+    known = get_task(task.name if isinstance(task, TableTask) else task)
+    return [source.text for source in (known.glue, known.hub) if source is not None]
+
+
+def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:
+    texts = []
+    for column in columns:
+        text = plain_cell(row, column, place)
+        if text is None:
+            raise RequestError(f"{place}: column {column!r} is empty")
+        texts.append(text)
+    return tuple(texts)

@@ -1,0 +1,154 @@
+"""`dpstune predict`: a user's own rows, labelled as they come, whatever form they have."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpstune.errors import RequestError
+from dpstune.prediction import LineReader, read_rows
+from dpstune.runs import read_predictions
+
+
+class Pieces(io.RawIOBase):
+    """A stream that hands out what was written to it piece by piece, as a pipe does."""
+
+    def __init__(self, pieces):
+        self._pieces = [piece for piece in pieces if piece]
+
+    def read1(self, size):
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@given(st.lists(st.text(alphabet="ab\n\té\r", max_size=8), max_size=8))
+def test_lines_are_those_of_the_whole_however_it_is_cut(pieces):
+    whole = "".join(pieces)
+    encoded = [piece.encode() for piece in pieces]
+    cut = [encoded[n][: len(encoded[n]) // 2] for n in range(len(encoded))]
+    rest = [encoded[n][len(encoded[n]) // 2 :] for n in range(len(encoded))]
+    stream = Pieces([part for pair in zip(cut, rest, strict=True) for part in pair])
+    expected = io.StringIO(whole, newline="\n").readlines()
+    assert list(LineReader(stream, "stdin")) == expected
+
+
+def test_a_reader_waits_only_where_no_whole_line_was_read():
+    reader = LineReader(Pieces([b"one\ntwo\nth", b"ree\n"]), "stdin")
+    lines = iter(reader)
+    assert (next(lines), reader.waiting) == ("one\n", False)
+    assert (next(lines), reader.waiting) == ("two\n", True)
+    assert (next(lines), reader.waiting) == ("three\n", True)
+
+
+def test_a_line_that_is_no_utf8_is_named():
+    with pytest.raises(RequestError, match="stdin:2: no UTF-8 text"):
+        list(LineReader(Pieces([b"fine\n\xff\n"]), "stdin"))
+
+
+def test_plain_lines_hold_one_text_or_two():
+    reader = LineReader(Pieces([b"a cat\nb\tc\n"]), "stdin")
+    assert [row for _, row in read_rows(reader, "stdin", "lines")] == [{"text": "a cat"}, {"text1": "b", "text2": "c"}]
+    with pytest.raises(RequestError, match="stdin:1: 3 texts"):
+        list(read_rows(LineReader(Pieces([b"a\tb\tc\n"]), "stdin"), "stdin", "lines"))
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_run):
+    """The run's own predictions on its validation split."""
+    return read_predictions(tiny_run / "predictions" / "validation.parquet")
+
+
+def rows_of(tiny_task):
+    with (tiny_task.parent / "validation.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_csv_stays_one_and_gains_prediction_and_scores(zygote, tiny_run, tiny_task, expected):
+    run = zygote.run("predict", tiny_run, tiny_task.parent / "validation.csv")
+    assert run.code == 0, run.stderr
+    table = list(csv.DictReader(io.StringIO(run.stdout)))
+    assert [row["prediction"] for row in table] == expected["prediction"]
+    assert list(table[0]) == ["first", "second", "label", "prediction", "score_no", "score_yes"]
+    assert [[float(row["score_no"]), float(row["score_yes"])] for row in table] == [
+        pytest.approx(scores, abs=2e-6) for scores in expected["scores"]
+    ]
+    assert [row["first"] for row in table] == [row["first"] for row in rows_of(tiny_task)]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_json_lines_and_parquet_become_json_lines(zygote, tiny_run, tiny_task, expected, tmp_path, form):
+    rows = rows_of(tiny_task)
+    file = tmp_path / f"rows.{form}"
+    if form == "jsonl":
+        file.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    run = zygote.run("predict", tiny_run, file)
+    assert run.code == 0, run.stderr
+    objects = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["prediction"] for each in objects] == expected["prediction"]
+    assert set(objects[0]["scores"]) == {"no", "yes"}
+
+
+def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
+    """Each line is answered before the next one is written."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dpstune", "predict", str(tiny_run), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    for row, label in list(zip(rows_of(tiny_task), expected["prediction"], strict=True))[:3]:
+        process.stdin.write(f"{row['first']}\t{row['second']}\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["prediction"] == label
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+
+
+def write(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more", "message"),
+    [
+        ("x.csv", "a,b\n1,2\n", [], "which columns hold the text? Say --text COLUMN"),
+        ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; did you mean 'a'?"),
+        ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
+        ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: no valid JSON"),
+        ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
+        ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: no UTF-8 text"),
+        ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, parquet or lines"),
+        ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
+        ("x.parquet", "no parquet", [], "cannot read"),
+    ],
+)
+def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, message):
+    run = zygote.run("predict", tiny_run, write(tmp_path, name, text), *more)
+    assert run.code == 2, run.stderr
+    assert message in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_is_one_line(zygote, tiny_run, tmp_path):
+    for name in ("x.csv", "x.parquet"):
+        run = zygote.run("predict", tiny_run, tmp_path / name)
+        assert run.code == 2
+        assert name in run.stderr
+        assert run.stderr.count("\n") == 1
+
+
+def test_an_empty_file_has_no_predictions(zygote, tiny_run, tmp_path):
+    run = zygote.run("predict", tiny_run, write(tmp_path, "x.csv", ""))
+    assert (run.code, run.stdout) == (0, "")

@@ -1,0 +1,100 @@
+"""Predictions as the GLUE server wants them."""
+
+import pytest
+import torch
+
+from dpstune.data import TaskData
+from dpstune.errors import RequestError
+from dpstune.evaluation import evaluate_split
+from dpstune.examples import Examples
+from dpstune.submission import FILES, refuse_no_submission, write_submission
+from dpstune.tasks import TASKS
+
+
+def answered(name, split, count=6, ids=None):
+    """A task whose test examples a model answered with each label in turn; STS-B with values beyond its range."""
+    known = TASKS[name]
+    examples = Examples(ids or [str(n) for n in range(count)], [("a", "b")] * count, None)
+    task = TaskData(name, known.kind, known.labels, known.metric, {split: examples}, (), "")
+    if known.kind == "regression":
+        logits = torch.linspace(-1.0, 6.0, count).unsqueeze(-1)
+    else:
+        logits = torch.eye(len(known.labels))[[n % len(known.labels) for n in range(count)]]
+    return task, evaluate_split(task, split, logits)
+
+
+EXPECTED = {
+    "cola": ["0", "1"],
+    "sst2": ["0", "1"],
+    "mrpc": ["0", "1"],
+    "qqp": ["0", "1"],
+    "mnli": ["entailment", "neutral", "contradiction"],
+    "qnli": ["entailment", "not_entailment"],
+    "rte": ["entailment", "not_entailment"],
+}
+
+
+@pytest.mark.parametrize(("name", "split"), FILES)
+def test_a_file_a_test_set_by_the_servers_rules(tmp_path, name, split):
+    file = write_submission(tmp_path, *answered(name, split))
+    assert file.name == FILES[name, split]
+    header, *rows = [line.split("\t") for line in file.read_text().splitlines()]
+    assert header == ["index", "prediction"]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    answers = [row[1] for row in rows]
+    if name == "stsb":
+        assert answers == ["0.000", "0.400", "1.800", "3.200", "4.600", "5.000"]
+    else:
+        labels = EXPECTED[name]
+        assert answers == [labels[n % len(labels)] for n in range(6)]
+
+
+def test_it_is_written_where_it_is_asked_for(tmp_path):
+    assert write_submission(tmp_path / "mine.tsv", *answered("rte", "test")).read_text().startswith("index\t")
+
+
+def test_ids_with_a_gap_are_refused(tmp_path):
+    with pytest.raises(RequestError, match="are not numbered 0 to 2"):
+        write_submission(tmp_path, *answered("rte", "test", 3, ["0", "1", "3"]))
+
+
+@pytest.mark.parametrize(
+    ("task", "splits", "message"),
+    [
+        ("rte", ("validation",), "takes no validation of rte; it takes --task rte --split test"),
+        ("mnli", ("test_matched", "validation"), "it takes --task mnli --split test_matched"),
+        ("snli", ("test",), "its tasks are cola, sst2"),
+    ],
+)
+def test_what_the_server_does_not_take_is_refused(task, splits, message):
+    with pytest.raises(RequestError, match=message):
+        refuse_no_submission(task, splits)
+
+
+def test_what_it_takes_is_not():
+    refuse_no_submission("mnli", ("test_matched", "test_mismatched"))
+
+
+def test_eval_writes_it(zygote, tmp_path):
+    """On RTE's layout: a model of RTE's labels, the test file without labels."""
+    from dpstune.models import load_classifier
+    from dpstune.recipe import ModelSection
+    from tests.tiny import save_tiny_model, tiny_tokenizer
+
+    save_tiny_model(tmp_path / "encoder")
+    section = ModelSection(name=str(tmp_path / "encoder"))
+    names = TASKS["rte"].labels
+    load_classifier(section, label_names=names, kind="classification", dropout=None, seed=0).save_pretrained(
+        tmp_path / "model"
+    )
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "RTE").mkdir()
+    rows = [f"{n}\tThe cat sleeps.\tA dog runs." for n in range(5)]
+    (tmp_path / "RTE" / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *rows]) + "\n")
+    asked = ["--task", "rte", "--split", "test", "--data-dir", tmp_path, "--max-length", "32"]
+    run = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "RTE.tsv")
+    assert run.code == 0, run.stderr
+    assert "test has no labels: there is nothing to score" in run.stderr
+    lines = (tmp_path / "RTE.tsv").read_text().splitlines()
+    assert len(lines) == 6
+    assert {line.split("\t")[1] for line in lines[1:]} <= set(names)

@@ -1,0 +1,138 @@
+"""`dpstune eval`: a run's own numbers again, to the last bit, and those of any model folder on any task that fits."""
+
+import json
+import shutil
+
+import pytest
+
+from dpstune.runs import read_predictions
+from dpstune.trained import TrainedModel, find_trained
+
+
+def test_a_run_is_scored_to_the_bits_it_reported(zygote, tiny_run):
+    result = json.loads((tiny_run / "result.json").read_text())
+    for place in (tiny_run, tiny_run / "model"):
+        scored = zygote.run("eval", place, "--json")
+        assert scored.code == 0, scored.stderr
+        assert json.loads(scored.stdout)["metrics"] == result["last"]["metrics"]
+        assert "the same labels" in scored.stderr
+
+
+def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task, one_thread):
+    from dpstune.data import load_task
+    from dpstune.recipe import load_recipe
+
+    recipe = load_recipe(str(tiny_task)).recipe
+    task = load_task(recipe.task, recipe.data, seed=0)
+    model = TrainedModel(find_trained(tiny_run))
+    scores = model.score_texts(task.splits["validation"].texts).softmax(-1)
+    kept = read_predictions(tiny_run / "predictions" / "validation.parquet")
+    assert scores.argmax(-1).tolist() == [model.label_names.index(label) for label in kept["prediction"]]
+    assert scores.tolist() == [pytest.approx(row, abs=1e-6) for row in kept["scores"]]
+
+
+def test_a_model_folder_is_scored_on_a_recipes_task(zygote, tiny_run, tiny_task, tmp_path):
+    folder = shutil.copytree(tiny_run / "model", tmp_path / "somewhere" / "model")
+    scored = zygote.run("eval", folder, "--task", tiny_task, "--max-length", "24", "--json")
+    assert scored.code == 0, scored.stderr
+    result = json.loads((tiny_run / "result.json").read_text())
+    metrics = json.loads(scored.stdout)["metrics"]
+    assert metrics["validation"]["accuracy"] == pytest.approx(result["value"])
+
+
+def test_a_constant_output_warns_and_is_null_in_json(zygote, tiny_model, tmp_path):
+    """A head of zeros gives every example the same value: no correlation."""
+    import torch
+
+    from dpstune.models import load_classifier
+    from dpstune.recipe import ModelSection
+    from tests.tiny import tiny_tokenizer
+
+    section = ModelSection(name=str(tiny_model))
+    model = load_classifier(section, label_names=(), kind="regression", dropout=None, seed=0)
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    folder = tmp_path / "data" / "stsb"
+    folder.mkdir(parents=True)
+    rows = [{"id": n, "sentence1": "a cat", "sentence2": "a dog", "label": n} for n in range(4)]
+    (folder / "validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scored = zygote.run("eval", tmp_path / "model", "--task", "stsb", "--data-dir", tmp_path / "data", "--json")
+    assert scored.code == 0, scored.stderr
+    assert "validation: spearman is undefined: the model gives every example the same" in scored.stderr
+    assert json.loads(scored.stdout)["metrics"] == {"validation": {"spearman": None, "pearson": None}}
+
+
+def no_such_folder(run, tmp_path):
+    return [tmp_path / "nowhere"], "there is no folder"
+
+
+def neither_run_nor_model(run, tmp_path):
+    return [tmp_path], "is neither a run's folder (no recipe.yaml) nor a model folder (no config.json)"
+
+
+def unfinished(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    return [tmp_path / "run"], "is a run that is not finished"
+
+
+def no_task(run, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "model")
+    return [tmp_path / "model"], "names no task; say --task NAME"
+
+
+def no_weights(run, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    return [tmp_path / "model", "--task", "toy-rte"], "has no weights: expected model.safetensors"
+
+
+def unknown_task(run, tmp_path):
+    return [run, "--task", "rtee"], "unknown task 'rtee'; did you mean 'rte'?"
+
+
+def unknown_split(run, tmp_path):
+    return [run, "--split", "tset"], "has no split 'tset'"
+
+
+def labels_that_do_not_match(run, tmp_path):
+    return [run, "--task", "toy-nli"], "a model with the labels no, yes cannot be evaluated on a task with the labels"
+
+
+def a_classifier_on_regression(run, tmp_path):
+    return [run, "--task", "toy-sts"], "does classification, and task toy-sts is regression"
+
+
+def no_glue_task(run, tmp_path):
+    return [run, "--submission", tmp_path / "x.tsv"], "the GLUE server takes no validation of"
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        no_such_folder,
+        neither_run_nor_model,
+        unfinished,
+        no_task,
+        no_weights,
+        unknown_task,
+        unknown_split,
+        labels_that_do_not_match,
+        a_classifier_on_regression,
+        no_glue_task,
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_a_wrong_request_is_one_line(zygote, tiny_run, tmp_path, request_of):
+    arguments, message = request_of(tiny_run, tmp_path)
+    run = zygote.run("eval", *arguments)
+    assert run.code == 2, run.stderr
+    assert message in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_pretrained_encoder_is_no_trained_classifier(zygote, tiny_model):
+    run = zygote.run("eval", tiny_model, "--task", "toy-nli")
+    assert run.code == 2
+    assert "its weights lack classifier.bias; is it a classifier that was trained?" in run.stderr
