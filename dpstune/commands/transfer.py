@@ -1,0 +1,81 @@
+"""``dpstune transfer``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.commands.options import AsJson, Jobs, Output, Overrides, RecipeName, Storage
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, tell
+
+
+def transfer(
+    recipe: RecipeName,
+    targets: Annotated[
+        str | None,
+        typer.Option(metavar="T1,T2", help="TASK, TASK:SPLIT or a recipe file each; the paper's, where they are had."),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; vanilla and the recipe's own."),
+    ] = None,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
+    jobs: Jobs = 1,
+    storage: Storage = None,
+    data_dirs: Annotated[
+        list[Path] | None,
+        typer.Option("--data-dir", help="Local data; each task in the first folder that has it. Repeatable."),
+    ] = None,
+    output: Output = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
+    from dpstune.data import folder_with_task
+    from dpstune.recipe import load_recipe
+    from dpstune.report.sweep_view import run_watched
+    from dpstune.report.transfer_report import format_transfer, write_transfer_report
+    from dpstune.studies.sweep import Sweep, SweepRequest
+    from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
+
+    folders = [folder.expanduser().absolute() for folder in data_dirs or ()]
+    named = load_recipe(recipe).recipe.task
+    home = folder_with_task(folders, named) if isinstance(named, str) else None
+    data_dir = home or (folders[0] if folders else None)
+    loaded = load_recipe(recipe, overrides=overrides or (), data_dir=data_dir).recipe
+    asked = [each for each in targets.split(",") if each] if targets is not None else None
+    if asked == []:
+        raise RequestError("--targets: names no task; for example --targets snli,sick")
+    carried_to, notes = choose_targets(asked, loaded, folders)
+    refuse_what_does_not_match(carried_to, loaded)
+    for note in notes:
+        tell(note)
+    request = SweepRequest(
+        recipe=recipe,
+        methods=tuple(methods or dict.fromkeys(["vanilla", loaded.method.name])),
+        seeds=seeds,
+        output=output.expanduser(),
+        overrides=tuple(overrides or ()),
+        data_dir=data_dir,
+        storage=storage,
+        search=False,
+        study="transfer",
+    )
+    sweep = Sweep(request)
+    outcome = run_watched(sweep, jobs)
+    report = None
+    if outcome.records:
+        evaluator = Evaluator(carried_to, tell)
+        scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
+        cells = tabulate(scores, carried_to)
+        report = str(
+            write_transfer_report(sweep.folder, sweep.name, scores, cells, carried_to, [*notes, *outcome.notes])
+        )
+        tell(format_transfer(cells, carried_to))
+        tell(f"report: {report}")
+        if as_json:
+            print_json({**outcome.as_json(), "report": report, "table": [cell.as_json() for cell in cells]})
+    outcome.refuse_what_is_missing()

@@ -1,0 +1,179 @@
+"""The report on models carried to other tasks: a table in the terminal, CSV, JSON, figures, Markdown and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
+from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_html, render_markdown
+from dpstune.report.tables import csv_text, digits, format_columns
+from dpstune.runs import write_json, write_text
+from dpstune.studies.records import Point, group_points
+from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAJORITY = "always the commonest label"
+
+
+def write_transfer_report(
+    folder: Path,
+    recipe: str,
+    scores: Sequence[TargetScore],
+    cells: Sequence[TransferCell],
+    targets: Sequence[NamedTarget],
+    notes: Sequence[str],
+) -> Path:
+    """Write report.html, report.md, transfer.csv (a row a run and target), transfer.json, transfer.png and .svg.
+
+    Args:
+        folder: Where to; made where it is not there.
+        recipe: The recipe's name.
+        scores: Of every run on every target.
+        cells: Their summary.
+        targets: In the order of the columns.
+        notes: What else the reader should know, a line each.
+
+    Returns:
+        The HTML page; it needs no other file.
+    """
+    write_text(folder / "transfer.csv", _scores_csv(scores))
+    write_json(folder / "transfer.json", {"recipe": recipe, "table": [cell.as_json() for cell in cells]})
+    figure = transfer_figure(cells, targets)
+    for ending in ("png", "svg"):
+        write_figure(folder / f"transfer.{ending}", figure)
+    title = f"Transfer of {recipe}"
+    blocks: list[Block] = [
+        Paragraph(_what_was_run(scores, targets)),
+        Heading("In-domain and out-of-domain"),
+        _table(cells, targets),
+        Paragraph(
+            "Mean and standard deviation over seeds (n - 1 in the denominator). Under each target, in brackets: how "
+            "much is lost against the in-domain value, averaged over seeds. The last column is the mean over the "
+            "out-of-domain targets that share the in-domain metric."
+        ),
+        Image(folder / "transfer.png", "Each method's value on each target, in-domain targets first"),
+        Heading("How labels are read"),
+        Bullets(_readings(scores)),
+    ]
+    if notes:
+        blocks += [Heading("Notes"), Bullets(notes)]
+    write_text(folder / "report.md", render_markdown(title, blocks))
+    page = folder / "report.html"
+    write_text(page, render_html(title, blocks))
+    return page
+
+
+def format_transfer(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> str:
+    """Return the table for people to read: a row a method, a column a target, drops in brackets."""
+    table = _table(cells, targets)
+    return format_columns([tuple(table.header), *map(tuple, table.rows)])
+
+
+def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Figure:
+    """Draw each method's mean on each target with its standard deviation, the in-domain targets left of a line."""
+    points = _by_point(cells)
+    figure, axes = new_figure(max(7.0, 2.6 + 1.5 * len(targets)), 4.8)
+    width = 0.7 / max(1, len(points))
+    for number, (point, row) in enumerate(points.items()):
+        places = np.arange(len(targets)) + (number - (len(points) - 1) / 2) * width
+        axes.errorbar(
+            places,
+            [row[each.name].mean for each in targets],
+            [row[each.name].std or 0.0 for each in targets],
+            label=plain_text(_name(point)),
+            color=method_colour(point.method),
+            marker=method_marker(point.method),
+            markersize=7,
+            capsize=4,
+            linestyle="none",
+        )
+    for number, each in enumerate(targets):
+        if each.majority is not None:
+            bounds = (number - 0.42, number + 0.42)
+            axes.hlines(each.majority, *bounds, colors="#555555", linestyles="--", linewidth=1.2)
+    home = sum(each.in_domain for each in targets)
+    if 0 < home < len(targets):
+        axes.axvline(home - 0.5, color="#999999", linewidth=1)
+    axes.set_xticks(range(len(targets)), [plain_text(f"{each.name}\n{each.split}") for each in targets])
+    axes.set_xlim(-0.6, len(targets) - 0.4)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    metrics = ", ".join(dict.fromkeys(each.examples.metric for each in targets))
+    dress(
+        axes,
+        "In-domain (left) and out-of-domain; ± standard deviation over seeds\n"
+        "dashed: always answering the target's commonest label",
+        "",
+        metrics,
+        grid="y",
+    )
+    return figure
+
+
+def _by_point(cells: Sequence[TransferCell]) -> dict[Point, dict[str, TransferCell]]:
+    points: dict[Point, dict[str, TransferCell]] = {}
+    for cell in cells:
+        points.setdefault(cell.point, {})[cell.target] = cell
+    return points
+
+
+def _name(point: Point) -> str:
+    return f"{point.method} {point.label}".strip()
+
+
+def _table(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Table:
+    header = ["method", "seeds", *(each.name + (" (in-domain)" if each.in_domain else "") for each in targets)]
+    rows = []
+    for point, row in _by_point(cells).items():
+        seeds = len(next(iter(row.values())).scores)
+        rows.append([_name(point), str(seeds), *(_cell(row[each.name]) for each in targets), _out_of_domain(row)])
+    majorities = ["" if each.majority is None else digits(each.majority) for each in targets]
+    return Table([*header, "out-of-domain"], [*rows, [MAJORITY, "", *majorities, ""]])
+
+
+def _cell(cell: TransferCell) -> str:
+    spread = "" if cell.std is None else f" ± {digits(cell.std)}"
+    drop = "" if cell.drop is None else f" ({-cell.drop:+.4f})"
+    return f"{digits(cell.mean)}{spread}{drop}"
+
+
+def _out_of_domain(row: Mapping[str, TransferCell]) -> str:
+    means = [cell.mean for cell in row.values() if cell.drop is not None]
+    return digits(float(np.mean(means))) if means else ""
+
+
+def _what_was_run(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> str:
+    first = scores[0].run
+    runs = {str(score.run.folder) for score in scores}
+    sizes = ", ".join(f"{score.target} {score.examples}" for score in scores[: len(targets)])
+    return (
+        f"{len(runs)} runs of {first.recipe.model.name} trained on {first.result['task']} "
+        f"({first.examples('train')} examples), evaluated as they are on other tasks. Examples: {sizes}."
+    )
+
+
+def _readings(scores: Sequence[TargetScore]) -> list[str]:
+    return [
+        f"{target}: {labels}"
+        for target, labels in dict.fromkeys((score.target, score.labels) for score in scores)
+        if labels
+    ]
+
+
+def _scores_csv(scores: Sequence[TargetScore]) -> str:
+    header = ["method", "settings", "seed", "target", "split", "metric", "value", "examples", "labels", "folder"]
+    points = group_points([score.run for score in scores])
+    settings = {str(run.folder): point.label for point, runs in points for run in runs.values()}
+    rows = [
+        [
+            *(score.run.method, settings[str(score.run.folder)], score.run.seed, score.target, score.split),
+            *(score.metric, score.metrics[score.metric], score.examples, score.labels, score.run.folder),
+        ]
+        for score in scores
+    ]
+    return csv_text([header, *rows])

@@ -1,0 +1,327 @@
+"""Transfer: models that were trained on one task, evaluated on others they never saw.
+
+Source: Zhang et al. 2022, section 4.4 and Appendix E. A model predicts among all the labels it knows; the prediction is
+then read as the target's label, by name (``dpstune.labels``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpstune.data import folder_with_task
+from dpstune.errors import RequestError
+from dpstune.runs import RunFolder, write_json, write_predictions
+from dpstune.studies.records import Point, RunRecord, group_points
+from dpstune.targets import Target, encode_target, evaluate_target, match_labels, read_target
+from dpstune.tasks import TASKS
+
+if TYPE_CHECKING:
+    from dpstune.data import TaskData, TokenDataset
+    from dpstune.recipe import Recipe
+    from dpstune.trained import TrainedModel
+
+NLI_TARGETS = ("mnli", "mnli-mm", "snli", "sick", "scitail", "rte", "hans")
+_SHORT = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validation_mismatched")}
+
+
+@dataclass(frozen=True)
+class NamedTarget:
+    """A task to carry models to.
+
+    Args:
+        name: What it is called in tables and file names.
+        target: Task, split and where its data lies.
+        in_domain: Whether the models were trained on this task.
+    """
+
+    name: str
+    target: Target
+    in_domain: bool
+
+    @cached_property
+    def examples(self) -> TaskData:
+        """Its examples, read once; ``Target.read`` says with which errors."""
+        return self.target.read()
+
+    @property
+    def split(self) -> str:
+        """The one split that is scored."""
+        return next(iter(self.examples.splits))
+
+    @property
+    def majority(self) -> float | None:
+        """The headline metric of always answering the commonest gold label; None for regression."""
+        from dpstune.metrics import compute_metric
+
+        task = self.examples
+        labels = task.splits[self.split].labels or []
+        if task.kind == "regression" or not labels:
+            return None
+        answers = [Counter(labels).most_common(1)[0][0]] * len(labels)
+        return compute_metric(task.metric, answers, labels, label_count=len(task.label_names))[task.metric]
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """What one run's model reaches on one target.
+
+    Args:
+        run: The run.
+        target: The target's name.
+        split: The split that was scored.
+        metric: The headline metric's name.
+        metrics: All metrics, the headline first; None where one is undefined.
+        examples: How many examples.
+        labels: How the model's labels were read, in words; None for regression.
+    """
+
+    run: RunRecord
+    target: str
+    split: str
+    metric: str
+    metrics: Mapping[str, float | None]
+    examples: int
+    labels: str | None
+
+    @property
+    def score(self) -> float:
+        """The headline value; an undefined correlation counts as 0, as in a sweep."""
+        return self.metrics[self.metric] or 0.0
+
+
+@dataclass(frozen=True)
+class TransferCell:
+    """One point of settings on one target, over its seeds.
+
+    Args:
+        point: Method and settings.
+        target: The target's name.
+        scores: One a seed, by ascending seed.
+        drop: Mean over the seeds of in-domain minus target; None in-domain, and where the metrics differ.
+    """
+
+    point: Point
+    target: str
+    scores: tuple[float, ...]
+    drop: float | None
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.scores))
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds (n - 1 in the denominator); None for one seed."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "method": self.point.method,
+            "settings": dict(self.point.settings),
+            "target": self.target,
+            "seeds": len(self.scores),
+            "mean": self.mean,
+            "std": self.std,
+            "drop": self.drop,
+        }
+
+
+def choose_targets(
+    asked: Sequence[str] | None, recipe: Recipe, data_dirs: Sequence[Path]
+) -> tuple[list[NamedTarget], list[str]]:
+    """Return what to evaluate on, the training task first, and a line on each usual target that is left out.
+
+    Args:
+        asked: ``TASK``, ``TASK:SPLIT``, or a recipe file whose task is meant; ``mnli-mm`` is mnli's mismatched half.
+            None takes the training task and, for an NLI task, the corpora of the paper's experiment that can be had,
+            or, for a generated task, its shifted variant.
+        recipe: What the models are trained with.
+        data_dirs: Local data, each task in the first folder that has it; none for the hub.
+
+    Raises:
+        RequestError: A target that was asked for is not there, or two have the same name.
+    """
+    named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
+    notes: list[str] = []
+    if asked is None and data_dirs:
+        missing = [each.name for each in named if not _is_there(each)]
+        named = [each for each in named if each.name not in missing]
+        notes = [f"target {name} is left out: it is not in {', '.join(map(str, data_dirs))}" for name in missing]
+    twice = [name for name, count in Counter(each.name for each in named).items() if count > 1]
+    if twice:
+        raise RequestError(f"--targets: {twice[0]} is there twice")
+    return sorted(named, key=lambda each: not each.in_domain), notes
+
+
+def _usual_targets(recipe: Recipe) -> list[str]:
+    from dpstune.labels import map_labels
+
+    if not isinstance(recipe.task, str):
+        raise RequestError("--targets: say on which tasks to evaluate, for example --targets snli,sick")
+    task = TASKS[recipe.task]
+    if task.toy:
+        return [task.name, f"{task.name.removesuffix('-shift')}-shift"]
+    try:
+        map_labels(task.labels, TASKS["mnli"].labels)
+    except RequestError:
+        raise RequestError(
+            f"--targets: {task.name} is no entailment task, so that none is usual; say on which tasks to evaluate"
+        ) from None
+    return [task.name, *(name for name in NLI_TARGETS if name != task.name)]
+
+
+def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> NamedTarget:
+    name, _, split = asked.partition(":")
+    if Path(name).suffix in (".yaml", ".yml"):
+        target = read_target(name, split or "validation", None)
+        name = Path(name).stem
+    else:
+        task, usual_split = _SHORT.get(name, (name, "validation"))
+        folder = folder_with_task(data_dirs, task)
+        target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
+    return NamedTarget(f"{name}-{split}" if split else name, target, target.task == recipe.task)
+
+
+def _is_there(named: NamedTarget) -> bool:
+    if TASKS[named.target.name].toy:
+        return True
+    if named.target.data_dir is None or folder_with_task([named.target.data_dir], named.target.name) is None:
+        return False
+    try:
+        return bool(named.examples.splits)
+    except RequestError:
+        return False
+
+
+class Evaluator:
+    """Evaluates finished runs on targets; what was evaluated before is read back from the runs' folders.
+
+    Args:
+        targets: Where to carry the models.
+        told: Is told what is evaluated.
+    """
+
+    def __init__(self, targets: Sequence[NamedTarget], told: Callable[[str], None]) -> None:
+        self._targets, self._told = targets, told
+        self._tokens: dict[str, dict[str, TokenDataset]] = {}
+
+    def evaluate(self, run: RunRecord) -> list[TargetScore]:
+        """Return a run's scores, a target each; new ones are written into its folder.
+
+        Raises:
+            RequestError: The model's labels do not match a target's, or its folder cannot be read.
+            RunError: A score is not finite.
+        """
+        kept = {each.name: self._read(run, each) for each in self._targets}
+        if None in kept.values():
+            from dpstune.trained import TrainedModel, find_trained
+
+            model = TrainedModel(find_trained(run.folder))
+            for each in self._targets:
+                if kept[each.name] is None:
+                    self._told(f"evaluating {run.method} seed {run.seed} on {each.name}")
+                    kept[each.name] = self._score(model, run, each)
+        return [score for score in kept.values() if score is not None]
+
+    def _score(self, model: TrainedModel, run: RunRecord, named: NamedTarget) -> TargetScore:
+        from dpstune.evaluation import prediction_columns
+
+        task = named.examples
+        if named.name not in self._tokens:
+            self._tokens[named.name] = encode_target(model, task)
+        evaluation = evaluate_target(model, task, self._tokens[named.name])[named.split]
+        labels = match_labels(model, task)
+        content = {
+            "task": task.name,
+            "split": named.split,
+            "fingerprint": task.fingerprint,
+            "metric": task.metric,
+            "metrics": evaluation.metrics,
+            "examples": len(evaluation.predictions),
+            "labels": labels.description if labels is not None else None,
+        }
+        folder = RunFolder(run.folder)
+        write_predictions(folder.predictions(f"to-{named.name}"), prediction_columns(task, evaluation))
+        write_json(_scores_file(run, named), content)
+        return _from_json(run, named, content)
+
+    def _read(self, run: RunRecord, named: NamedTarget) -> TargetScore | None:
+        try:
+            content = json.loads(_scores_file(run, named).read_text(encoding="utf-8"))
+            return _from_json(run, named, content) if content["fingerprint"] == named.examples.fingerprint else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _scores_file(run: RunRecord, named: NamedTarget) -> Path:
+    return run.folder / "transfer" / f"{named.name}.json"
+
+
+def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -> TargetScore:
+    return TargetScore(
+        run,
+        named.name,
+        content["split"],
+        content["metric"],
+        content["metrics"],
+        content["examples"],
+        content["labels"],
+    )
+
+
+def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> list[TransferCell]:
+    """Return a cell a point and target: points in the order of ``group_points``, targets as they come.
+
+    Args:
+        scores: Of all runs on all targets.
+        targets: The targets; the first that is in-domain is what drops are measured against.
+    """
+    metric = {score.target: score.metric for score in scores}
+    by_run = {(str(score.run.folder), score.target): score.score for score in scores}
+    home = next((each.name for each in targets if each.in_domain), None)
+    cells = []
+    for point, runs in group_points(list({str(score.run.folder): score.run for score in scores}.values())):
+        folders = [str(run.folder) for run in runs.values()]
+        for each in targets:
+            own = tuple(by_run[folder, each.name] for folder in folders)
+            drop = None
+            if home is not None and not each.in_domain and metric[home] == metric[each.name]:
+                drop = float(
+                    np.mean([by_run[folder, home] - score for folder, score in zip(folders, own, strict=True)])
+                )
+            cells.append(TransferCell(point, each.name, own, drop))
+    return cells
+
+
+def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -> list[NamedTarget]:
+    """Read every target before anything is trained, and refuse one that a model of this recipe cannot be carried to.
+
+    Raises:
+        RequestError: A target has no labels, several splits, or labels that do not match the training task's by name.
+        RunError: The hub could not be reached.
+    """
+    from dpstune.labels import map_labels
+
+    trained = Target(recipe.task, "train", recipe.data.dir)
+    names, kind = (TASKS[trained.name].labels, TASKS[trained.name].kind) if trained.name in TASKS else (None, None)
+    for each in targets:
+        task = each.examples
+        if len(task.splits) > 1:
+            raise RequestError(f"--targets {each.name}: several splits are meant: {', '.join(task.splits)}; name one")
+        if task.splits[each.split].labels is None:
+            raise RequestError(f"--targets {each.name}: split {each.split} has no labels to score against")
+        if kind is not None and kind != task.kind:
+            raise RequestError(f"--targets {each.name}: {trained.name} is {kind}, {task.name} is {task.kind}")
+        if names and task.kind == "classification":
+            map_labels(names, task.label_names)
+    return list(targets)

@@ -1,0 +1,214 @@
+"""Transfer: every model on every target, labels read by name, in-domain beside out-of-domain."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.recipe import load_recipe
+from dpstune.runs import read_predictions
+from dpstune.studies.transfer import choose_targets
+
+NLI = ("entailment", "neutral", "contradiction")
+
+
+def write_jsonl(path, labels, count, seed):
+    """Pairs whose first word tells the label: the, a, or is."""
+    rng = random.Random(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = dict(zip(NLI, ("the", "a", "is"), strict=True))
+    rows = []
+    for number in range(count):
+        meaning = NLI[rng.randrange(3)]
+        label = meaning if meaning in labels else labels[1]
+        premise = f"{words[meaning]} cat {' '.join(rng.choices(['dog', 'man', 'house'], k=3))}"
+        rows.append({"id": str(number), "premise": premise, "hypothesis": "a man", "label": label})
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model):
+    """A folder of NLI corpora, one of GLUE's RTE, and a recipe that trains the tiny model on mnli."""
+    folder = tmp_path_factory.mktemp("transfer")
+    for task, count in (("mnli", 96), ("snli", 24), ("sick", 24)):
+        for split in ("train", "validation"):
+            write_jsonl(folder / "nli" / task / f"{split}.jsonl", NLI, count, seed=f"{task}{split}")
+    write_jsonl(folder / "glue" / "rte" / "validation.jsonl", ("entailment", "not_entailment"), 20, seed="rte")
+    (folder / "mine.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: mine.csv, validation: mine.csv}, text: [one, two], label: gold}\n"
+    )
+    (folder / "mine.csv").write_text("one,two,gold\nthe cat,a man,entails\na cat,a man,neutral\nis cat,a man,neutral\n")
+    (folder / "tiny-mnli.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\ntask: mnli\ndata: {{max_length: 24}}\nmethod: {{name: dps-mix, p: 0.2}}\n"
+        "training: {batch_size: 8, learning_rate: 0.005, steps: 120, precision: fp32}\n"
+    )
+    return folder
+
+
+def transfer(place, output, *more):
+    command = [sys.executable, "-m", "dpstune", "transfer", "--recipe", place / "tiny-mnli.yaml", "--output", output]
+    command += ["--data-dir", place / "nli", "--data-dir", place / "glue", "--seeds", "2", *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    started = time.monotonic()
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=250, env=environment, check=False
+    )
+    done.seconds = time.monotonic() - started
+    return done
+
+
+@pytest.fixture(scope="module")
+def done(place, tmp_path_factory):
+    """Two methods, two seeds, all targets that are there; as JSON and as the report's folder."""
+    output = tmp_path_factory.mktemp("out")
+    run = transfer(place, output, "--json")
+    assert run.returncode == 0, run.stderr
+    (folder,) = output.glob("tiny-mnli/transfer-*")
+    return json.loads(run.stdout), folder, output, run
+
+
+def read_rows(folder):
+    with (folder / "transfer.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_run_is_scored_on_each_target_that_is_there(done):
+    table, folder, _, run = done
+    rows = read_rows(folder)
+    assert {(row["method"], row["seed"], row["target"]) for row in rows} == {
+        (method, seed, target)
+        for method in ("vanilla", "dps-mix")
+        for seed in ("42", "43")
+        for target in ("mnli", "snli", "sick", "rte")
+    }
+    for name in ("mnli-mm", "scitail", "hans"):
+        assert f"target {name} is left out: it is not in" in run.stderr
+    assert {entry["target"]: entry["seeds"] for entry in table["table"]} == dict.fromkeys(
+        ("mnli", "snli", "sick", "rte"), 2
+    )
+
+
+def test_the_table_is_what_the_predictions_say(done):
+    """Accuracies, means, deviations and drops, computed again from the predictions alone."""
+    table, folder, _, _ = done
+    accuracy = {}
+    for row in read_rows(folder):
+        kept = read_predictions(f"{row['folder']}/predictions/to-{row['target']}.parquet")
+        right = [a == b for a, b in zip(kept["prediction"], kept["label"], strict=True)]
+        assert float(row["value"]) == pytest.approx(sum(right) / len(right))
+        accuracy[row["method"], row["target"], row["seed"]] = sum(right) / len(right)
+    for entry in table["table"]:
+        method, target = entry["method"], entry["target"]
+        own = [accuracy[method, target, seed] for seed in ("42", "43")]
+        assert entry["mean"] == pytest.approx(np.mean(own))
+        assert entry["std"] == pytest.approx(np.std(own, ddof=1))
+        home = [accuracy[method, "mnli", seed] for seed in ("42", "43")]
+        expected = None if target == "mnli" else pytest.approx(np.mean(home) - np.mean(own))
+        assert entry["drop"] == expected
+    assert max(entry["mean"] for entry in table["table"] if entry["target"] == "snli") > 0.6, "the words carry over"
+
+
+def test_in_domain_is_what_the_run_itself_reported(done):
+    _, folder, _, _ = done
+    for row in read_rows(folder):
+        if row["target"] == "mnli":
+            result = json.loads(Path(row["folder"], "result.json").read_text())
+            assert float(row["value"]) == result["value"]
+
+
+def test_three_labels_are_folded_onto_two_by_name(done):
+    _, folder, _, _ = done
+    row = next(row for row in read_rows(folder) if row["target"] == "rte")
+    assert row["labels"] == "predictions: neutral -> not_entailment, contradiction -> not_entailment"
+    kept = read_predictions(f"{row['folder']}/predictions/to-rte.parquet")
+    for scores, prediction in zip(kept["scores"], kept["prediction"], strict=True):
+        assert len(scores) == 3
+        assert prediction == ("entailment" if np.argmax(scores) == 0 else "not_entailment")
+
+
+def test_the_report_shows_it(done):
+    _, folder, _, run = done
+    page = (folder / "report.html").read_text()
+    assert "in-domain" in page
+    assert "data:image/png" in page
+    assert (folder / "transfer.svg").read_text().startswith("<?xml")
+    assert "always the commonest label" in run.stderr
+    assert json.loads((folder / "transfer.json").read_text())["recipe"] == "tiny-mnli"
+
+
+def test_the_same_command_again_trains_and_scores_nothing(place, done):
+    before, _, output, _ = done
+    again = transfer(place, output, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["table"] == before["table"]
+    assert "evaluating" not in again.stderr
+
+
+def test_a_users_own_files_are_a_target(place, done):
+    """SciTail's labels: neutral stands for all that does not follow."""
+    _, _, output, _ = done
+    run = transfer(place, output, "--targets", f"{place / 'mine.yaml'},snli", "--method", "vanilla", "--json")
+    assert run.returncode == 0, run.stderr
+    assert "evaluating vanilla seed 42 on mine" in run.stderr
+    assert "on snli" not in run.stderr, "what was scored before is kept"
+    cells = {cell["target"]: cell for cell in json.loads(run.stdout)["table"]}
+    assert set(cells) == {"mine", "snli"}
+    assert cells["mine"]["drop"] is None, "there is no in-domain target to measure against"
+
+
+def chosen(place, asked, task="mnli"):
+    recipe = load_recipe(str(place / "tiny-mnli.yaml"), overrides=[f"task={task}"], data_dir=place / "nli").recipe
+    return choose_targets(asked, recipe, [place / "nli", place / "glue"])[0]
+
+
+def test_each_task_is_read_from_the_folder_that_has_it(place):
+    folders = {each.name: each.target.data_dir for each in chosen(place, ["rte", "sick:train", "mnli"])}
+    assert folders == {"mnli": place / "nli", "rte": place / "glue", "sick-train": place / "nli"}
+
+
+def test_generated_tasks_carry_to_their_shifted_variant(place):
+    assert [each.name for each in chosen(place, None, task="toy-rte")] == ["toy-rte", "toy-rte-shift"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "task", "message"),
+    [
+        (["snlii"], "mnli", "unknown task 'snlii'; did you mean 'snli'?"),
+        (["snli", "snli"], "mnli", "--targets: snli is there twice"),
+        (None, "mrpc", "mrpc is no entailment task, so that none is usual"),
+    ],
+)
+def test_wrong_targets_are_refused(place, asked, task, message):
+    with pytest.raises(RequestError) as caught:
+        chosen(place, asked, task)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ("mnli-mm", "has no split 'validation_mismatched'"),
+        ("hans", "no task hans in"),
+        ("toy-sts", "mnli is classification, toy-sts is regression"),
+        ("mrpc", "no task mrpc in"),
+        ("sick:test", "test.jsonl"),
+        ("nowhere.yaml", "no recipe and no file is called"),
+        (",", "names no task"),
+    ],
+)
+def test_a_target_that_cannot_be_had_is_refused_before_training(zygote, place, tmp_path, targets, message):
+    asked = ["--data-dir", place / "nli", "--output", tmp_path / "out", "--targets", targets]
+    run = zygote.run("transfer", "--recipe", place / "tiny-mnli.yaml", *asked)
+    assert run.code == 2, run.stderr
+    assert message in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
