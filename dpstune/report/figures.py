@@ -95,7 +95,7 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
     """
     from matplotlib.colors import to_rgba
 
-    labels = [f"{each.point.method}\n{_wrapped(each.point.label)}".strip() for each in best]
+    labels = [f"{each.point.method}\n{wrap_label(each.point.label)}".strip() for each in best]
     lines = sum(label.count("\n") + 1 for label in labels)
     figure, axes = new_figure(9.0, 1.6 + 0.3 * len(best) + 0.24 * lines)
     positions = np.arange(len(best), 0, -1)
@@ -306,7 +306,7 @@ def _short(key: str) -> str:
     return key.removeprefix("method.")
 
 
-def _wrapped(label: str) -> str:
+def wrap_label(label: str) -> str:
     """Break a point's label between settings, not inside one."""
     kept = label.replace(", ", ",\n").replace(" ", "\u00a0").replace("\n", " ")
     return textwrap.fill(kept, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from dpstune.runs import write_text
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -94,6 +96,14 @@ img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
 </body>
 </html>
 """
+
+
+def write_report(folder: Path, title: str, blocks: Sequence[Block]) -> Path:
+    """Write a report as report.md and report.html, and return the page; it needs no other file."""
+    write_text(folder / "report.md", render_markdown(title, blocks))
+    page = folder / "report.html"
+    write_text(page, render_html(title, blocks))
+    return page
 
 
 def render_html(title: str, blocks: Sequence[Block]) -> str:

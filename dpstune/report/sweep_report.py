@@ -8,7 +8,7 @@ from typing import Any
 
 from dpstune.errors import RequestError
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
-from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_html, render_markdown
+from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
 from dpstune.studies.records import RunRecord, format_setting
@@ -59,10 +59,7 @@ def write_sweep_report(folder: Path, records: Sequence[RunRecord], *, notes: Seq
     ]
     if notes:
         blocks += [Heading("Notes"), Bullets(notes)]
-    write_text(folder / "report.md", render_markdown(title, blocks))
-    page = folder / "report.html"
-    write_text(page, render_html(title, blocks))
-    return page
+    return write_report(folder, title, blocks)
 
 
 def _check_comparable(records: Sequence[RunRecord]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
-from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_html, render_markdown
+from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns
 from dpstune.runs import write_json, write_text
 from dpstune.studies.records import Point, group_points
@@ -63,10 +63,7 @@ def write_transfer_report(
     ]
     if notes:
         blocks += [Heading("Notes"), Bullets(notes)]
-    write_text(folder / "report.md", render_markdown(title, blocks))
-    page = folder / "report.html"
-    write_text(page, render_html(title, blocks))
-    return page
+    return write_report(folder, title, blocks)
 
 
 def format_transfer(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> str:

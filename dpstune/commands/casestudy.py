@@ -1,0 +1,128 @@
+"""``dpstune casestudy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, Storage
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, tell
+
+if TYPE_CHECKING:
+    from dpstune.studies.casestudy import CaseStudy
+    from dpstune.studies.casestudy_sources import SourcesRequest
+    from dpstune.studies.sweep import SweepRequest
+
+DEFAULT_RESTARTS = 10  # Appendix A of the paper
+
+
+def casestudy(
+    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method, NAME or NAME:key=value. Repeatable; vanilla and the recipe's own."),
+    ] = None,
+    restarts: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Seeds of each method: {DEFAULT_RESTARTS}; with --from, what a count is of."),
+    ] = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="FILE_OR_RUNS", help="Study predictions that are there already. Repeatable."),
+    ] = None,
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="The split to study, in the place of the headline's.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="The method to compare with: vanilla.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option("--text", metavar="COLUMN", help="A text column of --from's files. Repeatable.")
+    ] = None,
+    jobs: Jobs = 1,
+    storage: Storage = None,
+    data_dir: DataDir = None,
+    output: Output = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Find the examples that most restarts of a method get right, or wrong; made anew by the same command."""
+    from dpstune.recipe import load_recipe
+    from dpstune.studies.casestudy_sources import SourcesRequest
+    from dpstune.studies.summary import BASELINE
+    from dpstune.studies.sweep import SweepRequest
+
+    output = output.expanduser()
+    data_dir = data_dir and data_dir.expanduser().absolute()
+    loaded = None if recipe is None else load_recipe(recipe, overrides=overrides or (), data_dir=data_dir)
+    if sources:
+        for flag, given in (("--storage", storage), ("--set", overrides if recipe is None else None)):
+            if given:
+                raise RequestError(f"{flag}: nothing is trained with --from; leave it out")
+        request = SourcesRequest(
+            sources=tuple(source.expanduser() for source in sources),
+            output=output,
+            recipe=loaded,
+            methods=tuple(methods or ()),
+            restarts=restarts,
+            split=split,
+            baseline=baseline,
+            texts=tuple(texts or ()),
+            data_dir=data_dir,
+        )
+        _study(request, as_json)
+        return
+    if recipe is None or loaded is None:
+        raise RequestError("--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one")
+    if texts:
+        raise RequestError("--text names a column of --from's files; a recipe's texts are shown by themselves")
+    asked = SweepRequest(
+        recipe=recipe,
+        methods=tuple(methods or dict.fromkeys((BASELINE, loaded.recipe.method.name))),
+        seeds=restarts or DEFAULT_RESTARTS,
+        output=output,
+        overrides=tuple(overrides or ()),
+        data_dir=data_dir,
+        storage=storage,
+        search=False,
+        study="casestudy",
+    )
+    _train_and_study(asked, jobs, split, baseline, as_json)
+
+
+def _study(request: SourcesRequest, as_json: bool) -> None:
+    from dpstune.studies.casestudy_sources import study_sources
+
+    _report(study_sources(request), request.folder, {}, as_json)
+
+
+def _train_and_study(asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, as_json: bool) -> None:
+    from dpstune.report.sweep_view import run_watched
+    from dpstune.studies.casestudy_sources import refuse_what_cannot_be_studied, study_sweep
+    from dpstune.studies.sweep import Sweep
+
+    planned = Sweep(asked)
+    refuse_what_cannot_be_studied(planned, split, baseline)
+    outcome = run_watched(planned, jobs)
+    try:
+        study = study_sweep(planned, outcome, split=split, baseline=baseline)
+    except RequestError:
+        outcome.refuse_what_is_missing()  # the cause, where a method has no run
+        raise
+    _report(study, planned.folder / (split or ""), outcome.as_json(), as_json)
+    outcome.refuse_what_is_missing()
+
+
+def _report(study: CaseStudy | None, folder: Path, runs: dict[str, Any], as_json: bool) -> None:
+    """Write a study's report, and tell people and programs what is in it; no run, no study."""
+    from dpstune.report.casestudy_report import format_proportions, summarize, write_case_study
+
+    told: dict[str, Any] = {"report": None}
+    if study is not None:
+        page = write_case_study(folder, study)
+        for note in study.notes:
+            tell(f"note: {note}")
+        tell(format_proportions(study))
+        tell(f"report: {page}")
+        told = {**summarize(study), "report": str(page)}
+    if as_json:
+        print_json({**runs, **told})

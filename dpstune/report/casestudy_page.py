@@ -1,0 +1,104 @@
+"""The page on which a person looks at a case study: one HTML file that works from disk, with the study inside."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from dpstune.studies.casestudy import CaseStudy, MethodVotes, Proportions
+
+_TITLE_SLOT, _DATA_SLOT = "{{title}}", "{{data}}"
+
+
+def render_page(study: CaseStudy, title: str) -> str:
+    """Return the page; it loads nothing and follows the reader's light or dark scheme.
+
+    Args:
+        study: The study.
+        title: The page's title.
+    """
+    page = files("dpstune.report").joinpath("casestudy_page.html").read_text(encoding="utf-8")
+    before, after = page.split(_DATA_SLOT)
+    return before.replace(_TITLE_SLOT, escape(title)) + _for_script(page_data(study)) + after
+
+
+def _for_script(content: dict[str, Any]) -> str:
+    """Write JSON that no browser takes for the end of its script element, or for a comment.
+
+    >>> _for_script({"text": "</script><!--"})
+    '{"text":"\\\\u003c/script>\\\\u003c!--"}'
+    """
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def page_data(study: CaseStudy) -> dict[str, Any]:
+    """Return what the page shows.
+
+    Labels, and the phenomena, are named once and referred to by index.
+
+    Returns:
+        ``labels``, ``phenomena``: names; ``baseline``: index of a method, or None; ``notes``; ``methods``: each with
+        its restarts' names (``voters``, empty where only counts are known) and proportions, over all and a phenomenon
+        each; ``examples``: ``[id, texts, label, phenomenon, correct, votes]``, correct a count a method, votes a list a
+        method: ``[right, predictions]``, right a digit a restart, predictions label indices or None.
+    """
+    labels = _Index()
+    phenomena = {name: number for number, name in enumerate(study.phenomena)}
+    rows = []
+    for place, example in enumerate(study.examples):
+        votes = [_votes(method, place, labels) for method in study.methods]
+        label = None if example.label is None else labels[example.label]
+        phenomenon = None if example.phenomenon is None else phenomena[example.phenomenon]
+        correct = [method.correct[place] for method in study.methods]
+        rows.append([example.id, example.texts, label, phenomenon, correct, votes])
+    names = [method.name for method in study.methods]
+    return {
+        "notes": list(study.notes),
+        "labels": list(labels),
+        "phenomena": study.phenomena,
+        "baseline": None if study.baseline is None else names.index(study.baseline),
+        "methods": [_method(study, method) for method in study.methods],
+        "examples": rows,
+    }
+
+
+class _Index(dict[str, int]):
+    """Numbers names as they are met."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = len(self)
+        return self[name]
+
+
+def _votes(method: MethodVotes, place: int, labels: _Index) -> list[Any] | None:
+    if not method.votes:
+        return None
+    right = "".join("1" if vote.right[place] else "0" for vote in method.votes)
+    given = [vote.predictions[place] for vote in method.votes if vote.predictions is not None]
+    return [right, [labels[label] for label in given] if len(given) == len(right) else None]
+
+
+def _method(study: CaseStudy, method: MethodVotes) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "restarts": method.restarts,
+        "voters": [vote.name for vote in method.votes],
+        "all": _counts(study.proportions(method)),
+        "by_phenomenon": [_counts(study.proportions(method, phenomenon)) for phenomenon in study.phenomena],
+    }
+
+
+def _counts(each: Proportions) -> dict[str, Any]:
+    return {
+        "examples": each.examples,
+        "easy": each.easy,
+        "easy_percent": f"{100 * each.easy_share:.1f}",
+        "hard": each.hard,
+        "hard_percent": f"{100 * each.hard_share:.1f}",
+        "neither": each.neither,
+        "rescued": each.rescued,
+        "lost": each.lost,
+    }

@@ -1,0 +1,198 @@
+"""The report on a case study: a page to look at, Markdown, CSV files and Figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpstune.report.casestudy_figure import proportions_figure
+from dpstune.report.casestudy_page import render_page
+from dpstune.report.figures import write_figure
+from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
+from dpstune.report.tables import csv_text, format_columns
+from dpstune.runs import write_text
+from dpstune.studies.casestudy import CaseStudy, Change, Example, MethodVotes
+
+_MOST_LISTED = 20
+_LONGEST_TEXT = 160
+
+
+def write_case_study(folder: Path, study: CaseStudy) -> Path:
+    """Write report.html, report.md, examples.csv, proportions.csv, figure.png and figure.svg.
+
+    Args:
+        folder: Where to; made where it is not there.
+        study: The study.
+
+    Returns:
+        The HTML page; it needs no other file.
+
+    Raises:
+        RequestError, RunError: The folder cannot be written to.
+    """
+    figure = proportions_figure(study)
+    for name in ("figure.png", "figure.svg"):
+        write_figure(folder / name, figure)
+    write_text(folder / "proportions.csv", csv_text(list(_proportion_rows(study))))
+    write_text(folder / "examples.csv", csv_text(list(_example_rows(study))))
+    title = f"Case study: {study.subject}"
+    write_text(folder / "report.md", render_markdown(title, _blocks(study, folder / "figure.png")))
+    page = folder / "report.html"
+    write_text(page, render_page(study, title))
+    return page
+
+
+def summarize(study: CaseStudy) -> dict[str, Any]:
+    """Return a study's outcome for programs: proportions of each method, over all and by phenomenon; what changed."""
+    return {
+        "subject": study.subject,
+        "examples": len(study.examples),
+        "baseline": study.baseline,
+        "methods": [
+            {
+                "method": method.name,
+                "restarts": method.restarts,
+                **_numbers(study, method),
+                "rescued": _changed(study, method, "rescued"),
+                "lost": _changed(study, method, "lost"),
+                "phenomena": {name: _numbers(study, method, name) for name in study.phenomena},
+            }
+            for method in study.methods
+        ],
+        "notes": list(study.notes),
+    }
+
+
+def format_proportions(study: CaseStudy) -> str:
+    """Return the table of proportions for a terminal."""
+    header, *rows = _proportions_table(study)
+    return format_columns([header, *rows])
+
+
+def _numbers(study: CaseStudy, method: MethodVotes, phenomenon: str | None = None) -> dict[str, int | float]:
+    counts = study.proportions(method, phenomenon)
+    return {
+        "examples": counts.examples,
+        "easy": counts.easy,
+        "hard": counts.hard,
+        "neither": counts.neither,
+        "easy_share": counts.easy_share,
+        "hard_share": counts.hard_share,
+    }
+
+
+def _changed(study: CaseStudy, method: MethodVotes, wanted: Change) -> list[str]:
+    pairs = zip(study.examples, study.changes(method), strict=True)
+    return [example.id for example, change in pairs if change == wanted]
+
+
+def _blocks(study: CaseStudy, picture: Path) -> list[Block]:
+    blocks: list[Block] = [
+        Paragraph(f"{len(study.examples)} examples. {_rule(study)}"),
+        Image(picture, "Proportion of easy examples (a) and of hard ones (b) of each method"),
+        Table(*_split(_proportions_table(study))),
+    ]
+    if study.phenomena:
+        blocks += [Heading("By phenomenon"), Table(*_split(_phenomena_table(study)))]
+    for method in study.methods:
+        if study.baseline not in (None, method.name):
+            blocks += _changes_section(study, method)
+    if study.notes:
+        blocks += [Heading("Notes"), Bullets(study.notes)]
+    return blocks
+
+
+def _rule(study: CaseStudy) -> str:
+    rule = (
+        "An example is easy for a method when more than half of its restarts get it right, hard when more than half "
+        "get it wrong, and neither when it is half and half."
+    )
+    if study.baseline is None:
+        return rule
+    return f"{rule} Rescued: hard for {study.baseline} and easy for the method. Lost: the reverse."
+
+
+def _split(rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    return rows[0], rows[1:]
+
+
+def _proportions_table(study: CaseStudy) -> list[list[str]]:
+    rows = [["method", "restarts", "easy", "", "hard", "", "neither", *(["rescued", "lost"] if study.baseline else [])]]
+    for method in study.methods:
+        counts = study.proportions(method)
+        row = [method.name, method.restarts, counts.easy, _percent(counts.easy_share)]
+        row += [counts.hard, _percent(counts.hard_share), counts.neither]
+        row += [counts.rescued, counts.lost] if study.baseline else []
+        rows.append(["" if cell is None else str(cell) for cell in row])
+    return rows
+
+
+def _phenomena_table(study: CaseStudy) -> list[list[str]]:
+    rows = [
+        ["phenomenon", "examples", *(f"{method.name}: {what}" for method in study.methods for what in ("easy", "hard"))]
+    ]
+    for phenomenon in study.phenomena:
+        counts = [study.proportions(method, phenomenon) for method in study.methods]
+        shares = [_percent(share) for each in counts for share in (each.easy_share, each.hard_share)]
+        rows.append([phenomenon, str(counts[0].examples), *shares])
+    return rows
+
+
+def _changes_section(study: CaseStudy, method: MethodVotes) -> Iterator[Block]:
+    baseline = next(each for each in study.methods if each.name == study.baseline)
+    for wanted in ("rescued", "lost"):
+        found = [place for place, change in enumerate(study.changes(method)) if change == wanted]
+        yield Heading(f"{wanted.capitalize()} by {method.name}: {len(found)}")
+        if found:
+            header = ["id", "label", "example", baseline.name, method.name]
+            rows = [[*_words(study.examples[place]), _score(baseline, place), _score(method, place)] for place in found]
+            yield Table(header, rows[:_MOST_LISTED], words=3)
+        if len(found) > _MOST_LISTED:
+            yield Paragraph(f"{len(found) - _MOST_LISTED} more are in examples.csv and on the page.")
+
+
+def _words(example: Example) -> list[str]:
+    text = " / ".join(example.texts)
+    short = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT].rstrip()} ..."
+    return [example.id, example.label or "", short]
+
+
+def _score(method: MethodVotes, place: int) -> str:
+    return f"{method.correct[place]} of {method.restarts}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _proportion_rows(study: CaseStudy) -> Iterator[list[Any]]:
+    yield [
+        *("method", "restarts", "phenomenon", "examples", "easy", "hard", "neither"),
+        *("easy_share", "hard_share", "rescued", "lost"),
+    ]
+    for method in study.methods:
+        for phenomenon in (None, *study.phenomena):
+            each = study.proportions(method, phenomenon)
+            yield [
+                *(method.name, method.restarts, phenomenon, each.examples, each.easy, each.hard, each.neither),
+                *(each.easy_share, each.hard_share, each.rescued, each.lost),
+            ]
+
+
+def _example_rows(study: CaseStudy) -> Iterator[list[Any]]:
+    """Yield what ``dpstune casestudy --from`` reads back."""
+    most = max(len(example.texts) for example in study.examples)
+    texts = ["text"] if most == 1 else [f"text{number}" for number in range(1, most + 1)]
+    verdicts = [method.verdicts for method in study.methods]
+    changes = [study.changes(method) for method in study.methods]
+    yield [
+        *("id", *texts, "label", *(["phenomenon"] if study.phenomena else [])),
+        *(f"{what}_{method.name}" for method in study.methods for what in ("correct", "restarts", "verdict", "change")),
+    ]
+    for place, example in enumerate(study.examples):
+        padded: list[Any] = [*example.texts, *[""] * (most - len(example.texts))]
+        row: list[Any] = [example.id, *padded, example.label, *([example.phenomenon] if study.phenomena else [])]
+        for method, verdict, change in zip(study.methods, verdicts, changes, strict=True):
+            row += [method.correct[place], method.restarts, verdict[place], change[place]]
+        yield row

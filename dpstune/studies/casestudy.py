@@ -1,0 +1,174 @@
+"""A case study: which examples a method's restarts get right more often than not, and which they get wrong.
+
+Zhang et al. 2022, Appendix A and Figure 1: an example is easy for a method when more than half of its restarts get it
+right, hard when more than half get it wrong. With an even number of restarts it may be neither.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Verdict = Literal["easy", "hard", "neither"]
+Change = Literal["rescued", "lost"]
+
+
+def judge(correct: int, restarts: int) -> Verdict:
+    """Say what an example is for a method.
+
+    Args:
+        correct: How many restarts get it right.
+        restarts: How many there are.
+
+    >>> judge(6, 10), judge(5, 10), judge(4, 10), judge(1, 1)
+    ('easy', 'neither', 'hard', 'easy')
+    """
+    if 2 * correct > restarts:
+        return "easy"
+    return "hard" if 2 * correct < restarts else "neither"
+
+
+def compare(baseline: Verdict, method: Verdict) -> Change | None:
+    """Say what became of an example from the baseline to a method; a step to or from ``neither`` is no change.
+
+    >>> compare("hard", "easy"), compare("easy", "hard"), compare("neither", "easy")
+    ('rescued', 'lost', None)
+    """
+    if (baseline, method) == ("hard", "easy"):
+        return "rescued"
+    return "lost" if (baseline, method) == ("easy", "hard") else None
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example and what is known of it.
+
+    Args:
+        id: Its id.
+        label: The gold label; None where the predictions' source says only what was right.
+        texts: Its one or two texts; empty where they could not be had.
+        phenomenon: What decides it, for the toy tasks.
+    """
+
+    id: str
+    label: str | None = None
+    texts: tuple[str, ...] = ()
+    phenomenon: str | None = None
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What one restart answered.
+
+    Args:
+        name: ``seed 42``.
+        right: Whether it got each example right, in the study's order of examples.
+        predictions: The label it gave each; None where only right and wrong are known.
+    """
+
+    name: str
+    right: Sequence[bool]
+    predictions: Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class MethodVotes:
+    """A method's restarts over all examples.
+
+    Args:
+        name: The method, with the settings that tell it from others of the same method.
+        method: The method's own name.
+        restarts: How many restarts.
+        correct: How many got each example right, in the study's order of examples.
+        votes: Each restart's answers; empty where only counts are known.
+    """
+
+    name: str
+    method: str
+    restarts: int
+    correct: Sequence[int]
+    votes: Sequence[Restart] = ()
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """What each example is for the method."""
+        return [judge(correct, self.restarts) for correct in self.correct]
+
+
+@dataclass(frozen=True)
+class Proportions:
+    """How many examples are easy, hard or neither for a method, and how many it rescues and loses.
+
+    Args:
+        examples: All of them.
+        easy, hard, neither: They add up to ``examples``.
+        rescued, lost: Against the baseline; None for the baseline itself and where there is none.
+    """
+
+    examples: int
+    easy: int
+    hard: int
+    neither: int
+    rescued: int | None
+    lost: int | None
+
+    @property
+    def easy_share(self) -> float:
+        """Easy examples over all."""
+        return self.easy / self.examples
+
+    @property
+    def hard_share(self) -> float:
+        """Hard examples over all."""
+        return self.hard / self.examples
+
+
+@dataclass(frozen=True)
+class CaseStudy:
+    """Examples, and how often the restarts of several methods get each of them right.
+
+    Args:
+        subject: What was predicted, for titles.
+        examples: The examples.
+        methods: The methods, each with a count for every example.
+        baseline: Name of the method the others are compared with; None for none.
+        notes: What a reader should know.
+    """
+
+    subject: str
+    examples: Sequence[Example]
+    methods: Sequence[MethodVotes]
+    baseline: str | None
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def phenomena(self) -> list[str]:
+        """The phenomena, in alphabetical order; empty where examples have none."""
+        return sorted({example.phenomenon for example in self.examples if example.phenomenon is not None})
+
+    def changes(self, method: MethodVotes) -> list[Change | None]:
+        """Return what became of each example from the baseline to a method; None for every one without a baseline."""
+        baseline = next((each for each in self.methods if each.name == self.baseline), None)
+        if baseline is None:
+            return [None] * len(self.examples)
+        return [compare(*pair) for pair in zip(baseline.verdicts, method.verdicts, strict=True)]
+
+    def proportions(self, method: MethodVotes, phenomenon: str | None = None) -> Proportions:
+        """Count a method's easy and hard examples.
+
+        Args:
+            method: One of ``methods``.
+            phenomenon: Count the examples it decides alone; None counts all.
+        """
+        counted = [phenomenon in (None, example.phenomenon) for example in self.examples]
+        verdicts = Counter(each for each, here in zip(method.verdicts, counted, strict=True) if here)
+        changes = Counter(each for each, here in zip(self.changes(method), counted, strict=True) if here)
+        compared = self.baseline is not None and method.name != self.baseline
+        return Proportions(
+            sum(counted),
+            *(verdicts[verdict] for verdict in ("easy", "hard", "neither")),
+            *((changes["rescued"], changes["lost"]) if compared else (None, None)),
+        )
