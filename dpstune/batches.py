@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,10 @@ from dpstune.randomness import stream
 if TYPE_CHECKING:
     from dpstune.recipe import Recipe
 
+# The tokens in whose time a device does what a pass costs beside its tokens (benchmarks/README.md); elsewhere than on a
+# CPU, where it was not measured, so many that no pass is worth it.
+PASS_TOKENS = {"cpu": 64}
+NO_PASS_TOKENS = 10**9
 POOL = 50  # steps whose examples are sorted together by ``bucketed``: long enough to find similar lengths
 
 
@@ -49,6 +54,45 @@ def step_batches(
     if batching == "bucketed":
         steps = [steps[position] for position in generator.permutation(len(steps))]
     return [[step[start : start + batch_size] for start in range(0, len(step), batch_size)] for step in steps]
+
+
+def cut_into_passes(
+    chunk: Sequence[int], lengths: Sequence[int], *, pass_tokens: int, most_tokens: float = math.inf
+) -> list[list[int]]:
+    """Cut a chunk into passes of examples of similar length, so that little is computed on padding.
+
+    It is the cheapest cut there is, where a pass costs its padded tokens and ``pass_tokens`` besides. No gradient
+    changes but for float error, since a step is a sum over its examples.
+
+    Args:
+        chunk: Example indices.
+        lengths: Tokens of each example.
+        pass_tokens: What each pass costs beside its tokens.
+        most_tokens: Padded tokens of a pass of more than one example.
+
+    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=64)
+    [[1, 2], [0, 3]]
+    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=1000)
+    [[1, 2, 0, 3]]
+    """
+    order = sorted(chunk, key=lambda index: lengths[index])
+    cheapest = [(0, 0)]  # for the first n examples: the cost, and where the last of their passes begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        cheapest.append(
+            min(
+                (cheapest[start][0] + pass_tokens + (end - start) * longest, start)
+                for start in range(end)
+                if (end - start) * longest <= most_tokens or start == end - 1
+            )
+        )
+    passes: list[list[int]] = []
+    end = len(order)
+    while end > 0:
+        start = cheapest[end][1]
+        passes.insert(0, order[start:end])
+        end = start
+    return passes
 
 
 class StepPlan:

@@ -1,8 +1,8 @@
 """The training loop: one recipe, one seed, one model.
 
 What it does: any device Accelerate carries, several processes, fp16 with loss scaling, bf16, fp32, gradient
-accumulation, padding to the longest of the batch, random or bucketed batches, gradient checkpointing, compilation,
-evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard where it is installed.
+accumulation, random or bucketed batches (on a CPU cut into passes of similar length), gradient checkpointing,
+compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard where it is installed.
 
 What it refuses: a precision the device lacks, a loss that is not finite, two processes in one run's folder.
 
@@ -263,16 +263,21 @@ class Loop:
         return evaluations or self.evaluate()
 
     def optimizer_step(self, step: int) -> None:
-        """Take one step: forward and backward over this rank's chunks, the method's hooks, clipping, the update."""
+        """Take one step: forward and backward over this rank's examples, the method's hooks, clipping, the update."""
         import torch
 
         started = time.perf_counter()
         chunks = self.plan.chunks(step)
-        mine = self.plan.share(chunks, self.accelerator.process_index)
+        share = self.plan.share(chunks, self.accelerator.process_index)
+        passes = [
+            (number, part, indices, weight * len(indices) / len(chunk))
+            for number, chunk, weight in share
+            for part, indices in enumerate(self._passes(chunk))
+        ]
         total = torch.zeros((), device=self.accelerator.device)
-        for position, (number, indices, weight) in enumerate(mine):
-            seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number)
-            last = position == len(mine) - 1
+        for position, (number, part, indices, weight) in enumerate(passes):
+            seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
+            last = position == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 loss = self.method.loss(self.wrapped, self._batch(indices)) * weight
                 self.accelerator.backward(loss)
@@ -376,12 +381,20 @@ class Loop:
         return checkpoint
 
     def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
-        """Yield all chunks of a step with their share of its examples, each with dropout of its own."""
+        """Yield the passes over a step's examples with their share of them, each with dropout of its own."""
         chunks = self.plan.chunks(step)
-        for number, indices in enumerate(chunks):
+        passes = [indices for chunk in chunks for indices in self._passes(chunk)]
+        for number, indices in enumerate(passes):
             self._stop_where_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self._batch(indices), len(indices) / sum(map(len, chunks))
+
+    def _passes(self, chunk: list[int]) -> list[list[int]]:
+        """Cut a chunk into what is computed at once."""
+        from dpstune.batches import NO_PASS_TOKENS, PASS_TOKENS, cut_into_passes
+
+        pass_tokens = PASS_TOKENS.get(self.accelerator.device.type, NO_PASS_TOKENS)
+        return cut_into_passes(chunk, self.plan.lengths, pass_tokens=pass_tokens, most_tokens=self.method.most_tokens)
 
     def _batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Return training examples as the model's keyword arguments, on its device."""

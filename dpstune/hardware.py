@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import sys
@@ -72,6 +74,9 @@ def new_accelerator(precision: str) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, TorchDynamoPlugin
 
+    if _cpu_alone():
+        keep_freed_memory()
+        bound_kernel_caches()
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
         cpu=_cpu_alone(),
@@ -89,13 +94,50 @@ def new_accelerator(precision: str) -> Accelerator:
     return accelerator
 
 
+# Names of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory this process frees, and use it again; where it is glibc.
+
+    A step frees its activations, and the next step needs as much again. Left alone, glibc returns large blocks to the
+    system, which hands them out page by page, each cleared first: 2 to 8 % of a step on a CPU (benchmarks/README.md).
+    """
+    if _libc_is_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def bound_kernel_caches() -> None:
+    """Have oneDNN keep its newest 64 kernels, unless the environment says another number; before its first.
+
+    It makes kernels for every shape it meets and keeps 1024 of them, about a megabyte each in bf16. Batches have
+    hundreds of shapes; making a kernel anew costs no time that can be measured (benchmarks/README.md).
+    """
+    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "64")
+
+
+def _libc_is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting the peak anew, for a process that trains several runs; where the system allows it."""
+    """Free what an earlier run left, and start counting the peak anew, where the system allows it.
+
+    For a process that trains several runs: a run's model, wrapped and hooked, is held by circles of references, which
+    Python would only look for much later.
+    """
+    gc.collect()
     if device.type == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        if _libc_is_glibc():
+            ctypes.CDLL(None).malloc_trim(0)  # what was kept of an earlier run is not this one's
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # on Linux: the peak becomes what is held now
 

@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from dpstune.errors import RequestError
 from dpstune.hardware import (
     PACKAGES,
     available_precisions,
+    bound_kernel_caches,
     choose_precision,
     describe_environment,
+    keep_freed_memory,
     peak_memory_bytes,
     reset_peak_memory,
 )
@@ -83,6 +86,64 @@ def test_the_peak_can_be_reset():
     before = peak_memory_bytes(CPU)
     reset_peak_memory(CPU)
     assert peak_memory_bytes(CPU) < before - 100_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told")
+def test_freed_memory_is_used_again_and_is_not_counted_in_the_next_peak():
+    """In a process of its own: the allocator's settings stay."""
+    code = """
+import resource
+import torch
+from dpstune.hardware import keep_freed_memory, peak_memory_bytes, reset_peak_memory
+
+keep_freed_memory()
+for _ in range(5):  # alignment may make the first blocks not fit one another
+    torch.ones(50_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(50_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+held = peak_memory_bytes(torch.device("cpu"))
+reset_peak_memory(torch.device("cpu"))
+print(held - peak_memory_bytes(torch.device("cpu")))
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    faults, given_back = map(int, child.stdout.split())
+    assert faults < 1000, "200 MB are 49,000 pages"
+    assert given_back > 180_000_000
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("dpstune.hardware._libc_is_glibc", lambda: False)
+    monkeypatch.setattr("dpstune.hardware.ctypes", None)
+    keep_freed_memory()
+    reset_peak_memory(CPU)
+
+
+def test_what_the_environment_says_of_kernel_caches_stands(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    bound_kernel_caches()
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "64")
+
+
+@needs_status
+@pytest.mark.skipif(available_precisions("cpu")[0] != "bf16", reason="it is bf16 kernels that are large")
+def test_many_shapes_do_not_fill_the_memory():
+    code = """
+import torch
+from dpstune.hardware import bound_kernel_caches, peak_memory_bytes
+
+bound_kernel_caches()
+weight = torch.ones(1536, 384, dtype=torch.bfloat16)
+peaks = []
+for rows in range(1, 401):
+    torch.ones(rows, 384, dtype=torch.bfloat16) @ weight.t()
+    peaks.append(peak_memory_bytes(torch.device("cpu")))
+print(peaks[-1] - peaks[100])
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout) < 100_000_000, "the caches' own capacity would hold 300 kernels more"
 
 
 @needs_status

@@ -10,6 +10,7 @@ from dpstune.methods.base import (
     MethodConfig,
     ReservedProbability,
     UpdateRatio,
+    add_squares,
     gradients_are_finite,
     new_accumulator,
 )
@@ -82,7 +83,7 @@ class DpsDense(Method[DpsDenseConfig]):
                 if opens_block:
                     gam.zero_()
                 if gradient is not None:
-                    gam.add_(gradient.to(gam.dtype).square().where(finite, 0.0))
+                    add_squares(gam, gradient, finite)
         else:
             for gam, gradient in self._with_gradients():
                 if opens_block:

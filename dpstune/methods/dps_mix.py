@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from dpstune.methods.base import ReservedProbability, UpdateRatio, gradients_are_finite, new_accumulator
+from dpstune.methods.base import ReservedProbability, UpdateRatio, add_squares, gradients_are_finite, new_accumulator
 from dpstune.methods.mixing_method import MixingConfig, MixingMethod
-from dpstune.methods.subnetwork import Cycle, pack_bits, select, unpack_bits
+from dpstune.methods.subnetwork import Cycle, octets, pack_bits, select, unpack_bits
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         self.gam_or_target = {name: new_accumulator(w) for name, w in weights.items()}
         self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
         self.selected = {name: w.new_zeros(-(-w.numel() // 8), dtype=torch.uint8) for name, w in weights.items()}
+        self._octets = octets(next(iter(weights.values())).device) if weights else None
 
     def dropout(self, total_steps: int) -> float | None:
         """Return 0."""
@@ -103,7 +104,8 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         if self._columns_now:
             return super()._mixture(name)
         target, packed = self.gam_or_target[name], self.selected[name]
-        return target, lambda: unpack_bits(packed, target.shape)
+        table = self._octets
+        return target, lambda: unpack_bits(packed, target.shape, table)
 
     def before_clip(self) -> None:
         """Accumulate squared gradients and column counts (Stage I); they arrive masked."""
@@ -114,8 +116,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         finite = gradients_are_finite(self.model)
         for name, linear in self.linears.items():
             if linear.weight.grad is not None:
-                gam = self.gam_or_target[name]
-                gam.add_(linear.weight.grad.to(gam.dtype).square().where(finite, 0.0))
+                add_squares(self.gam_or_target[name], linear.weight.grad, finite)
                 self.fam[name].add_(self.columns[name] & finite)
 
     def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -129,4 +130,4 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     def release(self) -> None:
         """Let the layers compute plainly again and drop the buffers."""
         super().release()
-        self.gam_or_target, self.fam, self.selected = {}, {}, {}
+        self.gam_or_target, self.fam, self.selected, self._octets = {}, {}, {}, None

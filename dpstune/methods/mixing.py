@@ -38,27 +38,28 @@ class _MixedLinear(torch.autograd.Function):
     """x @ W_eff^T + b for rows x [n, in], with dL/dW = m * dL/dW_eff.
 
     No 1/(1-p) in the gradient: so it is in the authors' code and in mixout's.
-    The backward pass mixes again. Keeping W_eff would cost one more weight in memory for every layer, and
-    mixing is one element-wise pass beside two matrix products.
+    Under autocast W_eff is kept for the backward pass in half precision, as autocast keeps a plain layer's weight:
+    no more memory than vanilla, and no second mixing. In full precision it would be one more weight in memory for every
+    layer, and the backward pass mixes again: one element-wise pass beside two matrix products.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, mask: Mask, p: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, target)
-        ctx.mask, ctx.p, ctx.bias_dtype = mask, p, None if bias is None else bias.dtype
         mixed = mix(weight, target, mask(), p).to(x.dtype)
+        ctx.save_for_backward(x, weight, target, None if mixed.dtype == weight.dtype else mixed)
+        ctx.mask, ctx.p, ctx.bias_dtype = mask, p, None if bias is None else bias.dtype
         return F.linear(x, mixed, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, target = ctx.saved_tensors
+        x, weight, target, mixed = ctx.saved_tensors
         mask = ctx.mask()
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ mix(weight, target, mask, ctx.p).to(grad.dtype)
+            grad_x = grad @ (mix(weight, target, mask, ctx.p) if mixed is None else mixed)
         if ctx.needs_input_grad[1]:
             grad_weight = (grad.t() @ x).to(weight.dtype).mul_(mask)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:

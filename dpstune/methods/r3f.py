@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from dpstune.methods.base import Method, MethodConfig
+from dpstune.methods.base import TWIN_TOKENS, Method, MethodConfig
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ class R3F(Method[R3FConfig]):
     """
 
     config_class = R3FConfig
+    most_tokens = TWIN_TOKENS
 
     def acquire(self, model: nn.Module) -> None:
         """Listen to the word embeddings.
@@ -54,16 +56,16 @@ class R3F(Method[R3FConfig]):
         from dpstune.structure import word_embeddings
 
         embeddings = word_embeddings(model)
-        self._noisy = False
+        self._first_noisy: int | None = None
         self._handles = [module.register_forward_hook(self._add_noise) for module in embeddings]
 
     def _add_noise(self, module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor | None:
-        """Add noise to the second half of a doubled batch."""
+        """Add noise to the examples of the noisy pass."""
         import torch
 
-        if not self._noisy:
+        if self._first_noisy is None:
             return None
-        clean, noisy = embedded.chunk(2)
+        clean, noisy = embedded[: self._first_noisy], embedded[self._first_noisy :]
         noise = torch.empty_like(noisy)
         if self.config.noise == "normal":
             noise.normal_(0.0, self.config.sigma)
@@ -71,16 +73,20 @@ class R3F(Method[R3FConfig]):
             noise.uniform_(-self.config.sigma, self.config.sigma)
         return torch.cat([clean, noisy + noise])
 
+    @contextmanager
+    def _noisy_from(self, row: int) -> Iterator[None]:
+        self._first_noisy = row
+        try:
+            yield
+        finally:
+            self._first_noisy = None
+
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of the clean pass and of its divergence from the noisy one, averaged over the batch."""
         from dpstune.methods.twin import symmetric_divergence, task_loss, twin_logits
 
         labels = batch["labels"]
-        self._noisy = True
-        try:
-            clean, noisy = twin_logits(model, batch)
-        finally:
-            self._noisy = False
+        clean, noisy = twin_logits(model, batch, self._noisy_from)
         return task_loss(clean, labels) + self.config.lambda_ * symmetric_divergence(noisy, clean, labels)
 
     def release(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dpstune.methods.base import Method, MethodConfig
+from dpstune.methods.base import TWIN_TOKENS, Method, MethodConfig
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,7 @@ class RDrop(Method[RDropConfig]):
     """
 
     config_class = RDropConfig
+    most_tokens = TWIN_TOKENS
 
     def dropout(self, total_steps: int) -> float | None:
         """Return the dropout the two passes draw."""

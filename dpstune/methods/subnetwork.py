@@ -80,10 +80,27 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
     return packed
 
 
-def unpack_bits(packed: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Undo ``pack_bits``: a bool tensor of ``shape``."""
-    bits = (packed.unsqueeze(1) >> _shifts(packed)) & 1
-    return bits.bool().flatten()[: shape.numel()].view(shape)
+def unpack_bits(packed: torch.Tensor, shape: torch.Size, table: torch.Tensor | None = None) -> torch.Tensor:
+    """Undo ``pack_bits``: a bool tensor of ``shape``.
+
+    Args:
+        packed: What ``pack_bits`` returned.
+        shape: The shape that was packed.
+        table: What ``octets`` returned, for a caller that unpacks often.
+    """
+    import torch
+
+    if table is None:
+        table = octets(packed.device)
+    return table.index_select(0, packed.int()).view(torch.bool)[: shape.numel()].view(shape)
+
+
+def octets(device: torch.device) -> torch.Tensor:
+    """Return what each of the 256 bytes holds: int64 [256], each eight bools side by side, so that one look-up fits."""
+    import torch
+
+    every = torch.arange(256, dtype=torch.uint8, device=device)
+    return ((every.unsqueeze(1) >> _shifts(every)) & 1).bool().view(torch.int64).flatten()
 
 
 def _shifts(like: torch.Tensor) -> torch.Tensor:

@@ -1,30 +1,59 @@
-"""Two passes over one micro-batch as a single pass over 2B examples, and what compares their outputs."""
+"""Two passes over one micro-batch, in the memory of one where it is large, and what compares their outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from dpstune.methods.base import TWIN_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MarkSecond = Callable[[int], AbstractContextManager[None]]
+"""``mark_second(row)``: a context in which the examples from ``row`` on are those of the second pass."""
 
-def twin_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the float32 logits of two passes over a batch, [B, labels] each.
 
-    The batch is computed once at twice its size: the same outputs as two passes, with dropout drawn for each, one
-    kernel launch in the place of two, and one forward pass for distributed training to follow.
+def twin_logits(
+    model: nn.Module, batch: Mapping[str, Tensor], mark_second: MarkSecond = lambda row: nullcontext()
+) -> tuple[Tensor, Tensor]:
+    """Return the float32 logits of two passes over a batch, [B, labels] each, with dropout drawn for each.
+
+    A batch of up to ``TWIN_TOKENS`` is computed once at twice its size: one kernel launch in the place of two. Of a
+    larger one the first pass keeps no activations. The backward pass takes the second pass first and frees what that
+    one kept; then it computes the first anew, with the same dropout: the memory of one pass, for the time of one more
+    forward.
 
     Args:
-        model: A classifier that returns ``logits``.
+        model: A classifier that returns ``logits``, or what wraps it for distributed training.
         batch: Its keyword arguments; ``labels`` are left out of the call.
+        mark_second: Entered around every forward that holds examples of the second pass.
     """
-    twice = {key: torch.cat([value, value]) for key, value in batch.items() if key != "labels"}
-    first, second = model(**twice).logits.float().chunk(2)
-    return first, second
+    features = {key: value for key, value in batch.items() if key != "labels"}
+    shape = next(iter(features.values())).shape
+    if math.prod(shape[:2]) <= TWIN_TOKENS:
+        with mark_second(shape[0]):
+            twice = model(**{key: torch.cat([value, value]) for key, value in features.items()}).logits
+        first, second = twice.float().chunk(2)
+        return first, second
+    # Recomputed inside the backward pass, where a wrapper for distributed training must not be called.
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+
+    def forgetful(*values: Tensor) -> Tensor:
+        logits: Tensor = inner(**dict(zip(features, values, strict=True))).logits
+        return logits
+
+    first = checkpoint(forgetful, *features.values(), use_reentrant=False)
+    with mark_second(0):
+        second = model(**features).logits
+    return first.float(), second.float()
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:

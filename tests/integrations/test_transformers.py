@@ -108,6 +108,18 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
 
 
+@pytest.mark.parametrize("method", ["r3f", "r-drop"])
+def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path, method, monkeypatch):
+    loaded = load(recipe, method)
+    run = engine.train(loaded, output=tmp_path)
+    monkeypatch.setattr("dpstune.methods.twin.TWIN_TOKENS", 0)
+    trainer = build_trainer(loaded, tmp_path / "trainer")
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    expected = load_file(run.folder / "model" / "model.safetensors")
+    assert apart(expected, trainer.model.state_dict(), start) < 1e-4
+
+
 @pytest.mark.parametrize("method", ["dps-dense", "dps-mix", "reinit", "child-tuning-d", "child-tuning-f"])
 def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):
     loaded = load(recipe, method)

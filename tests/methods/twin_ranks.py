@@ -1,0 +1,33 @@
+"""A program for two ranks: gradients of R-Drop and R3F through DistributedDataParallel, each rank on half the examples.
+
+twin_ranks.py FOLDER
+"""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from dpstune import build_method
+from dpstune.methods import twin
+from tests.methods.test_twin import batch, classifier
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+twin.TWIN_TOKENS = 0
+examples = batch(size=8)
+for settings in ({"name": "r-drop"}, {"name": "r3f", "sigma": 1e-9}):
+    model = classifier()
+    method = build_method(settings)
+    method.attach(model, total_steps=10)
+    wrapped = DistributedDataParallel(model)
+    for chunk in (0, 1):
+        start = 4 * rank + 2 * chunk
+        part = {key: value[start : start + 2] for key, value in examples.items()}
+        with wrapped.no_sync() if chunk == 0 else nullcontext():
+            (method.loss(wrapped, part) / 2).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    torch.save(gradients, Path(sys.argv[1]) / f"{settings['name']}-{rank}.pt")
+torch.distributed.destroy_process_group()
