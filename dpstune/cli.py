@@ -19,6 +19,7 @@ from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
 from dpstune.commands.evaluate import evaluate
 from dpstune.commands.predict import predict
+from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
 from dpstune.commands.transfer import transfer
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
     "transfer": transfer,
     "casestudy": casestudy,
+    "profile": profile,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

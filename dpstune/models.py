@@ -70,15 +70,36 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         raise RequestError(f"model {source.name}: cannot read its tokenizer: it has no vocabulary")
     if tokenizer.pad_token is None:
         raise RequestError(f"model {source.name}: its tokenizer has no padding token; is it an encoder?")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, _positions(config))
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(config))
     return tokenizer
 
 
-def _positions(config: PretrainedConfig) -> int:
+def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
+    """Find a model and read its configuration; random weights of Table 2's architectures need no hub.
+
+    Raises:
+        RequestError: There is no such model.
+        RunError: The hub could not be reached.
+    """
+    from transformers import AutoConfig
+
+    source = _shipped_architecture(model) or find_model(model.name, model.revision)
+    with _reading(source, "configuration"):
+        return source, AutoConfig.from_pretrained(source.place, revision=source.revision)
+
+
+def _shipped_architecture(model: ModelSection) -> ModelSource | None:
+    """Return the configuration that ships with dpstune for a hub id of Table 2, where random weights are enough."""
+    path = Path(__file__).parent / "architectures" / f"{model.name.rpartition('/')[2]}.json"
+    shipped = model.init == "random" and path.is_file() and not Path(model.name).expanduser().is_dir()
+    return ModelSource(model.name, str(path)) if shipped else None
+
+
+def positions(config: PretrainedConfig) -> int:
     """Return how many tokens a model has positions for; without a limit, a number no text reaches."""
-    positions: int = getattr(config, "max_position_embeddings", None) or _UNBOUNDED
+    count: int = getattr(config, "max_position_embeddings", None) or _UNBOUNDED
     counts_from_padding = any(name in config.model_type for name in ("roberta", "camembert", "longformer"))
-    return positions - (config.pad_token_id + 1) if counts_from_padding else positions
+    return count - (config.pad_token_id + 1) if counts_from_padding else count
 
 
 def load_classifier(
@@ -98,11 +119,9 @@ def load_classifier(
         RunError: The hub could not be reached.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    source = find_model(model.name, model.revision)
-    with _reading(source, "configuration"):
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+    source, config = read_config(model)
     _set_head(config, label_names, kind)
     if dropout is not None:
         _set_dropout(config, dropout)
@@ -196,9 +215,16 @@ def model_fingerprint(model: ModelSection) -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(source.place).iterdir()):
         if path.suffix in {".json", ".safetensors", ".txt", ".model"}:
-            with path.open("rb") as file:
-                digest.update(f"{path.name}={hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            status = path.stat()
+            digest.update(f"{path.name}={_file_digest(path, status.st_size, status.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    """Return a digest of a file; a process that trains many runs reads a file of weights once for it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache

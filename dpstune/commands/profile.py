@@ -1,0 +1,53 @@
+"""``dpstune profile``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.commands.options import AsJson, Overrides, RecipeName
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, tell
+
+
+def profile(
+    recipe: RecipeName,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method; those of the paper's Table 3 when left out. Repeatable."),
+    ] = None,
+    batch_size: Annotated[str, typer.Option(metavar="N1,N2", help="Examples a step, one table each.")] = "16,32",
+    steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory alone.")] = 10,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="The folder for figure and numbers.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
+    from dpstune.report.profile_report import print_costs, write_profile
+    from dpstune.studies import profile as study
+
+    request = study.ProfileRequest(
+        recipe=recipe,
+        methods=tuple(methods or study.METHODS_OF_TABLE_3),
+        batch_sizes=_read_batch_sizes(batch_size),
+        steps=steps,
+        overrides=tuple(overrides or ()),
+    )
+    with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
+        outcome = study.profile(request, tell)
+    print_costs(outcome)
+    folder = output.expanduser() / outcome["recipe"] / "profile"
+    tell(f"figure: {write_profile(folder, outcome)}")
+    if as_json:
+        print_json(outcome)
+
+
+def _read_batch_sizes(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise RequestError(f"--batch-size {text}: should be whole numbers from 1 on, for example 16,32")
+    return tuple(dict.fromkeys(map(int, parts)))

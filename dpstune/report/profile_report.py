@@ -1,0 +1,169 @@
+"""What ``dpstune profile`` shows: a table, a JSON file, and a figure beside the paper's Table 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.runs import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+# Zhang et al. 2022, Appendix F, Table 3: GPU memory in G, by batch size.
+TABLE_3 = {
+    16: {
+        "vanilla": 10.6,
+        "mixout": 12.9,
+        "r3f": 17.7,
+        "r-drop": 17.7,
+        "child-tuning-d": 10.9,
+        "dps-dense": 16.3,
+        "dps-mix": 21.1,
+    },
+    32: {
+        "vanilla": 14.3,
+        "mixout": 16.3,
+        "r3f": 28.3,
+        "r-drop": 28.3,
+        "child-tuning-d": 14.7,
+        "dps-dense": 20.0,
+        "dps-mix": 24.7,
+    },
+}
+_PARTS = ("weights", "gradients", "optimizer", "method", "activations")
+
+
+def print_costs(outcome: Mapping[str, Any]) -> None:
+    """Print what was measured on stderr: a table of costs and a table of memory a batch size.
+
+    ``x`` is times vanilla, ``paper x`` so in the paper's Table 3; ``bytes/w`` is the peak beyond vanilla's, a linear
+    weight.
+
+    Args:
+        outcome: What ``profile`` returned.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    for batch_size, costs in _by_batch_size(outcome["costs"]).items():
+        size = f"{outcome['model']}, {batch_size} x {outcome['max_length']} tokens"
+        console.print(_table(f"{size}: time and peak memory", _COSTS, map(_cost_row, costs)))
+        console.print(_table(f"{size}: where the memory goes, MiB", _MEMORY, map(_memory_row, costs)))
+    environment = outcome["environment"]
+    packages = environment["packages"]
+    console.print(
+        f"{environment['device']}, {environment['threads']} threads, {environment['precision']}, "
+        f"torch {packages['torch']}, transformers {packages['transformers']}, {outcome['date']}",
+        soft_wrap=True,
+    )
+
+
+_COSTS = ("method", "step", "time x", "tokens/s", "peak MiB", "peak x", "paper x")
+_MEMORY = ("method", "weights", "grads", "optim", "method", "activ", "bytes/w")
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", min_width=len(title))
+    for name in columns:
+        table.add_column(name, justify="left" if name == "method" and not table.columns else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cost_row(cost: Mapping[str, Any]) -> list[str]:
+    peak = cost["memory"]["peak"]
+    return [
+        cost["method"]["name"],
+        _format(cost["seconds"], "{:.3f} s"),
+        _format(cost["ratio"], "{:.3f}"),
+        _format(cost["tokens_per_second"], "{:.0f}"),
+        _mebibytes(peak),
+        f"{peak / cost['vanilla_peak']:.2f}",
+        _format(_paper_ratio(cost), "{:.2f}"),
+    ]
+
+
+def _memory_row(cost: Mapping[str, Any]) -> list[str]:
+    parts = [_mebibytes(cost["memory"][part]) for part in _PARTS]
+    return [cost["method"]["name"], *parts, f"{cost['bytes_a_linear_weight']:.2f}"]
+
+
+def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
+    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
+    from dpstune.report.figures import write_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "profile.json", dict(outcome))
+    figure = folder / "memory.png"
+    write_figure(figure, memory_figure(outcome))
+    return figure
+
+
+def memory_figure(outcome: Mapping[str, Any]) -> Figure:
+    """Draw each method's peak memory over vanilla's, beside that of the paper's Table 3; a panel a batch size.
+
+    Vanilla has the method's own dropout here, and the model's in the paper.
+
+    Args:
+        outcome: What ``profile`` returned.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _by_batch_size(outcome["costs"])
+    figure = Figure(figsize=(6.4 * len(panels), 1.6 + 0.6 * len(next(iter(panels.values())))), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (batch_size, costs) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        places = list(range(len(costs), 0, -1))
+        ratios = [cost["memory"]["peak"] / cost["vanilla_peak"] for cost in costs]
+        axes.barh([place + 0.2 for place in places], ratios, height=0.38, color="#0072B2", label="dpstune")
+        for place, ratio, cost in zip(places, ratios, costs, strict=True):
+            text = f" {ratio:.2f}x, {cost['memory']['peak'] / 2**30:.2f} GiB"
+            axes.text(ratio, place + 0.2, text, va="center", fontsize=10)
+        for label, place, paper in _paper_bars(costs, places):
+            axes.barh(place - 0.2, paper, height=0.38, color="white", edgecolor="#D55E00", label=label)
+        axes.axvline(1.0, color="#555555", linestyle="--", linewidth=1.0)
+        axes.set_yticks(places, [cost["method"]["name"] for cost in costs], fontsize=11)
+        axes.set_xlim(0, 1.3 * max([*ratios, *(paper for _, _, paper in _paper_bars(costs, places))]))
+        axes.set_xlabel("peak memory, times vanilla's", fontsize=11)
+        axes.set_title(f"{batch_size} x {outcome['max_length']} tokens", fontsize=12, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=10, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.985))
+    return figure
+
+
+def _paper_bars(costs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[tuple[str, int, float]]:
+    """Return label, place and ratio of what the paper has; the first alone is labelled, for the legend."""
+    known = [(place, ratio) for cost, place in zip(costs, places, strict=True) if (ratio := _paper_ratio(cost))]
+    labels = ["Table 3 of the paper", *["_"] * len(known)]
+    return [(label, place, ratio) for label, (place, ratio) in zip(labels, known, strict=False)]
+
+
+def _paper_ratio(cost: Mapping[str, Any]) -> float | None:
+    """Return what the paper's Table 3 says of a method's memory, over vanilla's; None where it says nothing."""
+    column = TABLE_3.get(cost["batch_size"], {})
+    paper = column.get(cost["method"]["name"])
+    return None if paper is None else paper / column["vanilla"]
+
+
+def _by_batch_size(costs: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    panels: dict[int, list[Mapping[str, Any]]] = {}
+    for cost in costs:
+        panels.setdefault(cost["batch_size"], []).append(cost)
+    return panels
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.0f}"
+
+
+def _format(value: float | None, pattern: str) -> str:
+    return "" if value is None else pattern.format(value)

@@ -1,0 +1,305 @@
+"""What a method costs: time of a step against vanilla, and where its memory goes (Zhang et al. 2022, Appendix F)."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dpstune.engine import Loop
+from dpstune.interruption import InterruptionWatch
+from dpstune.progress import SilentProgress
+from dpstune.recipe import LoadedRecipe, load_recipe
+from dpstune.runlog import RunLog
+
+VANILLA = "vanilla"
+METHODS_OF_TABLE_3 = (VANILLA, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
+BATCH_SIZES_OF_TABLE_3 = (16, 32)
+
+
+@dataclass(frozen=True)
+class ProfileRequest:
+    """What to measure.
+
+    Args:
+        recipe: A shipped recipe's name, or a YAML file.
+        methods: Methods, in the order of the table.
+        batch_sizes: Examples a step of each measurement.
+        steps: Timed steps of each method; 0 measures memory alone.
+        overrides: ``a.b=value`` each, for all of them.
+    """
+
+    recipe: str
+    methods: tuple[str, ...] = METHODS_OF_TABLE_3
+    batch_sizes: tuple[int, ...] = BATCH_SIZES_OF_TABLE_3
+    steps: int = 10
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def half(self) -> int:
+        """Steps of each half of a run: what is timed, and before it one to warm up or to choose, one to meter."""
+        return 2 + -(-self.steps // 2)
+
+    def load(self, method: str, batch_size: int, dropout: float | None = None) -> LoadedRecipe:
+        """Return the recipe of one measurement: random weights, both stages of DPS in equal parts.
+
+        Raises:
+            RequestError: The recipe, a method or a key is wrong.
+        """
+        from dpstune.methods import method_class
+
+        overrides = [
+            *self.overrides,
+            "model.init=random",
+            f"training.batch_size={batch_size}",
+            f"training.steps={2 * self.half}",
+            "training.warmup_steps=0",
+        ]
+        if "update_ratio" in method_class(method).config_class.model_fields:
+            overrides.append("method.update_ratio=0.5")
+        if dropout is not None:
+            overrides.append(f"model.dropout={dropout}")
+        return load_recipe(self.recipe, method=method, overrides=overrides)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the tensors of a training step.
+
+    Args:
+        peak: The most held at once.
+        weights: Parameters and buffers.
+        gradients: One for each parameter that trains; they grow while activations go.
+        optimizer: AdamW's state.
+        method: What the method keeps between steps.
+        activations: What the forward pass of a micro-batch keeps for the backward pass.
+    """
+
+    peak: int
+    weights: int
+    gradients: int
+    optimizer: int
+    method: int
+    activations: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one method costs at one batch size.
+
+    Args:
+        method: Its settings.
+        batch_size: Examples a step.
+        dropout: What the model was built with; None: its own.
+        memory: Its memory.
+        vanilla_peak: Peak bytes of vanilla with the same dropout.
+        bytes_a_linear_weight: Peak beyond that vanilla's, divided by the number of linear weights.
+        seconds: Median time of a step; None where no step was timed.
+        ratio: Median over pairs of steps, taken in turn, of the time over that of vanilla with the same dropout.
+        ratio_quartiles: The quartiles of that.
+        tokens_per_second: Tokens of a step over ``seconds``.
+    """
+
+    method: dict[str, Any]
+    batch_size: int
+    dropout: float | None
+    memory: Memory
+    vanilla_peak: int
+    bytes_a_linear_weight: float
+    seconds: float | None
+    ratio: float | None
+    ratio_quartiles: tuple[float, float] | None
+    tokens_per_second: float | None
+
+
+def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure every method at every batch size, each beside vanilla with the same dropout.
+
+    Two models are in memory at a time. Vanilla itself is measured against a second vanilla: how far its ratio lies from
+    1 is the noise of the others.
+
+    Args:
+        request: What to measure.
+        told: Called with a line before each measurement.
+
+    Returns:
+        A mapping for JSON: ``recipe``, ``model``, ``max_length``, ``steps``, ``parameters``, ``linear_weights``,
+        ``environment``, ``date``, and ``costs``: a ``Cost`` as a mapping for each batch size and method.
+
+    Raises:
+        RequestError: See ``ProfileRequest.load``, ``load_classifier`` and ``choose_precision``.
+        RunError: The model is not one that ships, and the hub is out of reach.
+    """
+    plan = [[request.load(method, size) for method in request.methods] for size in request.batch_sizes]
+    costs: list[Cost] = []
+    about: dict[str, Any] = {}
+    for batch in plan:
+        vanilla: Side | None = None
+        for loaded in batch:
+            told(f"{loaded.recipe.method.name}, {loaded.recipe.training.batch_size} examples a step")
+            side = Side(loaded)
+            about = side.describe()
+            if vanilla is None or vanilla.dropout != side.dropout:
+                vanilla = None  # let go of it before the other is built
+                vanilla = Side(request.load(VANILLA, loaded.recipe.training.batch_size, side.dropout))
+                vanilla.warm_up()
+            costs.append(_measure(side, vanilla, request.steps))
+            del side
+    first = plan[0][0]
+    return {
+        "recipe": first.name,
+        "model": first.recipe.model.name,
+        "max_length": first.recipe.data.max_length,
+        "steps": request.steps,
+        **about,
+        "date": date.today().isoformat(),
+        "costs": [asdict(cost) for cost in costs],
+    }
+
+
+def _measure(side: Side, vanilla: Side, steps: int) -> Cost:
+    """Measure one method beside vanilla: half of the steps in each stage of DPS."""
+    times: list[tuple[float, float]] = []
+    side.warm_up()
+    times += take_turns(side.time_step, vanilla.time_step, -(-steps // 2))
+    side.meter_step()  # the first of Stage II
+    times += take_turns(side.time_step, vanilla.time_step, steps // 2)
+    ratios = sorted(mine / other for mine, other in times)
+    seconds = statistics.median(mine for mine, _ in times) if times else None
+    beyond = side.memory.peak - vanilla.memory.peak
+    return Cost(
+        method=side.recipe.method.model_dump(mode="json"),
+        batch_size=side.recipe.training.batch_size,
+        dropout=side.dropout,
+        memory=side.memory,
+        vanilla_peak=vanilla.memory.peak,
+        bytes_a_linear_weight=round(beyond / side.linear_weights, 3),
+        seconds=seconds,
+        ratio=statistics.median(ratios) if ratios else None,
+        ratio_quartiles=(ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]) if ratios else None,
+        tokens_per_second=side.tokens / seconds if seconds else None,
+    )
+
+
+def take_turns(first: Callable[[], float], second: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
+    """Call two functions in turn, each as often the earlier as the later one; return what they return, in pairs.
+
+    >>> take_turns(lambda: 1.0, lambda: 2.0, rounds=2)
+    [(1.0, 2.0), (1.0, 2.0)]
+    """
+    pairs = []
+    for number in range(rounds):
+        if number % 2 == 0:
+            mine = first()
+            pairs.append((mine, second()))
+        else:
+            other = second()
+            pairs.append((first(), other))
+    return pairs
+
+
+class Side:
+    """One model that trains, with the engine's own step on generated examples.
+
+    Args:
+        loaded: The recipe, with random weights.
+
+    Attributes:
+        memory: What its steps were seen to take so far.
+    """
+
+    def __init__(self, loaded: LoadedRecipe) -> None:
+        from dpstune.hardware import choose_precision, device_type, new_accelerator
+        from dpstune.methods.base import linear_layers
+        from dpstune.runs import RunFolder
+        from dpstune.studies.generated import GeneratedInputs
+
+        gc.collect()  # a model that was measured before may hang in a cycle
+        self.recipe = recipe = loaded.recipe
+        self.precision = choose_precision(recipe.training.precision, device_type())
+        accelerator = new_accelerator(self.precision)
+        self.device = accelerator.device
+        with TemporaryDirectory(prefix="dpstune-profile-") as folder:
+            watch = InterruptionWatch()
+            self.loop = Loop(recipe, GeneratedInputs(), RunFolder(Path(folder)), accelerator, watch, SilentProgress())
+        self.loop.log = RunLog(None, SilentProgress(), steps_per_epoch=1, size=0, after_step=0)
+        own = self.loop.method.dropout(self.loop.total_steps)
+        self.dropout = own if recipe.model.dropout is None else recipe.model.dropout
+        self.tokens = self.loop.plan.tokens(self.loop.plan.chunks(1))
+        self.linear_weights = sum(layer.weight.numel() for layer in linear_layers(self.loop.model).values())
+        self.memory = Memory(0, 0, 0, 0, 0, 0)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the model's size and where it runs."""
+        from dpstune.hardware import describe_environment
+
+        return {
+            "parameters": sum(parameter.numel() for parameter in self.loop.model.parameters()),
+            "linear_weights": self.linear_weights,
+            "environment": describe_environment(self.device, self.precision, processes=1),
+        }
+
+    def warm_up(self) -> None:
+        """Take the first step, which makes the optimizer's state, and meter the next."""
+        self.step()
+        self.meter_step()
+
+    def step(self) -> None:
+        """Take a step."""
+        self.loop.optimizer_step(self.loop.state.step + 1)
+
+    def time_step(self) -> float:
+        """Take a step and return its seconds."""
+        self._synchronize()
+        started = time.perf_counter()
+        self.step()
+        self._synchronize()
+        return time.perf_counter() - started
+
+    def _synchronize(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def meter_step(self) -> None:
+        """Take a step and note what it takes, where it is more than an earlier one took."""
+        import torch
+
+        from dpstune.studies.memory_meter import new_meter, tensor_bytes
+
+        loop, method = self.loop, self.loop.method
+        kept: list[int] = []
+        loss_of = method.loss
+
+        def loss_and_note(*arguments: Any) -> Any:
+            before = meter.held()
+            loss = loss_of(*arguments)
+            kept.append(meter.held() - before)
+            return loss
+
+        method.loss = loss_and_note  # type: ignore[assignment, method-assign]
+        try:
+            with new_meter(self.device) as meter:
+                self.step()
+        finally:
+            del method.loss
+        parameters = list(loop.model.parameters())
+        state = loop.optimizer.state.values()
+        weights = tensor_bytes([*parameters, *loop.model.buffers()])
+        optimizer = tensor_bytes(value for each in state for value in each.values() if isinstance(value, torch.Tensor))
+        held = method.held_bytes()
+        self.memory = Memory(
+            peak=max(self.memory.peak, weights + optimizer + held + meter.peak),
+            weights=weights,
+            gradients=tensor_bytes(parameter for parameter in parameters if parameter.requires_grad),
+            optimizer=optimizer,
+            method=held,
+            activations=max(self.memory.activations, *kept),
+        )
