@@ -64,6 +64,8 @@ def test_every_dpstune_command(zygote, folder, command):
         arguments += SHORT
     if arguments[0] in ("transfer", "casestudy"):
         arguments[arguments.index("--seeds" if "--seeds" in arguments else "--restarts") + 1] = "1"
+    if arguments[0] == "profile":
+        arguments += ["--steps", "2", "--set", "data.max_length=16"]
     run = zygote.run(*arguments)
     assert run.code == 0, run.stderr
 

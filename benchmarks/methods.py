@@ -1,0 +1,38 @@
+"""What each method costs beside vanilla, time and memory: `dpstune profile` on what is there.
+
+On a CPU MiniLM at 16 x 128 (time and memory), at 32 x 128 (memory), and BERT-large at 16 x 128 (memory, with --large);
+with a GPU BERT-large at both sizes in fp16.
+
+    python benchmarks/methods.py [--steps N] [--large]          writes results/methods-*.json
+"""
+
+import argparse
+
+from common import save
+
+
+def measure(name, recipe, batch_sizes, steps):
+    from dpstune.studies.profile import METHODS_OF_TABLE_3, ProfileRequest, profile
+
+    request = ProfileRequest(recipe, METHODS_OF_TABLE_3, batch_sizes, steps)
+    save(f"methods-{name}", profile(request, print))
+
+
+def main():
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--large", action="store_true", help="BERT-large on a CPU: 14 GiB and an hour")
+    asked = parser.parse_args()
+    if torch.cuda.is_available():
+        measure("bert-large-gpu", "bert-rte", (16, 32), asked.steps)
+        return
+    measure("minilm-cpu", "minilm-rte", (16,), asked.steps)
+    measure("minilm-cpu-memory", "minilm-rte", (16, 32), 0)
+    if asked.large:
+        measure("bert-large-cpu-memory", "bert-rte", (16, 32), 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The tables of README.md, from results/*.json: each between a pair of markers, with the machine it comes from."""
+
+import json
+import re
+
+from common import HERE, RESULTS
+
+README = HERE / "README.md"
+NOT_MEASURED = "not measured: no GPU was to be had"
+
+
+def write_tables():
+    """Write every table whose results are there anew."""
+    text = README.read_text()
+    for name, build in TABLES.items():
+        table = build()
+        if table is not None:
+            pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+            text, found = re.subn(
+                pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL
+            )
+            assert found == 1, f"README.md has no place for {name}"
+    README.write_text(text)
+    print(f"wrote {README}")
+
+
+def read(name):
+    """Return a result, None where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def markdown(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def measured_on(result):
+    about, versions = result["about"], result["about"]["packages"]
+    load = "/".join(f"{value:g}" for value in about["load_average"])
+    where = about["device"] if about["device"] != "cpu" else f"{about['processor']}, {about['cpus']} cores"
+    return (
+        f"\n{where}, {about['threads']} threads, {about['precision']}, load average {load}; torch {versions['torch']}, "
+        f"transformers {versions['transformers']}; {about['date']}.\n"
+    )
+
+
+def cost(result, method, batch_size):
+    found = [each for each in result["costs"] if each["method"]["name"] == method and each["batch_size"] == batch_size]
+    return found[0]
+
+
+def spread(ratio, quartiles):
+    return f"{ratio:.3f} ({quartiles[0]:.3f} to {quartiles[1]:.3f})"
+
+
+def goals():
+    times, memory, gpu = read("methods-minilm-cpu"), read("methods-minilm-cpu-memory"), read("methods-bert-large-gpu")
+    trainer, startup = read("trainer"), read("startup")
+    if None in (times, memory, trainer, startup):
+        return None
+
+    def weight(method):
+        return f"{cost(memory, method, 16)['bytes_a_linear_weight']:.2f}"
+
+    def peak(method):
+        found = cost(memory, method, 32)
+        return f"{found['memory']['peak'] / found['vanilla_peak']:.2f}x"
+
+    def time_of(method):
+        found = cost(times, method, 16)
+        return spread(found["ratio"], found["ratio_quartiles"])
+
+    def gpu_time_of(method):
+        return (
+            NOT_MEASURED
+            if gpu is None
+            else spread(cost(gpu, method, 16)["ratio"], cost(gpu, method, 16)["ratio_quartiles"])
+        )
+
+    speed, peaks = trainer["speed"], trainer["peak_bytes"]
+    still = speed["same, without dropout"]["accuracy"]
+    methods, theirs = "`benchmarks/methods.py`", "`benchmarks/trainer.py`"
+    rows = [
+        (
+            "dps-dense memory beyond vanilla, bytes a linear weight",
+            "<= 4.05",
+            weight("dps-dense"),
+            "20 (authors'), 18.8 (paper)",
+            methods,
+        ),
+        ("dps-mix", "<= 8.2", weight("dps-mix"), "50, 34.7", methods),
+        ("mixout", "<= 4.05", weight("mixout"), "12", methods),
+        ("child-tuning-d", "<= 1", weight("child-tuning-d"), "1", methods),
+        ("r3f, r-drop peak at batch 32, over vanilla", "<= 1.4x", f"{peak('r3f')}, {peak('r-drop')}", "2.0x", methods),
+        ("dps-dense step over vanilla, CPU", "<= 1.05", time_of("dps-dense"), "", methods),
+        ("dps-mix, CPU", "<= 1.08", time_of("dps-mix"), "", methods),
+        ("mixout, CPU", "<= 1.08", time_of("mixout"), "", methods),
+        ("vanilla against itself, CPU: the noise", "", time_of("vanilla"), "", methods),
+        ("dps-dense step over vanilla, GPU", "<= 1.03", gpu_time_of("dps-dense"), "", methods),
+        ("dps-mix, mixout, GPU", "<= 1.06", gpu_time_of("dps-mix"), "", methods),
+        (
+            "vanilla, examples a second over `Trainer`'s: its own padding and our precision",
+            ">= 1.3x",
+            f"{speed['same']['ratio']:.2f}x",
+            "1.0",
+            theirs,
+        ),
+        (
+            "the same, `Trainer` as run_glue.py has it: fp32, all padded to 128",
+            ">= 1.3x",
+            f"{speed['usual']['ratio']:.2f}x",
+            "1.0",
+            theirs,
+        ),
+        (
+            "accuracy without dropout, dpstune and `Trainer`",
+            "equal",
+            f"{still['dpstune']:.4f}, {still['trainer']:.4f}",
+            "",
+            theirs,
+        ),
+        (
+            "time before step 1, second and third run of a process",
+            "< 1 s",
+            ", ".join(f"{value:.2f} s" for value in startup["seconds_before_step_1"][1:]),
+            "",
+            "`benchmarks/startup.py`",
+        ),
+        (
+            "peak memory of vanilla over `Trainer`'s (a process each): same, usual",
+            "<= 1.0x",
+            f"{peaks['dpstune'] / peaks['same']:.2f}x, {peaks['dpstune'] / peaks['usual']:.2f}x",
+            "1.0",
+            theirs,
+        ),
+    ]
+    return markdown(["what", "goal", "found", "public code", "command"], rows) + measured_on(times)
+
+
+def parts():
+    result = read("parts")
+    if result is None:
+        return None
+    rows = [
+        (name, row["milliseconds"]["before"], row["milliseconds"]["now"], f"{row['ratio']['median']:.2f}")
+        for name, row in result["rows"].items()
+    ]
+    return markdown(["part: before, now", "before, ms", "now, ms", "ratio"], rows) + measured_on(result)
+
+
+def passes():
+    result = read("passes")
+    if result is None:
+        return None
+    rows = [("what a pass costs beside its tokens", f"{result['a_pass']['tokens']} tokens")]
+    rows += [
+        (f"RTE's batches cut, {method}", f"{row['speedup']:.2f}x as fast") for method, row in result["cut"].items()
+    ]
+    rows += [
+        (
+            f"r-drop, {size}: two passes in the memory of one, over one of twice the size",
+            spread(row["median"], row["quartiles"]),
+        )
+        for size, row in result["two_over_doubled"].items()
+    ]
+    return markdown(["what", "found"], rows) + measured_on(result)
+
+
+def cpu():
+    result = read("cpu")
+    if result is None:
+        return None
+    rows = [
+        (
+            name,
+            row["threads"],
+            row["seconds"],
+            row["cpu_seconds"],
+            f"{row['page_faults']:,}",
+            f"{row['peak_bytes'] / 2**20:,.0f}",
+        )
+        for name, row in result["least"].items()
+    ]
+    columns = ["setting", "threads", "seconds", "CPU seconds", "page faults", "peak MiB"]
+    return markdown(columns, rows) + measured_on(result)
+
+
+def scaling():
+    result = read("scaling")
+    if result is None:
+        return None
+    rows = []
+    for row in result["rows"]:
+        peaks = [f"{value / 2**20:,.0f}" for value in (row["vanilla_peak"], row["memory"]["peak"])]
+        time = [f"{row['seconds']:.2f}", f"{row['ratio']:.3f}", f"{row['tokens_per_second']:,.0f}"]
+        rows.append((row["recipe"], f"{row['batch_size']} x {row['length']}", *time, *peaks))
+    columns = [
+        "recipe",
+        "batch",
+        "dps-dense, s a step",
+        "over vanilla",
+        "tokens/s",
+        "vanilla peak MiB",
+        "dps-dense peak MiB",
+    ]
+    return markdown(columns, rows) + measured_on(result)
+
+
+TABLES = {"goals": goals, "parts": parts, "passes": passes, "cpu": cpu, "scaling": scaling}
