@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -46,16 +46,26 @@ class ProfileRequest:
         """Steps of each half of a run: what is timed, and before it one to warm up or to choose, one to meter."""
         return 2 + -(-self.steps // 2)
 
-    def load(self, method: str, batch_size: int, dropout: float | None = None) -> LoadedRecipe:
+    def load(self, method: str, batch_size: int) -> LoadedRecipe:
         """Return the recipe of one measurement: random weights, both stages of DPS in equal parts.
 
         Raises:
             RequestError: The recipe, a method or a key is wrong.
         """
+        return self._load(method, batch_size, self.overrides)
+
+    def load_vanilla(self, batch_size: int, dropout: float | None) -> LoadedRecipe:
+        """Return the recipe of what a method is compared with: vanilla with the method's dropout."""
+        overrides = [override for override in self.overrides if not override.startswith("method.")]
+        if dropout is not None:
+            overrides.append(f"model.dropout={dropout}")
+        return self._load(VANILLA, batch_size, overrides)
+
+    def _load(self, method: str, batch_size: int, overrides: Sequence[str]) -> LoadedRecipe:
         from dpstune.methods import method_class
 
         overrides = [
-            *self.overrides,
+            *overrides,
             "model.init=random",
             f"training.batch_size={batch_size}",
             f"training.steps={2 * self.half}",
@@ -63,8 +73,6 @@ class ProfileRequest:
         ]
         if "update_ratio" in method_class(method).config_class.model_fields:
             overrides.append("method.update_ratio=0.5")
-        if dropout is not None:
-            overrides.append(f"model.dropout={dropout}")
         return load_recipe(self.recipe, method=method, overrides=overrides)
 
 
@@ -147,7 +155,7 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
             about = side.describe()
             if vanilla is None or vanilla.dropout != side.dropout:
                 vanilla = None  # let go of it before the other is built
-                vanilla = Side(request.load(VANILLA, loaded.recipe.training.batch_size, side.dropout))
+                vanilla = Side(request.load_vanilla(loaded.recipe.training.batch_size, side.dropout))
                 vanilla.warm_up()
             costs.append(_measure(side, vanilla, request.steps))
             del side

@@ -157,6 +157,13 @@ def test_each_method_is_beside_a_vanilla_of_its_own_dropout(outcome):
     assert peaks[0.0] <= peaks[None] == peaks[0.1]
 
 
+def test_a_methods_own_settings_are_not_vanillas(wide_recipe):
+    request = ProfileRequest(wide_recipe, ("r-drop",), (2,), 0, overrides=("method.dropout=0.4", "method.alpha=3"))
+    (cost,) = profile(request)["costs"]
+    assert cost["method"] == {"name": "r-drop", "alpha": 3.0, "dropout": 0.4}
+    assert cost["dropout"] == request.load_vanilla(2, 0.4).recipe.model.dropout == 0.4
+
+
 def test_both_are_as_often_the_first():
     called = []
     take_turns(lambda: called.append("a") or 1.0, lambda: called.append("b") or 1.0, rounds=3)
