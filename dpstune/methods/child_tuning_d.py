@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from dpstune.methods.base import KeptShare, Method, MethodConfig, StepBatches
+from dpstune.methods.base import KeptShare, Method, MethodConfig, StepBatches, add_squares, gradients_are_finite
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,10 @@ class ChildTuningD(Method[ChildTuningDConfig]):
         self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self._parameters.items()}
 
     def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:
-        """Estimate the Fisher information on the batches of ``steps`` and choose the child network."""
+        """Estimate the Fisher information on the batches of ``steps`` and choose the child network.
+
+        A step whose gradients are not finite is left out.
+        """
         import torch
         from torch.nn.utils import clip_grad_norm_
 
@@ -69,10 +72,11 @@ class ChildTuningD(Method[ChildTuningDConfig]):
             model.zero_grad()
             for batch, share in step:
                 (self.loss(model, batch) * share).backward()
+            finite = gradients_are_finite(model)
             for name, parameter in self._parameters.items():
                 if parameter.grad is not None:
                     clip_grad_norm_(parameter, max_norm=1.0)
-                    fisher[name].add_(parameter.grad.float().square())
+                    add_squares(fisher[name], parameter.grad, finite)
         model.zero_grad()
         if torch.distributed.is_initialized():  # ranks that saw other batches choose one child network
             for each in fisher.values():

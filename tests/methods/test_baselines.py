@@ -244,6 +244,22 @@ class TestChildTuningD:
         for name, parameter in model.named_parameters():
             assert torch.equal(parameter.grad, gradients[name] * expected[name]), name
 
+    def test_a_batch_whose_gradients_are_not_finite_is_left_out(self):
+        generator = torch.Generator().manual_seed(3)
+        good = [
+            {"x": torch.randn(6, 4, generator=generator), "labels": torch.randint(3, (6,), generator=generator)}
+            for _ in range(3)
+        ]
+        bad = {**good[0], "x": torch.full((6, 4), float("nan"))}
+        masks = []
+        for batches in (good, [good[0], bad, *good[1:]]):
+            method = build_method({"name": "child-tuning-d", "p": 0.3})
+            method.attach(Small(), total_steps=10)
+            method.prepare(method.model, [[(each, 1.0)] for each in batches])
+            masks.append(method.masks)
+        assert any(mask.any() for mask in masks[0].values())
+        assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
     def test_embeddings_pooler_and_head_train_as_usual(self):
         model = classifier()
         method = build_method({"name": "child-tuning-d", "p": 0.1})
