@@ -49,11 +49,11 @@ class RDrop(Method[RDropConfig]):
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of both passes and of their divergence, averaged over the batch."""
-        from dpstune.methods.twin import symmetric_divergence, task_loss, twin_logits
+        from dpstune.methods.twin import is_regression, symmetric_divergence, task_loss, twin_logits
 
         labels = batch["labels"]
         first, second = twin_logits(model, batch)
-        divergence = symmetric_divergence(first, second, labels)
-        if not labels.is_floating_point():
+        divergence = symmetric_divergence(first, second)
+        if not is_regression(first):
             divergence = divergence / 2
         return task_loss(first, labels) + task_loss(second, labels) + self.config.alpha * divergence

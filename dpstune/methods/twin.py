@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from dpstune.errors import RequestError
 from dpstune.methods.base import TWIN_TOKENS
 
 if TYPE_CHECKING:
@@ -56,33 +57,42 @@ def twin_logits(
     return first.float(), second.float()
 
 
+def is_regression(logits: Tensor) -> bool:
+    """Tell whether a model with these outputs predicts values: it has one output, as transformers has it."""
+    return logits.shape[-1] == 1
+
+
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss over a batch: cross-entropy, or squared error where labels are floating point.
+    """Return the mean loss over a batch: cross-entropy, or squared error where the model has one output.
 
     Args:
         logits: [B, labels], or [B, 1] for regression.
-        labels: [B], int64 or floating point.
+        labels: [B]: indices, or values.
+
+    Raises:
+        RequestError: An example has several labels.
     """
-    if labels.is_floating_point():
-        return F.mse_loss(logits.squeeze(-1), labels.float())
+    if is_regression(logits):
+        return F.mse_loss(logits.flatten(), labels.flatten().float())
+    if labels.ndim > 1:
+        raise RequestError("r3f and r-drop compare one label an example; several at a time have another loss")
     return F.cross_entropy(logits, labels)
 
 
-def symmetric_divergence(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     """Return KL(first, second) + KL(second, first), summed over classes and averaged over the batch.
 
-    For regression (floating-point labels): the mean squared difference of the two outputs.
+    For regression: the mean squared difference of the two outputs.
 
     Args:
         first: Logits, [B, labels].
         second: Logits, [B, labels].
-        labels: The batch's labels; only their type counts.
 
     >>> a, b = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    >>> round(symmetric_divergence(a, b, torch.tensor([0])).item(), 4)
+    >>> round(symmetric_divergence(a, b).item(), 4)
     0.2311
     """
-    if labels.is_floating_point():
+    if is_regression(first):
         return F.mse_loss(first, second)
     p, q = first.log_softmax(-1), second.log_softmax(-1)
     # KL(P, Q) + KL(Q, P) = sum over classes of (P - Q) * (log P - log Q)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dpstune import build_method
+from dpstune.errors import RequestError
 from dpstune.methods import twin
 from dpstune.models import _mend_half_precision, recompute_activations
 from tests.tiny import FAMILIES, tiny_classifier
@@ -132,3 +133,25 @@ def test_two_processes_average_the_gradients_of_their_batches(tmp_path):
         expected.pop("loss")
         assert_same(first, second, rtol=0, atol=0)
         assert_same(first, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["r3f", "r-drop"])
+def test_several_labels_an_example_are_refused(name):
+    method = build_method({"name": name})
+    model = tiny_classifier(num_labels=3)
+    method.attach(model, total_steps=1)
+    batch = {"input_ids": torch.randint(5, 30, (4, 6)), "labels": torch.ones(4, 3)}
+    with pytest.raises(RequestError, match="one label an example"):
+        method.loss(model, batch)
+
+
+@pytest.mark.parametrize("name", ["r3f", "r-drop"])
+def test_one_output_is_regression_whatever_type_labels_have(name):
+    losses = []
+    for labels in (torch.tensor([0, 1, 2, 3]), torch.tensor([0.0, 1.0, 2.0, 3.0])):
+        method = build_method({"name": name})
+        model = tiny_classifier(num_labels=1)
+        method.attach(model, total_steps=1)
+        torch.manual_seed(0)
+        losses.append(method.loss(model, {"input_ids": torch.arange(5, 29).view(4, 6), "labels": labels}).item())
+    assert losses[0] == losses[1] > 0.5
