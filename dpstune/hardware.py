@@ -68,12 +68,22 @@ def _cpu_alone() -> bool:
 
 
 def new_accelerator(precision: str) -> Accelerator:
-    """Return an Accelerator of this run's own, also where the process trained another run before."""
+    """Return an Accelerator of this run's own, also where the process trained another run before.
+
+    Raises:
+        RequestError: A launcher asks for weights or gradients in pieces, of which no method could see the whole.
+    """
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, TorchDynamoPlugin
 
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("1", "true", "yes"):
+            raise RequestError(
+                f"the launcher asks for {plugin}, which cuts gradients into pieces; every rank needs them whole: start "
+                "with `accelerate launch --multi_gpu`"
+            )
     if _cpu_alone():
         keep_freed_memory()
         bound_kernel_caches()

@@ -16,6 +16,7 @@ from dpstune.hardware import (
     choose_precision,
     describe_environment,
     keep_freed_memory,
+    new_accelerator,
     peak_memory_bytes,
     reset_peak_memory,
 )
@@ -168,3 +169,10 @@ def test_the_environment_tells_machine_and_software():
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr("dpstune.hardware.PACKAGES", ("torch", "no-such-package"))
     assert describe_environment(CPU, "fp32", 1)["packages"]["no-such-package"] is None
+
+
+@pytest.mark.parametrize("plugin", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_launcher_that_cuts_gradients_into_pieces_is_refused(monkeypatch, plugin):
+    monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
+    with pytest.raises(RequestError, match=f"the launcher asks for {plugin}, which cuts gradients"):
+        new_accelerator("fp32")
