@@ -34,6 +34,7 @@ HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # a trial whose heartbeat is this old has lost its worker
 ATTEMPTS = 2
 DEATHS = 5
+SECONDS_TO_MAKE_TABLES = 30
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
 
@@ -391,7 +392,8 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
-    try:
+
+    def connect() -> RDBStorage:
         return RDBStorage(
             # SQLAlchemy's own choice of a driver changed with its versions; this is the one of our extra
             url.replace("postgresql://", "postgresql+psycopg://", 1),
@@ -400,9 +402,25 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
             grace_period=GRACE_SECONDS if heartbeats else None,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(DEATHS) if heartbeats else None,
         )
-    except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
-        hint = "; pip install 'dpstune[postgres]'" if isinstance(error, ImportError) else ""
-        raise RequestError(f"--storage {_without_password(url)}: cannot be opened: {first_line(error)}{hint}") from None
+
+    given_up_at = time.monotonic() + SECONDS_TO_MAKE_TABLES
+    while True:
+        try:
+            return connect()
+        except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
+            if not _is_being_made(error) or time.monotonic() > given_up_at:
+                hint = "; pip install 'dpstune[postgres]'" if isinstance(error, ImportError) else ""
+                where = _without_password(url)
+                raise RequestError(f"--storage {where}: cannot be opened: {first_line(error)}{hint}") from None
+        wait_a_moment()
+
+
+def _is_being_made(error: Exception) -> bool:
+    """Tell whether another worker was making the same tables in a fresh storage at the same moment."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    clash = isinstance(error, OperationalError | ProgrammingError) and "already exists" in str(error)
+    return clash or isinstance(error, IntegrityError)
 
 
 def _without_password(url: str) -> str:

@@ -36,6 +36,11 @@ class Server:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
         self.run(find("pg_ctl"), "-w", "-l", self.folder / "log", "-o", options, "start")
 
+    def create(self, database):
+        """Make an empty database."""
+        where = ["-U", "dps", "-h", "127.0.0.1", "-p", str(self.port)]
+        subprocess.run([*self.as_user, find("createdb"), *where, database], check=True, cwd=self.folder)
+
     def stop(self):
         """Break every connection, as a server that crashes does."""
         self.run(find("pg_ctl"), "-m", "immediate", "stop")

@@ -117,6 +117,35 @@ def test_a_run_taken_when_the_answer_was_lost_is_taken_again_by_the_same_worker(
     assert queue.take("1 elsewhere 2 1 m").job == JOBS[1]
 
 
+def open_at_once(url, start, opened):
+    from optuna.storages import RDBStorage  # noqa: F401 - imported before the others are waited for
+
+    start.wait()
+    try:
+        RunQueue(url, "study").add(JOBS)
+        opened.put("")
+    except Exception as error:
+        opened.put(repr(error))
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_fresh_storage_may_be_opened_by_many_at_the_same_moment(tmp_path, database, request):
+    url = f"sqlite:///{tmp_path}/fresh.db"
+    if database == "postgresql":
+        server = request.getfixturevalue("server")
+        server.create("fresh")
+        url = server.url.replace("/postgres", "/fresh")
+    context = multiprocessing.get_context("spawn")
+    start, opened = context.Barrier(5), context.Queue()
+    workers = [context.Process(target=open_at_once, args=(url, start, opened)) for _ in range(5)]
+    for worker in workers:
+        worker.start()
+    assert [opened.get(timeout=100) for _ in workers] == [""] * 5
+    for worker in workers:
+        worker.join()
+    assert RunQueue(url, "study").tally().waiting == len(JOBS)
+
+
 def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path):
     with pytest.raises(RequestError, match="cannot be opened") as caught:
         RunQueue(f"sqlite:///{tmp_path}/no/such/folder/study.db", "study")
