@@ -177,9 +177,10 @@ def _predict(
         for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
             yield Prediction(row, round(value, 6), {})
         return
-    for row, scores in zip(rows, logits.softmax(-1).tolist(), strict=True):
+    answers = logits.argmax(-1).tolist()
+    for row, answer, scores in zip(rows, answers, logits.softmax(-1).tolist(), strict=True):
         by_name = dict(zip(model.label_names, (round(score, 6) for score in scores), strict=True))
-        yield Prediction(row, max(by_name, key=lambda name: by_name[name]), by_name)
+        yield Prediction(row, model.label_names[answer], by_name)
 
 
 def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:

@@ -98,3 +98,22 @@ def test_eval_writes_it(zygote, tmp_path):
     lines = (tmp_path / "RTE.tsv").read_text().splitlines()
     assert len(lines) == 6
     assert {line.split("\t")[1] for line in lines[1:]} <= set(names)
+
+
+def test_a_model_that_lacks_the_servers_labels_is_refused(zygote, tmp_path):
+    from dpstune.models import load_classifier
+    from dpstune.recipe import ModelSection
+    from tests.tiny import save_tiny_model, tiny_tokenizer
+
+    save_tiny_model(tmp_path / "encoder")
+    section, names = ModelSection(name=str(tmp_path / "encoder")), TASKS["rte"].labels
+    model = load_classifier(section, label_names=names, kind="classification", dropout=None, seed=0)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "mnli").mkdir()
+    (tmp_path / "mnli" / "test_matched.jsonl").write_text('{"premise": "a", "hypothesis": "b"}\n')
+    asked = ["--task", "mnli", "--split", "test_matched", "--data-dir", tmp_path, "--max-length", "32"]
+    run = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "m.tsv")
+    assert run.code == 2
+    assert "entailment, not_entailment cannot answer with those of mnli" in run.stderr
+    assert not (tmp_path / "m.tsv").exists()

@@ -26,13 +26,18 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a trained model on a task, its own or another whose labels match by name."""
+    from dpstune.data import folder_with_task
     from dpstune.report.tables import print_evaluations
     from dpstune.submission import refuse_no_submission, write_submission
     from dpstune.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.tasks import TASKS
     from dpstune.trained import TrainedModel, find_trained
 
     place = find_trained(trained.expanduser())
     if task is not None:
+        own = place.recipe.data.dir if place.recipe is not None else None
+        if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
+            data_dir = own
         target = read_target(task, split, data_dir)
     elif place.recipe is not None:
         target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
@@ -48,6 +53,11 @@ def evaluate(
         tell(note)
     model = TrainedModel(place, max_length)
     labels = match_labels(model, examples)
+    if submission is not None and labels is not None and labels.two_way:
+        raise RequestError(
+            f"--submission: a model with the labels {', '.join(model.label_names)} cannot answer with those of "
+            f"{examples.name}: {', '.join(examples.label_names)}"
+        )
     evaluations = evaluate_target(model, examples)
     files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []
     reading = labels.description if labels is not None else None

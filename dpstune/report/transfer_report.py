@@ -90,10 +90,10 @@ def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget
             capsize=4,
             linestyle="none",
         )
-    for number, each in enumerate(targets):
-        if each.majority is not None:
+    for number, majority in enumerate(_majorities(cells, targets)):
+        if majority is not None:
             bounds = (number - 0.42, number + 0.42)
-            axes.hlines(each.majority, *bounds, colors="#555555", linestyles="--", linewidth=1.2)
+            axes.hlines(majority, *bounds, colors="#555555", linestyles="--", linewidth=1.2)
     home = sum(each.in_domain for each in targets)
     if 0 < home < len(targets):
         axes.axvline(home - 0.5, color="#999999", linewidth=1)
@@ -129,8 +129,13 @@ def _table(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Tab
     for point, row in _by_point(cells).items():
         seeds = len(next(iter(row.values())).scores)
         rows.append([_name(point), str(seeds), *(_cell(row[each.name]) for each in targets), _out_of_domain(row)])
-    majorities = ["" if each.majority is None else digits(each.majority) for each in targets]
+    majorities = map(digits, _majorities(cells, targets))
     return Table([*header, "out-of-domain"], [*rows, [MAJORITY, "", *majorities, ""]])
+
+
+def _majorities(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> list[float | None]:
+    by_target = {cell.target: cell.majority for cell in cells}
+    return [by_target[each.name] for each in targets]
 
 
 def _cell(cell: TransferCell) -> str:

@@ -263,7 +263,8 @@ class Sweep:
         elsewhere = [job for job in missing if job.identity in tally.done]
         if self.request.prune:
             notes.append(
-                "pruning was on: points worse than the median of the others after two seeds or more were given up"
+                "pruning was on: points worse than the median of their method's others after two seeds or more were "
+                "given up"
             )
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
@@ -304,12 +305,18 @@ class Sweep:
             self._give_up_the_hopeless(queue, done)
 
     def _give_up_the_hopeless(self, queue: RunQueue, done: Mapping[Job, RunRecord]) -> None:
-        by_point: dict[str, list[Job]] = defaultdict(list)
+        """Drop what is left of hopeless points, each judged among its method's: what all are compared with stays."""
+        by_point: dict[tuple[str, str], list[Job]] = defaultdict(list)
         for job in self.jobs:
-            by_point[" ".join([job.method, *job.overrides])].append(job)
-        values = {point: [done[job].score for job in jobs if job in done] for point, jobs in by_point.items()}
-        for point in hopeless({point: scores for point, scores in values.items() if scores}):
-            queue.drop([job for job in by_point[point] if job not in done])
+            by_point[job.method, " ".join(job.overrides)].append(job)
+        for method in dict.fromkeys(method for method, _ in by_point):
+            values = {
+                point: [done[job].score for job in jobs if job in done]
+                for (own, point), jobs in by_point.items()
+                if own == method
+            }
+            for point in hopeless({point: scores for point, scores in values.items() if scores}):
+                queue.drop([job for job in by_point[method, point] if job not in done])
 
 
 def estimate_seconds(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:

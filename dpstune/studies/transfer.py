@@ -25,6 +25,7 @@ from dpstune.tasks import TASKS
 
 if TYPE_CHECKING:
     from dpstune.data import TaskData, TokenDataset
+    from dpstune.evaluation import Evaluation
     from dpstune.recipe import Recipe
     from dpstune.trained import TrainedModel
 
@@ -56,18 +57,6 @@ class NamedTarget:
         """The one split that is scored."""
         return next(iter(self.examples.splits))
 
-    @property
-    def majority(self) -> float | None:
-        """The headline metric of always answering the commonest gold label; None for regression."""
-        from dpstune.metrics import compute_metric
-
-        task = self.examples
-        labels = task.splits[self.split].labels or []
-        if task.kind == "regression" or not labels:
-            return None
-        answers = [Counter(labels).most_common(1)[0][0]] * len(labels)
-        return compute_metric(task.metric, answers, labels, label_count=len(task.label_names))[task.metric]
-
 
 @dataclass(frozen=True)
 class TargetScore:
@@ -81,6 +70,7 @@ class TargetScore:
         metrics: All metrics, the headline first; None where one is undefined.
         examples: How many examples.
         labels: How the model's labels were read, in words; None for regression.
+        majority: What always answering the commonest gold label gets, as gold labels were read; None for regression.
     """
 
     run: RunRecord
@@ -90,6 +80,7 @@ class TargetScore:
     metrics: Mapping[str, float | None]
     examples: int
     labels: str | None
+    majority: float | None
 
     @property
     def score(self) -> float:
@@ -106,12 +97,14 @@ class TransferCell:
         target: The target's name.
         scores: One a seed, by ascending seed.
         drop: Mean over the seeds of in-domain minus target; None in-domain, and where the metrics differ.
+        majority: What always answering the commonest gold label gets; None for regression.
     """
 
     point: Point
     target: str
     scores: tuple[float, ...]
     drop: float | None
+    majority: float | None
 
     @property
     def mean(self) -> float:
@@ -133,6 +126,7 @@ class TransferCell:
             "mean": self.mean,
             "std": self.std,
             "drop": self.drop,
+            "majority": self.majority,
         }
 
 
@@ -249,6 +243,8 @@ class Evaluator:
             "metrics": evaluation.metrics,
             "examples": len(evaluation.predictions),
             "labels": labels.description if labels is not None else None,
+            "label_names": list(task.label_names),
+            "majority": _majority(evaluation, task),
         }
         folder = RunFolder(run.folder)
         write_predictions(folder.predictions(f"to-{named.name}"), prediction_columns(task, evaluation))
@@ -258,7 +254,10 @@ class Evaluator:
     def _read(self, run: RunRecord, named: NamedTarget) -> TargetScore | None:
         try:
             content = json.loads(_scores_file(run, named).read_text(encoding="utf-8"))
-            return _from_json(run, named, content) if content["fingerprint"] == named.examples.fingerprint else None
+            task = named.examples
+            kept = (content["fingerprint"], content["metric"], content["label_names"])
+            now = (task.fingerprint, task.metric, list(task.label_names))
+            return _from_json(run, named, content) if kept == now else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -276,7 +275,17 @@ def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -
         content["metrics"],
         content["examples"],
         content["labels"],
+        content["majority"],
     )
+
+
+def _majority(evaluation: Evaluation, task: TaskData) -> float | None:
+    from dpstune.metrics import compute_metric
+
+    if task.kind == "regression" or not evaluation.gold:
+        return None
+    answers = [Counter(evaluation.gold).most_common(1)[0][0]] * len(evaluation.gold)
+    return compute_metric(task.metric, answers, evaluation.gold, label_count=len(evaluation.names))[task.metric]
 
 
 def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> list[TransferCell]:
@@ -287,6 +296,7 @@ def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> l
         targets: The targets; the first that is in-domain is what drops are measured against.
     """
     metric = {score.target: score.metric for score in scores}
+    majority = {score.target: score.majority for score in scores}
     by_run = {(str(score.run.folder), score.target): score.score for score in scores}
     home = next((each.name for each in targets if each.in_domain), None)
     cells = []
@@ -299,7 +309,7 @@ def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> l
                 drop = float(
                     np.mean([by_run[folder, home] - score for folder, score in zip(folders, own, strict=True)])
                 )
-            cells.append(TransferCell(point, each.name, own, drop))
+            cells.append(TransferCell(point, each.name, own, drop, majority[each.name]))
     return cells
 
 

@@ -135,6 +135,19 @@ def test_three_labels_are_folded_onto_two_by_name(done):
         assert prediction == ("entailment" if np.argmax(scores) == 0 else "not_entailment")
 
 
+def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(place, tmp_path):
+    """A model of two labels on three: two of three gold labels are not_entailment."""
+    recipe = place / "tiny-rte.yaml"
+    recipe.write_text((place / "tiny-mnli.yaml").read_text().replace("task: mnli", "task: toy-rte"))
+    short = ["--set", "training.steps=2", "--set", "data.train_size=40"]
+    run = transfer(place, tmp_path, "--recipe", recipe, "--targets", "snli", "--method", "vanilla", *short, "--json")
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in (place / "nli" / "snli" / "validation.jsonl").read_text().splitlines()]
+    folded = ["entailment" if row["label"] == "entailment" else "other" for row in rows]
+    expected = max(folded.count("entailment"), folded.count("other")) / len(folded)
+    assert json.loads(run.stdout)["table"][0]["majority"] == pytest.approx(expected)
+
+
 def test_the_report_shows_it(done):
     _, folder, _, run = done
     page = (folder / "report.html").read_text()
