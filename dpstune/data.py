@@ -19,11 +19,13 @@ from dpstune.sources import RawSplit, read_file, read_glue, read_hub
 from dpstune.tasks import HubSource, Kind, Task, get_task
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedTokenizerBase
 
 LARGEST_VALUE = 3.4e38  # of float32
 UNLABELLED = (None, "")
+HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 NO_GOLD_LABEL = ("-", "-1")  # how SNLI and its kin mark a pair its annotators did not agree on
 
 
@@ -73,12 +75,30 @@ def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Seq
 
     Arguments and errors are those of ``load_task``.
     """
+    if data.held_out is not None and (splits is None or HELD_OUT in splits):
+        return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
+    return _read_splits(task, data, splits)
+
+
+def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
     if isinstance(task, OwnTask):
         return _load_own(task, splits)
     known = get_task(task if isinstance(task, str) else task.name)
     if isinstance(task, TableTask):
         known = replace(known, hub=_moved(known, task))
     return _load_known(known, data, splits or ("train", *known.validation_splits))
+
+
+def _hold_out(task: TaskData, size: int) -> TaskData:
+    """Take ``size`` training examples out of the training split, the same for every seed, to be evaluated."""
+    train = task.splits["train"]
+    if size >= len(train):
+        raise RequestError(
+            f"data.held_out: {size} leaves none of the {len(train)} training examples of {task.name} to train on"
+        )
+    held = _draw(task, size, stream(0, "held-out"))
+    rest = sorted(set(range(len(train))).difference(held))
+    return replace(task, splits={"train": train.take(rest), HELD_OUT: train.take(held)})
 
 
 def draw_training_part(task: TaskData, size: int | None, *, seed: int) -> TaskData:
@@ -264,8 +284,14 @@ def _subsample(task: TaskData, size: int, seed: int) -> Examples:
     train = task.splits["train"]
     if size > len(train):
         raise RequestError(f"data.train_size: {size} is more than the {len(train)} training examples of {task.name}")
+    return train.take(_draw(task, size, stream(seed, "subsample")))
+
+
+def _draw(task: TaskData, size: int, generator: np.random.Generator) -> list[int]:
+    """Draw ``size`` positions of the training split, each label with its share, in ascending order."""
+    train = task.splits["train"]
     labels = train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
-    shuffled: list[int] = stream(seed, "subsample").permutation(len(train)).tolist()
+    shuffled: list[int] = generator.permutation(len(train)).tolist()
     exact = {label: size * count / len(train) for label, count in Counter(labels).items()}
     least = 1 if size >= len(exact) else 0  # no label is lost where there is room for all
     quota = {label: max(least, math.floor(share)) for label, share in exact.items()}
@@ -279,7 +305,7 @@ def _subsample(task: TaskData, size: int, seed: int) -> Examples:
         if quota[labels[index]] > 0:
             quota[labels[index]] -= 1
             chosen.append(index)
-    return train.take(sorted(chosen))
+    return sorted(chosen)
 
 
 def _refuse_one_class(task: TaskData) -> None:

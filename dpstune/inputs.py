@@ -29,7 +29,7 @@ class Inputs:
         from dpstune.data import draw_training_part, read_task
 
         data = recipe.data
-        key = f"{data.dir} {recipe.task!r}"
+        key = f"{data.dir} {data.held_out} {recipe.task!r}"
         if key not in self._tasks:
             self._tasks = {key: read_task(recipe.task, data)}
         part = f"{key} {data.train_size} {recipe.seed if data.train_size else ''}"

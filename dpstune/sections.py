@@ -117,11 +117,14 @@ class DataSection(Settings):
     Attributes:
         dir: Local data; None reads the hub.
         train_size: A label-stratified subsample of the training split, drawn from the seed; None takes all.
+        held_out: Training examples, label-stratified and the same for every seed, that are not trained on but evaluated
+            in the validation split's place: what hyper-parameters are chosen by. None evaluates the validation split.
         max_length: Tokens an example is cut to.
     """
 
     dir: Path | None = None
     train_size: Count | None = None
+    held_out: Count | None = None
     max_length: Annotated[int, Field(ge=4, strict=True)] = 128
 
 

@@ -247,6 +247,25 @@ def test_more_training_examples_than_there_are_is_refused(tmp_path):
     assert message == f"data.train_size: 5 is more than the 4 training examples of {tmp_path.name}"
 
 
+def test_what_is_held_out_is_training_data_that_no_seed_trains_on(tmp_path):
+    rows = [(f"t{i}", "no" if i % 4 else "yes") for i in range(80)]
+    task = own_task(tmp_path, rows, BALANCED, BALANCED)
+    draws = [load(task, seed, held_out=20, train_size=40) for seed in range(8)]
+    assert all(list(draw.splits) == ["train", "held_out"] for draw in draws)
+    assert all(draw.splits["held_out"] == draws[0].splits["held_out"] for draw in draws)
+    kept = set(draws[0].splits["held_out"].ids)
+    assert all(len(draw.splits["train"]) == 40 and kept.isdisjoint(draw.splits["train"].ids) for draw in draws)
+    assert Counter(label for _, label in named(draws[0], "held_out")) == {"no": 15, "yes": 5}
+    assert load(task, splits=["held_out"], held_out=20).splits["held_out"] == draws[0].splits["held_out"]
+    assert list(load(task, splits=["validation"], held_out=20).splits) == list(load(task, splits=["validation"]).splits)
+
+
+def test_to_hold_out_all_there_is_is_refused(tmp_path):
+    message = refused(own_task(tmp_path, BALANCED), held_out=4)
+    assert message.startswith("data.held_out: 4 leaves none of the 4 training examples")
+    assert "data.train_size: 3 is more than the 2" in refused(own_task(tmp_path, BALANCED), held_out=2, train_size=3)
+
+
 # The fingerprint
 
 

@@ -51,7 +51,7 @@ TABLE_2 = {
     "deberta-stsb": (32, 7e-6, "4 epochs", "100 steps", None),
     "deberta-cola": (32, 7e-6, "6 epochs", "100 steps", None),
 }
-GLUE = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli")
+MINILM_TASKS = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli", "snli", "sick", "scitail")
 OWN_TASK = "task: {files: {train: a.csv, validation: sub/b.csv}, text: [one, two], label: gold}\n"
 
 
@@ -93,9 +93,9 @@ class TestShippedRecipes:
         assert (training.schedule, training.weight_decay, training.max_grad_norm) == ("linear", 0.01, 1.0)
         assert (training.precision, recipe.data.max_length) == ("auto", 128)
 
-    def test_there_are_those_of_table_2_the_demo_and_minilm_on_glue(self):
+    def test_there_are_those_of_table_2_the_demo_and_minilm_on_glue_and_nli(self):
         transfer = {"transfer-mnli", "transfer-snli"}
-        assert set(shipped_recipes()) == {*TABLE_2, "demo", *transfer, *(f"minilm-{task}" for task in GLUE)}
+        assert set(shipped_recipes()) == {*TABLE_2, "demo", *transfer, *(f"minilm-{task}" for task in MINILM_TASKS)}
 
     @pytest.mark.parametrize("task", ["mnli", "snli"])
     def test_the_transfer_recipes_are_appendix_e(self, task):
@@ -110,7 +110,7 @@ class TestShippedRecipes:
         assert describe_recipe(find_recipe(name))
         assert any(line.startswith(f"#   dpstune train --recipe {name}") for line in lines)
 
-    @pytest.mark.parametrize("task", GLUE)
+    @pytest.mark.parametrize("task", MINILM_TASKS)
     def test_minilm_follows_berts_protocol(self, task):
         recipe = load_recipe(f"minilm-{task}").recipe
         training = recipe.training

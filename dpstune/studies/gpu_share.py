@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dpstune.hardware import free_gpu_bytes, visible_gpus
@@ -22,13 +23,16 @@ class GpuShare:
     guest: bool = False
     left: bool = False
 
-    def has_room(self, peaks: list[int]) -> bool:
+    def has_room(self, peaks_of_runs: Callable[[], list[int]]) -> bool:
         """Tell whether a run may start now.
 
         Args:
-            peaks: Peak memory of the finished runs, in bytes; a guest waits for the first of them.
+            peaks_of_runs: Returns the peak memory of each finished run, in bytes; a guest waits for the first of them.
         """
-        return not self.guest or (bool(peaks) and free_gpu_bytes() > MARGIN * max(peaks))
+        if not self.guest:
+            return True
+        peaks = peaks_of_runs()
+        return bool(peaks) and free_gpu_bytes() > MARGIN * max(peaks)
 
 
 def take_gpu(number: int) -> GpuShare:

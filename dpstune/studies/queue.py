@@ -128,7 +128,7 @@ class Tally:
 
     Args:
         waiting, running: How many trials.
-        done: Identities of the finished jobs.
+        done: Identities of the finished jobs, with their values.
         failed: Identities of the jobs given up, with their errors.
         dropped: Identities of the jobs taken out of the queue.
         workers: What each worker is on, by its name.
@@ -136,7 +136,7 @@ class Tally:
 
     waiting: int
     running: int
-    done: set[str]
+    done: dict[str, float]
     failed: dict[str, str]
     dropped: set[str]
     workers: dict[str, Job]
@@ -362,7 +362,7 @@ class RunQueue:
         return Tally(
             waiting=len(by_state[TrialState.WAITING]),
             running=len(running),
-            done={trial.user_attrs["identity"] for trial in by_state[TrialState.COMPLETE]},
+            done={trial.user_attrs["identity"]: trial.value or 0.0 for trial in by_state[TrialState.COMPLETE]},
             failed={
                 trial.user_attrs["identity"]: trial.user_attrs["error"]
                 for trial in by_state[TrialState.FAIL]

@@ -201,7 +201,8 @@ class Sweep:
 
     def peaks(self) -> list[int]:
         """Return the peak memory of each finished run, in bytes."""
-        return [record.result["peak_memory_bytes"] for record in self.finished()[0].values()]
+        results = [record.result for record in self.finished()[0].values()]
+        return [result["peak_memory_bytes"] for result in results if "peak_memory_bytes" in result]
 
     @property
     def storage(self) -> str:
@@ -286,23 +287,30 @@ class Sweep:
             return
         self._advanced_at = counts
         done, _ = self.finished()
-        ended = {*(job.identity for job in done), *tally.failed, *tally.dropped}
+        scores = {job.identity: record.score for job, record in done.items()}
+        if self.request.storage is not None:  # what other machines did, wherever its folders lie
+            scores = {**tally.done, **scores}
+        ended = {*scores, *tally.failed, *tally.dropped}
         for search in searches:
-            open_points = 0
-            for point in search.points():
-                restarts = [self._job(search.method, point, restart) for restart in range(self.request.seeds)]
-                if all(job.identity in ended for job in restarts):
-                    scores = [done[job].score for job in restarts if job in done]
-                    search.tell(point, sum(scores) / len(scores) if scores else None)
-                else:
-                    open_points += 1
+            open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
             while open_points < workers and (proposed := search.propose()) is not None:
                 queue.add(self._plan([(search.method, proposed)]))
-                open_points += 1
-        if searches and len(ended) == len(self.jobs):
+                open_points += not self._told(search, proposed, scores, ended)  # a repeated point may be over already
+        if searches and ended >= {job.identity for job in self.jobs}:
             queue.say_more_may_come(None)
         if self.request.prune:
             self._give_up_the_hopeless(queue, done)
+
+    def _told(
+        self, search: PointSearch, point: Mapping[str, Any], scores: Mapping[str, float], ended: set[str]
+    ) -> bool:
+        """Tell a search how a point did, and return true, where all its seeds have ended."""
+        restarts = [self._job(search.method, point, restart).identity for restart in range(self.request.seeds)]
+        if not ended.issuperset(restarts):
+            return False
+        own = [scores[restart] for restart in restarts if restart in scores]
+        search.tell(point, sum(own) / len(own) if own else None)
+        return True
 
     def _give_up_the_hopeless(self, queue: RunQueue, done: Mapping[Job, RunRecord]) -> None:
         """Drop what is left of hopeless points, each judged among its method's: what all are compared with stays."""

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
@@ -43,7 +45,8 @@ class Workers:
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_work, args=(self._request, number, self._count))
-        process.start()
+        with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
+            process.start()
         self._processes[number] = process
 
     @property
@@ -77,13 +80,21 @@ class Workers:
             process.join()
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
 def _work(request: SweepRequest, number: int, workers: int) -> None:
     """Take runs until none is left: the life of a worker process."""
     import torch
 
     from dpstune.studies.sweep import Sweep
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one passes a signal on
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))  # a run that trains listens itself
     sys.stdout = sys.stderr
@@ -96,7 +107,7 @@ def _work(request: SweepRequest, number: int, workers: int) -> None:
         name = worker_name(number)
         while not stopping:
             queue.take_over_the_dead()
-            taken = queue.take(name) if share.has_room(sweep.peaks()) else None
+            taken = queue.take(name) if share.has_room(sweep.peaks) else None
             if taken is not None:
                 _do(sweep, queue, taken, share)
             elif share.left or not _more_to_do(queue):
