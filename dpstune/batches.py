@@ -76,14 +76,16 @@ def cut_into_passes(
     [[1, 2, 0, 3]]
     """
     order = sorted(chunk, key=lambda index: lengths[index])
+    padded = len(order) * max((lengths[index] for index in order), default=0)
+    if padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
+        return [order]  # another pass would cost more than all of the padding
     cheapest = [(0, 0)]  # for the first n examples: the cost, and where the last of their passes begins
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
+        most = end if end * longest <= most_tokens else max(1, int(most_tokens // longest))
         cheapest.append(
             min(
-                (cheapest[start][0] + pass_tokens + (end - start) * longest, start)
-                for start in range(end)
-                if (end - start) * longest <= most_tokens or start == end - 1
+                (cheapest[start][0] + pass_tokens + (end - start) * longest, start) for start in range(end - most, end)
             )
         )
     passes: list[list[int]] = []

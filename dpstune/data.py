@@ -109,7 +109,7 @@ def draw_training_part(task: TaskData, size: int | None, *, seed: int) -> TaskDa
     """
     if size is not None and "train" in task.splits:
         task = replace(task, splits={**task.splits, "train": _subsample(task, size, seed)})
-    _refuse_one_class(task)
+    _refuse_one_class(task, "every training example" if size is None else f"each of the {size} training examples drawn")
     return replace(task, fingerprint=_fingerprint(task))
 
 
@@ -308,12 +308,12 @@ def _draw(task: TaskData, size: int, generator: np.random.Generator) -> list[int
     return sorted(chosen)
 
 
-def _refuse_one_class(task: TaskData) -> None:
+def _refuse_one_class(task: TaskData, which: str) -> None:
     train = task.splits.get("train")
     if train is None or train.labels is None or len(set(train.labels)) > 1:
         return
     what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
-    raise RequestError(f"every training example of {task.name} has the label {what!r}; there is nothing to learn")
+    raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")
 
 
 def _fingerprint(task: TaskData) -> str:
@@ -350,6 +350,12 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def take(self, indices: Sequence[int]) -> TokenDataset:
+        """Return some of the examples, in that order."""
+        features = {name: [values[i] for i in indices] for name, values in self._features.items()}
+        labels = None if self._labels is None else [self._labels[i] for i in indices]
+        return TokenDataset(features, labels, self._tokenizer, self.max_length, self._regression)
+
     def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return a batch, padded to its longest example: the model's keyword arguments, ``labels`` among them."""
         import torch
@@ -383,6 +389,7 @@ def encode(
     columns = list(zip(*examples.texts, strict=True))
     encoded = tokenizer(
         *[list(column) for column in columns],
+        split_special_tokens=True,  # a text that spells one, such as "[SEP]", does not end there
         truncation="longest_first" if len(columns) > 1 else True,
         max_length=max_length,
         return_attention_mask=False,

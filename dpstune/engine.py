@@ -86,7 +86,7 @@ def train(
         loaded: The recipe.
         output: The folder that holds all runs.
         progress: Who is told how it goes.
-        fresh: Train again even where the run is finished; the finished one is renamed, not overwritten.
+        fresh: Train from step 1, also where the run is finished or interrupted; the earlier one is renamed, not lost.
         inputs: What the runs of this process share.
 
     Raises:
@@ -126,7 +126,7 @@ def train(
                 return RunResult(folder.path, finished, trained=False)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                if folder.result.exists():
+                if folder.result.exists() or (fresh and folder.recipe.exists()):
                     progress.note(f"the earlier run is kept as {folder.set_aside()}")
                 folder.create()
             accelerator.wait_for_everyone()
@@ -208,7 +208,8 @@ class Loop:
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
-            first_epoch = range(1, self.plan.steps_per_epoch + 1)
+            rank, ranks = accelerator.process_index, accelerator.num_processes
+            first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
             self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(

@@ -8,22 +8,18 @@ from functools import lru_cache
 
 from dpstune.errors import RequestError, RunError
 
-REMEDY = (
-    "give local data with --data-dir DIR, a local model folder with --set model.name=DIR, "
-    "or try --recipe demo, which needs no hub"
-)
-
 SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
 # By name: the hub's library has changed its HTTP client twice, and each client's errors have these.
 _NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
 
 
 @contextmanager
-def asking_the_hub_for(what: str) -> Iterator[None]:
+def asking_the_hub_for(what: str, remedy: str) -> Iterator[None]:
     """Translate the hub's errors inside the block.
 
     Args:
         what: What is asked for, with its name: ``model FacebookAI/roberta-large``.
+        remedy: How to do without the hub.
 
     Raises:
         RequestError: The hub has no such thing, or keeps it from this user.
@@ -44,13 +40,13 @@ def asking_the_hub_for(what: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise RequestError(f"{what}: {first_line(error)}") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise _unreachable(what, error) from None
+        raise _unreachable(what, error, remedy) from None
     except errors.EntryNotFoundError as error:
         raise RequestError(f"{what}: {first_line(error)}") from None
     except Exception as error:
         if not _is_about_the_connection(error):
             raise
-        raise _unreachable(what, error) from None
+        raise _unreachable(what, error, remedy) from None
 
 
 @lru_cache(maxsize=1)
@@ -83,9 +79,11 @@ def _is_about_the_connection(error: Exception) -> bool:
     return transport or isinstance(error, HfHubHTTPError | ConnectionError | TimeoutError)
 
 
-def _unreachable(what: str, error: BaseException) -> RunError:
+def _unreachable(what: str, error: BaseException, remedy: str) -> RunError:
     why = _go_offline_where_unreachable() or first_line(error.__cause__ or error)
-    return RunError(f"{what} could not be reached on the hub ({why.rstrip('.')}); {REMEDY}")
+    return RunError(
+        f"{what} could not be reached on the hub ({why.rstrip('.')}); {remedy}, or try --recipe demo, which needs no hub"
+    )
 
 
 def first_line(error: BaseException) -> str:

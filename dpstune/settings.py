@@ -24,6 +24,7 @@ _EXPECTED = {
     "model_type": "a mapping of keys to values",
     "path_type": "a path",
     "too_long": "fewer values",
+    "too_short": "more values",
     "tuple_type": "a list",
 }
 

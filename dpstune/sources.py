@@ -138,7 +138,7 @@ def _load_dataset(hub: HubSource, split: str) -> Any:
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    with asking_the_hub_for(name):
+    with asking_the_hub_for(name, "give local data with --data-dir DIR"):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
         except (ValueError, RuntimeError) as error:  # no such configuration or split; a loading script

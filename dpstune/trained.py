@@ -75,7 +75,7 @@ class TrainedModel:
             takes where that is fewer.
 
     Raises:
-        RequestError: Weights, configuration or tokenizer cannot be read.
+        RequestError: Weights, configuration or tokenizer cannot be read, or the model takes fewer than ``max_length``.
     """
 
     def __init__(self, place: TrainedPlace, max_length: int | None = None) -> None:
@@ -96,7 +96,10 @@ class TrainedModel:
         labels = self.model.config.id2label or {}
         self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
         asked = place.recipe.data.max_length if place.recipe is not None else MAX_LENGTH
-        self.max_length = max_length or min(asked, self.tokenizer.model_max_length)
+        most = self.tokenizer.model_max_length
+        if max_length is not None and max_length > most:
+            raise RequestError(f"--max-length: {max_length} is more than the model's {most} tokens")
+        self.max_length = max_length or min(asked, most)
         self.batch_size = place.recipe.training.eval_batch_size if place.recipe is not None else BATCH_SIZE
 
     def score(self, dataset: TokenDataset) -> torch.Tensor:

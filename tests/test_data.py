@@ -498,6 +498,14 @@ def test_pairs_are_encoded_as_the_tokenizer_encodes_them(minilm):
         assert all(torch.equal(batch[key], expected[key]) for key in expected)
 
 
+def test_a_text_that_spells_a_special_token_does_not_end_there(minilm):
+    batch = encode(examples([("He wrote [SEP] and [PAD] here.", "[CLS]")]), minilm, 64).collate([0])
+    ids = batch["input_ids"][0].tolist()
+    assert [ids.count(each) for each in (minilm.sep_token_id, minilm.pad_token_id, minilm.cls_token_id)] == [2, 0, 1]
+    assert "[ sep ]" in minilm.decode(ids)
+    assert minilm("[SEP]")["input_ids"].count(minilm.sep_token_id) == 2, "whoever uses the tokenizer finds it as it was"
+
+
 @pytest.mark.parametrize("max_length", [4, 9, 16])
 def test_what_is_too_long_is_cut_to_max_length_the_longer_text_first(minilm, max_length):
     single = encode(examples([(LONG,), (SHORT,)]), minilm, max_length)

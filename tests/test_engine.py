@@ -279,7 +279,7 @@ class TestFailures:
     def test_an_output_folder_that_cannot_be_made(self, train, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(
-            RequestError, match=r"cannot write to .*Not a directory; choose another folder with --output"
+            RequestError, match=r"cannot write to .*Not a directory; choose another place"
         ):
             train(output="file/runs")
 

@@ -76,7 +76,12 @@ def test_schedules_rise_from_zero_and_follow_their_name(schedule, after_warmup):
 def test_warmup_ratio_is_a_share_of_all_steps(steps, ratio):
     total, warmup = plan_steps(TrainingSection(steps=steps, warmup_ratio=ratio), steps_per_epoch=7)
     assert total == steps
-    assert 0 <= warmup - steps * ratio <= 1
+    assert -1e-6 <= warmup - steps * ratio <= 1
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.1, 11), (0.7, 7), (2.3, 23), (0.01, 1), (1e-9, 1), (1.11, 12)])
+def test_part_of_an_epoch_is_rounded_up_as_it_is_written(epochs, steps):
+    assert plan_steps(TrainingSection(epochs=epochs), steps_per_epoch=10)[0] == steps
 
 
 def test_epochs_and_steps():

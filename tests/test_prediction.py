@@ -1,8 +1,10 @@
 """`dpstune predict`: a user's own rows, labelled as they come, whatever form they have."""
 
 import csv
+import datetime
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -51,8 +53,10 @@ def test_a_line_that_is_no_utf8_is_named():
 
 
 def test_plain_lines_hold_one_text_or_two():
-    reader = LineReader(Pieces([b"a cat\nb\tc\n"]), "stdin")
-    assert [row for _, row in read_rows(reader, "stdin", "lines")] == [{"text": "a cat"}, {"text1": "b", "text2": "c"}]
+    for line, row in ((b"a cat\n", {"text": "a cat"}), (b"b\tc\n", {"text1": "b", "text2": "c"})):
+        assert [each for _, each in read_rows(LineReader(Pieces([line]), "stdin"), "stdin", "lines")] == [row]
+    with pytest.raises(RequestError, match="stdin:2: two texts, on line 1 one text"):
+        list(read_rows(LineReader(Pieces([b"a cat\nb\tc\n"]), "stdin"), "stdin", "lines"))
     with pytest.raises(RequestError, match="stdin:1: 3 texts"):
         list(read_rows(LineReader(Pieces([b"a\tb\tc\n"]), "stdin"), "stdin", "lines"))
 
@@ -132,6 +136,8 @@ def write(tmp_path, name, text):
         ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, parquet or lines"),
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
         ("x.parquet", "no parquet", [], "cannot read"),
+        ("x.csv", "first,second\na,b\n,\n", [], "x.csv:3: no text in first and second"),
+        ("x.csv", "first,second,score_no\na,b,1\n", [], "a column is called 'score_no', as one that predict adds"),
     ],
 )
 def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, message):
@@ -139,6 +145,18 @@ def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, m
     assert run.code == 2, run.stderr
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_dates_and_gaps_of_a_parquet_file_become_json(zygote, tiny_run, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"first": "a cat", "second": "a dog", "when": datetime.date(2026, 1, 2), "gap": math.nan, "tags": [1.5, None]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    run = zygote.run("predict", tiny_run, tmp_path / "rows.parquet")
+    assert run.code == 0, run.stderr
+    told = json.loads(run.stdout, parse_constant=pytest.fail)
+    assert (told["when"], told["gap"], told["tags"]) == ("2026-01-02", None, [1.5, None])
 
 
 def test_a_file_that_is_not_there_is_one_line(zygote, tiny_run, tmp_path):

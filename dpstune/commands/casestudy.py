@@ -96,7 +96,7 @@ def _study(request: SourcesRequest, as_json: bool) -> None:
 
 
 def _train_and_study(asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, as_json: bool) -> None:
-    from dpstune.report.sweep_view import run_watched
+    from dpstune.commands.watched import run_watched
     from dpstune.studies.casestudy_sources import refuse_what_cannot_be_studied, study_sweep
     from dpstune.studies.sweep import Sweep
 

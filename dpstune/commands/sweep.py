@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage
+from dpstune.commands.watched import run_watched
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
+
+if TYPE_CHECKING:
+    from dpstune.studies.sweep import Outcome, Sweep
+
+TPE_BUDGET = 20
 
 
 def sweep(
@@ -24,21 +30,26 @@ def sweep(
     jobs: Jobs = 1,
     storage: Storage = None,
     sampler: Annotated[str, typer.Option(help="grid, or tpe: Optuna chooses points in the grid's ranges.")] = "grid",
-    budget: Annotated[int, typer.Option(min=1, help="Points of each method that tpe chooses.")] = 20,
+    budget: Annotated[int | None, typer.Option(min=1, help="Points of each method that tpe chooses; 20.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Give up points worse than the median of the others.")] = False,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would run, and run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and how long, and run nothing.")] = False,
+    report_only: Annotated[bool, typer.Option("--report", help="Report on what is finished; run nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a grid over many seeds, and report; the same command again goes on where it was stopped."""
     from dpstune.recipe import load_recipe
-    from dpstune.report.sweep_report import write_sweep_report
-    from dpstune.report.sweep_view import format_plan, run_watched
+    from dpstune.report.sweep_view import format_plan
+    from dpstune.studies.estimate import plan_as_json
     from dpstune.studies.sweep import Sweep, SweepRequest
 
     if sampler not in ("grid", "tpe"):
         raise RequestError(f"--sampler {sampler}: should be grid or tpe")
+    if budget is not None and sampler == "grid":
+        raise RequestError(f"--budget {budget}: the grid has its own points; with --sampler tpe it counts")
+    if plan and report_only:
+        raise RequestError("--plan and --report: give one")
     asked = SweepRequest(
         recipe=recipe,
         methods=tuple(methods or [load_recipe(recipe).recipe.method.name]),
@@ -48,18 +59,43 @@ def sweep(
         overrides=tuple(overrides or ()),
         data_dir=data_dir and data_dir.expanduser().absolute(),
         storage=storage,
-        budget=budget if sampler == "tpe" else None,
+        budget=(budget or TPE_BUDGET) if sampler == "tpe" else None,
         prune=prune,
     )
     planned = Sweep(asked)
     if plan:
-        print_out(format_plan(planned, jobs))
+        planned_runs = plan_as_json(planned, jobs, tell)
+        print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
-    outcome = run_watched(planned, jobs)
-    report = None
-    if outcome.records:
-        report = str(write_sweep_report(planned.folder, list(outcome.records.values()), notes=outcome.notes))
-        tell(f"report: {report}")
+    outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
+    report = _write_report(planned, outcome)
     if as_json:
         print_json({**outcome.as_json(), "report": report})
-    outcome.refuse_what_is_missing()
+    if not report_only:
+        outcome.refuse_what_is_missing()
+
+
+def _read_outcome(sweep: Sweep) -> Outcome:
+    """Say what of a sweep is finished, from its runs alone; which points tpe chose is in the storage.
+
+    Raises:
+        RequestError: Nothing is.
+    """
+    from dpstune.studies.coordinator import open_searches
+
+    if sweep.request.storage is not None or sweep.folder.is_dir():
+        open_searches(sweep)
+    outcome = sweep.outcome_of_runs()
+    if not outcome.records:
+        raise RequestError(f"--report: none of the sweep's runs is finished in {sweep.runs_folder}")
+    return outcome
+
+
+def _write_report(sweep: Sweep, outcome: Outcome) -> str | None:
+    from dpstune.report.sweep_report import write_sweep_report
+
+    if not outcome.records:
+        return None
+    report = str(write_sweep_report(sweep.folder, list(outcome.records.values()), notes=outcome.notes))
+    tell(f"report: {report}")
+    return report

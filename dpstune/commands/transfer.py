@@ -34,9 +34,9 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
+    from dpstune.commands.watched import run_watched
     from dpstune.data import folder_with_task
     from dpstune.recipe import load_recipe
-    from dpstune.report.sweep_view import run_watched
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
     from dpstune.studies.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate

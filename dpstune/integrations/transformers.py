@@ -38,7 +38,8 @@ class MethodTrainer(Trainer):
 
     Raises:
         RequestError: Settings are wrong, or the run is of a kind the hooks cannot serve: DeepSpeed, FSDP, several GPUs
-            in one process, a loss function of one's own with a method that has its own loss.
+            in one process, batches that shrink until they fit, a loss function of one's own with a method that has its
+            own loss.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
     >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, hidden_size=12, vocab_size=10))
@@ -52,6 +53,7 @@ class MethodTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.method: Method[Any] = build_method(method)
         self._resumed_from: Path | None = None
+        self._checkpoints_in = Path(str(self.args.output_dir))
         self._seen_step = 0
         self._own_loss = type(self.method).loss is not Method.loss
         self._refuse_what_cannot_be_served()
@@ -66,6 +68,8 @@ class MethodTrainer(Trainer):
         name = self.method.config.name
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise RequestError(f"{name} needs whole gradients on every rank; DeepSpeed and FSDP shard them")
+        if self.args.auto_find_batch_size:
+            raise RequestError(f"{name} cannot start a run over with smaller batches; set auto_find_batch_size=False")
         if self.args.n_gpu > 1:
             raise RequestError(f"{name} needs a process a GPU; start with `accelerate launch --multi_gpu`")
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
@@ -138,9 +142,15 @@ class MethodTrainer(Trainer):
         while step := list(islice(batches, self.args.gradient_accumulation_steps)):
             yield [({key: value.to(self.args.device) for key, value in batch.items()}, 1 / len(step)) for batch in step]
 
+    def _get_output_dir(self, trial: Any) -> str:
+        """Note where ``Trainer`` saves: a trial of ``hyperparameter_search`` has a folder of its own."""
+        folder = super()._get_output_dir(trial)
+        self._checkpoints_in = Path(folder)
+        return folder
+
     def save_method(self, state: TrainerState) -> None:
         """Write the method's state into the checkpoint that was just saved."""
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder = self._checkpoints_in / f"checkpoint-{state.global_step}"
         write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
 
 

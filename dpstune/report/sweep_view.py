@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dpstune.report.output import tell
 from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, format_value
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dpstune.studies.queue import Job, Tally
     from dpstune.studies.records import RunRecord
-    from dpstune.studies.sweep import Outcome, Sweep
+    from dpstune.studies.sweep import Sweep
 
 
 class SweepView:
@@ -30,6 +30,7 @@ class SweepView:
         self._sweep, self._workers = sweep, workers
         self._seen = -1
         self._records: dict[Job, RunRecord] = {}
+        self._best = ""
         self._last_line = float("-inf")
         self._show: Callable[[Tally], None] = self._show_line
         if sys.stderr.isatty():
@@ -44,6 +45,7 @@ class SweepView:
         """Show how it stands."""
         if len(tally.done) != self._seen:
             self._records, _ = self._sweep.finished()
+            self._best = best_line(list(self._records.values()))
             self._seen = len(tally.done)
         self._show(tally)
 
@@ -53,16 +55,16 @@ class SweepView:
             self._live.stop()
 
     def _headline(self, tally: Tally) -> str:
-        from dpstune.studies.sweep import estimate_seconds
+        from dpstune.studies.estimate import pace
 
         left = len(self._sweep.jobs) - len(self._records) - len(tally.failed) - len(tally.dropped)
-        seconds = estimate_seconds(list(self._records.values()), left, self._workers)
+        seconds = pace(list(self._records.values()), left, self._workers)
         parts = [f"{len(self._records)} of {len(self._sweep.jobs)} runs done", f"{tally.running} running"]
         if tally.failed:
             parts.append(f"{len(tally.failed)} failed")
         if left and seconds is not None:
             parts.append(f"{format_duration(seconds)} left")
-        return ", ".join(parts) + best_line(list(self._records.values()))
+        return ", ".join(parts) + self._best
 
     def _show_line(self, tally: Tally) -> None:
         now = time.monotonic()
@@ -81,23 +83,6 @@ class SweepView:
         self._live.update(Group(*lines), refresh=True)
 
 
-def run_watched(sweep: Sweep, workers: int) -> Outcome:
-    """Run a sweep with its live view, and say what became of it.
-
-    Raises:
-        Interrupted: See ``Sweep.run``.
-    """
-    view = SweepView(sweep, workers)
-    try:
-        tally = sweep.run(workers, watch=view)
-    finally:
-        view.close()
-    outcome = sweep.outcome(tally)
-    if outcome.elsewhere:
-        tell(f"{outcome.elsewhere} runs were done by machines whose runs do not lie in {sweep.request.output}")
-    return outcome
-
-
 def best_line(records: Sequence[RunRecord]) -> str:
     """Return the best point so far, for the end of a line."""
     from dpstune.studies.summary import best_points, summarize_points
@@ -110,16 +95,11 @@ def best_line(records: Sequence[RunRecord]) -> str:
     return f"; best so far {format_value(best.mean)} ({point}, {best.count} {seeds})"
 
 
-def format_plan(sweep: Sweep, workers: int) -> str:
-    """Return what a sweep would run, a line a run, and how long it may take."""
-    from dpstune.studies.sweep import estimate_seconds
-
-    if sweep.request.budget is not None:
-        runs = sweep.request.budget * sweep.request.seeds * len(sweep.grids)
-        return f"up to {runs} runs: {sweep.request.budget} points of each method, chosen as results come in"
-    done, _ = sweep.finished()
-    lines = [f"{'done' if job in done else 'to do'}  {job}" for job in sweep.jobs]
-    left = len(sweep.jobs) - len(done)
-    seconds = estimate_seconds(list(done.values()), left, workers)
-    time_left = "no run is finished to tell how long" if seconds is None else f"about {format_duration(seconds)}"
-    return "\n".join([*lines, f"{left} of {len(sweep.jobs)} runs to do; {time_left} with {workers} workers"])
+def format_plan(plan: Mapping[str, Any]) -> str:
+    """Return what ``plan_as_json`` says, a line a run."""
+    lines = [f"{'done' if run['done'] else 'to do'}  {run['run']}" for run in plan["runs"]]
+    if plan["budget"] is not None:
+        lines.append(f"{plan['budget']} points of each method, chosen as results come in")
+    about = format_duration(plan["seconds"])
+    workers = "1 worker" if plan["workers"] == 1 else f"{plan['workers']} workers"
+    return "\n".join([*lines, f"{plan['left']} of {plan['count']} runs to do; about {about} with {workers}"])

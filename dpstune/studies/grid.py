@@ -48,7 +48,7 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
     return name, [f"method.{pair}" for pair in pairs]
 
 
-NOT_SEARCHED = ("seed", "data.dir", "method.name", "training.save_every")
+NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every")
 
 
 def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dpstune.engine import Loop
+from dpstune.inputs import Inputs
 from dpstune.interruption import InterruptionWatch
 from dpstune.progress import SilentProgress
 from dpstune.recipe import LoadedRecipe, load_recipe
@@ -213,16 +214,17 @@ def take_turns(first: Callable[[], float], second: Callable[[], float], rounds: 
 
 
 class Side:
-    """One model that trains, with the engine's own step on generated examples.
+    """One model that trains, with the engine's own step.
 
     Args:
-        loaded: The recipe, with random weights.
+        loaded: The recipe.
+        inputs: What it trains on; None generates examples.
 
     Attributes:
         memory: What its steps were seen to take so far.
     """
 
-    def __init__(self, loaded: LoadedRecipe) -> None:
+    def __init__(self, loaded: LoadedRecipe, inputs: Inputs | None = None) -> None:
         from dpstune.hardware import choose_precision, device_type, new_accelerator
         from dpstune.methods.base import linear_layers
         from dpstune.runs import RunFolder
@@ -234,8 +236,8 @@ class Side:
         accelerator = new_accelerator(self.precision)
         self.device = accelerator.device
         with TemporaryDirectory(prefix="dpstune-profile-") as folder:
-            watch = InterruptionWatch()
-            self.loop = Loop(recipe, GeneratedInputs(), RunFolder(Path(folder)), accelerator, watch, SilentProgress())
+            inputs, watch = inputs or GeneratedInputs(), InterruptionWatch()
+            self.loop = Loop(recipe, inputs, RunFolder(Path(folder)), accelerator, watch, SilentProgress())
         self.loop.log = RunLog(None, SilentProgress(), steps_per_epoch=1, size=0, after_step=0)
         own = self.loop.method.dropout(self.loop.total_steps)
         self.dropout = own if recipe.model.dropout is None else recipe.model.dropout

@@ -123,12 +123,25 @@ class Taken:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A finished run, as its worker told.
+
+    Args:
+        value: Its headline metric.
+        run: Its folder, on the machine that trained it.
+    """
+
+    value: float
+    run: Path
+
+
+@dataclass(frozen=True)
 class Tally:
     """How a study stands.
 
     Args:
         waiting, running: How many trials.
-        done: Identities of the finished jobs, with their values.
+        done: Identities of the finished jobs, with what came out.
         failed: Identities of the jobs given up, with their errors.
         dropped: Identities of the jobs taken out of the queue.
         workers: What each worker is on, by its name.
@@ -136,7 +149,7 @@ class Tally:
 
     waiting: int
     running: int
-    done: dict[str, float]
+    done: dict[str, Ended]
     failed: dict[str, str]
     dropped: set[str]
     workers: dict[str, Job]
@@ -265,7 +278,7 @@ class RunQueue:
         from optuna.trial import TrialState
 
         with self._ours():
-            self._storage.set_trial_user_attr(taken.trial, "run", str(run))
+            self._storage.set_trial_user_attr(taken.trial, "run", str(run.absolute()))
             self._storage.set_trial_state_values(taken.trial, TrialState.COMPLETE, [value or 0.0])
 
     @contextmanager
@@ -362,7 +375,10 @@ class RunQueue:
         return Tally(
             waiting=len(by_state[TrialState.WAITING]),
             running=len(running),
-            done={trial.user_attrs["identity"]: trial.value or 0.0 for trial in by_state[TrialState.COMPLETE]},
+            done={
+                trial.user_attrs["identity"]: Ended(trial.value or 0.0, Path(trial.user_attrs["run"]))
+                for trial in by_state[TrialState.COMPLETE]
+            },
             failed={
                 trial.user_attrs["identity"]: trial.user_attrs["error"]
                 for trial in by_state[TrialState.FAIL]

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpstune.errors import RequestError
-
-if TYPE_CHECKING:
-    from dpstune.studies.records import RunRecord
 
 RESAMPLES = 10_000
 MOST_PAIRS_ENUMERATED = 16
@@ -130,19 +124,6 @@ def expected_best(values: ArrayLike, budgets: ArrayLike) -> NDArray[np.float64]:
     reached = np.linspace(0.0, 1.0, len(ordered) + 1)[:, None] ** counts  # share of draws at or below v_i
     expectations: NDArray[np.float64] = ordered @ np.diff(reached, axis=0)
     return expectations
-
-
-def share_of_failed(records: Sequence[RunRecord]) -> float:
-    """Return the share of restarts that learned nothing: k/n, see ``RunRecord.failed``.
-
-    The paper's question of stability; Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", count the same way.
-
-    Raises:
-        RequestError: There is no run.
-    """
-    if not records:
-        raise RequestError("there are no runs to count failed restarts among")
-    return float(np.mean([record.failed for record in records]))
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:

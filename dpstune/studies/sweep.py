@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import DpstuneError, RunError
+from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.hardware import choose_precision, device_type
 from dpstune.identity import run_folder
 from dpstune.inputs import Inputs
 from dpstune.recipe import LoadedRecipe, load_recipe
 from dpstune.runs import RunFolder, run_hash, writing_to
 from dpstune.studies.grid import Grid, as_overrides, method_grid, parse_method, points, refuse_unknown_keys, widen
-from dpstune.studies.queue import Job, RunQueue, Tally, wait_a_moment, worker_name
+from dpstune.studies.queue import Job, RunQueue, Tally
 from dpstune.studies.records import RunRecord, read_run
-from dpstune.studies.search import PointSearch, hopeless
-from dpstune.studies.workers import Workers
+from dpstune.yaml_text import read_value
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,9 @@ class Sweep:
 
     def __init__(self, request: SweepRequest) -> None:
         self.request = request
+        for override in request.overrides:
+            if override.partition("=")[0].strip() in ("method", "method.name"):
+                raise RequestError(f"--set {override}: here --method names the methods")
         first = load_recipe(request.recipe, overrides=request.overrides, data_dir=request.data_dir)
         self.name = first.name
         self.first_seed = first.recipe.seed
@@ -131,12 +133,24 @@ class Sweep:
         self._digest = run_hash({"base": base, "asked": request.what_is_run()})
         self.inputs = Inputs()
         self._records: dict[Job, RunRecord] = {}
-        self._advanced_at: tuple[int, int, int] | None = None  # what had ended when the search last looked
-        for method, grid in self.grids.items():
-            for point in points(grid):
-                self.request.load(self._job(method, point, 0))  # each point is a recipe
+        self._elsewhere: dict[str, Path] = {}  # where another machine's runs lie, by the identity of their jobs
+        every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
+        for method, point in every:
+            self._refuse_what_is_no_recipe(method, point)
         if request.budget is None:
-            self._plan([(method, point) for method, grid in self.grids.items() for point in points(grid)])
+            self.plan(every)
+
+    def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
+        """Load a point's recipe, and name the flag that each wrong key came from."""
+        try:
+            self.request.load(self.restarts(asked, point)[0])
+        except RequestError as error:
+            message = str(error)
+            for override in _own_overrides(asked):
+                message = message.replace(f"--set {override}", f"--method {asked}")
+            for override in as_overrides(point):
+                message = message.replace(f"--set {override}", f"--grid {override}")
+            raise RequestError(message) from None
 
     def _grid(self, asked: str) -> Grid:
         """Return what is searched for a method: its grid but for the keys that are given."""
@@ -145,16 +159,25 @@ class Sweep:
         given = {override.partition("=")[0] for override in (*self.request.overrides, *own)}
         return {key: values for key, values in grid.items() if key not in given}
 
-    def _job(self, asked: str, point: Mapping[str, Any], restart: int) -> Job:
-        method, own = parse_method(asked)
-        return Job(method, (*self.request.overrides, *own, *as_overrides(point)), self.first_seed + restart)
+    def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
+        """Return a point's runs, a seed each."""
+        overrides = (*self.request.overrides, *_own_overrides(asked), *as_overrides(point))
+        method, _ = parse_method(asked)
+        return [Job(method, overrides, self.first_seed + restart) for restart in range(self.request.seeds)]
 
-    def _plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
+    def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
         """Add every seed of some points to the jobs, the first seed of all of them first; return the new ones."""
-        every = (self._job(*point, restart) for restart in range(self.request.seeds) for point in chosen)
-        new = [job for job in dict.fromkeys(every) if job not in self.jobs]
+        by_seed = zip(*(self.restarts(*point) for point in chosen), strict=True)
+        new = [job for job in dict.fromkeys(chain.from_iterable(by_seed)) if job not in self.jobs]
         self.jobs += new
         return new
+
+    def planned(self) -> list[Job]:
+        """Return the jobs; where a search is yet to choose points, as many of the grid's first one."""
+        if self.request.budget is None:
+            return self.jobs
+        first = [self.restarts(method, points(grid)[0]) for method, grid in self.grids.items()]
+        return [job for restarts in first for job in restarts * self.request.budget]
 
     @property
     def runs_folder(self) -> Path:
@@ -171,6 +194,10 @@ class Sweep:
         """The study's name; the same command has the same, on every machine."""
         return f"{self.name}-{self.request.study}-{self._digest}"
 
+    def learn(self, tally: Tally) -> None:
+        """Note where the storage says that runs lie: one of another kind of device has another folder."""
+        self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
+
     def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
         """Return this sweep's finished runs, whoever trained them, and notes on what could not be read.
 
@@ -180,12 +207,15 @@ class Sweep:
         """
         notes = []
         for job in self.jobs:
-            folder = self._folder_of(job)
-            if job not in self._records and RunFolder(folder).result.exists():
-                try:
-                    self._records[job] = read_run(folder)
-                except (DpstuneError, OSError, ValueError) as error:
-                    notes.append(f"{folder}: skipped: damaged: {error}")
+            folders = [self._folder_of(job)]
+            if self.request.storage is not None and job.identity in self._elsewhere:
+                folders.append(self._elsewhere[job.identity])
+            for folder in folders:
+                if job not in self._records and RunFolder(folder).result.exists():
+                    try:
+                        self._records[job] = read_run(folder)
+                    except (DpstuneError, OSError, ValueError) as error:
+                        notes.append(f"{folder}: skipped: damaged: {error}")
         return {job: self._records[job] for job in self.jobs if job in self._records}, notes
 
     def _folder_of(self, job: Job) -> Path:
@@ -216,44 +246,13 @@ class Sweep:
                 self.folder.mkdir(parents=True, exist_ok=True)
         return RunQueue(self.storage, self.study_name)
 
-    def run(self, workers: int, *, watch: Callable[[Tally], None] = lambda tally: None) -> Tally:
-        """Run what is not finished with ``workers`` processes on this machine, and wait for all of the sweep.
-
-        Args:
-            workers: Processes on this machine; machines that share the storage add their own.
-            watch: Is told how it goes, about twice a second.
-
-        Raises:
-            Interrupted: A signal came; every worker has saved a checkpoint.
-        """
-        queue = self.open_queue()
-        searches = self._open_searches()
-        for search in searches:
-            self._plan([(search.method, point) for point in search.points()])
-        self._advance(queue, searches, workers)
-        done, _ = self.finished()
-        queue.add([job for job in self.jobs if job not in done], also_dropped=not self.request.prune)
-        queue.take_over_the_dead()
-        tally = queue.tally()
-        wanted = min(workers, tally.waiting + tally.running)
-        queue.say_more_may_come(worker_name(-1) if searches else None)
-        processes = Workers(self.request, wanted)
-        processes.start()
-        try:
-            while processes.alive:
-                self._advance(queue, searches, workers)
-                tally = queue.tally()
-                watch(tally)
-                wait_a_moment()
-                processes.replace_the_dead(ended=len(tally.done) + len(tally.failed))
-        except BaseException:
-            processes.stop()
-            raise
-        finally:
-            processes.join()
-        tally = queue.tally()
-        watch(tally)
-        return tally
+    def outcome_of_runs(self) -> Outcome:
+        """Say what of the jobs is finished, from the runs alone: no storage and no worker is asked."""
+        records, notes = self.finished()
+        left = len(self.jobs) - len(records)
+        if left:
+            notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")
+        return Outcome(records, {}, [], elsewhere=0, left=left, notes=notes)
 
     def outcome(self, tally: Tally) -> Outcome:
         """Say what became of every job."""
@@ -272,64 +271,9 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
         return Outcome(records, failed, dropped, len(elsewhere), left, notes)
 
-    def _open_searches(self) -> list[PointSearch]:
-        if self.request.budget is None:
-            return []
-        return [PointSearch(self.storage, self.study_name, *item, self.request.budget) for item in self.grids.items()]
 
-    def _advance(self, queue: RunQueue, searches: Sequence[PointSearch], workers: int) -> None:
-        """Propose points where workers would run out of them, and give up what is hopeless."""
-        if not searches and not self.request.prune:
-            return
-        tally = queue.tally()
-        counts = (len(tally.done), len(tally.failed), len(tally.dropped))
-        if counts == self._advanced_at:
-            return
-        self._advanced_at = counts
-        done, _ = self.finished()
-        scores = {job.identity: record.score for job, record in done.items()}
-        if self.request.storage is not None:  # what other machines did, wherever its folders lie
-            scores = {**tally.done, **scores}
-        ended = {*scores, *tally.failed, *tally.dropped}
-        for search in searches:
-            open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
-            while open_points < workers and (proposed := search.propose()) is not None:
-                queue.add(self._plan([(search.method, proposed)]))
-                open_points += not self._told(search, proposed, scores, ended)  # a repeated point may be over already
-        if searches and ended >= {job.identity for job in self.jobs}:
-            queue.say_more_may_come(None)
-        if self.request.prune:
-            self._give_up_the_hopeless(queue, done)
-
-    def _told(
-        self, search: PointSearch, point: Mapping[str, Any], scores: Mapping[str, float], ended: set[str]
-    ) -> bool:
-        """Tell a search how a point did, and return true, where all its seeds have ended."""
-        restarts = [self._job(search.method, point, restart).identity for restart in range(self.request.seeds)]
-        if not ended.issuperset(restarts):
-            return False
-        own = [scores[restart] for restart in restarts if restart in scores]
-        search.tell(point, sum(own) / len(own) if own else None)
-        return True
-
-    def _give_up_the_hopeless(self, queue: RunQueue, done: Mapping[Job, RunRecord]) -> None:
-        """Drop what is left of hopeless points, each judged among its method's: what all are compared with stays."""
-        by_point: dict[tuple[str, str], list[Job]] = defaultdict(list)
-        for job in self.jobs:
-            by_point[job.method, " ".join(job.overrides)].append(job)
-        for method in dict.fromkeys(method for method, _ in by_point):
-            values = {
-                point: [done[job].score for job in jobs if job in done]
-                for (own, point), jobs in by_point.items()
-                if own == method
-            }
-            for point in hopeless({point: scores for point, scores in values.items() if scores}):
-                queue.drop([job for job in by_point[method, point] if job not in done])
-
-
-def estimate_seconds(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
-    """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished."""
-    if not finished:
-        return None
-    pace = sum(record.seconds for record in finished) / len(finished)
-    return pace * left / workers
+def _own_overrides(asked: str) -> list[str]:
+    """Return the overrides of ``NAME:key=value,...``, each value written in one way."""
+    _, own = parse_method(asked)
+    pairs = (override.split("=", 1) for override in own)
+    return as_overrides({key: read_value(text, f"--method {asked}") for key, text in pairs})

@@ -10,18 +10,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
 
 from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.interruption import Interrupted
 from dpstune.studies.gpu_share import GpuShare, take_gpu
 from dpstune.studies.queue import RunQueue, Taken, wait_a_moment, worker_name
-
-if TYPE_CHECKING:
-    from dpstune.studies.sweep import Sweep, SweepRequest
+from dpstune.studies.sweep import Sweep, SweepRequest
 
 DEATHS_IN_A_ROW = 3
 _CRASHED = 1
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class Workers:
@@ -63,7 +61,8 @@ class Workers:
         if ended != self._ended:
             self._deaths, self._ended = 0, ended
         for number, process in list(self._processes.items()):
-            killed = process.exitcode is not None and (process.exitcode < 0 or process.exitcode == _CRASHED)
+            code = process.exitcode
+            killed = code is not None and (code < 0 or code in (_CRASHED, _TERMINATED))
             if killed and self._deaths < DEATHS_IN_A_ROW:
                 self._deaths += 1
                 self._start(number)
@@ -92,8 +91,6 @@ def _interrupts_ignored() -> Iterator[None]:
 def _work(request: SweepRequest, number: int, workers: int) -> None:
     """Take runs until none is left: the life of a worker process."""
     import torch
-
-    from dpstune.studies.sweep import Sweep
 
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))  # a run that trains listens itself

@@ -1,6 +1,8 @@
 """The same run by dpstune's engine and by Hugging Face's Trainer gives the same weights."""
 
+import copy
 import csv
+import dataclasses
 
 import pytest
 import torch
@@ -173,8 +175,27 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused(recipe, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
 
 
+def test_each_trial_of_a_search_keeps_the_methods_state_beside_its_own_checkpoints(recipe, tmp_path):
+    one = build_trainer(load(recipe, "dps-mix"), tmp_path)
+    trainer = MethodTrainer(
+        model_init=lambda trial: copy.deepcopy(one.model),
+        args=dataclasses.replace(one.args, save_strategy="steps", save_steps=9, eval_strategy="steps", eval_steps=9),
+        train_dataset=one.train_dataset,
+        eval_dataset=one.eval_dataset,
+        data_collator=one.data_collator,
+        method=one.method.config,
+    )
+    trainer.hyperparameter_search(
+        backend="optuna", n_trials=2, hp_space=lambda trial: {"learning_rate": trial.suggest_float("rate", 0.01, 0.05)}
+    )
+    saved = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob(METHOD_STATE)}
+    assert saved == {f"run-{trial}/checkpoint-{step}/{METHOD_STATE}" for trial in (0, 1) for step in (9, 18)}
+
+
 def test_wrong_requests(recipe, tmp_path):
     loaded = load(recipe, "r3f")
+    with pytest.raises(RequestError, match="set auto_find_batch_size=False"):
+        build_trainer(loaded, tmp_path, auto_find_batch_size=True)
     with pytest.raises(RequestError, match="r3f has a loss of its own; leave out compute_loss_func and label smooth"):
         build_trainer(loaded, tmp_path, label_smoothing_factor=0.1)
     model = build_trainer(loaded, tmp_path).model

@@ -11,10 +11,8 @@ from dpstune.studies.statistics import (
     bootstrap_interval,
     expected_best,
     paired_permutation_test,
-    share_of_failed,
     smallest_p_value,
 )
-from tests.studies.test_records import record
 
 SCORE = st.floats(-1, 1, allow_nan=False).map(lambda value: round(value, 6))
 SCORES = st.lists(SCORE, min_size=1, max_size=12)
@@ -117,11 +115,6 @@ def test_expected_best_climbs_from_the_mean_to_the_maximum(values):
     assert curve[-1] == pytest.approx(max(values), abs=1e-9)
 
 
-def test_share_of_failed_counts_restarts():
-    runs = [record(value=value, majority=0.5) for value in (0.5, 0.4, 0.6, 0.7)]
-    assert share_of_failed(runs) == 0.5
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -132,7 +125,6 @@ def test_share_of_failed_counts_restarts():
         lambda: paired_permutation_test([0.1], [0.1, 0.2]),
         lambda: expected_best([0.1], [0]),
         lambda: expected_best([], [1]),
-        lambda: share_of_failed([]),
     ],
 )
 def test_what_cannot_be_computed_is_a_wrong_request(call):

@@ -1,0 +1,30 @@
+"""A sweep's runs, trained while people watch: what every command that trains many runs does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dpstune.report.output import tell
+
+if TYPE_CHECKING:
+    from dpstune.studies.sweep import Outcome, Sweep
+
+
+def run_watched(sweep: Sweep, workers: int) -> Outcome:
+    """Run a sweep with its live view, and say what became of it.
+
+    Raises:
+        Interrupted: See ``run_sweep``.
+    """
+    from dpstune.report.sweep_view import SweepView
+    from dpstune.studies.coordinator import run_sweep
+
+    view = SweepView(sweep, workers)
+    try:
+        tally = run_sweep(sweep, workers, watch=view)
+    finally:
+        view.close()
+    outcome = sweep.outcome(tally)
+    if outcome.elsewhere:
+        tell(f"{outcome.elsewhere} runs were done by machines whose runs do not lie in {sweep.request.output}")
+    return outcome
