@@ -84,9 +84,7 @@ def cut_into_passes(
         longest = lengths[order[end - 1]]
         most = end if end * longest <= most_tokens else max(1, int(most_tokens // longest))
         cheapest.append(
-            min(
-                (cheapest[start][0] + pass_tokens + (end - start) * longest, start) for start in range(end - most, end)
-            )
+            min((cheapest[start][0] + pass_tokens + (end - start) * longest, start) for start in range(end - most, end))
         )
     passes: list[list[int]] = []
     end = len(order)

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 from filelock import FileLock
 
@@ -37,6 +38,7 @@ DEATHS = 5
 SECONDS_TO_MAKE_TABLES = 30
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
+_DATABASES = ("postgresql", "mysql", "mariadb", "sqlite")
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -65,8 +67,8 @@ def patient(
                     raise
                 if time.monotonic() > given_up_at:
                     raise RunError(
-                        f"storage {queue.place}: {first_line(error.__cause__ or error)}; nothing that was finished is "
-                        "lost: the same command goes on"
+                        f"storage {queue.place}: {queue.hide_password(first_line(error.__cause__ or error))}; nothing "
+                        "that was finished is lost: the same command goes on"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -174,9 +176,14 @@ class RunQueue:
         self._study = optuna.create_study(
             storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        self.place = _without_password(url)
+        self.place = without_password(url)
+        self._password = password_of(url)
         self.shared = not url.startswith("sqlite:///")
         self._lock = None if self.shared else FileLock(f"{url.removeprefix('sqlite:///')}.lock")
+
+    def hide_password(self, text: str) -> str:
+        """Return what a driver said, without the password it may repeat."""
+        return _hide(self._password, text)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -400,13 +407,21 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
         heartbeats: Whether its trials are run by workers that may die.
 
     Raises:
-        RequestError: It cannot be opened.
+        RequestError: It is no database, or cannot be opened.
     """
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
+    if not url.startswith(_DATABASES):
+        raise RequestError(
+            f"--storage {without_password(url)}: should be the URL of a database that Optuna keeps studies in: "
+            "postgresql://..., mysql://... or sqlite:///..."
+        )
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if "@" in password_of(url):
+        raise RequestError(f"--storage {without_password(url)}: an @ in the password should be written %40")
     options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
 
     def connect() -> RDBStorage:
@@ -425,9 +440,10 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
             return connect()
         except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
             if not _is_being_made(error) or time.monotonic() > given_up_at:
-                hint = "; pip install 'dpstune[postgres]'" if isinstance(error, ImportError) else ""
-                where = _without_password(url)
-                raise RequestError(f"--storage {where}: cannot be opened: {first_line(error)}{hint}") from None
+                driver_is_missing = isinstance(error, ImportError) and url.startswith("postgresql")
+                hint = "; pip install 'dpstune[postgres]'" if driver_is_missing else ""
+                why = _hide(password_of(url), first_line(error))
+                raise RequestError(f"--storage {without_password(url)}: cannot be opened: {why}{hint}") from None
         wait_a_moment()
 
 
@@ -439,8 +455,26 @@ def _is_being_made(error: Exception) -> bool:
     return clash or isinstance(error, IntegrityError)
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"://([^:/@]*):[^@/]*@", r"://\1:***@", url)
+def password_of(url: str) -> str:
+    """Return the password in a database's URL, as it is written there; it may hold an ``@``."""
+    found = re.search(r"://[^:/@]*:(.*)@", url)
+    return found.group(1) if found else ""
+
+
+def without_password(url: str) -> str:
+    """Return a database's URL for people to read.
+
+    >>> without_password("postgresql://me:s@cret@host/db")
+    'postgresql://me:***@host/db'
+    """
+    return _hide(password_of(url), url)
+
+
+def _hide(password: str, text: str) -> str:
+    """Return a text without a password, which a driver may have decoded."""
+    for written in {password, unquote(password)} - {""}:
+        text = text.replace(written, "***") if len(written) > 3 else text.replace(f":{written}@", ":***@")
+    return text
 
 
 def worker_name(number: int) -> str:

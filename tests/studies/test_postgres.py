@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from dpstune.studies.queue import Job, RunQueue
 
@@ -16,7 +17,7 @@ def join_and_take_all(url, worker, taken):
     queue.add([Job("mixout", (f"method.p=0.{p}",), seed) for seed in range(5) for p in range(1, 5)])
     while (job := queue.take(worker)) is not None:
         taken.put(job.job.identity)
-        queue.finish(job, 0.5, "run")
+        queue.finish(job, 0.5, Path("run"))
 
 
 def test_machines_that_join_at_once_take_each_job_exactly_once(server):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ def take_all(url, name, taken):
     queue = RunQueue(url, "study")
     while (job := queue.take(name)) is not None:
         taken.put(job.job.identity)
-        queue.finish(job, 0.5, "run")
+        queue.finish(job, 0.5, Path("run"))
 
 
 def test_jobs_are_added_once_and_taken_in_order(url):
@@ -169,15 +170,27 @@ def test_a_worker_that_slept_while_its_run_was_done_by_another_gives_way(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:1])
     slept = queue.take("0 elsewhere 1 1")
-    queue.finish(slept, 0.5, "run")
-    queue.finish(slept, 0.4, "run")
+    queue.finish(slept, 0.5, Path("run"))
+    queue.finish(slept, 0.4, Path("run"))
     queue.fail(slept, "why")
     queue.give_back(slept)
     assert len(queue.tally().done) == 1
 
 
-def test_a_password_is_not_repeated():
+@pytest.mark.parametrize("password", ["secret", "se%40cret"])
+def test_a_password_is_not_repeated(password):
     with pytest.raises(RequestError, match="cannot be opened") as caught:
-        RunQueue("postgresql://me:secret@127.0.0.1:9/none", "study")
-    assert "secret" not in str(caught.value)
+        RunQueue(f"postgresql://me:{password}@127.0.0.1:9/none", "study")
+    assert "cret" not in str(caught.value)
     assert "me:***@127.0.0.1" in str(caught.value)
+
+
+def test_an_at_sign_in_a_password_is_refused():
+    with pytest.raises(RequestError, match=r"^--storage postgresql://me:\*\*\*@host/db: an @ in the password should"):
+        RunQueue("postgresql://me:se@cret@host/db", "study")
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "journal.log", "somewhere"])
+def test_a_storage_that_is_no_database_is_refused(url):
+    with pytest.raises(RequestError, match=f"^--storage {url}: should be the URL of a database"):
+        RunQueue(url, "study")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import optuna
 import pytest
 
 from dpstune.studies.search import PointSearch, hopeless
@@ -108,6 +109,19 @@ def test_a_search_runs_every_seed_of_as_many_points_as_its_budget(recipe):
     assert (len(outcome["runs"]), outcome["left"]) == (6, 0)
     assert sorted(sweep(recipe, *arguments)["runs"]) == sorted(outcome["runs"])
     assert len(sweep(recipe, *arguments[:4], "--budget", "4", "--seeds", "2")["runs"]) == 8
+
+
+def test_a_point_that_is_proposed_again_is_run_once_and_told_each_time(recipe):
+    asked = ["--method", "reinit", "--grid", "method.layers=1,2", "--sampler", "tpe", "--budget", "5", "--seeds", "1"]
+    outcome = sweep(recipe, *asked)
+    assert (len(outcome["runs"]), outcome["left"]) == (2, 0)
+    (database,) = (recipe.parent / "runs").glob("*/sweep-*/study.db")
+    storage = f"sqlite:///{database}"
+    (name,) = (each for each in optuna.get_all_study_names(storage) if each.endswith(": reinit"))
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
+    assert {trial.value for trial in trials if trial.params == trials[0].params} == {trials[0].value}
+    assert sorted(sweep(recipe, *asked, "--report")["runs"]) == sorted(outcome["runs"])
 
 
 def test_pruning_gives_up_a_hopeless_point_and_says_so(recipe):

@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -101,6 +103,10 @@ def test_a_killed_worker_is_replaced_and_a_killed_command_leaves_no_worker(tiny_
     while workers(process.pid) in ([], [first]):
         time.sleep(0.1)
     (second,) = workers(process.pid)
+    os.kill(second, signal.SIGTERM)
+    while workers(process.pid) in ([], [second]):
+        time.sleep(0.1)
+    (second,) = workers(process.pid)
     process.kill()
     process.wait()
     while Path(f"/proc/{second}").exists():
@@ -154,14 +160,64 @@ def test_a_plan_runs_nothing(tiny_task, tmp_path):
     assert done.returncode == 0
     assert done.stdout.count("to do  mixout method.p=") == 16
     assert done.stdout.count("to do  vanilla seed") == 2
-    assert "18 of 18 runs to do; no run is finished to tell how long" in done.stdout
+    assert re.search(r"^18 of 18 runs to do; about 0:\d\d:\d\d with 1 worker$", done.stdout, re.MULTILINE)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_for_programs(tiny_task, tmp_path):
+    asked = ["--method", "vanilla", "--seeds", "2", *SHORT]
+    assert sweep(tiny_task, tmp_path, *asked[:3], "1", *SHORT).returncode == 0
+    plan = json.loads(sweep(tiny_task, tmp_path, *asked, "--plan", "--json").stdout)
+    assert [(run["run"].split()[-1], run["done"]) for run in plan["runs"]] == [("42", True), ("43", False)]
+    assert (plan["count"], plan["left"]) == (2, 1)
+    assert 0 < plan["seconds"] < 60
+    searched = json.loads(sweep(tiny_task, tmp_path, *asked, "--sampler", "tpe", "--plan", "--json").stdout)
+    assert (searched["runs"], searched["budget"], searched["count"]) == ([], 20, 40)
+
+
+def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
+    asked = ["--method", "vanilla", "--grid", "training.learning_rate=1e-3,1e-2", "--seeds", "2", *SHORT]
+    nothing = sweep(tiny_task, tmp_path, *asked, "--report")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "none of the sweep's runs is finished" in nothing.stderr
+    assert sweep(tiny_task, tmp_path, *asked).returncode == 0
+    (folder,) = tmp_path.glob("tiny/sweep-*")
+    table = (folder / "runs.csv").read_text()
+    shutil.rmtree(folder)
+    again = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "runs.csv").read_text() == table
+    assert not list(folder.glob("study.db*")), "no storage is asked"
+    shutil.rmtree(Path(json.loads(again.stdout)["runs"][0]))
+    part = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
+    assert (part.returncode, json.loads(part.stdout)["left"]) == (0, 1)
+    assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
+
+
+def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(tiny_task, tmp_path):
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    asked = ["--method", "vanilla", "--seeds", "1", "--storage", storage, *SHORT, "--json"]
+    (run,) = json.loads(sweep(tiny_task, tmp_path, *asked).stdout)["runs"]
+    other = Path(run).rename(Path(run).with_name("seed-42-0123456789"))  # as one of another device or precision
+    engine = sqlite3.connect(tmp_path / "shared.db")
+    engine.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = 'run'", (json.dumps(str(other)),))
+    engine.commit()
+    done = sweep(tiny_task, tmp_path, *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"] == [str(other)]
+    assert "do not lie in" not in done.stderr
 
 
 def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tmp_path):
     request = SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, grid=("method.p=0.5,1.0",))
-    with pytest.raises(RequestError, match=r"method\.p: should be less than 1, not 1\.0"):
+    with pytest.raises(RequestError, match=r"^--grid method\.p=1\.0: method\.p: should be less than 1, not 1\.0"):
         Sweep(request)
+    own = SweepRequest(str(tiny_task), ("mixout:p=1.50",), 1, tmp_path)
+    with pytest.raises(RequestError, match=r"^--method mixout:p=1\.50: method\.p: should be less than 1"):
+        Sweep(own)
+    renamed = SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, overrides=("method.name=vanilla",))
+    with pytest.raises(RequestError, match=r"^--set method\.name=vanilla: here --method names the methods"):
+        Sweep(renamed)
 
 
 def test_changed_data_is_not_taken_for_finished_and_moved_data_is(tiny_task, tmp_path):
@@ -186,6 +242,7 @@ def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(tiny_task, tmp_pa
     ("grid", "message"),
     [
         ("seed=1,2", "seed makes no point of a grid"),
+        ("task=rte,mrpc", "task makes no point of a grid"),
         ("method.pp=0.3", "no method of this sweep has 'method.pp'; did you mean 'method.p'?"),
     ],
 )
@@ -198,5 +255,7 @@ def test_a_wrong_grid_is_refused(tiny_task, tmp_path, grid, message):
 def test_what_is_asked_twice_is_run_once_and_a_fixed_key_is_not_searched(tiny_task, tmp_path):
     request = SweepRequest(str(tiny_task), ("mixout", "mixout"), 2, tmp_path, ("method.p=0.1,0.10",))
     assert len(Sweep(request).jobs) == 2
+    twice = SweepRequest(str(tiny_task), ("mixout:p=0.5", "mixout:p=0.50"), 2, tmp_path)
+    assert len(Sweep(twice).jobs) == 2
     fixed = SweepRequest(str(tiny_task), ("dps-dense",), 1, tmp_path, overrides=("method.p=0.25",))
     assert len(Sweep(fixed).jobs) == 3
