@@ -140,14 +140,18 @@ class TestOutOfReach:
     def test_dataset(self, tmp_path, environment):
         told = self.refused("--recipe", "roberta-rte", code=1, home=tmp_path, **environment)
         assert "dataset nyu-mll/glue (rte) could not be reached on the hub" in told
-        assert all(remedy in told for remedy in ("--data-dir", "local model folder", "--recipe demo"))
+        assert "--data-dir" in told
+        assert "--recipe demo" in told
+        assert "model folder" not in told
 
     @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
     def test_model(self, tmp_path, tiny_task, environment):
         arguments = ["--recipe", tiny_task, "--set", "model.name=FacebookAI/roberta-large", "--output", tmp_path / "o"]
         told = self.refused(*arguments, code=1, home=tmp_path, **environment)
         assert "model FacebookAI/roberta-large could not be reached on the hub" in told
-        assert all(remedy in told for remedy in ("--data-dir", "local model folder", "--recipe demo"))
+        assert "local model folder" in told
+        assert "--recipe demo" in told
+        assert "--data-dir" not in told, "the data are there"
 
     def test_a_model_the_hub_does_not_have(self, hub, tmp_path, tiny_task):
         arguments = ["--recipe", tiny_task, "--set", "model.name=nobody/nothing", "--output", tmp_path / "o"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpstune.commands.options import AsJson, Jobs, Output, Overrides, RecipeName, Storage
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
+
+if TYPE_CHECKING:
+    from dpstune.studies.transfer import TransferCell
 
 
 def transfer(
@@ -38,13 +41,15 @@ def transfer(
     from dpstune.data import folder_with_task
     from dpstune.recipe import load_recipe
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
+    from dpstune.sections import OwnTask
     from dpstune.studies.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
     folders = [folder.expanduser().absolute() for folder in data_dirs or ()]
-    named = load_recipe(recipe).recipe.task
+    named = load_recipe(recipe, overrides=overrides or ()).recipe.task
     home = folder_with_task(folders, named) if isinstance(named, str) else None
-    data_dir = home or (folders[0] if folders else None)
+    own = isinstance(named, OwnTask)  # its files lie where its recipe says; the folders are the targets'
+    data_dir = home or (folders[0] if folders and not own else None)
     loaded = load_recipe(recipe, overrides=overrides or (), data_dir=data_dir).recipe
     asked = [each for each in targets.split(",") if each] if targets is not None else None
     if asked == []:
@@ -66,7 +71,8 @@ def transfer(
     )
     sweep = Sweep(request)
     outcome = run_watched(sweep, jobs)
-    report = None
+    report: str | None = None
+    cells: list[TransferCell] = []
     if outcome.records:
         evaluator = Evaluator(carried_to, tell)
         scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
@@ -76,6 +82,6 @@ def transfer(
         )
         tell(format_transfer(cells, carried_to))
         tell(f"report: {report}")
-        if as_json:
-            print_json({**outcome.as_json(), "report": report, "table": [cell.as_json() for cell in cells]})
+    if as_json:
+        print_json({**outcome.as_json(), "report": report, "table": [cell.as_json() for cell in cells]})
     outcome.refuse_what_is_missing()

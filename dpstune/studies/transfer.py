@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.data import folder_with_task
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.runs import RunFolder, write_json, write_predictions
+from dpstune.sections import OwnTask
 from dpstune.studies.records import Point, RunRecord, group_points
 from dpstune.targets import Target, encode_target, evaluate_target, match_labels, read_target
-from dpstune.tasks import TASKS
+from dpstune.tasks import TASKS, Kind
 
 if TYPE_CHECKING:
     from dpstune.data import TaskData, TokenDataset
@@ -137,8 +138,9 @@ def choose_targets(
 
     Args:
         asked: ``TASK``, ``TASK:SPLIT``, or a recipe file whose task is meant; ``mnli-mm`` is mnli's mismatched half.
-            None takes the training task and, for an NLI task, the corpora of the paper's experiment that can be had,
-            or, for a generated task, its shifted variant.
+            The training task is added where it is not among them: drops are measured against it. None takes it and,
+            for an NLI task, the corpora of the paper's experiment that can be had, or, for a generated task, its
+            shifted variant.
         recipe: What the models are trained with.
         data_dirs: Local data, each task in the first folder that has it; none for the hub.
 
@@ -146,11 +148,16 @@ def choose_targets(
         RequestError: A target that was asked for is not there, or two have the same name.
     """
     named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
+    if not any(each.in_domain for each in named):
+        home = Target(recipe.task, "validation", recipe.data.dir)
+        if home.name in _SHORT:
+            home = replace(home, split=_SHORT[home.name][1])
+        named.append(NamedTarget(home.name, home, in_domain=True))
     notes: list[str] = []
-    if asked is None and data_dirs:
-        missing = [each.name for each in named if not _is_there(each)]
-        named = [each for each in named if each.name not in missing]
-        notes = [f"target {name} is left out: it is not in {', '.join(map(str, data_dirs))}" for name in missing]
+    if asked is None:
+        why = {each.name: _why_missing(each, data_dirs) for each in named}
+        named = [each for each in named if why[each.name] is None]
+        notes = [f"target {name} is left out: {reason}" for name, reason in why.items() if reason is not None]
     twice = [name for name, count in Counter(each.name for each in named).items() if count > 1]
     if twice:
         raise RequestError(f"--targets: {twice[0]} is there twice")
@@ -186,15 +193,18 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
     return NamedTarget(f"{name}-{split}" if split else name, target, target.task == recipe.task)
 
 
-def _is_there(named: NamedTarget) -> bool:
-    if TASKS[named.target.name].toy:
-        return True
-    if named.target.data_dir is None or folder_with_task([named.target.data_dir], named.target.name) is None:
-        return False
+def _why_missing(named: NamedTarget, data_dirs: Sequence[Path]) -> str | None:
+    """Say why a usual target cannot be had from the folders or, without folders, from the hub; None where it can."""
+    missing = f"it is not in {', '.join(map(str, data_dirs))}"
+    folder, task = named.target.data_dir, TASKS[named.target.name]
+    if folder is not None and not task.toy and folder_with_task([folder], task.name) is None:
+        return missing
     try:
-        return bool(named.examples.splits)
-    except RequestError:
-        return False
+        return None if named.examples.splits else missing
+    except RequestError as error:
+        return missing if data_dirs else str(error)
+    except RunError as error:
+        return str(error)
 
 
 class Evaluator:
@@ -322,16 +332,25 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
     """
     from dpstune.labels import map_labels
 
-    trained = Target(recipe.task, "train", recipe.data.dir)
-    names, kind = (TASKS[trained.name].labels, TASKS[trained.name].kind) if trained.name in TASKS else (None, None)
+    names, kind = _labels_of(recipe)
+    trained = Target(recipe.task, "train", recipe.data.dir).name
     for each in targets:
         task = each.examples
         if len(task.splits) > 1:
             raise RequestError(f"--targets {each.name}: several splits are meant: {', '.join(task.splits)}; name one")
         if task.splits[each.split].labels is None:
             raise RequestError(f"--targets {each.name}: split {each.split} has no labels to score against")
-        if kind is not None and kind != task.kind:
-            raise RequestError(f"--targets {each.name}: {trained.name} is {kind}, {task.name} is {task.kind}")
-        if names and task.kind == "classification":
+        if kind != task.kind:
+            raise RequestError(f"--targets {each.name}: {trained} is {kind}, {task.name} is {task.kind}")
+        if task.kind == "classification":
             map_labels(names, task.label_names)
     return list(targets)
+
+
+def _labels_of(recipe: Recipe) -> tuple[tuple[str, ...], Kind]:
+    """Return the label names and kind of what a recipe trains on; a user's own are in its training file."""
+    if isinstance(recipe.task, OwnTask):
+        own = Target(recipe.task, "train").read()
+        return own.label_names, own.kind
+    known = TASKS[recipe.task if isinstance(recipe.task, str) else recipe.task.name]
+    return known.labels, known.kind

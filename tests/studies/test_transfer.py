@@ -145,7 +145,8 @@ def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(place, tmp_
     rows = [json.loads(line) for line in (place / "nli" / "snli" / "validation.jsonl").read_text().splitlines()]
     folded = ["entailment" if row["label"] == "entailment" else "other" for row in rows]
     expected = max(folded.count("entailment"), folded.count("other")) / len(folded)
-    assert json.loads(run.stdout)["table"][0]["majority"] == pytest.approx(expected)
+    majority = {cell["target"]: cell["majority"] for cell in json.loads(run.stdout)["table"]}
+    assert majority["snli"] == pytest.approx(expected)
 
 
 def test_the_report_shows_it(done):
@@ -174,8 +175,31 @@ def test_a_users_own_files_are_a_target(place, done):
     assert "evaluating vanilla seed 42 on mine" in run.stderr
     assert "on snli" not in run.stderr, "what was scored before is kept"
     cells = {cell["target"]: cell for cell in json.loads(run.stdout)["table"]}
-    assert set(cells) == {"mine", "snli"}
-    assert cells["mine"]["drop"] is None, "there is no in-domain target to measure against"
+    assert list(cells) == ["mnli", "mine", "snli"], "in-domain comes first, asked for or not"
+    assert cells["mine"]["drop"] == pytest.approx(cells["mnli"]["mean"] - cells["mine"]["mean"])
+
+
+def test_a_users_own_task_carries_where_its_labels_match(zygote, place, tmp_path):
+    asked = ["--recipe", place / "mine.yaml", "--data-dir", place / "nli", "--output", tmp_path / "out"]
+    asked += ["--method", "vanilla", "--seeds", "1", "--set", "training.steps=2", "--set", "data.max_length=24"]
+    run = zygote.run("transfer", *asked, "--targets", "snli", "--json")
+    assert run.code == 0, run.stderr
+    cells = {cell["target"]: cell for cell in json.loads(run.stdout)["table"]}
+    assert list(cells) == ["mine", "snli"]
+    assert cells["snli"]["drop"] == pytest.approx(cells["mine"]["mean"] - cells["snli"]["mean"])
+    (place / "sentiment.csv").write_text("one,two,gold\na,b,good\nc,d,bad\n")
+    (place / "sentiment.yaml").write_text((place / "mine.yaml").read_text().replace("mine.csv", "sentiment.csv"))
+    refused = zygote.run("transfer", "--recipe", place / "sentiment.yaml", *asked[2:4], "--targets", "snli")
+    assert refused.code == 2
+    assert "a model with the labels bad, good cannot be evaluated on a task with" in refused.stderr
+
+
+def test_a_transfer_of_which_every_run_fails_still_tells_programs(place, tmp_path):
+    asked = ["--method", "reinit:layers=99", "--targets", "snli", "--seeds", "1", "--json"]
+    run = transfer(place, tmp_path / "out", *asked)
+    assert run.returncode == 1
+    told = json.loads(run.stdout)
+    assert (told["runs"], told["table"], told["report"], len(told["failed"])) == ([], [], None, 1)
 
 
 def chosen(place, asked, task="mnli"):
