@@ -149,7 +149,7 @@ _NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoun
 
 def _write_error(path: Path, error: OSError) -> RequestError | RunError:
     if isinstance(error, _NO_PLACE) or error.errno == errno.EROFS:
-        return RequestError(f"cannot write to {path}: {error.strerror}; choose another place")
+        return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with --output")
     return RunError(
         f"writing to {path} failed: {error.strerror or error}; what was saved before is untouched: "
         "make room and run the same command again"

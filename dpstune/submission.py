@@ -68,7 +68,10 @@ def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Pat
         )
     file = place / FILES[task.name, evaluation.split] if place.is_dir() else place
     lines = ["index\tprediction", *map("\t".join, zip(ids, _answers(task, evaluation), strict=True))]
-    write_text(file, "\n".join(lines) + "\n")
+    try:
+        write_text(file, "\n".join(lines) + "\n")
+    except RequestError as error:
+        raise RequestError(str(error).replace("--output", "--submission")) from None
     return file
 
 
