@@ -11,17 +11,19 @@ NOT_MEASURED = "not measured: no GPU was to be had"
 
 def write_tables():
     """Write every table whose results are there anew."""
-    text = README.read_text()
-    for name, build in TABLES.items():
-        table = build()
-        if table is not None:
-            pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-            text, found = re.subn(
-                pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL
-            )
-            assert found == 1, f"README.md has no place for {name}"
-    README.write_text(text)
-    print(f"wrote {README}")
+    built = {name: build() for name, build in TABLES.items()}
+    replace_tables(README, {name: table for name, table in built.items() if table is not None})
+
+
+def replace_tables(page, tables):
+    """Write tables into a page, each between a pair of markers."""
+    text = page.read_text()
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        assert found == 1, f"{page} has no place for {name}"
+    page.write_text(text)
+    print(f"wrote {page}")
 
 
 def read(name):

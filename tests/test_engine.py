@@ -278,7 +278,9 @@ class TestFailures:
 
     def test_an_output_folder_that_cannot_be_made(self, train, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(RequestError, match=r"cannot write to .*Not a directory; choose another folder with --output"):
+        with pytest.raises(
+            RequestError, match=r"cannot write to .*Not a directory; choose another folder with --output"
+        ):
             train(output="file/runs")
 
     def test_a_disk_that_fills_up_loses_nothing_that_was_saved(self, train, tiny_task, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type works, in the order it stands there."""
+"""What README.md and the first pages of docs/ tell a newcomer to type works, in the order it stands there."""
 
 import csv
 import re
@@ -14,11 +14,16 @@ SHORT = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set
 ELSEWHERE = ("make demo", "make test", "pip install", "accelerate launch")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+PAGES = (README, *(README.parent / "docs" / f"{page}.md" for page in ("quickstart", "your-data", "methods")))
 
 
-COMMANDS = [line for block in blocks("console") for line in block.splitlines()]
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = list(
+    dict.fromkeys(line for page in PAGES for block in blocks("console", page) for line in block.splitlines())
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def folder(zygote):
             writer = csv.writer(table)
             writer.writerow(["question", "answer", "label"])
             writer.writerows(("Who sleeps?", ("A cat.", "Today.")[n % 2], ("good", "bad")[n % 2]) for n in range(32))
-    for block in blocks("yaml"):
+    for block in (block for page in PAGES for block in blocks("yaml", page)):
         (zygote.folder / block.splitlines()[0].lstrip("# ")).write_text(block)
     return zygote.folder
 
@@ -107,10 +112,10 @@ def test_the_trainer_trains(tiny_model, tmp_path, monkeypatch):
     assert not torch.equal(model.bert.pooler.dense.weight, before)
 
 
-def test_the_files_it_points_to_are_there():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text())
-    assert targets
-    assert [target for target in targets if not (README.parent / target).exists()] == []
+@pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_the_files_it_points_to_are_there(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_the_table_names_every_method_and_its_keys():

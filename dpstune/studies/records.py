@@ -93,10 +93,15 @@ class RunRecord:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result."""
-        settings = dict(_flatten(self.recipe.model_dump(mode="json", by_alias=True)))
-        for key in ("seed", *_NO_INFLUENCE):
-            settings.pop(key, None)
-        return settings
+        return point_settings(self.recipe)
+
+
+def point_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return all that makes a recipe's point, by dotted key: all of it but its seed and what changes no result."""
+    settings = dict(_flatten(recipe.model_dump(mode="json", by_alias=True)))
+    for key in ("seed", *_NO_INFLUENCE):
+        settings.pop(key, None)
+    return settings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dpstune.recipe import LoadedRecipe, load_recipe
 from dpstune.runs import RunFolder, run_hash, writing_to
 from dpstune.studies.grid import Grid, as_overrides, method_grid, parse_method, points, refuse_unknown_keys, widen
 from dpstune.studies.queue import Job, RunQueue, Tally
-from dpstune.studies.records import RunRecord, read_run
+from dpstune.studies.records import RunRecord, point_settings, read_run, read_runs
 from dpstune.yaml_text import read_value
 
 
@@ -247,8 +247,15 @@ class Sweep:
         return RunQueue(self.storage, self.study_name)
 
     def outcome_of_runs(self) -> Outcome:
-        """Say what of the jobs is finished, from the runs alone: no storage and no worker is asked."""
+        """Say what of the jobs is finished, from the runs alone, also those of another kind of device."""
         records, notes = self.finished()
+        found = read_runs(self.runs_folder)[0] if self.runs_folder.is_dir() and len(records) < len(self.jobs) else []
+        by_recipe = {(record.seed, *record.settings.items()): record for record in found}
+        for job in self.jobs:
+            recipe = self.request.load(job).recipe
+            record = by_recipe.get((recipe.seed, *point_settings(recipe).items()))
+            if job not in records and record is not None:
+                records[job] = record
         left = len(self.jobs) - len(records)
         if left:
             notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")

@@ -188,7 +188,11 @@ def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
     assert again.returncode == 0, again.stderr
     assert (folder / "runs.csv").read_text() == table
     assert not list(folder.glob("study.db*")), "no storage is asked"
-    shutil.rmtree(Path(json.loads(again.stdout)["runs"][0]))
+    first, *_ = map(Path, json.loads(again.stdout)["runs"])
+    other = first.rename(first.with_name("seed-42-0123456789"))  # as one of another kind of device
+    found = json.loads(sweep(tiny_task, tmp_path, *asked, "--report", "--json").stdout)
+    assert (str(other) in found["runs"], found["left"]) == (True, 0)
+    shutil.rmtree(other)
     part = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
     assert (part.returncode, json.loads(part.stdout)["left"]) == (0, 1)
     assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
