@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,14 @@ def carry():
 
 
 def sweep(task, methods, seeds, overrides, *more):
-    flags = [*repeated("--method", methods), *repeated("--set", (*FEW, *overrides)), "--seeds", seeds, *more]
+    flags = [
+        "--no-models",
+        *repeated("--method", methods),
+        *repeated("--set", (*FEW, *overrides)),
+        "--seeds",
+        seeds,
+        *more,
+    ]
     dpstune("sweep", "--recipe", f"minilm-{task}", "--data-dir", TASKS[task], *flags)
 
 
@@ -171,15 +179,32 @@ def chosen_points(rows):
 
 def write():
     """Write the tables of docs/results.md, and its picture, from the numbers in docs/results/ alone."""
+    replace_tables(DOCS / "results.md", build_tables())
+    compared = fully_compared(read("runs.csv"))
+    if compared:
+        draw(compared, DOCS / "results.png")
+
+
+def build_tables():
+    """Return the tables whose numbers are there, by name."""
     rows = read("runs.csv")
     tables = {"rates": rates_table(rows), "chosen": chosen_table(rows)}
-    if any(row["split"] != "held_out" for row in rows):
-        compared = [row for row in rows if row["split"] != "held_out" and float(row["rate"]) == RATE]
+    compared = fully_compared(rows)
+    if compared:
         tables |= {"compare": compare_table(compared), "steady": steady_table(compared), "each": each_table(compared)}
-        draw(compared, DOCS / "results.png")
     if read("transfer.csv"):
         tables["carry"] = carry_table(read("transfer.csv"))
-    replace_tables(DOCS / "results.md", tables)
+    return tables
+
+
+def fully_compared(rows):
+    """Return the reported runs of the tasks of which every method has all its seeds, as it was chosen."""
+    best = chosen_points(rows)
+    reported = [
+        row for row in rows if row["split"] != "held_out" and row["settings"] == best.get((row["task"], row["method"]))
+    ]
+    counts = Counter(row["task"] for row in reported)
+    return [row for row in reported if counts[row["task"]] == len(POINTS) * SEEDS]
 
 
 def rates_table(rows):

@@ -32,6 +32,9 @@ def sweep(
     sampler: Annotated[str, typer.Option(help="grid, or tpe: Optuna chooses points in the grid's ranges.")] = "grid",
     budget: Annotated[int | None, typer.Option(min=1, help="Points of each method that tpe chooses; 20.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Give up points worse than the median of the others.")] = False,
+    models: Annotated[
+        bool, typer.Option(help="Keep each run's weights; or, with --no-models, its numbers and predictions alone.")
+    ] = True,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run and how long, and run nothing.")] = False,
@@ -61,6 +64,7 @@ def sweep(
         storage=storage,
         budget=(budget or TPE_BUDGET) if sampler == "tpe" else None,
         prune=prune,
+        keep_models=models,
     )
     planned = Sweep(asked)
     if plan:

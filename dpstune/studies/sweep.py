@@ -36,6 +36,7 @@ class SweepRequest:
         budget: Points of each method that Optuna's TPE chooses, in the place of the grid's; None runs the grid.
         prune: Give up points that are worse than the median of the others after as many seeds.
         search: Run the grids; or each method at one point alone, its defaults but for the keys that are given.
+        keep_models: Keep the weights of each run; or its numbers and predictions alone.
         study: What the runs are for; names the folder of the study's own files.
     """
 
@@ -50,6 +51,7 @@ class SweepRequest:
     budget: int | None = None
     prune: bool = False
     search: bool = True
+    keep_models: bool = True
     study: str = "sweep"
 
     def what_is_run(self) -> list[Any]:

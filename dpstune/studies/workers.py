@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.interruption import Interrupted
+from dpstune.runs import RunFolder
 from dpstune.studies.gpu_share import GpuShare, take_gpu
 from dpstune.studies.queue import RunQueue, Taken, wait_a_moment, worker_name
 from dpstune.studies.sweep import Sweep, SweepRequest
@@ -159,4 +160,6 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
             else:
                 queue.fail(taken, f"unexpected {type(error).__name__}: {error}")
         else:
+            if run.trained and not sweep.request.keep_models:
+                RunFolder(run.folder).drop_model()
             queue.finish(taken, run.result["value"], run.folder)

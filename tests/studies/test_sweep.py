@@ -198,6 +198,19 @@ def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
     assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
 
 
+def test_weights_need_not_be_kept_but_those_that_were_there_stay(tiny_task, tmp_path):
+    asked = ["--method", "vanilla", *SHORT, "--json"]
+    (kept,) = json.loads(sweep(tiny_task, tmp_path, *asked, "--seeds", "1").stdout)["runs"]
+    runs = json.loads(sweep(tiny_task, tmp_path, *asked, "--seeds", "2", "--no-models").stdout)["runs"]
+    assert [(Path(run) / "model").is_dir() for run in runs] == [run == kept for run in runs]
+    assert all((Path(run) / "predictions" / "validation.parquet").is_file() for run in runs)
+    (without,) = set(runs) - {kept}
+    command = [sys.executable, "-m", "dpstune", "eval", without]
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "holds no model any more; train it again with --fresh" in refused.stderr
+
+
 def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(tiny_task, tmp_path):
     storage = f"sqlite:///{tmp_path}/shared.db"
     asked = ["--method", "vanilla", "--seeds", "1", "--storage", storage, *SHORT, "--json"]
