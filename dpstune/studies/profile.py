@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dpstune.engine import Loop
+from dpstune.errors import RequestError
 from dpstune.inputs import Inputs
 from dpstune.interruption import InterruptionWatch
 from dpstune.progress import SilentProgress
@@ -22,6 +23,8 @@ from dpstune.runlog import RunLog
 VANILLA = "vanilla"
 METHODS_OF_TABLE_3 = (VANILLA, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
+_LENGTH = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
+_SET_BY_THE_PROFILE = ("model.init", "training.batch_size", "method", "method.name", "method.update_ratio", *_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class ProfileRequest:
     def _load(self, method: str, batch_size: int, overrides: Sequence[str]) -> LoadedRecipe:
         from dpstune.methods import method_class
 
+        for override in overrides:
+            if override.partition("=")[0].strip() in _SET_BY_THE_PROFILE:
+                raise RequestError(f"--set {override}: a profile sets this itself; see --method, --batch-size, --steps")
         overrides = [
             *overrides,
             "model.init=random",

@@ -278,6 +278,7 @@ class TestCommand:
             (["--batch-size", "a"], "--batch-size a: should be whole numbers"),
             (["--method", "dps-mx"], "unknown method 'dps-mx'; did you mean 'dps-mix'?"),
             (["--set", "method.p=2"], "method.p: "),
+            (["--set", "training.batch_size=4"], "--set training.batch_size=4: a profile sets this itself"),
             (["--set", "data.max_length=999"], "data.max_length: 999 is more than the model's 64 tokens"),
             (["--set", "training.precision=fp16"], "training.precision: fp16 is not available on device 'cpu'"),
             (["--set", "model.name=no/such/folder"], "model.name: there is no folder no/such/folder"),
