@@ -80,11 +80,13 @@ def choose(task):
 
 
 def compare(task):
+    collect()
     best = chosen_points(read("runs.csv"))
     sweep(task, [named(method, best[task, method]) for method in POINTS], SEEDS, [AT_RATE])
 
 
 def carry():
+    collect()
     best = chosen_points(read("runs.csv"))
     methods = repeated("--method", [named(method, best["mnli", method]) for method in POINTS])
     few = ("model.name=minilm", "data.train_size=1000", "training.steps=200", *FEW[1:], AT_RATE)
@@ -130,7 +132,8 @@ def collect():
         if (RUNS / f"minilm-{task}").is_dir():
             rows += [numbers_of(task, record) for record in read_runs(RUNS / f"minilm-{task}")[0]]
     write_numbers("runs.csv", [COLUMNS, *sorted(rows)])
-    for found in sorted(RUNS.glob("transfer-mnli/transfer-*/transfer.csv")):
+    newest_last = sorted(RUNS.glob("transfer-mnli/transfer-*/transfer.csv"), key=lambda path: path.stat().st_mtime)
+    for found in newest_last[-1:]:
         header, *table = list(csv.reader(found.read_text().splitlines()))
         write_numbers("transfer.csv", [row[: header.index("folder")] for row in (header, *table)])
 

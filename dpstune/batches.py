@@ -77,7 +77,7 @@ def cut_into_passes(
     """
     order = sorted(chunk, key=lambda index: lengths[index])
     padded = len(order) * max((lengths[index] for index in order), default=0)
-    if padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
+    if order and padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
         return [order]  # another pass would cost more than all of the padding
     cheapest = [(0, 0)]  # for the first n examples: the cost, and where the last of their passes begins
     for end in range(1, len(order) + 1):

@@ -92,11 +92,12 @@ def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Seq
 def _hold_out(task: TaskData, size: int) -> TaskData:
     """Take ``size`` training examples out of the training split, the same for every seed, to be evaluated."""
     train = task.splits["train"]
-    if size >= len(train):
+    most = len(train) - len(set(_strata(task)))
+    if size > most:
         raise RequestError(
-            f"data.held_out: {size} leaves none of the {len(train)} training examples of {task.name} to train on"
+            f"data.held_out: {size} leaves too few of the {len(train)} training examples of {task.name}; at most {most}"
         )
-    held = _draw(task, size, stream(0, "held-out"))
+    held = _draw(task, size, stream(0, "held-out"), leave=1)
     rest = sorted(set(range(len(train))).difference(held))
     return replace(task, splits={"train": train.take(rest), HELD_OUT: train.take(held)})
 
@@ -287,19 +288,32 @@ def _subsample(task: TaskData, size: int, seed: int) -> Examples:
     return train.take(_draw(task, size, stream(seed, "subsample")))
 
 
-def _draw(task: TaskData, size: int, generator: np.random.Generator) -> list[int]:
-    """Draw ``size`` positions of the training split, each label with its share, in ascending order."""
+def _strata(task: TaskData) -> Sequence[float]:
+    """Return what a draw keeps the shares of: the training labels; regression has one stratum."""
     train = task.splits["train"]
-    labels = train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
-    shuffled: list[int] = generator.permutation(len(train)).tolist()
-    exact = {label: size * count / len(train) for label, count in Counter(labels).items()}
+    return train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
+
+
+def _draw(task: TaskData, size: int, generator: np.random.Generator, leave: int = 0) -> list[int]:
+    """Draw ``size`` positions of the training split, each label with its share, in ascending order.
+
+    Args:
+        task: The task.
+        size: How many.
+        generator: Draws them.
+        leave: How many of each label are not drawn in any case.
+    """
+    labels = _strata(task)
+    shuffled: list[int] = generator.permutation(len(labels)).tolist()
+    counts = Counter(labels)
+    exact = {label: size * count / len(labels) for label, count in counts.items()}
     least = 1 if size >= len(exact) else 0  # no label is lost where there is room for all
-    quota = {label: max(least, math.floor(share)) for label, share in exact.items()}
+    quota = {label: min(counts[label] - leave, max(least, math.floor(share))) for label, share in exact.items()}
     while sum(quota.values()) > size:
         quota[max(quota, key=lambda label: (quota[label], label))] -= 1
-    by_remainder = sorted(exact, key=lambda label: (quota[label] - exact[label], label))
-    for label in by_remainder[: size - sum(quota.values())]:
-        quota[label] += 1
+    while sum(quota.values()) < size:
+        open_labels = [label for label in exact if quota[label] < counts[label] - leave]
+        quota[min(open_labels, key=lambda label: (quota[label] - exact[label], label))] += 1
     chosen = []
     for index in shuffled:
         if quota[labels[index]] > 0:

@@ -61,6 +61,7 @@ class LoopState:
         step: Optimizer steps done.
         evaluated_step: The step after which the last evaluation was logged.
         seconds: Wall time spent in training steps.
+        other_seconds: Wall time spent in evaluations, and in what a method prepares before step 1.
         tokens: Tokens trained on, padding not counted.
         best: Step, value and metrics of the best evaluation so far, by the headline metric.
     """
@@ -68,6 +69,7 @@ class LoopState:
     step: int = 0
     evaluated_step: int = 0
     seconds: float = 0.0
+    other_seconds: float = 0.0
     tokens: int = 0
     best: dict[str, Any] = field(default_factory=dict)
 
@@ -86,7 +88,8 @@ def train(
         loaded: The recipe.
         output: The folder that holds all runs.
         progress: Who is told how it goes.
-        fresh: Train from step 1, also where the run is finished or interrupted; the earlier one is renamed, not lost.
+        fresh: Train again even where the run is finished; the finished one is renamed, not overwritten. One that was
+            interrupted goes on.
         inputs: What the runs of this process share.
 
     Raises:
@@ -126,7 +129,7 @@ def train(
                 return RunResult(folder.path, finished, trained=False)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                if folder.result.exists() or (fresh and folder.recipe.exists()):
+                if folder.result.exists():
                     progress.note(f"the earlier run is kept as {folder.set_aside()}")
                 folder.create()
             accelerator.wait_for_everyone()
@@ -208,9 +211,11 @@ class Loop:
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
+            started = time.perf_counter()
             rank, ranks = accelerator.process_index, accelerator.num_processes
             first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
             self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
+            self.state.other_seconds += time.perf_counter() - started
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(
             optimizer, training, total_steps=self.total_steps, warmup_steps=warmup_steps
@@ -305,6 +310,7 @@ class Loop:
         """Score every split but the training one; all ranks share the work and hold all of the result."""
         from dpstune.evaluation import evaluate_split, score
 
+        started = time.perf_counter()
         alone = self.accelerator.num_processes == 1  # ranks that share batches could not stop as one between them
         evaluations = {}
         for split in self.eval_splits:
@@ -319,6 +325,7 @@ class Loop:
             )
             logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
             evaluations[split] = evaluate_split(self.task, split, logits)
+        self.state.other_seconds += time.perf_counter() - started
         return evaluations
 
     def save(self) -> None:
@@ -344,6 +351,7 @@ class Loop:
     def finish(self, recipe_name: str, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """Write predictions, the model folder and result.json, in this order; then drop the checkpoints."""
         from dpstune.evaluation import prediction_columns
+        from dpstune.identity import run_digest
         from dpstune.results import build_result, save_model_folder
         from dpstune.runs import write_json, write_predictions
 
@@ -353,6 +361,7 @@ class Loop:
         model = getattr(model, "_orig_mod", model)
         result = build_result(
             recipe_name=recipe_name,
+            digest=run_digest(self.recipe, self.task),
             recipe=self.recipe,
             task=self.task,
             evaluations=evaluations,
@@ -360,6 +369,7 @@ class Loop:
             steps=self.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch,
             seconds=self.state.seconds,
+            other_seconds=self.state.other_seconds,
             tokens=self.state.tokens,
             method_bytes=method_bytes,
             device=self.accelerator.device,
@@ -385,8 +395,10 @@ class Loop:
         """Yield the passes over a step's examples with their share of them, each with dropout of its own."""
         chunks = self.plan.chunks(step)
         passes = [indices for chunk in chunks for indices in self._passes(chunk)]
+        alone = self.accelerator.num_processes == 1  # ranks have unequal shares, and could not stop as one
         for number, indices in enumerate(passes):
-            self._stop_where_asked()
+            if alone:
+                self._stop_where_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self._batch(indices), len(indices) / sum(map(len, chunks))
 

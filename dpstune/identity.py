@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpstune.data import TaskData
-    from dpstune.recipe import LoadedRecipe
+    from dpstune.recipe import LoadedRecipe, Recipe
     from dpstune.runs import RunFolder
 
 
@@ -26,19 +26,35 @@ def run_folder(
         device: The kind of device it runs on.
         processes: How many processes share it.
     """
-    from dpstune.models import model_fingerprint
     from dpstune.runs import RunFolder, run_hash
 
     recipe = loaded.recipe
-    ingredients = recipe.model_dump(mode="json")
-    del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
-    del ingredients["training"]["save_every"], ingredients["training"]["precision"]
-    ingredients |= {
-        "task": [task.kind, task.metric, task.label_names, task.fingerprint],
-        "model_fingerprint": model_fingerprint(recipe.model),
-        "precision": precision,
-        "device": device,
-        "processes": processes,
-    }
+    ingredients = _what_is_run(recipe, task)
+    del ingredients["training"]["precision"]
+    ingredients |= {"precision": precision, "device": device, "processes": processes}
     name = f"seed-{recipe.seed}-{run_hash(ingredients)}"
     return RunFolder(output / loaded.name / recipe.method.name / name)
+
+
+def run_digest(recipe: Recipe, task: TaskData) -> str:
+    """Return a hash of what is run, wherever that is: the same for machines of different kinds.
+
+    Args:
+        recipe: The recipe.
+        task: Its examples.
+    """
+    from dpstune.runs import run_hash
+
+    return run_hash(_what_is_run(recipe, task))
+
+
+def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
+    from dpstune.models import model_fingerprint
+
+    ingredients = recipe.model_dump(mode="json")
+    del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
+    del ingredients["training"]["save_every"]
+    return ingredients | {
+        "task": [task.kind, task.metric, task.label_names, task.fingerprint],
+        "model_fingerprint": model_fingerprint(recipe.model),
+    }

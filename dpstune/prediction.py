@@ -103,16 +103,14 @@ def predict_rows(
         waiting: Whether the next row is yet to come, so that the ones that are there should not wait for it.
 
     Raises:
-        RequestError: A text column is missing, a row has no text, or a column has the name of one that is added.
+        RequestError: A text column is missing, or a row has no text.
         RunError: A score is not finite.
     """
     batch: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
     for number, row in rows:
-        if not columns:
-            columns = _text_columns(model, text, row, name)
-            _refuse_overwriting(model, row, name)
+        columns = columns or _text_columns(model, text, row, name)
         batch.append(row)
         texts.append(_texts(row, columns, f"{name}:{number}"))
         if len(batch) == model.batch_size or waiting():
@@ -137,12 +135,16 @@ def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]
         return
     texts = 0
     for number, line in enumerate(reader, start=1):
+        if not line.strip():
+            continue
         parts = line.rstrip("\r\n").split("\t")
         if len(parts) > 2:
             raise RequestError(f"{name}:{number}: {len(parts)} texts; a line holds one, or two with a tab between")
         texts = texts or len(parts)
         if len(parts) != texts:
-            raise RequestError(f"{name}:{number}: {_texts_in_words(len(parts))}, on line 1 {_texts_in_words(texts)}")
+            raise RequestError(
+                f"{name}:{number}: {_texts_in_words(len(parts))}, where the first had {_texts_in_words(texts)}"
+            )
         yield number, dict(zip(("text",) if len(parts) == 1 else ("text1", "text2"), parts, strict=True))
 
 
@@ -156,11 +158,19 @@ class Writer:
 
     def __init__(self, form: str, label_names: Sequence[str]) -> None:
         self._dialect = {"csv": "excel", "tsv": "excel-tab"}.get(form)
-        self._added = ["prediction", *(f"score_{name}" for name in label_names)]
+        own = [f"score_{name}" for name in label_names] if self._dialect else ["scores"] if label_names else []
+        self._added = ["prediction", *own]
         self._columns: list[str] = []
 
     def line(self, each: Prediction) -> str:
-        """Return a prediction's line or, before the first one, its header too; without the last line end."""
+        """Return a prediction's line or, before the first one, its header too; without the last line end.
+
+        Raises:
+            RequestError: The row has a column that would be overwritten.
+        """
+        taken = next((column for column in self._added if column in each.row), None)
+        if taken is not None:
+            raise RequestError(f"a column is called {taken!r}, as one that predict adds; rename or remove it")
         if self._dialect is None:
             scores = {"scores": each.scores} if each.scores else {}
             row = {column: _for_json(value) for column, value in each.row.items()}
@@ -207,13 +217,6 @@ def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping
     raise RequestError(
         f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {', '.join(row)}"
     )
-
-
-def _refuse_overwriting(model: TrainedModel, row: Mapping[str, Any], name: str) -> None:
-    added = ("prediction", "scores", *(f"score_{label}" for label in model.label_names))
-    taken = next((column for column in added if column in row), None)
-    if taken is not None:
-        raise RequestError(f"{name}: a column is called {taken!r}, as one that predict adds; rename or remove it")
 
 
 def _training_columns(model: TrainedModel) -> list[Sequence[str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def build_result(
     *,
     recipe_name: str,
+    digest: str,
     recipe: Recipe,
     task: TaskData,
     evaluations: Mapping[str, Evaluation],
@@ -28,6 +29,7 @@ def build_result(
     steps: int,
     steps_per_epoch: int,
     seconds: float,
+    other_seconds: float,
     tokens: int,
     method_bytes: int,
     device: torch.device,
@@ -38,6 +40,7 @@ def build_result(
 
     Args:
         recipe_name: The recipe's name.
+        digest: What ``run_digest`` says of it.
         recipe: What was run.
         task: Its examples.
         evaluations: The splits scored after the last step; the first of them gives the headline.
@@ -45,6 +48,7 @@ def build_result(
         steps: Optimizer steps taken.
         steps_per_epoch: Steps that see every training example once.
         seconds: Wall time of the training steps alone.
+        other_seconds: Wall time of evaluations and preparation.
         tokens: Tokens trained on, padding not counted.
         method_bytes: Bytes the method held.
         device: Where it ran.
@@ -56,6 +60,7 @@ def build_result(
     last = evaluations[split].metrics
     return {
         "recipe": recipe_name,
+        "digest": digest,
         "task": task.name,
         "method": recipe.method.model_dump(mode="json"),
         "seed": recipe.seed,
@@ -78,6 +83,7 @@ def build_result(
         "examples": {name: len(examples) for name, examples in task.splits.items()},
         "steps": steps,
         "seconds": round(seconds, 3),
+        "other_seconds": round(other_seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "peak_memory_bytes": peak_memory_bytes(device),
         "method_bytes": method_bytes,

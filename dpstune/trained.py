@@ -61,7 +61,9 @@ def find_trained(place: Path) -> TrainedPlace:
         if run.read_result() is None:
             raise RequestError(f"{place} is a run that is not finished; the command that trains it goes on with it")
         if not run.model.is_dir():
-            raise RequestError(f"{place} holds no model any more; train it again with --fresh")
+            raise RequestError(
+                f"{place} holds no model: a sweep with --no-models dropped it; rename the run and train it again"
+            )
         return TrainedPlace(name, run.model, run, load_recipe(str(run.recipe)).recipe)
     if not (place / "config.json").is_file():
         raise RequestError(f"{place} is neither a run's folder (no recipe.yaml) nor a model folder (no config.json)")

@@ -260,9 +260,17 @@ def test_what_is_held_out_is_training_data_that_no_seed_trains_on(tmp_path):
     assert list(load(task, splits=["validation"], held_out=20).splits) == list(load(task, splits=["validation"]).splits)
 
 
+def test_a_label_with_one_example_is_trained_on(tmp_path):
+    rows = [(f"t{i}", "rare" if i == 3 else "yn"[i % 2]) for i in range(20)]
+    splits = load(own_task(tmp_path, rows), held_out=10).splits
+    assert len(splits["held_out"]) == 10
+    assert len(set(splits["train"].labels)) == 3
+
+
 def test_to_hold_out_all_there_is_is_refused(tmp_path):
-    message = refused(own_task(tmp_path, BALANCED), held_out=4)
-    assert message.startswith("data.held_out: 4 leaves none of the 4 training examples")
+    message = refused(own_task(tmp_path, BALANCED), held_out=3)
+    assert message.startswith("data.held_out: 3 leaves too few of the 4 training examples")
+    assert message.endswith("at most 2")
     assert "data.train_size: 3 is more than the 2" in refused(own_task(tmp_path, BALANCED), held_out=2, train_size=3)
 
 

@@ -42,7 +42,7 @@ def write_recipe(folder, task, method, batch_size):
 def two_ranks(tiny_task, tmp_path_factory):
     """What two processes made of every method."""
     folder = tmp_path_factory.mktemp("ranks")
-    recipes = [str(write_recipe(folder, tiny_task, method, 3)) for method in REGISTRY]
+    recipes = [str(write_recipe(folder, tiny_task, method, 4)) for method in REGISTRY]  # 9 steps an epoch
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     done = subprocess.run(
         [
@@ -79,7 +79,7 @@ def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tin
         pytest.skip("each rank draws noise of its own; one process draws other noise")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 6))), output=tmp_path)
+    one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 8))), output=tmp_path)
     torch.set_num_threads(threads)
     (two,) = two_ranks.glob(f"runs/{method}/*/*/result.json")
     losses = [

@@ -116,7 +116,9 @@ def test_a_tokenizer_that_promises_too_much_is_held_to_the_models_positions(tmp_
 
 
 def test_a_local_model_asks_no_hub(tiny_model, monkeypatch):
-    monkeypatch.setattr("dpstune.models.asking_the_hub_for", lambda what: pytest.fail(f"asked the hub for {what}"))
+    monkeypatch.setattr(
+        "dpstune.models.asking_the_hub_for", lambda what, remedy: pytest.fail(f"asked the hub for {what}")
+    )
     load(tiny_model)
     load_tokenizer(ModelSection(name=str(tiny_model)))
 

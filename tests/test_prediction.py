@@ -55,8 +55,8 @@ def test_a_line_that_is_no_utf8_is_named():
 def test_plain_lines_hold_one_text_or_two():
     for line, row in ((b"a cat\n", {"text": "a cat"}), (b"b\tc\n", {"text1": "b", "text2": "c"})):
         assert [each for _, each in read_rows(LineReader(Pieces([line]), "stdin"), "stdin", "lines")] == [row]
-    with pytest.raises(RequestError, match="stdin:2: two texts, on line 1 one text"):
-        list(read_rows(LineReader(Pieces([b"a cat\nb\tc\n"]), "stdin"), "stdin", "lines"))
+    with pytest.raises(RequestError, match="stdin:3: two texts, where the first had one text"):
+        list(read_rows(LineReader(Pieces([b"a cat\n\nb\tc\n"]), "stdin"), "stdin", "lines"))
     with pytest.raises(RequestError, match="stdin:1: 3 texts"):
         list(read_rows(LineReader(Pieces([b"a\tb\tc\n"]), "stdin"), "stdin", "lines"))
 
@@ -138,6 +138,7 @@ def write(tmp_path, name, text):
         ("x.parquet", "no parquet", [], "cannot read"),
         ("x.csv", "first,second\na,b\n,\n", [], "x.csv:3: no text in first and second"),
         ("x.csv", "first,second,score_no\na,b,1\n", [], "a column is called 'score_no', as one that predict adds"),
+        ("x.jsonl", '{"first": "a", "second": "b", "scores": 1}\n', [], "a column is called 'scores', as one that"),
     ],
 )
 def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, message):
@@ -145,6 +146,12 @@ def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, m
     assert run.code == 2, run.stderr
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_column_that_this_form_does_not_add_stays(zygote, tiny_run, tmp_path):
+    run = zygote.run("predict", tiny_run, write(tmp_path, "x.csv", "first,second,scores\na,b,mine\n"))
+    assert run.code == 0, run.stderr
+    assert next(csv.DictReader(io.StringIO(run.stdout)))["scores"] == "mine"
 
 
 def test_dates_and_gaps_of_a_parquet_file_become_json(zygote, tiny_run, tmp_path):

@@ -44,6 +44,7 @@ def sweep(
     """Run a grid over many seeds, and report; the same command again goes on where it was stopped."""
     from dpstune.recipe import load_recipe
     from dpstune.report.sweep_view import format_plan
+    from dpstune.studies.coordinator import open_searches
     from dpstune.studies.estimate import plan_as_json
     from dpstune.studies.sweep import Sweep, SweepRequest
 
@@ -68,6 +69,8 @@ def sweep(
     )
     planned = Sweep(asked)
     if plan:
+        if planned.has_storage:
+            open_searches(planned)
         planned_runs = plan_as_json(planned, jobs, tell)
         print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
@@ -80,16 +83,22 @@ def sweep(
 
 
 def _read_outcome(sweep: Sweep) -> Outcome:
-    """Say what of a sweep is finished, from its runs alone; which points tpe chose is in the storage.
+    """Say what of a sweep is finished, from its runs, also those of another kind of machine.
+
+    Where its storage is there it says what failed or was given up, and which points tpe chose.
 
     Raises:
-        RequestError: Nothing is.
+        RequestError: Nothing is finished.
     """
     from dpstune.studies.coordinator import open_searches
 
-    if sweep.request.storage is not None or sweep.folder.is_dir():
+    tally = None
+    if sweep.has_storage:
         open_searches(sweep)
-    outcome = sweep.outcome_of_runs()
+        tally = sweep.open_queue().tally()
+        sweep.learn(tally)
+    sweep.look_everywhere()
+    outcome = sweep.outcome(tally)
     if not outcome.records:
         raise RequestError(f"--report: none of the sweep's runs is finished in {sweep.runs_folder}")
     return outcome

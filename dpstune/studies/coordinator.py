@@ -46,6 +46,7 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
         raise
     finally:
         processes.join()
+    coordinator.recall_points()
     tally = queue.tally()
     sweep.learn(tally)
     watch(tally)
@@ -59,9 +60,13 @@ def open_searches(sweep: Sweep) -> list[PointSearch]:
     searches = [
         PointSearch(sweep.storage, sweep.study_name, *item, sweep.request.budget) for item in sweep.grids.items()
     ]
+    _recall_points(sweep, searches)
+    return searches
+
+
+def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
     for search in searches:
         sweep.plan([(search.method, point) for point in search.points()])
-    return searches
 
 
 class _Coordinator:
@@ -78,6 +83,10 @@ class _Coordinator:
         self._ended: tuple[int, int, int] | None = None  # how much had, when this last looked
         self.searches = open_searches(sweep)
 
+    def recall_points(self) -> None:
+        """Plan the points that other machines' coordinators proposed."""
+        _recall_points(self._sweep, self.searches)
+
     def advance(self, tally: Tally) -> None:
         """Look at what has ended since the last time."""
         counts = (len(tally.done), len(tally.failed), len(tally.dropped))
@@ -88,6 +97,7 @@ class _Coordinator:
         request = self._sweep.request
         if not self.searches and not request.prune:
             return
+        self.recall_points()
         done, _ = self._sweep.finished()
         if self.searches:
             self._propose(tally, done)

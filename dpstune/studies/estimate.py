@@ -27,7 +27,7 @@ def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None
     """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished."""
     if not finished:
         return None
-    return sum(record.seconds for record in finished) / len(finished) * left / workers
+    return sum(record.all_seconds for record in finished) / len(finished) * left / workers
 
 
 def estimate_seconds(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> float:
@@ -87,6 +87,8 @@ def _left(sweep: Sweep, done: dict[Job, RunRecord]) -> dict[Job, int]:
 
 def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
     from dpstune.batches import StepPlan
+    from dpstune.methods import method_class
+    from dpstune.methods.base import Method
     from dpstune.optim import plan_steps
     from dpstune.studies.profile import Side
 
@@ -95,6 +97,8 @@ def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
     lengths = tokens["train"].lengths
     steps_per_epoch = StepPlan(recipe, lengths, processes=1).steps_per_epoch
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
+    if method_class(recipe.method.name).prepare is not Method.prepare:
+        steps += steps_per_epoch  # what it looks at before step 1
     evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 

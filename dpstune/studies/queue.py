@@ -38,7 +38,9 @@ DEATHS = 5
 SECONDS_TO_MAKE_TABLES = 30
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
-_DATABASES = ("postgresql", "mysql", "mariadb", "sqlite")
+SQLITE = "sqlite:///"
+SHORTEST_TO_HIDE_ANYWHERE = 3  # a shorter password may be a part of any word
+_DATABASES = ("postgresql", "mysql", "mariadb", SQLITE)
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -177,13 +179,13 @@ class RunQueue:
             storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
         )
         self.place = without_password(url)
-        self._password = password_of(url)
-        self.shared = not url.startswith("sqlite:///")
-        self._lock = None if self.shared else FileLock(f"{url.removeprefix('sqlite:///')}.lock")
+        self._passwords = passwords_in(url)
+        self.shared = not url.startswith(SQLITE)
+        self._lock = None if self.shared else FileLock(f"{url.removeprefix(SQLITE)}.lock")
 
     def hide_password(self, text: str) -> str:
         """Return what a driver said, without the password it may repeat."""
-        return _hide(self._password, text)
+        return _hide(self._passwords, text)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -412,7 +414,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
-    if not url.startswith(_DATABASES):
+    if not url.startswith(_DATABASES) or url == SQLITE:
         raise RequestError(
             f"--storage {without_password(url)}: should be the URL of a database that Optuna keeps studies in: "
             "postgresql://..., mysql://... or sqlite:///..."
@@ -420,7 +422,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    if "@" in password_of(url):
+    if any("@" in password for password in passwords_in(url.partition("?")[0])):
         raise RequestError(f"--storage {without_password(url)}: an @ in the password should be written %40")
     options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
 
@@ -442,7 +444,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
             if not _is_being_made(error) or time.monotonic() > given_up_at:
                 driver_is_missing = isinstance(error, ImportError) and url.startswith("postgresql")
                 hint = "; pip install 'dpstune[postgres]'" if driver_is_missing else ""
-                why = _hide(password_of(url), first_line(error))
+                why = _hide(passwords_in(url), first_line(error))
                 raise RequestError(f"--storage {without_password(url)}: cannot be opened: {why}{hint}") from None
         wait_a_moment()
 
@@ -455,10 +457,12 @@ def _is_being_made(error: Exception) -> bool:
     return clash or isinstance(error, IntegrityError)
 
 
-def password_of(url: str) -> str:
-    """Return the password in a database's URL, as it is written there; it may hold an ``@``."""
-    found = re.search(r"://[^:/@]*:(.*)@", url)
-    return found.group(1) if found else ""
+def passwords_in(url: str) -> list[str]:
+    """Return the passwords in a database's URL, as they are written there: an ``@`` in one may not be escaped."""
+    place, _, query = url.partition("?")
+    user_info = place.partition("://")[2].rpartition("@")[0]
+    found = [user_info.partition(":")[2], *re.findall(r"(?:^|&)password=([^&]*)", query)]
+    return [password for password in found if password]
 
 
 def without_password(url: str) -> str:
@@ -467,13 +471,16 @@ def without_password(url: str) -> str:
     >>> without_password("postgresql://me:s@cret@host/db")
     'postgresql://me:***@host/db'
     """
-    return _hide(password_of(url), url)
+    return _hide(passwords_in(url), url)
 
 
-def _hide(password: str, text: str) -> str:
-    """Return a text without a password, which a driver may have decoded."""
-    for written in {password, unquote(password)} - {""}:
-        text = text.replace(written, "***") if len(written) > 3 else text.replace(f":{written}@", ":***@")
+def _hide(passwords: Sequence[str], text: str) -> str:
+    """Return a text without passwords, which a driver may have decoded."""
+    for password in passwords:
+        for written in (password, unquote(password)):
+            text = text.replace(f":{written}@", ":***@").replace(f"password={written}", "password=***")
+            if len(written) > SHORTEST_TO_HIDE_ANYWHERE:
+                text = text.replace(written, "***")
     return text
 
 

@@ -73,6 +73,16 @@ class RunRecord:
         return float(self.result["seconds"])
 
     @property
+    def all_seconds(self) -> float:
+        """The same and its evaluations, and what its method prepared."""
+        return self.seconds + (_number(self.result.get("other_seconds")) or 0.0)
+
+    @property
+    def digest(self) -> str | None:
+        """What was run, whatever kind of machine it was; None where an earlier dpstune did not write it."""
+        return self.result.get("digest")
+
+    @property
     def score(self) -> float:
         """The value as statistics count it: an undefined correlation as 0, what it tells about the task.
 
@@ -93,15 +103,10 @@ class RunRecord:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result."""
-        return point_settings(self.recipe)
-
-
-def point_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return all that makes a recipe's point, by dotted key: all of it but its seed and what changes no result."""
-    settings = dict(_flatten(recipe.model_dump(mode="json", by_alias=True)))
-    for key in ("seed", *_NO_INFLUENCE):
-        settings.pop(key, None)
-    return settings
+        settings = dict(_flatten(self.recipe.model_dump(mode="json", by_alias=True)))
+        for key in ("seed", *_NO_INFLUENCE):
+            settings.pop(key, None)
+        return settings
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,6 @@ class PointSearch:
             direction="maximize",
             load_if_exists=True,
         )
-        tried = len(self._study.trials)
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=stream_seed(tried, name, method) % 2**32, constant_liar=True
-        )
 
     def points(self) -> list[dict[str, Any]]:
         """Return every point proposed so far, in that order."""
@@ -50,8 +46,14 @@ class PointSearch:
 
     def propose(self) -> dict[str, Any] | None:
         """Return another point, or None where the budget is used up."""
-        if len(self._trials()) >= self._budget:
+        from optuna.samplers import TPESampler
+
+        tried = len(self._trials())
+        if tried >= self._budget:
             return None
+        # Anew each time: machines that search together should not draw the same points.
+        seed = stream_seed(tried, self._study.study_name) % 2**32
+        self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
         point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}
         trial.set_user_attr("point", point)

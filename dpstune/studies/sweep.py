@@ -10,13 +10,13 @@ from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.hardware import choose_precision, device_type
-from dpstune.identity import run_folder
+from dpstune.identity import run_digest, run_folder
 from dpstune.inputs import Inputs
 from dpstune.recipe import LoadedRecipe, load_recipe
 from dpstune.runs import RunFolder, run_hash, writing_to
 from dpstune.studies.grid import Grid, as_overrides, method_grid, parse_method, points, refuse_unknown_keys, widen
-from dpstune.studies.queue import Job, RunQueue, Tally
-from dpstune.studies.records import RunRecord, point_settings, read_run, read_runs
+from dpstune.studies.queue import SQLITE, Job, RunQueue, Tally
+from dpstune.studies.records import RunRecord, read_run, read_runs
 from dpstune.yaml_text import read_value
 
 
@@ -175,11 +175,15 @@ class Sweep:
         return new
 
     def planned(self) -> list[Job]:
-        """Return the jobs; where a search is yet to choose points, as many of the grid's first one."""
+        """Return the jobs; for each point that a search is yet to choose, those of the grid's first one."""
         if self.request.budget is None:
             return self.jobs
-        first = [self.restarts(method, points(grid)[0]) for method, grid in self.grids.items()]
-        return [job for restarts in first for job in restarts * self.request.budget]
+        planned = list(self.jobs)
+        for asked, grid in self.grids.items():
+            first = self.restarts(asked, points(grid)[0])
+            chosen = {job.overrides for job in self.jobs if job.method == first[0].method}
+            planned += first * (self.request.budget - len(chosen))
+        return planned
 
     @property
     def runs_folder(self) -> Path:
@@ -193,8 +197,8 @@ class Sweep:
 
     @property
     def study_name(self) -> str:
-        """The study's name; the same command has the same, on every machine."""
-        return f"{self.name}-{self.request.study}-{self._digest}"
+        """The study's name; the same command on the same data and model has the same, on every machine."""
+        return f"{self.name}-{self.request.study}-{self._digest}-{self._digest_of(self.planned()[0])}"
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
@@ -209,16 +213,31 @@ class Sweep:
         """
         notes = []
         for job in self.jobs:
-            folders = [self._folder_of(job)]
-            if self.request.storage is not None and job.identity in self._elsewhere:
-                folders.append(self._elsewhere[job.identity])
-            for folder in folders:
-                if job not in self._records and RunFolder(folder).result.exists():
-                    try:
-                        self._records[job] = read_run(folder)
-                    except (DpstuneError, OSError, ValueError) as error:
-                        notes.append(f"{folder}: skipped: damaged: {error}")
+            if job in self._records:
+                continue
+            folder = self._folder_of(job)
+            if job.identity in self._elsewhere and not RunFolder(folder).result.exists():
+                folder = self._elsewhere[job.identity]
+            if RunFolder(folder).result.exists():
+                try:
+                    self._records[job] = read_run(folder)
+                except (DpstuneError, OSError, ValueError) as error:
+                    notes.append(f"{folder}: skipped: damaged: {error}")
         return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+
+    def look_everywhere(self) -> None:
+        """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""
+        if not self.runs_folder.is_dir():
+            return
+        by_digest = {record.digest: record.folder for record in read_runs(self.runs_folder)[0]}
+        for job in self.jobs:
+            folder = by_digest.get(self._digest_of(job))
+            if folder is not None:
+                self._elsewhere.setdefault(job.identity, folder)
+
+    def _digest_of(self, job: Job) -> str:
+        recipe = self.request.load(job).recipe
+        return run_digest(recipe, self.inputs.task(recipe))
 
     def _folder_of(self, job: Job) -> Path:
         """Return the folder in which this machine trains a job; the engine asks for the same."""
@@ -241,6 +260,11 @@ class Sweep:
         """The storage's URL; the embedded one is a SQLite file in the sweep's folder."""
         return self.request.storage or f"sqlite:///{(self.folder / 'study.db').absolute()}"
 
+    @property
+    def has_storage(self) -> bool:
+        """Whether the storage is there already, as far as can be told without asking a server."""
+        return not self.storage.startswith(SQLITE) or Path(self.storage.removeprefix(SQLITE)).is_file()
+
     def open_queue(self) -> RunQueue:
         """Open the queue."""
         if self.request.storage is None:
@@ -248,24 +272,10 @@ class Sweep:
                 self.folder.mkdir(parents=True, exist_ok=True)
         return RunQueue(self.storage, self.study_name)
 
-    def outcome_of_runs(self) -> Outcome:
-        """Say what of the jobs is finished, from the runs alone, also those of another kind of device."""
+    def outcome(self, tally: Tally | None) -> Outcome:
+        """Say what became of every job; without a tally, from the runs alone."""
         records, notes = self.finished()
-        found = read_runs(self.runs_folder)[0] if self.runs_folder.is_dir() and len(records) < len(self.jobs) else []
-        by_recipe = {(record.seed, *record.settings.items()): record for record in found}
-        for job in self.jobs:
-            recipe = self.request.load(job).recipe
-            record = by_recipe.get((recipe.seed, *point_settings(recipe).items()))
-            if job not in records and record is not None:
-                records[job] = record
-        left = len(self.jobs) - len(records)
-        if left:
-            notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")
-        return Outcome(records, {}, [], elsewhere=0, left=left, notes=notes)
-
-    def outcome(self, tally: Tally) -> Outcome:
-        """Say what became of every job."""
-        records, notes = self.finished()
+        tally = tally or Tally(0, 0, {}, {}, set(), {})
         missing = [job for job in self.jobs if job not in records]
         failed = {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
         dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
@@ -278,6 +288,8 @@ class Sweep:
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
+        if left:
+            notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")
         return Outcome(records, failed, dropped, len(elsewhere), left, notes)
 
 

@@ -148,11 +148,13 @@ def choose_targets(
         RequestError: A target that was asked for is not there, or two have the same name.
     """
     named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
-    if not any(each.in_domain for each in named):
-        home = Target(recipe.task, "validation", recipe.data.dir)
-        if home.name in _SHORT:
-            home = replace(home, split=_SHORT[home.name][1])
-        named.append(NamedTarget(home.name, home, in_domain=True))
+    home = Target(recipe.task, "validation", recipe.data.dir)
+    if home.name in _SHORT:
+        home = replace(home, split=_SHORT[home.name][1])
+    there = next((each for each in named if each.in_domain and each.target.split == home.split), None)
+    if there is None:
+        there = NamedTarget(home.name, home, in_domain=True)
+        named.append(there)
     notes: list[str] = []
     if asked is None:
         why = {each.name: _why_missing(each, data_dirs) for each in named}
@@ -161,7 +163,7 @@ def choose_targets(
     twice = [name for name, count in Counter(each.name for each in named).items() if count > 1]
     if twice:
         raise RequestError(f"--targets: {twice[0]} is there twice")
-    return sorted(named, key=lambda each: not each.in_domain), notes
+    return sorted(named, key=lambda each: (each is not there, not each.in_domain)), notes
 
 
 def _usual_targets(recipe: Recipe) -> list[str]:
@@ -190,7 +192,10 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
         task, usual_split = _SHORT.get(name, (name, "validation"))
         folder = folder_with_task(data_dirs, task)
         target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
-    return NamedTarget(f"{name}-{split}" if split else name, target, target.task == recipe.task)
+    trained = Target(recipe.task, target.split)
+    own = isinstance(recipe.task, OwnTask)  # two of them may have one name
+    in_domain = target.task == recipe.task if own else target.name == trained.name
+    return NamedTarget(f"{name}-{split}" if split else name, target, in_domain)
 
 
 def _why_missing(named: NamedTarget, data_dirs: Sequence[Path]) -> str | None:

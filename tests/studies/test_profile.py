@@ -225,7 +225,9 @@ def test_the_architectures_of_table_2_ship(name, kind, parameters, monkeypatch):
     """Their published sizes, without the head; no hub is asked."""
     from transformers import AutoModel
 
-    monkeypatch.setattr("dpstune.models.asking_the_hub_for", lambda what: pytest.fail(f"asked the hub for {what}"))
+    monkeypatch.setattr(
+        "dpstune.models.asking_the_hub_for", lambda what, remedy: pytest.fail(f"asked the hub for {what}")
+    )
     _, config = read_config(ModelSection(name=name, init="random"))
     with torch.device("meta"):
         model = AutoModel.from_config(config)

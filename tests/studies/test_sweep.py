@@ -208,7 +208,7 @@ def test_weights_need_not_be_kept_but_those_that_were_there_stay(tiny_task, tmp_
     command = [sys.executable, "-m", "dpstune", "eval", without]
     refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "holds no model any more; train it again with --fresh" in refused.stderr
+    assert "holds no model: a sweep with --no-models dropped it" in refused.stderr
 
 
 def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(tiny_task, tmp_path):
