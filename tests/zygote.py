@@ -24,9 +24,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)
 signal.signal(signal.SIGTERM, dpstune.cli._exit_on_signal)  # a fork has it from its first moment on
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
 print("ready", flush=True)
 for line in sys.stdin:
     request = json.loads(line)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what libraries do after a fork should not meet one
     child = os.fork()
     if child == 0:
         code = 99
@@ -37,6 +39,7 @@ for line in sys.stdin:
                 os.dup2(file, number)
             os.chdir(request["cwd"])
             sys.argv = ["dpstune", *request["arguments"]]
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             dpstune.cli.main()
         except SystemExit as ended:
             code = ended.code
@@ -46,6 +49,7 @@ for line in sys.stdin:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     print(child, flush=True)
     status = os.waitpid(child, 0)[1]
     print(os.waitstatus_to_exitcode(status), flush=True)
