@@ -80,15 +80,20 @@ def choose(task):
 
 
 def compare(task):
+    sweep(task, methods_chosen_for(task), SEEDS, [AT_RATE])
+
+
+def methods_chosen_for(task):
     collect()
     best = chosen_points(read("runs.csv"))
-    sweep(task, [named(method, best[task, method]) for method in POINTS], SEEDS, [AT_RATE])
+    missing = [method for method in POINTS if (task, method) not in best]
+    if missing:
+        sys.exit(f"nothing is chosen yet for {', '.join(missing)}; first: python benchmarks/questions.py choose {task}")
+    return [named(method, best[task, method]) for method in POINTS]
 
 
 def carry():
-    collect()
-    best = chosen_points(read("runs.csv"))
-    methods = repeated("--method", [named(method, best["mnli", method]) for method in POINTS])
+    methods = repeated("--method", methods_chosen_for("mnli"))
     few = ("model.name=minilm", "data.train_size=1000", "training.steps=200", *FEW[1:], AT_RATE)
     where = ["--data-dir", NLI, "--data-dir", GLUE, "--targets", "mnli,snli,sick,rte"]
     dpstune("transfer", "--recipe", "transfer-mnli", *where, *methods, "--seeds", 2, *repeated("--set", few))

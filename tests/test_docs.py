@@ -1,5 +1,6 @@
 """The pages in docs/ hold what they say: their code runs."""
 
+import importlib
 import re
 import sys
 import types
@@ -106,3 +107,43 @@ def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     assert evaluated.replace("vanilla", "dps-dense") in readme
     assert real.split()[1:4] == ["transfer", "--recipe", "transfer-mnli"]
     assert re.search(r"last run \d{4}-\d\d-\d\d", (DOCS / "transfer.md").read_text())
+
+
+def test_the_paper_pages_sweeps_are_as_large_as_it_says():
+    from dpstune.optim import plan_steps
+    from dpstune.recipe import load_recipe
+    from dpstune.studies.sweep import Sweep, SweepRequest
+
+    (block,) = blocks("paper.md", "bash")
+    first = block[: block.index("done")]
+    methods = tuple(re.findall(r"--method (\S+)", first))
+    rows = re.findall(
+        r"^\| ([\w-]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$",
+        (DOCS / "paper.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for task, *numbers in rows:
+        examples, steps, runs, all_steps = (int(number.replace(",", "")) for number in numbers)
+        name = f"bert-{task.lower().replace('-', '')}"
+        assert name.removeprefix("bert-") in first
+        assert len(Sweep(SweepRequest(name, methods, 10, Path("runs"))).jobs) == runs
+        training = load_recipe(name).recipe.training
+        assert plan_steps(training, -(-examples // training.batch_size))[0] == steps
+        assert steps * runs == all_steps
+
+
+def test_the_results_page_says_what_its_numbers_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
+    questions = importlib.import_module("questions")
+    page = (DOCS / "results.md").read_text()
+    tables = questions.build_tables()
+    assert tables
+    for name, table in tables.items():
+        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in page, name
+
+
+def test_the_numbers_hold_no_text_of_a_corpus():
+    for path in (DOCS / "results").glob("*.csv"):
+        header = path.read_text().splitlines()[0].split(",")
+        assert not {"text", "premise", "hypothesis", "sentence1", "sentence2"}.intersection(header)
