@@ -194,6 +194,13 @@ def test_precision_on_the_cpu(train, precision):
     assert {tensor.dtype for tensor in weights(run).values()} == {torch.float32}
 
 
+def test_what_is_held_out_is_what_is_reported(train):
+    run = train("data.held_out=20", "data.train_size=40", "training.steps=2", "training.warmup_steps=1")
+    assert (run.result["split"], run.result["examples"]) == ("held_out", {"train": 40, "held_out": 20})
+    assert len(read_predictions(run.folder / "predictions" / "held_out.parquet")["id"]) == 20
+    assert run.result["other_seconds"] > 0
+
+
 def test_what_a_method_holds_is_reported(train):
     def bytes_a_weight(method):
         run = train("training.steps=4", method=method)

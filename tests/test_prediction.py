@@ -115,8 +115,8 @@ def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
         process.stdin.write(f"{row['first']}\t{row['second']}\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["prediction"] == label
-    process.stdin.close()
-    assert process.wait(timeout=60) == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def write(tmp_path, name, text):

@@ -48,6 +48,11 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
     return name, [f"method.{pair}" for pair in pairs]
 
 
+def first_method(asked: Sequence[str] | None) -> str | None:
+    """Return the name of the first method that is asked for, whose keys ``--set`` may hold; None: the recipe's own."""
+    return parse_method(asked[0])[0] if asked else None
+
+
 NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every")
 
 

@@ -14,7 +14,16 @@ from dpstune.identity import run_digest, run_folder
 from dpstune.inputs import Inputs
 from dpstune.recipe import LoadedRecipe, load_recipe
 from dpstune.runs import RunFolder, run_hash, writing_to
-from dpstune.studies.grid import Grid, as_overrides, method_grid, parse_method, points, refuse_unknown_keys, widen
+from dpstune.studies.grid import (
+    Grid,
+    as_overrides,
+    first_method,
+    method_grid,
+    parse_method,
+    points,
+    refuse_unknown_keys,
+    widen,
+)
 from dpstune.studies.queue import SQLITE, Job, RunQueue, Tally
 from dpstune.studies.records import RunRecord, read_run, read_runs
 from dpstune.yaml_text import read_value
@@ -123,7 +132,8 @@ class Sweep:
         for override in request.overrides:
             if override.partition("=")[0].strip() in ("method", "method.name"):
                 raise RequestError(f"--set {override}: here --method names the methods")
-        first = load_recipe(request.recipe, overrides=request.overrides, data_dir=request.data_dir)
+        method = first_method(request.methods)
+        first = load_recipe(request.recipe, method=method, overrides=request.overrides, data_dir=request.data_dir)
         self.name = first.name
         self.first_seed = first.recipe.seed
         refuse_unknown_keys([parse_method(asked)[0] for asked in request.methods], request.grid)

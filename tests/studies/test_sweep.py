@@ -70,10 +70,10 @@ def test_sixty_runs_survive_whatever_is_killed(tiny_task, tmp_path, database, re
             elif alive:
                 os.kill(rng.choice(alive), signal.SIGKILL)  # one worker, or what it started
                 kills += 1
-        process.wait()
+        _, err = process.communicate()
         if process.returncode == 0:
             break
-        assert starts < 8, process.stderr.read()
+        assert starts < 8, err
     assert kills >= 3
     records, notes = read_runs(tmp_path / "tiny")
     assert len(records) == 60
@@ -146,8 +146,9 @@ def test_a_signal_stops_every_worker_and_the_same_command_goes_on(tiny_task, tmp
     while not any(log.stat().st_size > 500 for log in tmp_path.glob("tiny/*/*/metrics.jsonl")):
         time.sleep(0.1)
     (os.killpg if group else os.kill)(process.pid, number)
-    assert process.wait(timeout=30) == 128 + number
-    assert "Traceback" not in process.stderr.read()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
     saved = list(tmp_path.glob("tiny/vanilla/*/checkpoints/step-*"))
     assert saved
     done = sweep(tiny_task, tmp_path, *arguments)
@@ -267,6 +268,14 @@ def test_a_wrong_grid_is_refused(tiny_task, tmp_path, grid, message):
     with pytest.raises(RequestError) as caught:
         Sweep(SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, grid=(grid,)))
     assert str(caught.value) == f"--grid {grid}: {message}"
+
+
+def test_what_is_set_may_be_a_key_of_the_methods_own(tiny_task, tmp_path):
+    """The recipe's own method has no layers."""
+    request = SweepRequest(str(tiny_task), ("reinit",), 2, tmp_path, overrides=("method.layers=2",))
+    assert [job.overrides for job in Sweep(request).jobs] == [("method.layers=2",)] * 2
+    with pytest.raises(RequestError, match="unknown key 'layers'"):
+        Sweep(SweepRequest(str(tiny_task), ("reinit", "mixout"), 2, tmp_path, overrides=("method.layers=2",)))
 
 
 def test_what_is_asked_twice_is_run_once_and_a_fixed_key_is_not_searched(tiny_task, tmp_path):
