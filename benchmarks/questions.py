@@ -49,6 +49,9 @@ POINTS = {
     "dps-dense": [f"p={p},update_ratio={ratio}" for p in (0.1, 0.3, 0.5) for ratio in (0.05, 0.2)],
     "dps-mix": [f"p={p},update_ratio={ratio}" for p in (0.1, 0.3, 0.5) for ratio in (0.05, 0.2)],
 }
+# Several methods ask for no dropout; what that alone does, plain fine-tuning without it says.
+CONTROL, NO_DROPOUT = "vanilla, dropout 0", "model.dropout=0.0"
+COMPARED = (*POINTS, CONTROL)
 COLUMNS = ("task", "method", "settings", "rate", "seed", "split", "metric", "value", "majority", "seconds")
 
 
@@ -81,6 +84,7 @@ def choose(task):
 
 def compare(task):
     sweep(task, methods_chosen_for(task), SEEDS, [AT_RATE])
+    sweep(task, ["vanilla"], SEEDS, [AT_RATE, NO_DROPOUT])
 
 
 def methods_chosen_for(task):
@@ -148,8 +152,10 @@ def numbers_of(task, record):
     written = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
     )
+    dropout = record.recipe.model.dropout
+    method = record.method if dropout is None else f"{record.method}, dropout {dropout:g}"
     outcome = (record.split, record.metric, record.score, record.majority, record.seconds)
-    return (task, record.method, written, record.recipe.training.learning_rate, record.seed, *outcome)
+    return (task, method, written, record.recipe.training.learning_rate, record.seed, *outcome)
 
 
 def write_numbers(name, rows):
@@ -209,10 +215,12 @@ def fully_compared(rows):
     """Return the reported runs of the tasks of which every method has all its seeds, as it was chosen."""
     best = chosen_points(rows)
     reported = [
-        row for row in rows if row["split"] != "held_out" and row["settings"] == best.get((row["task"], row["method"]))
+        row
+        for row in rows
+        if row["split"] != "held_out" and row["settings"] == best.get((row["task"], row["method"]), "")
     ]
     counts = Counter(row["task"] for row in reported)
-    return [row for row in reported if counts[row["task"]] == len(POINTS) * SEEDS]
+    return [row for row in reported if counts[row["task"]] == len(COMPARED) * SEEDS]
 
 
 def rates_table(rows):
@@ -241,7 +249,7 @@ def compare_table(rows):
     from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test
 
     lines = []
-    for method in POINTS:
+    for method in COMPARED:
         by_task = [values(rows, task=task, method=method) for task in tasks_in(rows)]
         differences = np.concatenate(differences_from_vanilla(rows, method))
         cells = ["", ""]
@@ -257,7 +265,7 @@ def compare_table(rows):
 def steady_table(rows):
     """A row a method: failed restarts, and the mean over tasks of the standard deviation over seeds."""
     lines = []
-    for method in POINTS:
+    for method in COMPARED:
         own = [row for row in rows if row["method"] == method]
         failed = [float(row["value"]) <= float(row["majority"] or 0.0) for row in own]
         stds = [values(own, task=task).std(ddof=1) for task in tasks_in(rows)]
@@ -272,7 +280,7 @@ def each_table(rows):
 
     lines = []
     for number, task in enumerate(tasks_in(rows)):
-        for method in POINTS:
+        for method in COMPARED:
             own = values(rows, task=task, method=method)
             low, high = bootstrap_interval(own)
             difference = differences_from_vanilla(rows, method)[number]
@@ -321,13 +329,13 @@ def draw(rows, path):
 
     from dpstune.report.figures import method_colour, write_figure
 
-    tasks, methods = tasks_in(rows), list(POINTS)
+    tasks, methods = tasks_in(rows), list(COMPARED)
     figure = Figure(figsize=(2.6 * len(tasks) + 1.4, 4.0), layout="constrained", facecolor="white")
     panels = np.atleast_1d(figure.subplots(1, len(tasks), sharey=True))
     for axes, task in zip(panels, tasks, strict=True):
         axes.axvline(values(rows, task=task, method="vanilla").mean(), color="#555555", linestyle="--", linewidth=1)
         for position, method in enumerate(reversed(methods)):
-            own, colour = values(rows, task=task, method=method), method_colour(method)
+            own, colour = values(rows, task=task, method=method), method_colour(method.partition(",")[0])
             axes.scatter(own, np.full(len(own), position), s=16, color=colour, alpha=0.45, linewidths=0)
             axes.scatter(own.mean(), position, s=70, color=colour, marker="D", edgecolors="white", zorder=3)
         axes.set_title(f"{task}, {metric_of(rows, task)}", fontsize=12, loc="left")
