@@ -133,14 +133,18 @@ def named(method, settings):
 
 
 def collect():
-    """Copy the numbers of all finished runs, and of the transfer, into docs/results/."""
+    """Copy the numbers of all finished runs, and of the transfer, into docs/results/; other tasks' rows stay."""
     from dpstune.studies.records import read_runs
 
     rows = []
     for task in TASKS:
         if (RUNS / f"minilm-{task}").is_dir():
-            rows += [numbers_of(task, record) for record in read_runs(RUNS / f"minilm-{task}")[0]]
-    write_numbers("runs.csv", [COLUMNS, *sorted(rows)])
+            rows += sorted(numbers_of(task, record) for record in read_runs(RUNS / f"minilm-{task}")[0])
+        else:
+            rows += [list(row.values()) for row in read("runs.csv") if row["task"] == task]
+    if not rows:
+        sys.exit(f"there are no finished runs in {RUNS}; DPSTUNE_RUNS says where they are")
+    write_numbers("runs.csv", [COLUMNS, *rows])
     newest_last = sorted(RUNS.glob("transfer-mnli/transfer-*/transfer.csv"), key=lambda path: path.stat().st_mtime)
     for found in newest_last[-1:]:
         header, *table = list(csv.reader(found.read_text().splitlines()))
@@ -172,20 +176,22 @@ def read(name):
 
 
 def values(rows, **wanted):
-    """Return the values of the rows that have what is wanted, by ascending seed."""
-    kept = [row for row in rows if all(row[key] == wanted[key] for key in wanted)]
-    return np.array([float(row["value"]) for row in sorted(kept, key=lambda row: int(row["seed"]))])
+    """Return the values of the rows that have what is wanted, one a seed, by ascending seed."""
+    kept = {int(row["seed"]): float(row["value"]) for row in rows if all(row[key] == wanted[key] for key in wanted)}
+    return np.array([kept[seed] for seed in sorted(kept)])
 
 
 def chosen_points(rows):
-    """Return the settings with the best value on what was held out, by task and method; of equals the first."""
-    best = {}
+    """Return the settings with the best value on what was held out, by task and method; of equals the first.
+
+    A task counts once all its points are there.
+    """
+    tried = {}
     for row in rows:
-        place = row["task"], row["method"]
-        counts = row["split"] == "held_out" and int(row["seed"]) == FIRST_SEED and float(row["rate"]) == RATE
-        if counts and (place not in best or float(row["value"]) > float(best[place]["value"])):
-            best[place] = row
-    return {place: row["settings"] for place, row in best.items()}
+        if row["split"] == "held_out" and int(row["seed"]) == FIRST_SEED and float(row["rate"]) == RATE:
+            tried.setdefault((row["task"], row["method"]), {})[row["settings"]] = float(row["value"])
+    whole = [task for task in TASKS if all(len(tried.get((task, m), ())) >= len(POINTS[m]) for m in POINTS)]
+    return {place: max(points, key=points.get) for place, points in tried.items() if place[0] in whole}
 
 
 # The tables
