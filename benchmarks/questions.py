@@ -139,7 +139,8 @@ def collect():
     rows = []
     for task in TASKS:
         if (RUNS / f"minilm-{task}").is_dir():
-            rows += sorted(numbers_of(task, record) for record in read_runs(RUNS / f"minilm-{task}")[0])
+            records = [record for record in read_runs(RUNS / f"minilm-{task}")[0] if is_of_these(record)]
+            rows += sorted({found[:-4]: found for found in (numbers_of(task, each) for each in records)}.values())
         else:
             rows += [list(row.values()) for row in read("runs.csv") if row["task"] == task]
     if not rows:
@@ -149,6 +150,13 @@ def collect():
     for found in newest_last[-1:]:
         header, *table = list(csv.reader(found.read_text().splitlines()))
         write_numbers("transfer.csv", [row[: header.index("folder")] for row in (header, *table)])
+
+
+def is_of_these(record):
+    """Tell whether a run is of this comparison; how often it was evaluated changes no number."""
+    data, training = record.recipe.data, record.recipe.training
+    length = (training.batching, training.batch_size, training.epochs)
+    return (data.train_size, data.held_out) in ((500, None), (500, 500)) and length == ("bucketed", 16, 3)
 
 
 def numbers_of(task, record):
@@ -223,7 +231,9 @@ def fully_compared(rows):
     reported = [
         row
         for row in rows
-        if row["split"] != "held_out" and row["settings"] == best.get((row["task"], row["method"]), "")
+        if row["split"] != "held_out"
+        and float(row["rate"]) == RATE
+        and row["settings"] == best.get((row["task"], row["method"]), "")
     ]
     counts = Counter(row["task"] for row in reported)
     return [row for row in reported if counts[row["task"]] == len(COMPARED) * SEEDS]
@@ -234,9 +244,10 @@ def rates_table(rows):
     lines, means = [], {float(rate): [] for rate in RATES}
     for task in tasks_in(held):
         found = {rate: values([row for row in held if float(row["rate"]) == rate], task=task) for rate in means}
-        for rate, each in found.items():
-            means[rate].append(each.mean())
-        lines.append([task, metric_of(held, task), *(spread(each) for each in found.values())])
+        if all(len(each) == 2 for each in found.values()):
+            lines.append([task, metric_of(held, task), *(spread(each) for each in found.values())])
+            for rate, each in found.items():
+                means[rate].append(each.mean())
     lines.append(["mean", "", *(f"{np.mean(each):.4f}" for each in means.values())])
     return markdown(["task", "metric", *(f"rate {rate:g}" for rate in means)], lines)
 

@@ -361,7 +361,7 @@ class Loop:
         model = getattr(model, "_orig_mod", model)
         result = build_result(
             recipe_name=recipe_name,
-            digest=run_digest(self.recipe, self.task),
+            digest=run_digest(self.recipe, self.task, processes=self.accelerator.num_processes),
             recipe=self.recipe,
             task=self.task,
             evaluations=evaluations,

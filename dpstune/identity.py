@@ -36,16 +36,17 @@ def run_folder(
     return RunFolder(output / loaded.name / recipe.method.name / name)
 
 
-def run_digest(recipe: Recipe, task: TaskData) -> str:
-    """Return a hash of what is run, wherever that is: the same for machines of different kinds.
+def run_digest(recipe: Recipe, task: TaskData, *, processes: int) -> str:
+    """Return a hash of what is run, wherever that is: the same on every kind of device.
 
     Args:
         recipe: The recipe.
         task: Its examples.
+        processes: How many processes share it: a step holds that many times the batch.
     """
     from dpstune.runs import run_hash
 
-    return run_hash(_what_is_run(recipe, task))
+    return run_hash({**_what_is_run(recipe, task), "processes": processes})
 
 
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]
         reader: Where the lines come from.
         name: What they come from, for errors.
         form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
+            Blank lines are passed over.
 
     Raises:
         RequestError: A row is malformed.

@@ -62,7 +62,7 @@ def find_trained(place: Path) -> TrainedPlace:
             raise RequestError(f"{place} is a run that is not finished; the command that trains it goes on with it")
         if not run.model.is_dir():
             raise RequestError(
-                f"{place} holds no model: a sweep with --no-models dropped it; rename the run and train it again"
+                f"{place} holds no model (a sweep with --no-models keeps none); rename the run and train it again"
             )
         return TrainedPlace(name, run.model, run, load_recipe(str(run.recipe)).recipe)
     if not (place / "config.json").is_file():

@@ -138,12 +138,15 @@ def test_the_results_page_says_what_its_numbers_say(monkeypatch):
     questions = importlib.import_module("questions")
     page = (DOCS / "results.md").read_text()
     tables = questions.build_tables()
-    assert tables
+    assert {"rates", "chosen", "compare", "steady", "each"} <= tables.keys()
     for name, table in tables.items():
         assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in page, name
 
 
 def test_the_numbers_hold_no_text_of_a_corpus():
-    for path in (DOCS / "results").glob("*.csv"):
-        header = path.read_text().splitlines()[0].split(",")
-        assert not {"text", "premise", "hypothesis", "sentence1", "sentence2"}.intersection(header)
+    allowed = {
+        "runs.csv": "task,method,settings,rate,seed,split,metric,value,majority,seconds",
+        "transfer.csv": "method,settings,seed,target,split,metric,value,examples,labels",
+    }
+    for path in (DOCS / "results").iterdir():
+        assert path.read_text().splitlines()[0] == allowed[path.name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage
-from dpstune.commands.watched import run_watched
+from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
 
@@ -99,6 +99,7 @@ def _read_outcome(sweep: Sweep) -> Outcome:
         sweep.learn(tally)
     sweep.look_everywhere()
     outcome = sweep.outcome(tally)
+    tell_what_is_elsewhere(sweep, outcome)
     if not outcome.records:
         raise RequestError(f"--report: none of the sweep's runs is finished in {sweep.runs_folder}")
     return outcome

@@ -25,6 +25,11 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
     finally:
         view.close()
     outcome = sweep.outcome(tally)
+    tell_what_is_elsewhere(sweep, outcome)
+    return outcome
+
+
+def tell_what_is_elsewhere(sweep: Sweep, outcome: Outcome) -> None:
+    """Say how many runs cannot be reported on, since they lie on another machine."""
     if outcome.elsewhere:
         tell(f"{outcome.elsewhere} runs were done by machines whose runs do not lie in {sweep.request.output}")
-    return outcome

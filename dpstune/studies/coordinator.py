@@ -66,7 +66,9 @@ def open_searches(sweep: Sweep) -> list[PointSearch]:
 
 def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
     for search in searches:
-        sweep.plan([(search.method, point) for point in search.points()])
+        chosen = search.points()
+        sweep.proposed[search.method] = len(chosen)
+        sweep.plan([(search.method, point) for point in chosen])
 
 
 class _Coordinator:

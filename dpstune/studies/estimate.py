@@ -61,15 +61,15 @@ def estimate_seconds(sweep: Sweep, workers: int, told: Callable[[str], None] = l
 def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Return what a sweep would run, and about how long it will take; arguments and errors as above.
 
-    A search's runs are not known before it chose them: ``runs`` holds those of a grid alone.
+    A search's runs are not known before it chose them: ``runs`` holds those it chose so far.
     """
     done, _ = sweep.finished()
-    planned, budget = sweep.planned(), sweep.request.budget
+    budget, to_come = sweep.request.budget, len(sweep.yet_to_choose())
     return {
-        "runs": [{"run": str(job), "done": job in done} for job in planned] if budget is None else [],
+        "runs": [{"run": str(job), "done": job in done} for job in sweep.jobs],
         "budget": budget,
-        "count": len(planned),
-        "left": len(planned) - len(done),
+        "count": len(sweep.jobs) + to_come,
+        "left": len(sweep.jobs) + to_come - len(done),
         "workers": workers,
         "seconds": estimate_seconds(sweep, workers, told),
     }
@@ -79,9 +79,9 @@ def _left(sweep: Sweep, done: dict[Job, RunRecord]) -> dict[Job, int]:
     """Count the runs to do of each method, by the first of them."""
     first: dict[str, Job] = {}
     counts: Counter[str] = Counter()
-    for job in sweep.planned():
+    for job in [*(job for job in sweep.jobs if job not in done), *sweep.yet_to_choose()]:
         first.setdefault(job.method, job)
-        counts[job.method] += job not in done
+        counts[job.method] += 1
     return {first[method]: count for method, count in counts.items() if count}
 
 
@@ -97,9 +97,9 @@ def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
     lengths = tokens["train"].lengths
     steps_per_epoch = StepPlan(recipe, lengths, processes=1).steps_per_epoch
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
+    evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
     if method_class(recipe.method.name).prepare is not Method.prepare:
         steps += steps_per_epoch  # what it looks at before step 1
-    evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 
     kept = [override for override in job.overrides if not override.startswith(_OF_THE_LENGTH)]

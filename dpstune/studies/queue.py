@@ -39,7 +39,7 @@ SECONDS_TO_MAKE_TABLES = 30
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
 SQLITE = "sqlite:///"
-SHORTEST_TO_HIDE_ANYWHERE = 3  # a shorter password may be a part of any word
+SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password may be a part of any word
 _DATABASES = ("postgresql", "mysql", "mariadb", SQLITE)
 
 Parameters = ParamSpec("Parameters")
@@ -181,7 +181,7 @@ class RunQueue:
         self.place = without_password(url)
         self._passwords = passwords_in(url)
         self.shared = not url.startswith(SQLITE)
-        self._lock = None if self.shared else FileLock(f"{url.removeprefix(SQLITE)}.lock")
+        self._lock = None if self.shared else FileLock(f"{url.partition('?')[0].removeprefix(SQLITE)}.lock")
 
     def hide_password(self, text: str) -> str:
         """Return what a driver said, without the password it may repeat."""
@@ -422,7 +422,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    if any("@" in password for password in passwords_in(url.partition("?")[0])):
+    if any("@" in password for password in passwords_in(url)):
         raise RequestError(f"--storage {without_password(url)}: an @ in the password should be written %40")
     options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
 
@@ -458,10 +458,15 @@ def _is_being_made(error: Exception) -> bool:
 
 
 def passwords_in(url: str) -> list[str]:
-    """Return the passwords in a database's URL, as they are written there: an ``@`` in one may not be escaped."""
-    place, _, query = url.partition("?")
-    user_info = place.partition("://")[2].rpartition("@")[0]
-    found = [user_info.partition(":")[2], *re.findall(r"(?:^|&)password=([^&]*)", query)]
+    """Return the passwords in a database's URL, as they are written there and as SQLAlchemy finds them.
+
+    An ``@`` in one may not be escaped; it counts to the password, so that what follows is not told either.
+    """
+    found = re.findall(r"[?&]\w*pass(?:word|wd)?=([^&]*)", url)
+    user_info = re.match(r"[^:]+://[^:/]*:([^@]*)@([^/?]*)", url)
+    if user_info is not None:
+        password, host = user_info.groups()
+        found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)
     return [password for password in found if password]
 
 
@@ -478,8 +483,8 @@ def _hide(passwords: Sequence[str], text: str) -> str:
     """Return a text without passwords, which a driver may have decoded."""
     for password in passwords:
         for written in (password, unquote(password)):
-            text = text.replace(f":{written}@", ":***@").replace(f"password={written}", "password=***")
-            if len(written) > SHORTEST_TO_HIDE_ANYWHERE:
+            text = text.replace(f":{written}@", ":***@").replace(f"={written}", "=***")
+            if len(written) >= SHORTEST_TO_HIDE_ANYWHERE:
                 text = text.replace(written, "***")
     return text
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +183,14 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
         if kept[_identity(record)] is not record
     )
     return [record for record in records if kept[_identity(record)] is record], notes
+
+
+def every_run(folder: Path) -> Iterator[RunRecord]:
+    """Yield each finished run below a folder that can be read, of equal ones all."""
+    for run in _run_folders(folder):
+        if ".earlier-" not in run.name and RunFolder(run).result.exists():
+            with suppress(DpstuneError, OSError, ValueError):
+                yield read_run(run)
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dpstune.studies.grid import (
     widen,
 )
 from dpstune.studies.queue import SQLITE, Job, RunQueue, Tally
-from dpstune.studies.records import RunRecord, read_run, read_runs
+from dpstune.studies.records import RunRecord, every_run, read_run
 from dpstune.yaml_text import read_value
 
 
@@ -144,6 +145,7 @@ class Sweep:
         del base["data"]["dir"]
         self._digest = run_hash({"base": base, "asked": request.what_is_run()})
         self.inputs = Inputs()
+        self.proposed: dict[str, int] = {}  # how many points a search has proposed for each method that was asked for
         self._records: dict[Job, RunRecord] = {}
         self._elsewhere: dict[str, Path] = {}  # where another machine's runs lie, by the identity of their jobs
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
@@ -184,16 +186,11 @@ class Sweep:
         self.jobs += new
         return new
 
-    def planned(self) -> list[Job]:
-        """Return the jobs; for each point that a search is yet to choose, those of the grid's first one."""
-        if self.request.budget is None:
-            return self.jobs
-        planned = list(self.jobs)
-        for asked, grid in self.grids.items():
-            first = self.restarts(asked, points(grid)[0])
-            chosen = {job.overrides for job in self.jobs if job.method == first[0].method}
-            planned += first * (self.request.budget - len(chosen))
-        return planned
+    def yet_to_choose(self) -> list[Job]:
+        """Return stand-ins for the runs of points that a search is yet to choose: those of the grid's first point."""
+        budget = self.request.budget or 0
+        first = {asked: self.restarts(asked, points(grid)[0]) for asked, grid in self.grids.items()}
+        return [job for asked, jobs in first.items() for job in jobs * (budget - self.proposed.get(asked, 0))]
 
     @property
     def runs_folder(self) -> Path:
@@ -205,10 +202,12 @@ class Sweep:
         """Where the sweep's own files lie."""
         return self.runs_folder / f"{self.request.study}-{self._digest}"
 
-    @property
+    @cached_property
     def study_name(self) -> str:
         """The study's name; the same command on the same data and model has the same, on every machine."""
-        return f"{self.name}-{self.request.study}-{self._digest}-{self._digest_of(self.planned()[0])}"
+        asked, grid = next(iter(self.grids.items()))
+        first, *_ = self.restarts(asked, points(grid)[0])
+        return f"{self.name}-{self.request.study}-{self._digest}-{self._digest_of(first)}"
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
@@ -239,7 +238,7 @@ class Sweep:
         """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""
         if not self.runs_folder.is_dir():
             return
-        by_digest = {record.digest: record.folder for record in read_runs(self.runs_folder)[0]}
+        by_digest = {record.digest: record.folder for record in every_run(self.runs_folder)}
         for job in self.jobs:
             folder = by_digest.get(self._digest_of(job))
             if folder is not None:
@@ -247,7 +246,7 @@ class Sweep:
 
     def _digest_of(self, job: Job) -> str:
         recipe = self.request.load(job).recipe
-        return run_digest(recipe, self.inputs.task(recipe))
+        return run_digest(recipe, self.inputs.task(recipe), processes=1)
 
     def _folder_of(self, job: Job) -> Path:
         """Return the folder in which this machine trains a job; the engine asks for the same."""
@@ -273,7 +272,8 @@ class Sweep:
     @property
     def has_storage(self) -> bool:
         """Whether the storage is there already, as far as can be told without asking a server."""
-        return not self.storage.startswith(SQLITE) or Path(self.storage.removeprefix(SQLITE)).is_file()
+        file = self.storage.partition("?")[0]
+        return not file.startswith(SQLITE) or Path(file.removeprefix(SQLITE)).is_file()
 
     def open_queue(self) -> RunQueue:
         """Open the queue."""
@@ -289,7 +289,8 @@ class Sweep:
         missing = [job for job in self.jobs if job not in records]
         failed = {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
         dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
-        elsewhere = [job for job in missing if job.identity in tally.done]
+        shared = self.request.storage is not None  # else what is not there is not there
+        elsewhere = [job for job in missing if shared and job.identity in tally.done]
         if self.request.prune:
             notes.append(
                 "pruning was on: points worse than the median of their method's others after two seeds or more were "

@@ -177,12 +177,26 @@ def test_a_worker_that_slept_while_its_run_was_done_by_another_gives_way(url):
     assert len(queue.tally().done) == 1
 
 
-@pytest.mark.parametrize("password", ["secret", "se%40cret"])
+@pytest.mark.parametrize("password", ["secret", "se%40cret", "se?cret"])
 def test_a_password_is_not_repeated(password):
     with pytest.raises(RequestError, match="cannot be opened") as caught:
         RunQueue(f"postgresql://me:{password}@127.0.0.1:9/none", "study")
     assert "cret" not in str(caught.value)
     assert "me:***@127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://me@corp:secret@host/db", "postgresql://me@corp:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
+        ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+    ],
+)
+def test_no_url_tells_a_password(url, told):
+    assert queues.without_password(url) == told
 
 
 def test_an_at_sign_in_a_password_is_refused():

@@ -122,6 +122,9 @@ def test_a_point_that_is_proposed_again_is_run_once_and_told_each_time(recipe):
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
     assert {trial.value for trial in trials if trial.params == trials[0].params} == {trials[0].value}
     assert sorted(sweep(recipe, *asked, "--report")["runs"]) == sorted(outcome["runs"])
+    plan = sweep(recipe, *asked, "--plan")
+    assert (plan["count"], plan["left"], plan["seconds"]) == (2, 0, 0)
+    assert len(optuna.get_all_study_names(storage)) == 2, "to ask makes no other study"
 
 
 def test_pruning_gives_up_a_hopeless_point_and_says_so(recipe):

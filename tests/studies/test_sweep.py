@@ -196,6 +196,9 @@ def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
     shutil.rmtree(other)
     part = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
     assert (part.returncode, json.loads(part.stdout)["left"]) == (0, 1)
+    assert sweep(tiny_task, tmp_path, *asked).returncode == 0
+    shutil.rmtree(Path(json.loads(again.stdout)["runs"][-1]))  # gone, whatever the storage says
+    assert json.loads(sweep(tiny_task, tmp_path, *asked, "--report", "--json").stdout)["left"] == 1
     assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
 
 
@@ -209,7 +212,7 @@ def test_weights_need_not_be_kept_but_those_that_were_there_stay(tiny_task, tmp_
     command = [sys.executable, "-m", "dpstune", "eval", without]
     refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "holds no model: a sweep with --no-models dropped it" in refused.stderr
+    assert "holds no model (a sweep with --no-models keeps none)" in refused.stderr
 
 
 def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(tiny_task, tmp_path):
