@@ -26,3 +26,4 @@ def finish_and_keep(loop, *arguments):
 engine.Loop.finish = finish_and_keep
 for recipe in recipes:
     engine.train(load_recipe(recipe), output=folder / "runs")
+torch.distributed.destroy_process_group()

@@ -31,6 +31,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one recipe; the same command again continues an interrupted run."""
+    from dpstune.hardware import part_from_the_other_ranks
     from dpstune.recipe import load_recipe
 
     def load(seed: int | None) -> LoadedRecipe:
@@ -43,6 +44,7 @@ def train(
     try:
         for restart in range(seeds):
             results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
+        part_from_the_other_ranks()
     finally:  # what is finished is told, also where a later restart failed
         if as_json and results and is_main_process():
             print_json(results[0] if seeds == 1 else {"runs": results})

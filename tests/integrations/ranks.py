@@ -41,3 +41,4 @@ for name in sys.argv[2:]:
     content = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
     line = f"RANK {os.environ['RANK']} {name} {hashlib.sha256(content).hexdigest()}\n"
     os.write(1, line.encode())  # in one piece: both ranks write into the same pipe
+torch.distributed.destroy_process_group()
