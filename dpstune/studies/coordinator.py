@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dpstune.studies.queue import Job, RunQueue, Tally, wait_a_moment, worker_name
+from dpstune.studies.queue import Job, RunQueue, Tally, worker_name
 from dpstune.studies.records import RunRecord
 from dpstune.studies.search import PointSearch, hopeless
+from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep
 from dpstune.studies.workers import Workers
 

@@ -9,38 +9,35 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import unquote
 
 from filelock import FileLock
 
-from dpstune.errors import RequestError, RunError
+from dpstune.errors import RunError
 from dpstune.hub import first_line
+from dpstune.studies.storage import (
+    DEATHS,
+    GRACE_SECONDS,
+    HEARTBEAT_SECONDS,
+    hide_passwords,
+    open_storage,
+    sqlite_file,
+)
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-HEARTBEAT_SECONDS = 10
-GRACE_SECONDS = 60  # a trial whose heartbeat is this old has lost its worker
 ATTEMPTS = 2
-DEATHS = 5
-SECONDS_TO_MAKE_TABLES = 30
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
-SQLITE = "sqlite:///"
-SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password may be a part of any word
-_DATABASES = ("postgresql", "mysql", "mariadb", SQLITE)
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -68,9 +65,10 @@ def patient(
                 if not _is_away(error):
                     raise
                 if time.monotonic() > given_up_at:
+                    what = f"{queue.url}: {first_line(error.__cause__ or error)}"
                     raise RunError(
-                        f"storage {queue.place}: {queue.hide_password(first_line(error.__cause__ or error))}; nothing "
-                        "that was finished is lost: the same command goes on"
+                        f"storage {hide_passwords(queue.url, what)}; nothing that was finished is lost: the same "
+                        "command goes on"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -178,14 +176,10 @@ class RunQueue:
         self._study = optuna.create_study(
             storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        self.place = without_password(url)
-        self._passwords = passwords_in(url)
-        self.shared = not url.startswith(SQLITE)
-        self._lock = None if self.shared else FileLock(f"{url.partition('?')[0].removeprefix(SQLITE)}.lock")
-
-    def hide_password(self, text: str) -> str:
-        """Return what a driver said, without the password it may repeat."""
-        return _hide(self._passwords, text)
+        self.url = url
+        file = sqlite_file(url)
+        self.shared = file is None
+        self._lock = None if file is None else FileLock(f"{file}.lock")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -401,94 +395,6 @@ class RunQueue:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
 
-def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
-    """Open an Optuna storage.
-
-    Args:
-        url: Where it is.
-        heartbeats: Whether its trials are run by workers that may die.
-
-    Raises:
-        RequestError: It is no database, or cannot be opened.
-    """
-    import optuna
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-
-    if not url.startswith(_DATABASES) or url == SQLITE:
-        raise RequestError(
-            f"--storage {without_password(url)}: should be the URL of a database that Optuna keeps studies in: "
-            "postgresql://..., mysql://... or sqlite:///..."
-        )
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    if any("@" in password for password in passwords_in(url)):
-        raise RequestError(f"--storage {without_password(url)}: an @ in the password should be written %40")
-    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
-
-    def connect() -> RDBStorage:
-        return RDBStorage(
-            # SQLAlchemy's own choice of a driver changed with its versions; this is the one of our extra
-            url.replace("postgresql://", "postgresql+psycopg://", 1),
-            engine_kwargs={"pool_pre_ping": True, **options},
-            heartbeat_interval=HEARTBEAT_SECONDS if heartbeats else None,
-            grace_period=GRACE_SECONDS if heartbeats else None,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(DEATHS) if heartbeats else None,
-        )
-
-    given_up_at = time.monotonic() + SECONDS_TO_MAKE_TABLES
-    while True:
-        try:
-            return connect()
-        except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
-            if not _is_being_made(error) or time.monotonic() > given_up_at:
-                driver_is_missing = isinstance(error, ImportError) and url.startswith("postgresql")
-                hint = "; pip install 'dpstune[postgres]'" if driver_is_missing else ""
-                why = _hide(passwords_in(url), first_line(error))
-                raise RequestError(f"--storage {without_password(url)}: cannot be opened: {why}{hint}") from None
-        wait_a_moment()
-
-
-def _is_being_made(error: Exception) -> bool:
-    """Tell whether another worker was making the same tables in a fresh storage at the same moment."""
-    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
-
-    clash = isinstance(error, OperationalError | ProgrammingError) and "already exists" in str(error)
-    return clash or isinstance(error, IntegrityError)
-
-
-def passwords_in(url: str) -> list[str]:
-    """Return the passwords in a database's URL, as they are written there and as SQLAlchemy finds them.
-
-    An ``@`` in one may not be escaped; it counts to the password, so that what follows is not told either.
-    """
-    found = re.findall(r"[?&]\w*pass(?:word|wd)?=([^&]*)", url)
-    user_info = re.match(r"[^:]+://[^:/]*:([^@]*)@([^/?]*)", url)
-    if user_info is not None:
-        password, host = user_info.groups()
-        found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)
-    return [password for password in found if password]
-
-
-def without_password(url: str) -> str:
-    """Return a database's URL for people to read.
-
-    >>> without_password("postgresql://me:s@cret@host/db")
-    'postgresql://me:***@host/db'
-    """
-    return _hide(passwords_in(url), url)
-
-
-def _hide(passwords: Sequence[str], text: str) -> str:
-    """Return a text without passwords, which a driver may have decoded."""
-    for password in passwords:
-        for written in (password, unquote(password)):
-            text = text.replace(f":{written}@", ":***@").replace(f"={written}", "=***")
-            if len(written) >= SHORTEST_TO_HIDE_ANYWHERE:
-                text = text.replace(written, "***")
-    return text
-
-
 def worker_name(number: int) -> str:
     """Return a name that says which process a worker is, on which machine, and since when."""
     return f"{number} {socket.gethostname()} {os.getpid()} {_started(os.getpid())} {_machine()}"
@@ -533,8 +439,3 @@ def _numbers(overrides: Sequence[str]) -> Iterator[tuple[str, float]]:
             yield key, float(text)
         except ValueError:
             continue
-
-
-def wait_a_moment() -> None:
-    """Wait before asking the storage again."""
-    time.sleep(0.5)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dpstune.randomness import stream_seed
 from dpstune.studies.grid import Grid
-from dpstune.studies.queue import open_storage
+from dpstune.studies.storage import open_storage
 
 LOG_SPAN = 10.0  # a range this many times as wide as its lower end is searched by orders of magnitude
 POINTS_TO_COMPARE = 4

@@ -25,8 +25,9 @@ from dpstune.studies.grid import (
     refuse_unknown_keys,
     widen,
 )
-from dpstune.studies.queue import SQLITE, Job, RunQueue, Tally
+from dpstune.studies.queue import Job, RunQueue, Tally
 from dpstune.studies.records import RunRecord, every_run, read_run
+from dpstune.studies.storage import sqlite_file
 from dpstune.yaml_text import read_value
 
 
@@ -272,8 +273,8 @@ class Sweep:
     @property
     def has_storage(self) -> bool:
         """Whether the storage is there already, as far as can be told without asking a server."""
-        file = self.storage.partition("?")[0]
-        return not file.startswith(SQLITE) or Path(file.removeprefix(SQLITE)).is_file()
+        file = sqlite_file(self.storage)
+        return file is None or file.is_file()
 
     def open_queue(self) -> RunQueue:
         """Open the queue."""

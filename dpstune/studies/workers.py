@@ -15,7 +15,8 @@ from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.interruption import Interrupted
 from dpstune.runs import RunFolder
 from dpstune.studies.gpu_share import GpuShare, take_gpu
-from dpstune.studies.queue import RunQueue, Taken, wait_a_moment, worker_name
+from dpstune.studies.queue import RunQueue, Taken, worker_name
+from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep, SweepRequest
 
 DEATHS_IN_A_ROW = 3
