@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,11 +140,10 @@ SeedRecords = dict[int, RunRecord]
 """The runs of one point, by seed."""
 
 
-def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
-    """Read all finished runs anywhere below a folder.
+def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
+    """Read all finished runs anywhere below a folder, of the same restart all.
 
-    A run is a folder whose name begins with ``seed-``; it is finished once it holds a result. Where two folders hold
-    the same restart of the same point (another machine, other software), the newer result counts.
+    A run is a folder whose name begins with ``seed-``; it is finished once it holds a result.
 
     Args:
         folder: Where to look: ``runs``, ``runs/<recipe>``, a sweep's folder, or a run's own.
@@ -175,6 +173,16 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
     if unfinished:
         named = ", ".join(unfinished[:_NAMED_UNFINISHED]) + (", ..." if len(unfinished) > _NAMED_UNFINISHED else "")
         notes.append(f"runs without a result yet: {len(unfinished)}: {named}")
+    return records, notes
+
+
+def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
+    """Read the finished runs anywhere below a folder, each restart once.
+
+    Where two folders hold the same restart of the same point (another machine, other software), the newer result
+    counts. Arguments, result and errors are those of ``every_run``.
+    """
+    records, notes = every_run(folder)
     kept = _newest_of_each(records)
     notes.extend(
         f"{record.folder.relative_to(folder)}: skipped: the same restart as "
@@ -183,14 +191,6 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
         if kept[_identity(record)] is not record
     )
     return [record for record in records if kept[_identity(record)] is record], notes
-
-
-def every_run(folder: Path) -> Iterator[RunRecord]:
-    """Yield each finished run below a folder that can be read, of equal ones all."""
-    for run in _run_folders(folder):
-        if ".earlier-" not in run.name and RunFolder(run).result.exists():
-            with suppress(DpstuneError, OSError, ValueError):
-                yield read_run(run)
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:

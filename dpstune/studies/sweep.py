@@ -237,13 +237,13 @@ class Sweep:
 
     def look_everywhere(self) -> None:
         """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""
-        if not self.runs_folder.is_dir():
+        done, _ = self.finished()
+        missing = [job for job in self.jobs if job not in done]
+        if not missing or not self.runs_folder.is_dir():
             return
-        by_digest = {record.digest: record.folder for record in every_run(self.runs_folder)}
-        for job in self.jobs:
-            folder = by_digest.get(self._digest_of(job))
-            if folder is not None:
-                self._elsewhere.setdefault(job.identity, folder)
+        by_digest = {record.digest: record for record in every_run(self.runs_folder)[0]}
+        found = {job: by_digest.get(self._digest_of(job)) for job in missing}
+        self._records |= {job: record for job, record in found.items() if record is not None}
 
     def _digest_of(self, job: Job) -> str:
         recipe = self.request.load(job).recipe
