@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
@@ -131,6 +132,7 @@ def load_recipe(
     *,
     method: str | None = None,
     overrides: Sequence[str] = (),
+    flags: Mapping[str, str] = MappingProxyType({}),
     seed: int | None = None,
     data_dir: Path | None = None,
 ) -> LoadedRecipe:
@@ -141,6 +143,7 @@ def load_recipe(
         method: Another method; unless it is the recipe's own it takes its defaults.
         overrides: ``a.b=value`` each, value read as YAML; applied after ``method``. Where one of a pair such as
             steps and epochs is overridden, the recipe's other one gives way.
+        flags: What errors call an override, by its text, that another flag than ``--set`` gave.
         seed: Another seed.
         data_dir: Where local data lies.
 
@@ -159,7 +162,7 @@ def load_recipe(
     if method is not None:
         draft.switch_method(method, f"--method {method}")
     for override in overrides:
-        draft.override(override)
+        draft.override(override, flags.get(override, f"--set {override}"))
     if seed is not None:
         draft.set(("seed",), seed, f"--seed {seed}")
     if data_dir is not None:
@@ -283,9 +286,8 @@ class _Draft:
         self.values["method"] = {**method, "name": name}
         self.places["method", "name"] = place
 
-    def override(self, override: str) -> None:
+    def override(self, override: str, place: str) -> None:
         """Set a key as ``--set`` does."""
-        place = f"--set {override}"
         key, equals, text = override.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or not all(path):

@@ -136,8 +136,12 @@ class RunFolder:
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
+def writing_to(path: Path, flag: str = "--output") -> Iterator[None]:
     """Turn what the operating system says about a failed write into one line.
+
+    Args:
+        path: What is written.
+        flag: The flag that named the place.
 
     Raises:
         RequestError: The place is read-only, not permitted or no folder.
@@ -146,30 +150,35 @@ def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise _write_error(path, flag, error) from error
 
 
 _NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError
 
 
-def _write_error(path: Path, error: OSError) -> RequestError | RunError:
+def _write_error(path: Path, flag: str, error: OSError) -> RequestError | RunError:
     if isinstance(error, _NO_PLACE) or error.errno == errno.EROFS:
-        return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with --output")
+        return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with {flag}")
     return RunError(
         f"writing to {path} failed: {error.strerror or error}; what was saved before is untouched: "
         "make room and run the same command again"
     )
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--output") -> None:
     """Have ``write`` fill a file beside ``path``, bring it to the disk, and rename it into place.
+
+    Args:
+        path: The file.
+        write: Fills the file it is given.
+        flag: The flag that named the place.
 
     Raises:
         RequestError, RunError: The file could not be written; ``path`` is as it was.
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
     try:
-        with writing_to(path):
+        with writing_to(path, flag):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(beside)
             _sync(beside)
@@ -185,9 +194,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, text)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_atomically(path, lambda beside: _write(beside, text))
+def write_text(path: Path, text: str, flag: str = "--output") -> None:
+    """Write a UTF-8 text file as ``write_atomically`` does."""
+    write_atomically(path, lambda beside: _write(beside, text), flag)
 
 
 def _write(path: Path, text: str) -> None:

@@ -68,10 +68,7 @@ def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Pat
         )
     file = place / FILES[task.name, evaluation.split] if place.is_dir() else place
     lines = ["index\tprediction", *map("\t".join, zip(ids, _answers(task, evaluation), strict=True))]
-    try:
-        write_text(file, "\n".join(lines) + "\n")
-    except RequestError as error:
-        raise RequestError(str(error).replace("--output", "--submission")) from None
+    write_text(file, "\n".join(lines) + "\n", flag="--submission")
     return file
 
 

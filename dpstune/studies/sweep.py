@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError, RunError
@@ -69,10 +70,15 @@ class SweepRequest:
         """Return what of the request decides which runs there are, wherever and by whomever they are run."""
         return [self.methods, self.seeds, self.grid, self.overrides, self.budget is None, self.search]
 
-    def load(self, job: Job) -> LoadedRecipe:
-        """Return one run's recipe."""
+    def load(self, job: Job, flags: Mapping[str, str] = MappingProxyType({})) -> LoadedRecipe:
+        """Return one run's recipe; ``flags`` as ``load_recipe`` takes them."""
         return load_recipe(
-            self.recipe, method=job.method, overrides=job.overrides, seed=job.seed, data_dir=self.data_dir
+            self.recipe,
+            method=job.method,
+            overrides=job.overrides,
+            flags=flags,
+            seed=job.seed,
+            data_dir=self.data_dir,
         )
 
 
@@ -156,16 +162,10 @@ class Sweep:
             self.plan(every)
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
-        """Load a point's recipe, and name the flag that each wrong key came from."""
-        try:
-            self.request.load(self.restarts(asked, point)[0])
-        except RequestError as error:
-            message = str(error)
-            for override in _own_overrides(asked):
-                message = message.replace(f"--set {override}", f"--method {asked}")
-            for override in as_overrides(point):
-                message = message.replace(f"--set {override}", f"--grid {override}")
-            raise RequestError(message) from None
+        """Load a point's recipe; an error names the flag that gave the wrong key."""
+        flags = dict.fromkeys(_own_overrides(asked), f"--method {asked}")
+        flags |= {override: f"--grid {override}" for override in as_overrides(point)}
+        self.request.load(self.restarts(asked, point)[0], flags)
 
     def _grid(self, asked: str) -> Grid:
         """Return what is searched for a method: its grid but for the keys that are given."""
