@@ -263,17 +263,16 @@ def chosen_table(rows):
 
 def compare_table(rows):
     """A row a method: mean and standard deviation on each task, and the difference from vanilla over all pairs."""
-    from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test
+    from dpstune.studies.statistics import bootstrap_interval
 
     lines = []
     for method in COMPARED:
         by_task = [values(rows, task=task, method=method) for task in tasks_in(rows)]
-        differences = np.concatenate(differences_from_vanilla(rows, method))
+        differences = np.concatenate([difference_from_vanilla(rows, task, method) for task in tasks_in(rows)])
         cells = ["", ""]
-        if method != "vanilla" and len(differences):
+        if method != "vanilla":
             low, high = bootstrap_interval(differences)
-            p_value = paired_permutation_test(differences, np.zeros_like(differences))
-            cells = [f"{differences.mean():+.4f} ({low:+.4f} to {high:+.4f})", f"{p_value:.3f}"]
+            cells = [f"{differences.mean():+.4f} ({low:+.4f} to {high:+.4f})", p_value(differences)]
         lines.append([method, *map(spread, by_task), f"{np.mean([each.mean() for each in by_task]):.4f}", *cells])
     tasks = [f"{task}, {metric_of(rows, task)}" for task in tasks_in(rows)]
     return markdown(["method", *tasks, "mean", "minus vanilla, all pairs", "p"], lines)
@@ -293,18 +292,17 @@ def steady_table(rows):
 
 def each_table(rows):
     """A row a task and method: all that a sweep's report says of it."""
-    from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test
+    from dpstune.studies.statistics import bootstrap_interval
 
     lines = []
-    for number, task in enumerate(tasks_in(rows)):
+    for task in tasks_in(rows):
         for method in COMPARED:
             own = values(rows, task=task, method=method)
             low, high = bootstrap_interval(own)
-            difference = differences_from_vanilla(rows, method)[number]
             compared = ["", ""]
             if method != "vanilla":
-                p_value = paired_permutation_test(difference, np.zeros_like(difference))
-                compared = [f"{difference.mean():+.4f}", f"{p_value:.3f}"]
+                difference = difference_from_vanilla(rows, task, method)
+                compared = [f"{difference.mean():+.4f}", p_value(difference)]
             lines.append([task, method, spread(own), f"{own.max():.4f}", f"{low:.4f} to {high:.4f}", *compared])
     return markdown(["task", "method", "mean, std", "best", "95% of the mean", "minus vanilla", "p"], lines)
 
@@ -320,12 +318,15 @@ def carry_table(rows):
     return markdown(["method", *targets, f"mean lost against {targets[0]}"], lines)
 
 
-def differences_from_vanilla(rows, method):
-    """Return, for each task, the values minus vanilla's with the same seed."""
-    pairs = [
-        (values(rows, task=task, method=method), values(rows, task=task, method="vanilla")) for task in tasks_in(rows)
-    ]
-    return [ours - theirs for ours, theirs in pairs]
+def difference_from_vanilla(rows, task, method):
+    """Return a method's values on a task minus vanilla's with the same seed."""
+    return values(rows, task=task, method=method) - values(rows, task=task, method="vanilla")
+
+
+def p_value(differences):
+    from dpstune.studies.statistics import paired_permutation_test
+
+    return f"{paired_permutation_test(differences, np.zeros_like(differences)):.3f}"
 
 
 def tasks_in(rows):

@@ -104,16 +104,16 @@ def new_accelerator(precision: str) -> Accelerator:
     return accelerator
 
 
-# Names of malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
-
 def part_from_the_other_ranks() -> None:
     """End the process group, where there is one: its threads would abort a process that ends while they run."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+# Names of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:

@@ -107,11 +107,12 @@ def _readings(
 
 def _meanings(labels: Sequence[str]) -> tuple[Meaning, ...] | None:
     """Return what each label of an entailment task means; None where they are not such a task's."""
-    if {label.casefold() for label in labels} == _SCITAIL:
-        return tuple("entailment" if label.casefold() == "entails" else "non-entailment" for label in labels)
-    if not {label.casefold() for label in labels} <= _MEANINGS.keys():
+    folded = [label.casefold() for label in labels]
+    if set(folded) == _SCITAIL:
+        return tuple("entailment" if label == "entails" else "non-entailment" for label in folded)
+    if not set(folded) <= _MEANINGS.keys():
         return None
-    meanings = tuple(_MEANINGS[label.casefold()] for label in labels)
+    meanings = tuple(_MEANINGS[label] for label in folded)
     complete = set(meanings) in (_THREE_WAY, _TWO_WAY) and len(set(meanings)) == len(labels)
     return meanings if complete else None
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from dpstune.studies.sweep import Sweep
 
 TIMED_STEPS = 3
-_OF_THE_LENGTH = ("training.steps=", "training.epochs=", "training.warmup_")
 FORWARD_SHARE = 1 / 3  # of a training step's time; the backward pass takes about twice the forward pass's
+_OF_THE_LENGTH = ("training.steps=", "training.epochs=", "training.warmup_")
 
 
 def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
@@ -30,9 +29,10 @@ def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None
     return sum(record.all_seconds for record in finished) / len(finished) * left / workers
 
 
-def estimate_seconds(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> float:
-    """Return about how long the rest of a sweep will take on this machine.
+def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return what a sweep would run, and about how long it will take on this machine.
 
+    A search's runs are not known before it chose them: ``runs`` holds those it chose so far.
     A method of which no run is finished is timed: a few steps of its first point on examples of its task.
 
     Args:
@@ -43,46 +43,34 @@ def estimate_seconds(sweep: Sweep, workers: int, told: Callable[[str], None] = l
     Raises:
         RequestError, RunError: As training would.
     """
-    from dpstune.hardware import visible_gpus
-
     done, _ = sweep.finished()
-    at_once = min(workers, max(1, len(visible_gpus())))  # a CPU does no more for being shared
-    total = 0.0
-    for method, left in _left(sweep, done).items():
-        finished = [record for job, record in done.items() if job.method == method.method]
-        measured = pace(finished, left, workers)
-        if measured is None:
-            told(f"timing {TIMED_STEPS} steps of {method.method}")
-            measured = _seconds_of_a_run(sweep, method) * left / at_once
-        total += measured
-    return total
-
-
-def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Return what a sweep would run, and about how long it will take; arguments and errors as above.
-
-    A search's runs are not known before it chose them: ``runs`` holds those it chose so far.
-    """
-    done, _ = sweep.finished()
-    budget, to_come = sweep.request.budget, len(sweep.yet_to_choose())
+    to_come = sweep.yet_to_choose()
+    left = [*(job for job in sweep.jobs if job not in done), *to_come]
     return {
         "runs": [{"run": str(job), "done": job in done} for job in sweep.jobs],
-        "budget": budget,
-        "count": len(sweep.jobs) + to_come,
-        "left": len(sweep.jobs) + to_come - len(done),
+        "budget": sweep.request.budget,
+        "count": len(sweep.jobs) + len(to_come),
+        "left": len(left),
         "workers": workers,
-        "seconds": estimate_seconds(sweep, workers, told),
+        "seconds": _estimate(sweep, done, left, workers, told),
     }
 
 
-def _left(sweep: Sweep, done: dict[Job, RunRecord]) -> dict[Job, int]:
-    """Count the runs to do of each method, by the first of them."""
-    first: dict[str, Job] = {}
-    counts: Counter[str] = Counter()
-    for job in [*(job for job in sweep.jobs if job not in done), *sweep.yet_to_choose()]:
-        first.setdefault(job.method, job)
-        counts[job.method] += 1
-    return {first[method]: count for method, count in counts.items() if count}
+def _estimate(
+    sweep: Sweep, done: Mapping[Job, RunRecord], left: Sequence[Job], workers: int, told: Callable[[str], None]
+) -> float:
+    from dpstune.hardware import visible_gpus
+
+    at_once = min(workers, max(1, len(visible_gpus())))  # a CPU does no more for being shared
+    seconds = 0.0
+    for method in dict.fromkeys(job.method for job in left):
+        own = [job for job in left if job.method == method]
+        measured = pace([record for job, record in done.items() if job.method == method], len(own), workers)
+        if measured is None:
+            told(f"timing {TIMED_STEPS} steps of {method}")
+            measured = _seconds_of_a_run(sweep, own[0]) * len(own) / at_once
+        seconds += measured
+    return seconds
 
 
 def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
