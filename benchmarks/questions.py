@@ -1,14 +1,15 @@
-"""The paper's questions on a 22M encoder with few examples: runs what docs/results.md reports, and writes its tables.
+"""The paper's questions on a 22M encoder with few examples: runs what docs/results.md reports.
 
     python benchmarks/questions.py rate [TASK ...]      the learning rate that all methods share
     python benchmarks/questions.py choose [TASK ...]    each method's own settings, on training data held out
     python benchmarks/questions.py compare [TASK ...]   five seeds of each method as chosen, on the validation split
     python benchmarks/questions.py carry                mnli -> snli, sick, rte
+    python benchmarks/questions.py hard                 ten restarts of each method on sick, example by example
     python benchmarks/questions.py collect              copies the numbers of all finished runs into docs/results/
-    python benchmarks/questions.py write                the tables and the picture, from docs/results/ alone
 
-Each of the first four is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
-DPSTUNE_NLI are folders with the corpora, DPSTUNE_RUNS is where the runs go.
+Each of the first five is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
+DPSTUNE_NLI are folders with the corpora, DPSTUNE_RUNS is where the runs go. `methods.py` measures what a method costs;
+`answers.py` writes the tables and pictures.
 """
 
 import argparse
@@ -17,12 +18,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from common import GLUE, HERE
-from tables import markdown, replace_tables
 
 NLI = Path(os.environ.get("DPSTUNE_NLI", GLUE.parent / "nli"))
 RUNS = Path(os.environ.get("DPSTUNE_RUNS", "runs"))
@@ -36,6 +34,7 @@ RATES = ("1e-4", "2e-4", "5e-4")
 RATE = 1e-4  # the best mean over the five tasks, see docs/results.md
 AT_RATE = f"training.learning_rate={RATE:g}"
 SEEDS, FIRST_SEED = 5, 42
+HARD, RESTARTS = "sick", 10  # as many as in the paper's Appendix A
 
 # Points of the Appendix D grids, 3 to 6 a method. CHILD-TUNING-D's learning rates are BERT-large's: it takes RATE.
 POINTS = {
@@ -57,17 +56,19 @@ COLUMNS = ("task", "method", "settings", "rate", "seed", "split", "metric", "val
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rate", "choose", "compare", "carry", "collect", "write"))
+    for_tasks = {"rate": rate, "choose": choose, "compare": compare}
+    once = {"carry": carry, "hard": hard, "collect": collect}
+    parser.add_argument("what", choices=(*for_tasks, *once))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     asked = parser.parse_args()
     unknown = set(asked.tasks) - set(TASKS)
     if unknown:
         parser.error(f"no task here is called {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
-    if asked.what in ("carry", "collect", "write"):
-        {"carry": carry, "collect": collect, "write": write}[asked.what]()
+    if asked.what in once:
+        once[asked.what]()
         return
     for task in asked.tasks or TASKS:
-        {"rate": rate, "choose": choose, "compare": compare}[asked.what](task)
+        for_tasks[asked.what](task)
 
 
 # What is run
@@ -82,9 +83,9 @@ def choose(task):
     sweep(task, methods, 1, [HELD_OUT, AT_RATE])
 
 
-def compare(task):
-    sweep(task, methods_chosen_for(task), SEEDS, [AT_RATE])
-    sweep(task, ["vanilla"], SEEDS, [AT_RATE, NO_DROPOUT])
+def compare(task, seeds=SEEDS):
+    sweep(task, methods_chosen_for(task), seeds, [AT_RATE])
+    sweep(task, ["vanilla"], seeds, [AT_RATE, NO_DROPOUT])
 
 
 def methods_chosen_for(task):
@@ -97,10 +98,19 @@ def methods_chosen_for(task):
 
 
 def carry():
-    methods = repeated("--method", methods_chosen_for("mnli"))
     few = ("model.name=minilm", "data.train_size=1000", "training.steps=200", *FEW[1:], AT_RATE)
-    where = ["--data-dir", NLI, "--data-dir", GLUE, "--targets", "mnli,snli,sick,rte"]
-    dpstune("transfer", "--recipe", "transfer-mnli", *where, *methods, "--seeds", 2, *repeated("--set", few))
+    where = ("--data-dir", NLI, "--data-dir", GLUE, "--targets", "mnli,snli,sick,rte", "--seeds", 2)
+    for methods, settings in ((methods_chosen_for("mnli"), few), (["vanilla"], (*few, NO_DROPOUT))):
+        asked = (*repeated("--method", methods), *repeated("--set", settings))
+        dpstune("transfer", "--recipe", "transfer-mnli", *where, *asked, "--jobs", 2)
+
+
+def hard():
+    compare(HARD, RESTARTS)
+    collect()
+    best = chosen_points(read("runs.csv"))
+    folders = [record.folder for row, record in runs_of(HARD) if is_reported(row, best)]
+    dpstune("casestudy", *repeated("--from", folders))
 
 
 def sweep(task, methods, seeds, overrides, *more):
@@ -111,12 +121,14 @@ def sweep(task, methods, seeds, overrides, *more):
         "--seeds",
         seeds,
         *more,
+        "--jobs",
+        2,
     ]
     dpstune("sweep", "--recipe", f"minilm-{task}", "--data-dir", TASKS[task], *flags)
 
 
 def dpstune(command, *arguments):
-    line = ["dpstune", command, *map(str, arguments), "--jobs", "2", "--output", str(RUNS)]
+    line = ["dpstune", command, *map(str, arguments), "--output", str(RUNS)]
     print(shlex.join(line), flush=True)
     subprocess.run([sys.executable, "-m", *line], check=True)
 
@@ -133,23 +145,28 @@ def named(method, settings):
 
 
 def collect():
-    """Copy the numbers of all finished runs, and of the transfer, into docs/results/; other tasks' rows stay."""
-    from dpstune.studies.records import read_runs
-
+    """Copy the numbers of all finished runs, and of both studies, into docs/results/; other tasks' rows stay."""
     rows = []
     for task in TASKS:
         if (RUNS / f"minilm-{task}").is_dir():
-            records = [record for record in read_runs(RUNS / f"minilm-{task}")[0] if is_of_these(record)]
-            rows += sorted({found[:-4]: found for found in (numbers_of(task, each) for each in records)}.values())
+            rows += sorted([row[column] for column in COLUMNS] for row, _ in runs_of(task))
         else:
             rows += [list(row.values()) for row in read("runs.csv") if row["task"] == task]
     if not rows:
         sys.exit(f"there are no finished runs in {RUNS}; DPSTUNE_RUNS says where they are")
     write_numbers("runs.csv", [COLUMNS, *rows])
-    newest_last = sorted(RUNS.glob("transfer-mnli/transfer-*/transfer.csv"), key=lambda path: path.stat().st_mtime)
-    for found in newest_last[-1:]:
-        header, *table = list(csv.reader(found.read_text().splitlines()))
-        write_numbers("transfer.csv", [row[: header.index("folder")] for row in (header, *table)])
+    for name, found in (("transfer.csv", carried()), ("votes.csv", votes())):
+        if len(found) > 1:
+            write_numbers(name, found)
+
+
+def runs_of(task):
+    """Return the numbers of a task's runs of this comparison, each with its run; each restart once."""
+    from dpstune.studies.records import read_runs
+
+    records = [record for record in read_runs(RUNS / f"minilm-{task}")[0] if is_of_these(record)]
+    found = [(numbers_of(task, record), record) for record in records]
+    return list({tuple(row[column] for column in COLUMNS[:7]): (row, record) for row, record in found}.values())
 
 
 def is_of_these(record):
@@ -164,10 +181,48 @@ def numbers_of(task, record):
     written = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
     )
+    rate, outcome = record.recipe.training.learning_rate, (record.split, record.metric, record.score, record.majority)
+    row = (task, name_of(record), written, rate, record.seed, *outcome, record.seconds)
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def name_of(record):
     dropout = record.recipe.model.dropout
-    method = record.method if dropout is None else f"{record.method}, dropout {dropout:g}"
-    outcome = (record.split, record.metric, record.score, record.majority, record.seconds)
-    return (task, method, written, record.recipe.training.learning_rate, record.seed, *outcome)
+    return record.method if dropout is None else f"{record.method}, dropout {dropout:g}"
+
+
+def carried():
+    """Return header and rows of both transfers, of the newest where there are more, without their runs' folders."""
+    from dpstune.studies.records import read_run
+
+    rows = {}
+    for path in newest_last("transfer-mnli/transfer-*/transfer.csv"):
+        for row in csv.DictReader(path.read_text().splitlines()):
+            row["method"] = name_of(read_run(Path(row.pop("folder"))))
+            rows[row["method"], row["seed"], row["target"]] = row
+    return [list(row) for row in list(rows.values())[:1]] + [list(row.values()) for row in rows.values()]
+
+
+def votes():
+    """Return header and rows of the newest case study, as `dpstune casestudy --from` reads them: counts, no texts."""
+    rows = [["id", "method", "correct", "restarts"]]
+    for path in newest_last("casestudy-*/examples.csv")[-1:]:
+        for example in csv.DictReader(path.read_text().splitlines()):
+            names = [column.removeprefix("correct_") for column in example if column.startswith("correct_")]
+            rows += [
+                [example["id"], named_as_here(name), example[f"correct_{name}"], example[f"restarts_{name}"]]
+                for name in names
+            ]
+    return rows
+
+
+def named_as_here(name):
+    """Return what a study calls vanilla without dropout as it is called here; other names stay."""
+    return name.replace(" model.dropout 0", ", dropout 0")
+
+
+def newest_last(pattern):
+    return sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
 def write_numbers(name, rows):
@@ -183,12 +238,6 @@ def read(name):
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def values(rows, **wanted):
-    """Return the values of the rows that have what is wanted, one a seed, by ascending seed."""
-    kept = {int(row["seed"]): float(row["value"]) for row in rows if all(row[key] == wanted[key] for key in wanted)}
-    return np.array([kept[seed] for seed in sorted(kept)])
-
-
 def chosen_points(rows):
     """Return the settings with the best value on what was held out, by task and method; of equals the first.
 
@@ -202,167 +251,10 @@ def chosen_points(rows):
     return {place: max(points, key=points.get) for place, points in tried.items() if place[0] in whole}
 
 
-# The tables
-
-
-def write():
-    """Write the tables of docs/results.md, and its picture, from the numbers in docs/results/ alone."""
-    replace_tables(DOCS / "results.md", build_tables())
-    compared = fully_compared(read("runs.csv"))
-    if compared:
-        draw(compared, DOCS / "results.png")
-
-
-def build_tables():
-    """Return the tables whose numbers are there, by name."""
-    rows = read("runs.csv")
-    tables = {"rates": rates_table(rows), "chosen": chosen_table(rows)}
-    compared = fully_compared(rows)
-    if compared:
-        tables |= {"compare": compare_table(compared), "steady": steady_table(compared), "each": each_table(compared)}
-    if read("transfer.csv"):
-        tables["carry"] = carry_table(read("transfer.csv"))
-    return tables
-
-
-def fully_compared(rows):
-    """Return the reported runs of the tasks of which every method has all its seeds, as it was chosen."""
-    best = chosen_points(rows)
-    reported = [
-        row
-        for row in rows
-        if row["split"] != "held_out"
-        and float(row["rate"]) == RATE
-        and row["settings"] == best.get((row["task"], row["method"]), "")
-    ]
-    counts = Counter(row["task"] for row in reported)
-    return [row for row in reported if counts[row["task"]] == len(COMPARED) * SEEDS]
-
-
-def rates_table(rows):
-    held = [row for row in rows if row["split"] == "held_out" and row["method"] == "vanilla"]
-    lines, means = [], {float(rate): [] for rate in RATES}
-    for task in tasks_in(held):
-        found = {rate: values([row for row in held if float(row["rate"]) == rate], task=task) for rate in means}
-        if all(len(each) == 2 for each in found.values()):
-            lines.append([task, metric_of(held, task), *(spread(each) for each in found.values())])
-            for rate, each in found.items():
-                means[rate].append(each.mean())
-    lines.append(["mean", "", *(f"{np.mean(each):.4f}" for each in means.values())])
-    return markdown(["task", "metric", *(f"rate {rate:g}" for rate in means)], lines)
-
-
-def chosen_table(rows):
-    best = chosen_points(rows)
-    tasks = [task for task in TASKS if any(place[0] == task for place in best)]
-    lines = [
-        [method, len(points), *(best.get((task, method), "") for task in tasks)] for method, points in POINTS.items()
-    ]
-    return markdown(["method", "points", *tasks], [line for line in lines if line[0] != "vanilla"])
-
-
-def compare_table(rows):
-    """A row a method: mean and standard deviation on each task, and the difference from vanilla over all pairs."""
-    from dpstune.studies.statistics import bootstrap_interval
-
-    lines = []
-    for method in COMPARED:
-        by_task = [values(rows, task=task, method=method) for task in tasks_in(rows)]
-        differences = np.concatenate([difference_from_vanilla(rows, task, method) for task in tasks_in(rows)])
-        cells = ["", ""]
-        if method != "vanilla":
-            low, high = bootstrap_interval(differences)
-            cells = [f"{differences.mean():+.4f} ({low:+.4f} to {high:+.4f})", p_value(differences)]
-        lines.append([method, *map(spread, by_task), f"{np.mean([each.mean() for each in by_task]):.4f}", *cells])
-    tasks = [f"{task}, {metric_of(rows, task)}" for task in tasks_in(rows)]
-    return markdown(["method", *tasks, "mean", "minus vanilla, all pairs", "p"], lines)
-
-
-def steady_table(rows):
-    """A row a method: failed restarts, and the mean over tasks of the standard deviation over seeds."""
-    lines = []
-    for method in COMPARED:
-        own = [row for row in rows if row["method"] == method]
-        failed = [float(row["value"]) <= float(row["majority"] or 0.0) for row in own]
-        stds = [values(own, task=task).std(ddof=1) for task in tasks_in(rows)]
-        worst = [values(own, task=task).min() for task in tasks_in(rows)]
-        lines.append([method, f"{sum(failed)} of {len(failed)}", f"{np.mean(stds):.4f}", f"{np.mean(worst):.4f}"])
-    return markdown(["method", "failed restarts", "standard deviation", "worst seed"], lines)
-
-
-def each_table(rows):
-    """A row a task and method: all that a sweep's report says of it."""
-    from dpstune.studies.statistics import bootstrap_interval
-
-    lines = []
-    for task in tasks_in(rows):
-        for method in COMPARED:
-            own = values(rows, task=task, method=method)
-            low, high = bootstrap_interval(own)
-            compared = ["", ""]
-            if method != "vanilla":
-                difference = difference_from_vanilla(rows, task, method)
-                compared = [f"{difference.mean():+.4f}", p_value(difference)]
-            lines.append([task, method, spread(own), f"{own.max():.4f}", f"{low:.4f} to {high:.4f}", *compared])
-    return markdown(["task", "method", "mean, std", "best", "95% of the mean", "minus vanilla", "p"], lines)
-
-
-def carry_table(rows):
-    """A row a method: mean and standard deviation on each target, and what is lost on average."""
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    lines = []
-    for method in POINTS:
-        found = [values(rows, method=method, target=target) for target in targets]
-        lost = np.mean([(found[0] - each).mean() for each in found[1:]])
-        lines.append([method, *map(spread, found), f"{lost:.4f}"])
-    return markdown(["method", *targets, f"mean lost against {targets[0]}"], lines)
-
-
-def difference_from_vanilla(rows, task, method):
-    """Return a method's values on a task minus vanilla's with the same seed."""
-    return values(rows, task=task, method=method) - values(rows, task=task, method="vanilla")
-
-
-def p_value(differences):
-    from dpstune.studies.statistics import paired_permutation_test
-
-    return f"{paired_permutation_test(differences, np.zeros_like(differences)):.3f}"
-
-
-def tasks_in(rows):
-    return [task for task in TASKS if any(row["task"] == task for row in rows)]
-
-
-def metric_of(rows, task):
-    return next(row["metric"] for row in rows if row["task"] == task)
-
-
-def spread(found):
-    return f"{found.mean():.4f} ± {found.std(ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}"
-
-
-def draw(rows, path):
-    """Draw each method's seeds and mean on each task, beside vanilla's mean."""
-    from matplotlib.figure import Figure
-
-    from dpstune.report.figures import method_colour, write_figure
-
-    tasks, methods = tasks_in(rows), list(COMPARED)
-    figure = Figure(figsize=(2.6 * len(tasks) + 1.4, 4.0), layout="constrained", facecolor="white")
-    panels = np.atleast_1d(figure.subplots(1, len(tasks), sharey=True))
-    for axes, task in zip(panels, tasks, strict=True):
-        axes.axvline(values(rows, task=task, method="vanilla").mean(), color="#555555", linestyle="--", linewidth=1)
-        for position, method in enumerate(reversed(methods)):
-            own, colour = values(rows, task=task, method=method), method_colour(method.partition(",")[0])
-            axes.scatter(own, np.full(len(own), position), s=16, color=colour, alpha=0.45, linewidths=0)
-            axes.scatter(own.mean(), position, s=70, color=colour, marker="D", edgecolors="white", zorder=3)
-        axes.set_title(f"{task}, {metric_of(rows, task)}", fontsize=12, loc="left")
-        axes.grid(axis="x", color="#dddddd")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.locator_params(axis="x", nbins=4)
-    panels[0].set_yticks(range(len(methods)), methods[::-1], fontsize=12)
-    write_figure(path, figure)
+def is_reported(row, best):
+    """Tell whether a run is of its method as it was chosen, on the split that is reported."""
+    chosen = best.get((row["task"], row["method"]), "")  # vanilla has nothing to choose
+    return row["split"] != "held_out" and float(row["rate"]) == RATE and row["settings"] == chosen
 
 
 if __name__ == "__main__":

@@ -168,13 +168,17 @@ def _readings(scores: Sequence[TargetScore]) -> list[str]:
 
 
 def _scores_csv(scores: Sequence[TargetScore]) -> str:
-    header = ["method", "settings", "seed", "target", "split", "metric", "value", "examples", "labels", "folder"]
+    header = [
+        *("method", "settings", "seed", "target", "split", "metric", "value", "majority", "examples", "labels"),
+        "folder",
+    ]
     points = group_points([score.run for score in scores])
     settings = {str(run.folder): point.label for point, runs in points for run in runs.values()}
     rows = [
         [
             *(score.run.method, settings[str(score.run.folder)], score.run.seed, score.target, score.split),
-            *(score.metric, score.metrics[score.metric], score.examples, score.labels, score.run.folder),
+            *(score.metric, score.metrics[score.metric], score.majority, score.examples, score.labels),
+            score.run.folder,
         ]
         for score in scores
     ]

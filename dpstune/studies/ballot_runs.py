@@ -52,7 +52,7 @@ def named_points(records: Sequence[RunRecord]) -> dict[str, tuple[Point, SeedRec
     points = group_points(records)
     methods = [point.method for point, _ in points]
     return {
-        f"{point.method} {point.label}" if methods.count(point.method) > 1 else point.method: (point, runs)
+        f"{point.method} {point.label}".strip() if methods.count(point.method) > 1 else point.method: (point, runs)
         for point, runs in points
     }
 

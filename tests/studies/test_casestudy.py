@@ -256,6 +256,16 @@ class TestRuns:
         (note,) = study(runs, methods=("mixout",)).notes
         assert "called vanilla: nothing is rescued or lost" in note
 
+    def test_what_sets_nothing_keeps_its_methods_name(self, spoiled):
+        """So that vanilla stays the baseline of vanilla with another dropout."""
+        folder, _ = spoiled
+        for run in list((folder / "vanilla").iterdir()):
+            without = make_run(folder / "without" / run.name, "vanilla", int(run.name[5]), 0.5, ["model.dropout=0.0"])
+            shutil.copytree(run / "predictions", without / "predictions")
+        found = study(folder, methods=("vanilla",))
+        assert found.baseline == "vanilla"
+        assert outcome(found)["vanilla model.dropout 0"] == (3, 2, 1, 0, [], [])
+
     def test_files_join_runs(self, runs, tmp_path):
         rows = [{"id": f"toy-nli-validation-{n}", "correct": 5, "restarts": 5} for n in range(3)]
         assert outcome(study(runs, write_table(tmp_path / "mine.csv", rows)))["mine"][:2] == (5, 3)

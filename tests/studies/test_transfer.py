@@ -105,6 +105,8 @@ def test_the_table_is_what_the_predictions_say(done):
         kept = read_predictions(f"{row['folder']}/predictions/to-{row['target']}.parquet")
         right = [a == b for a, b in zip(kept["prediction"], kept["label"], strict=True)]
         assert float(row["value"]) == pytest.approx(sum(right) / len(right))
+        commonest = max(map(kept["label"].count, kept["label"]))
+        assert float(row["majority"]) == pytest.approx(commonest / len(right))
         accuracy[row["method"], row["target"], row["seed"]] = sum(right) / len(right)
     for entry in table["table"]:
         method, target = entry["method"], entry["target"]
