@@ -296,7 +296,8 @@ class _Draft:
         if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):
             self.switch_method(value, place)
             return
-        if isinstance(value, str) and (path == ("data", "dir") or path[:2] == ("task", "files")):
+        is_path = path == ("data", "dir") or path[:2] == ("task", "files")
+        if isinstance(value, str) and (is_path or (path == ("model", "name") and value.startswith((".", "~")))):
             value = str(Path(value).expanduser().absolute())
         if path[0] == "training" and len(path) == 2 and value is not None:
             other = ("training", _PAIRS.get(path[1], ""))
@@ -321,7 +322,7 @@ class _Draft:
         folder = self.source.parent.absolute()
         data, task, model = (self.values.get(section) for section in ("data", "task", "model"))
         name = model.get("name") if isinstance(model, dict) else None
-        if isinstance(name, str) and name.startswith((".", "~")) and not self._is_overridden(("model", "name")):
+        if isinstance(name, str) and name.startswith((".", "~")):
             model["name"] = str(folder / Path(name).expanduser())  # type: ignore[index]
         if isinstance(data, dict) and isinstance(data.get("dir"), str):
             folder = folder / Path(data["dir"]).expanduser()

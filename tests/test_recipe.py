@@ -171,6 +171,14 @@ class TestPaths:
         files = loaded.recipe.task.files
         assert (files.train, files.validation) == (tmp_path / "c.csv", Path("/elsewhere/sub/b.csv"))
 
+    @pytest.mark.parametrize(("given", "meant"), [("./mine", "{here}/mine"), ("~/mine", "{home}/mine"), ("a/b", "a/b")])
+    def test_an_overridden_model_is_the_same_when_its_run_is_read_back(self, write, tmp_path, given, meant):
+        recipe = load_recipe("demo", overrides=[f"model.name={given}"]).recipe
+        assert recipe.model.name == meant.format(here=tmp_path, home=Path.home())
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "recipe.yaml").write_text(dump_recipe(recipe))
+        assert load_recipe("run/recipe.yaml").recipe == recipe
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
