@@ -6,6 +6,7 @@ The numbers are of the runs of `questions.py`; costs are of `methods.py`.
 """
 
 from collections import Counter
+from math import comb
 
 import numpy as np
 import tables
@@ -13,10 +14,13 @@ from questions import (
     COMPARED,
     CONTROL,
     DOCS,
+    EPOCHS,
     FIRST_SEED,
     HARD,
+    LONGER,
     NUMBERS,
     POINTS,
+    RATE,
     RATES,
     SEEDS,
     TASKS,
@@ -28,22 +32,24 @@ from tables import markdown, replace_tables
 
 MAJORITY = "always the commonest label"
 VANILLA = "vanilla"
+WITHOUT_DROPOUT = ("mixout", "dps-dense", "dps-mix")  # they ask for none in runs as short as these
+TWO_LOSSES = ("r3f", "r-drop")  # what they add to the loss cannot be told from it
+BATCH = 16
 
 
 def main():
+    from dpstune.report.figures import write_figure
+
     replace_tables(DOCS / "results.md", build_tables())
     for name, figure in build_figures().items():
-        from dpstune.report.figures import write_figure
-
         write_figure(DOCS / f"{name}.png", figure)
         print(f"wrote {DOCS / name}.png")
 
 
 def build_tables():
     """Return the tables whose numbers are there, by name."""
-    rows, carried = read("runs.csv"), read("transfer.csv")
+    rows, carried, compared = read("runs.csv"), read("transfer.csv"), fully_compared(read("runs.csv"))
     built = {"rates": rates_table(rows), "chosen": chosen_table(rows), "cost": cost_table()}
-    compared = fully_compared(rows)
     if compared:
         built |= {
             "compare": compare_table(compared),
@@ -55,6 +61,9 @@ def build_tables():
         built["carry"] = carry_table(carried)
     if read("votes.csv"):
         built["hard"] = hard_table(case_study(), rows)
+    apart = held_apart(rows)
+    if apart:
+        built["why"] = why_table(apart)
     return built
 
 
@@ -80,9 +89,32 @@ def build_figures():
 def fully_compared(rows):
     """Return the reported runs of the tasks of which every method has all its seeds, as it was chosen."""
     best, seeds = chosen_points(rows), range(FIRST_SEED, FIRST_SEED + SEEDS)
-    reported = [row for row in rows if is_reported(row, best) and int(row["seed"]) in seeds]
-    counts = Counter(row["task"] for row in reported)
-    return [row for row in reported if counts[row["task"]] == len(COMPARED) * SEEDS]
+    reported = [
+        row for row in rows if row["method"] in COMPARED and is_reported(row, best) and int(row["seed"]) in seeds
+    ]
+    counts = Counter((row["task"], row["method"]) for row in reported)
+    return [row for row in reported if all(counts[row["task"], method] == SEEDS for method in COMPARED)]
+
+
+def held_apart(rows):
+    """Return values and training losses by method, dropout and epochs; none before all seeds of all are there."""
+    settings = chosen_points(rows).get((HARD, "dps-dense"))
+    names = {
+        (VANILLA, "0.1"): (VANILLA, ""),
+        (VANILLA, "0"): (CONTROL, ""),
+        ("dps-dense", "0.1"): ("dps-dense, dropout 0.1", settings),
+        ("dps-dense", "0"): ("dps-dense", settings),
+    }
+    found = {}
+    for place, (method, chosen) in names.items():
+        for epochs in (EPOCHS, LONGER):
+            wanted = {"task": HARD, "method": method, "settings": chosen, "epochs": str(epochs), "rate": str(RATE)}
+            own = [row for row in rows if row["split"] != "held_out" and wanted.items() <= row.items()]
+            own = [row for row in own if int(row["seed"]) < FIRST_SEED + SEEDS]
+            if len(own) < SEEDS:
+                return {}
+            found[*place, epochs] = own
+    return found
 
 
 def values(rows, **wanted):
@@ -91,13 +123,26 @@ def values(rows, **wanted):
     return np.array([kept[seed] for seed in sorted(kept)])
 
 
-def differences(rows, method, base, tasks=None):
-    """Return a method's values minus those of another with the same task and seed."""
-    pairs = [
-        values(rows, task=task, method=method) - values(rows, task=task, method=base)
-        for task in tasks or found_in(rows, "task")
-    ]
-    return np.concatenate(pairs)
+def differences(rows, method, base):
+    """Return a method's values minus those of another with the same seed, by task."""
+    return {
+        task: values(rows, task=task, method=method) - values(rows, task=task, method=base)
+        for task in found_in(rows, "task")
+    }
+
+
+def deviations(rows, method):
+    """Return how far a method's values are from their median, by task."""
+    by_task = {task: values(rows, task=task, method=method) for task in found_in(rows, "task")}
+    return {task: np.abs(found - np.median(found)) for task, found in by_task.items()}
+
+
+def scales(rows):
+    """Return each task's standard deviation over seeds, pooled over methods: what tasks are made comparable by."""
+    return {
+        task: np.sqrt(np.mean([values(rows, task=task, method=method).var(ddof=1) for method in COMPARED]))
+        for task in found_in(rows, "task")
+    }
 
 
 def found_in(rows, key):
@@ -105,7 +150,7 @@ def found_in(rows, key):
 
 
 def majority_of(rows):
-    """Return what always answering the commonest label gets, the mean over the rows; None where there is none."""
+    """Return what always answering the commonest label gets; None where there is nothing of the kind."""
     known = [float(row["majority"]) for row in rows if row["majority"]]
     return np.mean(known) if known else None
 
@@ -118,6 +163,55 @@ def case_study():
 
 def memory_measured():
     return tables.read("methods-bert-large-cpu-memory") or tables.read("methods-minilm-cpu-memory")
+
+
+# What is said of them
+
+
+def test_of(by_task, scale):
+    """Return p of a sign-flip test on all pairs, each task's differences in its own standard deviations."""
+    from dpstune.studies.statistics import paired_permutation_test
+
+    scaled = np.concatenate([found / (scale[task] or 1.0) for task, found in by_task.items()])
+    return f"{paired_permutation_test(scaled, np.zeros_like(scaled)):.3f}"
+
+
+def interval_over_tasks(by_task):
+    """Return 95% of the mean over tasks, seeds resampled within each."""
+    rng = np.random.default_rng(0)
+    means = [found[rng.integers(len(found), size=(10_000, len(found)))].mean(axis=1) for found in by_task.values()]
+    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    return f"{low:+.4f} to {high:+.4f}"
+
+
+def against(rows, method, base, scale):
+    """Return mean difference with interval, the tasks it is better on, and p."""
+    found = differences(rows, method, base)
+    mean = np.mean([each.mean() for each in found.values()])
+    better = sum(each.mean() > 0 for each in found.values())
+    return [f"{mean:+.4f} ({interval_over_tasks(found)})", f"{better} of {len(found)}", test_of(found, scale)]
+
+
+def steadier(rows, method, base, scale):
+    """Return a method's spread over another's, in scaled mean distances from the median, and p."""
+    own, other = deviations(rows, method), deviations(rows, base)
+    spreads = [sum(each[task].mean() / (scale[task] or 1.0) for task in scale) for each in (own, other)]
+    return [f"{spreads[0] / spreads[1]:.2f}", test_of({task: own[task] - other[task] for task in scale}, scale)]
+
+
+def sign_test(more, fewer):
+    """Return the two-sided p of so uneven a split of changes by chance."""
+    changes = more + fewer
+    tail = sum(comb(changes, each) for each in range(min(more, fewer) + 1)) / 2**changes
+    return min(1.0, 2 * tail)
+
+
+def spread(found):
+    return f"{found.mean():.4f} ± {found.std(ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}"
+
+
+def number(value):
+    return "" if value is None else f"{value:.4f}"
 
 
 # The tables
@@ -139,9 +233,9 @@ def rates_table(rows):
 
 def chosen_table(rows):
     best = chosen_points(rows)
-    tasks = [task for task in TASKS if any(place[0] == task for place in best)]
+    tasks = [task for task in TASKS if (task, VANILLA) in best]
     lines = [
-        [method, len(points), *(best.get((task, method), "") for task in tasks)]
+        [method, len(points), *(best[task, method] for task in tasks)]
         for method, points in POINTS.items()
         if method != VANILLA
     ]
@@ -154,147 +248,150 @@ def compare_table(rows):
     lines = []
     for method in COMPARED:
         found = [values(own, method=method) for own in by_task.values()]
-        lines.append([method, *map(spread, found), f"{np.mean([each.mean() for each in found]):.4f}"])
+        lines.append([method, *map(spread, found), number(np.mean([each.mean() for each in found]))])
     lines.append([MAJORITY, *(number(majority_of(own)) for own in by_task.values()), ""])
     return markdown(["method", *(f"{task}, {own[0]['metric']}" for task, own in by_task.items()), "mean"], lines)
 
 
 def against_table(rows):
-    """A row a method: its difference from vanilla, with dropout and without, over all pairs of a task and seed."""
-    lines = []
+    """A row a method: its difference from vanilla; of those without dropout, from vanilla without dropout too."""
+    scale, lines = scales(rows), []
     for method in COMPARED:
-        cells = [against(differences(rows, method, base)) if method != base else "" for base in (VANILLA, CONTROL)]
-        lines.append([method, *cells])
-    return markdown(["method", "minus vanilla (95%), p", "minus vanilla without dropout (95%), p"], lines)
+        if method != VANILLA:
+            fair = against(rows, method, CONTROL, scale) if method in WITHOUT_DROPOUT else [""] * 3
+            lines.append([method, *against(rows, method, VANILLA, scale), *fair])
+    header = ["method", "minus vanilla (95%)", "better on", "p"]
+    return markdown([*header, "minus vanilla without dropout (95%)", "better on", "p"], lines)
 
 
 def steady_table(rows):
-    """A row a method: failed restarts, and over tasks the mean of the standard deviation and of the worst seed."""
-    lines = []
+    """A row a method: failed restarts, and how far its seeds scatter beside vanilla's, with dropout and without."""
+    scale, lines = scales(rows), []
     for method in COMPARED:
         own = [row for row in rows if row["method"] == method]
         failed = [float(row["value"]) <= float(row["majority"] or 0.0) for row in own]
-        by_task = [values(own, task=task) for task in found_in(rows, "task")]
-        stds, worst = [each.std(ddof=1) for each in by_task], [each.min() for each in by_task]
-        lines.append([method, f"{sum(failed)} of {len(failed)}", number(np.mean(stds)), number(np.mean(worst))])
-    return markdown(["method", "failed restarts", "standard deviation", "worst seed"], lines)
+        usual = steadier(rows, method, VANILLA, scale) if method != VANILLA else ["", ""]
+        fair = steadier(rows, method, CONTROL, scale) if method in WITHOUT_DROPOUT else ["", ""]
+        lines.append([method, f"{sum(failed)} of {len(failed)}", *usual, *fair])
+    header = ["method", "failed restarts", "spread over vanilla's", "p"]
+    return markdown([*header, "over vanilla's without dropout", "p"], lines)
 
 
 def each_table(rows):
-    """A row a task and method: all that a sweep's report says of it."""
-    from dpstune.studies.statistics import bootstrap_interval
+    """A row a task and method: what a sweep's report says of it, and the training loss at the end."""
+    from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test
 
     lines = []
     for task in found_in(rows, "task"):
         for method in COMPARED:
-            own = values(rows, task=task, method=method)
+            runs = [row for row in rows if row["task"] == task and row["method"] == method]
+            own = values(runs)
             low, high = bootstrap_interval(own)
+            failed = sum(float(row["value"]) <= float(row["majority"] or 0.0) for row in runs)
+            loss = "" if method in TWO_LOSSES else f"{np.mean([float(row['train_loss']) for row in runs]):.3f}"
             compared = ["", ""]
             if method != VANILLA:
-                difference = differences(rows, method, VANILLA, [task])
-                compared = [f"{difference.mean():+.4f}", p_value(difference)]
-            lines.append([task, method, spread(own), number(own.max()), f"{low:.4f} to {high:.4f}", *compared])
-    return markdown(["task", "method", "mean, std", "best", "95% of the mean", "minus vanilla", "p"], lines)
+                base = values(rows, task=task, method=VANILLA)
+                compared = [f"{(own - base).mean():+.4f}", f"{paired_permutation_test(own, base):.3f}"]
+            numbers = [spread(own), number(own.max()), f"{low:.4f} to {high:.4f}", failed, loss]
+            lines.append([task, method, *numbers, *compared])
+    header = ["task", "method", "mean, std", "best", "95% of the mean", "failed", "training loss"]
+    return markdown([*header, "minus vanilla", "p"], lines)
+
+
+def why_table(found):
+    """A row a method and dropout: mean, deviation and training loss after each number of epochs."""
+    lines = []
+    for method, dropout in dict.fromkeys(place[:2] for place in found):
+        cells = []
+        for epochs in (EPOCHS, LONGER):
+            rows = found[method, dropout, epochs]
+            cells += [spread(values(rows)), f"{np.mean([float(row['train_loss']) for row in rows]):.3f}"]
+        lines.append([method, dropout, *cells])
+    header = [cell for epochs in (EPOCHS, LONGER) for cell in (f"{epochs} epochs", "training loss")]
+    return markdown(["method", "dropout", *header], lines)
 
 
 def carry_table(rows):
-    """A row a method: mean and standard deviation on each target, and what is lost on average."""
-    targets = found_in(rows, "target")
+    """A row a method: mean and standard deviation on each target; out of domain the mean, and it minus vanilla's."""
+    home, *away = found_in(rows, "target")
     lines = []
     for method in COMPARED:
-        found = [values(rows, method=method, target=target) for target in targets]
-        lost = np.mean([(found[0] - each).mean() for each in found[1:]])
-        lines.append([method, *map(spread, found), number(lost)])
-    majorities = [majority_of([row for row in rows if row["target"] == target]) for target in targets]
-    lines.append([MAJORITY, *map(number, majorities), ""])
-    return markdown(["method", *targets, f"mean lost against {targets[0]}"], lines)
+        found = [values(rows, method=method, target=target) for target in (home, *away)]
+        mean = np.mean([values(rows, method=method, target=target).mean() for target in away])
+        base = np.mean([values(rows, method=VANILLA, target=target).mean() for target in away])
+        compared = "" if method == VANILLA else f"{mean - base:+.4f}"
+        lines.append([method, *map(spread, found), number(mean), compared])
+    majorities = [majority_of([row for row in rows if row["target"] == target]) for target in (home, *away)]
+    lines.append([MAJORITY, *map(number, majorities), number(np.mean(majorities[1:])), ""])
+    return markdown(["method", f"{home} (in-domain)", *away, "mean out of domain", "minus vanilla"], lines)
 
 
 def hard_table(study, rows):
-    """A row a method: accuracy over its restarts, the shares of easy and hard examples, what it rescues and loses."""
+    """A row a method: accuracy over its restarts, easy and hard examples, those it rescues and loses, and p."""
     best = chosen_points(rows)
     reported = [row for row in rows if row["task"] == HARD and is_reported(row, best)]
     lines = []
     for method in study.methods:
         counts, own = study.proportions(method), values(reported, method=method.name)
         shares = [f"{each} ({each / counts.examples:.1%})" for each in (counts.easy, counts.hard, counts.neither)]
-        changed = ["" if each is None else each for each in (counts.rescued, counts.lost)]
+        changed = ["", "", ""]
+        if counts.rescued is not None:
+            changed = [counts.rescued, counts.lost, f"{sign_test(counts.rescued, counts.lost):.3f}"]
         lines.append([method.name, method.restarts, spread(own), *shares, *changed])
-    return markdown(["method", "restarts", "accuracy", "easy", "hard", "neither", "rescued", "lost"], lines)
+    return markdown(["method", "restarts", "accuracy", "easy", "hard", "neither", "rescued", "lost", "p"], lines)
 
 
 def cost_table():
     """A row a method: its step and its memory beside the paper's Table 3."""
     from dpstune.report.profile_report import TABLE_3
 
-    times, memory = tables.read("methods-minilm-cpu"), memory_measured()
-    size = 16
-    paper = TABLE_3[size]
+    times, memory, paper = tables.read("methods-minilm-cpu"), memory_measured(), TABLE_3[BATCH]
     lines = []
     for method, gigabytes in paper.items():
-        timed, measured = tables.cost(times, method, size), tables.cost(memory, method, size)
+        timed, measured = tables.cost(times, method, BATCH), tables.cost(memory, method, BATCH)
         peak, base = measured["memory"]["peak"], measured["vanilla_peak"]
         lines.append(
             [
                 method,
                 tables.spread(timed["ratio"], timed["ratio_quartiles"]),
+                f"{base / 2**30:.2f} GiB",
                 f"{peak / 2**30:.2f} GiB, {peak / base:.2f}x",
                 f"{measured['bytes_a_linear_weight']:.2f}",
                 f"{gigabytes} G, {gigabytes / paper[VANILLA]:.2f}x",
             ]
         )
-    header = ["method", f"step, {times['model']}", f"peak, {memory['model']}", "bytes a linear weight"]
-    return markdown([*header, "the paper's Table 3"], lines) + tables.measured_on(memory)
-
-
-# How numbers are written
-
-
-def spread(found):
-    return f"{found.mean():.4f} ± {found.std(ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}"
-
-
-def number(value):
-    return "" if value is None else f"{value:.4f}"
-
-
-def against(found):
-    from dpstune.studies.statistics import bootstrap_interval
-
-    low, high = bootstrap_interval(found)
-    return f"{found.mean():+.4f} ({low:+.4f} to {high:+.4f}), {p_value(found)}"
-
-
-def p_value(found):
-    from dpstune.studies.statistics import paired_permutation_test
-
-    return f"{paired_permutation_test(found, np.zeros_like(found)):.3f}"
+    header = ["method", f"step over vanilla, {times['model']}", f"vanilla's peak, {memory['model']}", "its own peak"]
+    where = f"\nTime: {tables.measured_on(times).strip()} Memory: {tables.measured_on(memory).strip()}\n"
+    return markdown([*header, "bytes a linear weight", "the paper's Table 3"], lines) + where
 
 
 def draw(rows, panel):
-    """Draw each method's seeds and mean, a panel a task or target, beside vanilla's mean (dashed)."""
+    """Draw each method's seeds and mean (diamond), a panel a task or target; vanilla's mean is dashed."""
     from matplotlib.figure import Figure
 
     from dpstune.report.figures import method_colour
 
     names, methods = found_in(rows, panel), list(COMPARED)
-    figure = Figure(figsize=(2.6 * len(names) + 1.4, 4.0), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(2.0 * len(names) + 1.8, 4.2), layout="constrained", facecolor="white")
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         own = [row for row in rows if row[panel] == name]
         axes.axvline(values(own, method=VANILLA).mean(), color="#555555", linestyle="--", linewidth=1)
         majority = majority_of(own)
         if majority is not None:
-            axes.axvline(majority, color="#bbbbbb", linewidth=3, zorder=0)
+            axes.axvline(majority, color="#cccccc", linewidth=4, zorder=0)
         for position, method in enumerate(reversed(methods)):
             found, colour = values(own, method=method), method_colour(method.partition(",")[0])
             axes.scatter(found, np.full(len(found), position), s=16, color=colour, alpha=0.45, linewidths=0)
             axes.scatter(found.mean(), position, s=70, color=colour, marker="D", edgecolors="white", zorder=3)
-        axes.set_title(f"{name}, {own[0]['metric']}", fontsize=12, loc="left")
+        axes.set_title(name, fontsize=13, loc="left")
+        axes.set_xlabel(own[0]["metric"], fontsize=11)
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="x", nbins=3)
     figure.axes[0].set_yticks(range(len(methods)), methods[::-1], fontsize=12)
+    figure.supxlabel("dots: seeds; diamonds: means; dashed: vanilla; grey: the commonest label", fontsize=11)
     return figure
 
 

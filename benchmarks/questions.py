@@ -5,21 +5,26 @@
     python benchmarks/questions.py compare [TASK ...]   five seeds of each method as chosen, on the validation split
     python benchmarks/questions.py carry                mnli -> snli, sick, rte
     python benchmarks/questions.py hard                 ten restarts of each method on sick, example by example
+    python benchmarks/questions.py why                  dropout and the length of a run apart, on sick
     python benchmarks/questions.py collect              copies the numbers of all finished runs into docs/results/
 
-Each of the first five is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
+Each of the first six is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
 DPSTUNE_NLI are folders with the corpora, DPSTUNE_RUNS is where the runs go. `methods.py` measures what a method costs;
 `answers.py` writes the tables and pictures.
 """
 
 import argparse
 import csv
+import json
 import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 from common import GLUE, HERE
 
 NLI = Path(os.environ.get("DPSTUNE_NLI", GLUE.parent / "nli"))
@@ -28,20 +33,23 @@ DOCS = HERE.parent / "docs"
 NUMBERS = DOCS / "results"
 
 TASKS = {"rte": GLUE, "mrpc": GLUE, "stsb": GLUE, "sick": NLI, "mnli": NLI}
-FEW = ("data.train_size=500", "training.batching=bucketed", "training.eval_every=1000")
+FEW, AT_THE_END = ("data.train_size=500", "training.batching=bucketed"), "training.eval_every=1000"
 HELD_OUT = "data.held_out=500"
 RATES = ("1e-4", "2e-4", "5e-4")
-RATE = 1e-4  # the best mean over the five tasks, see docs/results.md
+RATE = 1e-4  # see docs/results.md
 AT_RATE = f"training.learning_rate={RATE:g}"
+EPOCHS, LONGER = 3, 10
 SEEDS, FIRST_SEED = 5, 42
 HARD, RESTARTS = "sick", 10  # as many as in the paper's Appendix A
+CARRIED = ("model.name=minilm", "data.train_size=2000", "training.steps=250", "training.batching=bucketed", AT_RATE)
+TARGETS, CARRIED_SEEDS = ("mnli", "snli", "sick", "rte"), 2
 
 # Points of the Appendix D grids, 3 to 6 a method. CHILD-TUNING-D's learning rates are BERT-large's: it takes RATE.
 POINTS = {
     "vanilla": [""],
     "mixout": [f"p={p}" for p in (0.2, 0.4, 0.6, 0.8)],
-    "r3f": [f"noise=normal,sigma=1e-5,lambda={weight}" for weight in (0.1, 0.5, 1.0, 5.0)],
-    "r-drop": [f"dropout=0.1,alpha={alpha}" for alpha in (0.1, 0.5, 1.0, 3.0, 5.0)],
+    "r3f": [f"noise=normal,sigma=1e-05,lambda={weight:g}" for weight in (0.1, 0.5, 1.0, 5.0)],
+    "r-drop": [f"alpha={alpha:g},dropout=0.1" for alpha in (0.1, 0.5, 1.0, 3.0, 5.0)],
     "reinit": [f"layers={layers}" for layers in (1, 2, 3, 4)],
     "child-tuning-d": [f"p={p}" for p in (0.1, 0.2, 0.3)],
     "child-tuning-f": [f"p={p}" for p in (0.2, 0.3, 0.4)],
@@ -49,15 +57,19 @@ POINTS = {
     "dps-mix": [f"p={p},update_ratio={ratio}" for p in (0.1, 0.3, 0.5) for ratio in (0.05, 0.2)],
 }
 # Several methods ask for no dropout; what that alone does, plain fine-tuning without it says.
-CONTROL, NO_DROPOUT = "vanilla, dropout 0", "model.dropout=0.0"
+CONTROL, NO_DROPOUT, DROPOUT = "vanilla, dropout 0", "model.dropout=0.0", "model.dropout=0.1"
 COMPARED = (*POINTS, CONTROL)
-COLUMNS = ("task", "method", "settings", "rate", "seed", "split", "metric", "value", "majority", "seconds")
+COLUMNS = ("task", "method", "settings", "rate", "epochs", "seed", "split", "metric", "value", "majority", "train_loss")
+LAST_STEPS = 20  # that the training loss is the mean of
+
+# What runs of the comparison may differ in; the last changes no number.
+FREE = ("learning_rate", "epochs", "dropout", "held_out", "eval_every")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for_tasks = {"rate": rate, "choose": choose, "compare": compare}
-    once = {"carry": carry, "hard": hard, "collect": collect}
+    once = {"carry": carry, "hard": hard, "why": why, "collect": collect}
     parser.add_argument("what", choices=(*for_tasks, *once))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     asked = parser.parse_args()
@@ -65,6 +77,8 @@ def main():
     if unknown:
         parser.error(f"no task here is called {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
     if asked.what in once:
+        if asked.tasks:
+            parser.error(f"{asked.what} takes no task")
         once[asked.what]()
         return
     for task in asked.tasks or TASKS:
@@ -80,51 +94,46 @@ def rate(task):
 
 def choose(task):
     methods = [named(method, settings) for method, points in POINTS.items() for settings in points]
-    sweep(task, methods, 1, [HELD_OUT, AT_RATE])
+    sweep(task, methods, 1, [HELD_OUT, AT_RATE, AT_THE_END])
 
 
 def compare(task, seeds=SEEDS):
-    sweep(task, methods_chosen_for(task), seeds, [AT_RATE])
-    sweep(task, ["vanilla"], seeds, [AT_RATE, NO_DROPOUT])
-
-
-def methods_chosen_for(task):
-    collect()
-    best = chosen_points(read("runs.csv"))
-    missing = [method for method in POINTS if (task, method) not in best]
-    if missing:
-        sys.exit(f"nothing is chosen yet for {', '.join(missing)}; first: python benchmarks/questions.py choose {task}")
-    return [named(method, best[task, method]) for method in POINTS]
+    sweep(task, chosen_for(task, *POINTS), seeds, [AT_RATE, AT_THE_END])
+    sweep(task, ["vanilla"], seeds, [AT_RATE, AT_THE_END, NO_DROPOUT])
 
 
 def carry():
-    few = ("model.name=minilm", "data.train_size=1000", "training.steps=200", *FEW[1:], AT_RATE)
-    where = ("--data-dir", NLI, "--data-dir", GLUE, "--targets", "mnli,snli,sick,rte", "--seeds", 2)
-    for methods, settings in ((methods_chosen_for("mnli"), few), (["vanilla"], (*few, NO_DROPOUT))):
-        asked = (*repeated("--method", methods), *repeated("--set", settings))
+    where = ("--data-dir", NLI, "--data-dir", GLUE, "--targets", ",".join(TARGETS), "--seeds", CARRIED_SEEDS)
+    for methods, settings in ((chosen_for("mnli", *POINTS), ()), (["vanilla"], (NO_DROPOUT,))):
+        asked = (*repeated("--method", methods), *repeated("--set", (*CARRIED, AT_THE_END, *settings)))
         dpstune("transfer", "--recipe", "transfer-mnli", *where, *asked, "--jobs", 2)
 
 
 def hard():
     compare(HARD, RESTARTS)
-    collect()
-    best = chosen_points(read("runs.csv"))
-    folders = [record.folder for row, record in runs_of(HARD) if is_reported(row, best)]
-    dpstune("casestudy", *repeated("--from", folders))
+    dpstune("casestudy", *repeated("--from", [record.folder for record in restarts_studied()]))
+
+
+def why():
+    """Vanilla and DPS Dense, each with dropout and without, for 3 epochs and for 10."""
+    dense = chosen_for(HARD, "dps-dense")
+    for methods, dropout in ((["vanilla", *dense], ()), (["vanilla"], (NO_DROPOUT,)), (dense, (DROPOUT,))):
+        for epochs in (EPOCHS, LONGER):
+            sweep(HARD, methods, SEEDS, [AT_RATE, AT_THE_END, f"training.epochs={epochs}", *dropout])
+
+
+def chosen_for(task, *methods):
+    """Return methods with the settings that are best on what was held out of a task."""
+    best = chosen_points(all_numbers())
+    if (task, "dps-mix") not in best:
+        sys.exit(f"{task}: nothing is chosen yet; first: python benchmarks/questions.py choose {task}")
+    return [named(method, best[task, method]) for method in methods]
 
 
 def sweep(task, methods, seeds, overrides, *more):
-    flags = [
-        "--no-models",
-        *repeated("--method", methods),
-        *repeated("--set", (*FEW, *overrides)),
-        "--seeds",
-        seeds,
-        *more,
-        "--jobs",
-        2,
-    ]
-    dpstune("sweep", "--recipe", f"minilm-{task}", "--data-dir", TASKS[task], *flags)
+    asked = (*repeated("--method", methods), *repeated("--set", (*FEW, *overrides)), "--seeds", seeds, *more)
+    where = ("--data-dir", TASKS[task], "--no-models", "--jobs", 2)
+    dpstune("sweep", "--recipe", f"minilm-{task}", *where, *asked)
 
 
 def dpstune(command, *arguments):
@@ -145,45 +154,64 @@ def named(method, settings):
 
 
 def collect():
-    """Copy the numbers of all finished runs, and of both studies, into docs/results/; other tasks' rows stay."""
-    rows = []
-    for task in TASKS:
-        if (RUNS / f"minilm-{task}").is_dir():
-            rows += sorted([row[column] for column in COLUMNS] for row, _ in runs_of(task))
-        else:
-            rows += [list(row.values()) for row in read("runs.csv") if row["task"] == task]
+    """Copy the numbers of all finished runs, and of both studies, into docs/results/; rows without a run stay."""
+    rows = all_numbers()
     if not rows:
         sys.exit(f"there are no finished runs in {RUNS}; DPSTUNE_RUNS says where they are")
-    write_numbers("runs.csv", [COLUMNS, *rows])
-    for name, found in (("transfer.csv", carried()), ("votes.csv", votes())):
-        if len(found) > 1:
+    for name, found in (("runs.csv", rows), ("transfer.csv", carried()), ("votes.csv", votes())):
+        if found:
             write_numbers(name, found)
 
 
+def all_numbers():
+    """Return a row a restart: those in docs/results/, and those of the runs that are there in their place."""
+    rows = {key_of(row): row for row in read("runs.csv")}
+    for task in TASKS:
+        rows |= {key_of(row): row for row, _ in runs_of(task)}
+    return sorted(rows.values(), key=lambda row: (list(TASKS).index(row["task"]), key_of(row)))
+
+
+def key_of(row):
+    return tuple(row[column] for column in COLUMNS[: COLUMNS.index("metric")])
+
+
 def runs_of(task):
-    """Return the numbers of a task's runs of this comparison, each with its run; each restart once."""
+    """Return the numbers of a task's runs of this comparison, each with its run."""
     from dpstune.studies.records import read_runs
 
-    records = [record for record in read_runs(RUNS / f"minilm-{task}")[0] if is_of_these(record)]
-    found = [(numbers_of(task, record), record) for record in records]
-    return list({tuple(row[column] for column in COLUMNS[:7]): (row, record) for row, record in found}.values())
+    folder = RUNS / f"minilm-{task}"
+    records = read_runs(folder)[0] if folder.is_dir() else []
+    return [(numbers_of(task, record), record) for record in records if follows(record, f"minilm-{task}", FEW)]
 
 
-def is_of_these(record):
-    """Tell whether a run is of this comparison; how often it was evaluated changes no number."""
-    data, training = record.recipe.data, record.recipe.training
-    length = (training.batching, training.batch_size, training.epochs)
-    return (data.train_size, data.held_out) in ((500, None), (500, 500)) and length == ("bucketed", 16, 3)
+def follows(record, recipe, overrides):
+    """Tell whether a run is the recipe, overridden so, but for its method and what is FREE."""
+    asked = protocol(recipe, overrides)
+    return all(
+        record.settings.get(key) == value
+        for key, value in asked.items()
+        if not key.startswith("method.") and key.rpartition(".")[2] not in FREE
+    )
+
+
+@cache
+def protocol(recipe, overrides):
+    from dpstune.recipe import load_recipe
+    from dpstune.studies.records import RunRecord
+
+    return RunRecord(Path(), load_recipe(recipe, overrides=overrides).recipe, {}).settings
 
 
 def numbers_of(task, record):
+    """Return a run's row, as a CSV file gives it back."""
     settings = record.recipe.method.model_dump(exclude={"name"}, by_alias=True)
     written = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
     )
-    rate, outcome = record.recipe.training.learning_rate, (record.split, record.metric, record.score, record.majority)
-    row = (task, name_of(record), written, rate, record.seed, *outcome, record.seconds)
-    return dict(zip(COLUMNS, row, strict=True))
+    training = record.recipe.training
+    asked = (task, name_of(record), written, training.learning_rate, f"{training.epochs:g}", record.seed, record.split)
+    row = (*asked, record.metric, record.score, record.majority, round(last_losses(record.folder), 4))
+    return {column: "" if value is None else str(value) for column, value in zip(COLUMNS, row, strict=True)}
 
 
 def name_of(record):
@@ -191,46 +219,56 @@ def name_of(record):
     return record.method if dropout is None else f"{record.method}, dropout {dropout:g}"
 
 
+def last_losses(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return float(np.mean([line["loss"] for line in lines if "loss" in line][-LAST_STEPS:]))
+
+
 def carried():
-    """Return header and rows of both transfers, of the newest where there are more, without their runs' folders."""
+    """Return a row a run and target of both transfers, without their runs' folders; none before both are done."""
     from dpstune.studies.records import read_run
 
     rows = {}
-    for path in newest_last("transfer-mnli/transfer-*/transfer.csv"):
+    for path in sorted(RUNS.glob("transfer-mnli/transfer-*/transfer.csv"), key=lambda path: path.stat().st_mtime):
         for row in csv.DictReader(path.read_text().splitlines()):
-            row["method"] = name_of(read_run(Path(row.pop("folder"))))
-            rows[row["method"], row["seed"], row["target"]] = row
-    return [list(row) for row in list(rows.values())[:1]] + [list(row.values()) for row in rows.values()]
+            record = read_run(Path(row.pop("folder")))
+            if follows(record, "transfer-mnli", CARRIED):
+                row["method"] = name_of(record)
+                rows[row["method"], row["seed"], row["target"]] = row
+    counts = Counter((method, target) for method, _, target in rows)
+    whole = all(counts[method, target] == CARRIED_SEEDS for method in COMPARED for target in TARGETS)
+    return list(rows.values()) if whole else []
 
 
 def votes():
-    """Return header and rows of the newest case study, as `dpstune casestudy --from` reads them: counts, no texts."""
-    rows = [["id", "method", "correct", "restarts"]]
-    for path in newest_last("casestudy-*/examples.csv")[-1:]:
-        for example in csv.DictReader(path.read_text().splitlines()):
-            names = [column.removeprefix("correct_") for column in example if column.startswith("correct_")]
-            rows += [
-                [example["id"], named_as_here(name), example[f"correct_{name}"], example[f"restarts_{name}"]]
-                for name in names
-            ]
-    return rows
+    """Return a row an example and method: how many restarts are right, as `dpstune casestudy --from` reads it."""
+    from dpstune.studies.casestudy_sources import SourcesRequest, study_sources
+
+    records = restarts_studied()
+    counts = Counter(map(name_of, records))
+    if any(counts[method] != RESTARTS for method in COMPARED):
+        return []
+    study = study_sources(SourcesRequest(tuple(record.folder for record in records), RUNS))
+    names = {method.name: method.name.replace(" model.dropout 0", ", dropout 0") for method in study.methods}
+    return [
+        {"id": example.id, "method": names[method.name], "correct": correct, "restarts": method.restarts}
+        for method in study.methods
+        for example, correct in zip(study.examples, method.correct, strict=True)
+    ]
 
 
-def named_as_here(name):
-    """Return what a study calls vanilla without dropout as it is called here; other names stay."""
-    return name.replace(" model.dropout 0", ", dropout 0")
-
-
-def newest_last(pattern):
-    return sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
+def restarts_studied():
+    """Return the runs of the case study."""
+    best = chosen_points(all_numbers())
+    return [record for row, record in runs_of(HARD) if row["method"] in COMPARED and is_reported(row, best)]
 
 
 def write_numbers(name, rows):
     from dpstune.report.tables import csv_text
     from dpstune.runs import write_text
 
-    write_text(NUMBERS / name, csv_text(rows))
-    print(f"wrote {NUMBERS / name}: {len(rows) - 1} rows")
+    write_text(NUMBERS / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
+    print(f"wrote {NUMBERS / name}: {len(rows)} rows")
 
 
 def read(name):
@@ -243,18 +281,27 @@ def chosen_points(rows):
 
     A task counts once all its points are there.
     """
-    tried = {}
-    for row in rows:
-        if row["split"] == "held_out" and int(row["seed"]) == FIRST_SEED and float(row["rate"]) == RATE:
-            tried.setdefault((row["task"], row["method"]), {})[row["settings"]] = float(row["value"])
-    whole = [task for task in TASKS if all(len(tried.get((task, m), ())) >= len(POINTS[m]) for m in POINTS)]
-    return {place: max(points, key=points.get) for place, points in tried.items() if place[0] in whole}
+    tried = {
+        (row["task"], row["method"], row["settings"]): float(row["value"])
+        for row in rows
+        if row["split"] == "held_out" and int(row["seed"]) == FIRST_SEED and is_of_the_length(row)
+    }
+    best = {}
+    for task in TASKS:
+        if all((task, method, settings) in tried for method in POINTS for settings in POINTS[method]):
+            for method, points in POINTS.items():
+                best[task, method] = max(points, key=lambda settings, own=(task, method): tried[*own, settings])
+    return best
+
+
+def is_of_the_length(row):
+    return float(row["rate"]) == RATE and float(row["epochs"]) == EPOCHS
 
 
 def is_reported(row, best):
     """Tell whether a run is of its method as it was chosen, on the split that is reported."""
-    chosen = best.get((row["task"], row["method"]), "")  # vanilla has nothing to choose
-    return row["split"] != "held_out" and float(row["rate"]) == RATE and row["settings"] == chosen
+    chosen = best.get((row["task"], row["method"].partition(",")[0]), "")
+    return row["split"] != "held_out" and is_of_the_length(row) and row["settings"] == chosen
 
 
 if __name__ == "__main__":

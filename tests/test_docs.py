@@ -145,7 +145,7 @@ def test_the_results_page_says_what_its_numbers_say(monkeypatch):
 
 def test_the_numbers_hold_no_text_of_a_corpus():
     allowed = {
-        "runs.csv": "task,method,settings,rate,seed,split,metric,value,majority,seconds",
+        "runs.csv": "task,method,settings,rate,epochs,seed,split,metric,value,majority,train_loss",
         "transfer.csv": "method,settings,seed,target,split,metric,value,majority,examples,labels",
         "votes.csv": "id,method,correct,restarts",
     }

