@@ -60,8 +60,6 @@ class MethodTrainer(Trainer):
         # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. Trainer then divides
         # by the number of micro-batches, and accumulated batches equal one large batch.
         self.model_accepts_loss_kwargs = False
-        self._clip = self.accelerator.clip_grad_norm_
-        self.accelerator.clip_grad_norm_ = self._see_and_clip
         self.add_callback(_Hooks(self))
 
     def _refuse_what_cannot_be_served(self) -> None:
@@ -75,11 +73,18 @@ class MethodTrainer(Trainer):
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have each accelerator show the method what it clips: a trial of ``hyperparameter_search`` has its own."""
+        super().create_accelerator_and_postprocess()
+        self._clip = self.accelerator.clip_grad_norm_
+        self.accelerator.clip_grad_norm_ = self._see_and_clip
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as ``Trainer`` does; a resumed run takes up the method's state too."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
-        self._resumed_from = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(str(self.args.output_dir))
+        self._resumed_from = Path(str(checkpoint)) if checkpoint else None
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:

@@ -175,16 +175,50 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused(recipe, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
 
 
-def test_each_trial_of_a_search_keeps_the_methods_state_beside_its_own_checkpoints(recipe, tmp_path):
-    one = build_trainer(load(recipe, "dps-mix"), tmp_path)
-    trainer = MethodTrainer(
+def test_resuming_where_nothing_was_saved_is_refused_as_trainer_does(recipe, tmp_path):
+    with pytest.raises(ValueError, match="No valid checkpoint found"):
+        build_trainer(load(recipe, "dps-mix"), tmp_path).train(resume_from_checkpoint=True)
+
+
+def build_search(one, **arguments):
+    """A Trainer for ``hyperparameter_search``, each trial from another Trainer's model."""
+    return MethodTrainer(
         model_init=lambda trial: copy.deepcopy(one.model),
-        args=dataclasses.replace(one.args, save_strategy="steps", save_steps=9, eval_strategy="steps", eval_steps=9),
+        args=dataclasses.replace(one.args, **arguments),
         train_dataset=one.train_dataset,
         eval_dataset=one.eval_dataset,
         data_collator=one.data_collator,
         method=one.method.config,
     )
+
+
+def note_norms(trainer):
+    """Return a list that fills with the norms of the gradients the method sees."""
+    norms, seen = [], trainer.method.before_clip
+
+    def before_clip():
+        gradients = [weight.grad for weight in trainer.method.model.parameters() if weight.grad is not None]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        seen()
+
+    trainer.method.before_clip = before_clip
+    return norms
+
+
+def test_a_trial_of_a_search_shows_the_method_the_gradients_of_plain_training(recipe, tmp_path):
+    plain = build_trainer(load(recipe, "dps-dense"), tmp_path, max_grad_norm=1e-6)
+    search = build_search(plain, max_steps=2)
+    trial, whole = note_norms(search), note_norms(plain)
+    search.hyperparameter_search(backend="optuna", n_trials=1, hp_space=lambda trial: {})
+    plain.train()
+    assert len(trial) == 2
+    assert trial[0] == pytest.approx(whole[0])
+    assert min(trial) > 1e-3
+
+
+def test_each_trial_of_a_search_keeps_the_methods_state_beside_its_own_checkpoints(recipe, tmp_path):
+    one = build_trainer(load(recipe, "dps-mix"), tmp_path)
+    trainer = build_search(one, save_strategy="steps", save_steps=9, eval_strategy="steps", eval_steps=9)
     trainer.hyperparameter_search(
         backend="optuna", n_trials=2, hp_space=lambda trial: {"learning_rate": trial.suggest_float("rate", 0.01, 0.05)}
     )
