@@ -11,6 +11,7 @@ from math import comb
 import numpy as np
 import tables
 from questions import (
+    BEST_POINTS,
     COMPARED,
     CONTROL,
     DOCS,
@@ -235,11 +236,11 @@ def chosen_table(rows):
     best = chosen_points(rows)
     tasks = [task for task in TASKS if (task, VANILLA) in best]
     lines = [
-        [method, len(points), *(best[task, method] for task in tasks)]
+        [method, f"{len(points)}, {len(BEST_POINTS[method])}", *(best[task, method] for task in tasks)]
         for method, points in POINTS.items()
         if method != VANILLA
     ]
-    return markdown(["method", "points", *tasks], lines)
+    return markdown(["method", "points tried", *tasks], lines)
 
 
 def compare_table(rows):

@@ -39,13 +39,13 @@ def held_out(questions, task="sick"):
     """All points of a task; the last of each method is the best."""
     return [
         row(questions, task, method, settings, split="held_out", value=number / 10)
-        for method, points in questions.POINTS.items()
+        for method, points in questions.points_of(task).items()
         for number, settings in enumerate(points)
     ]
 
 
 def reported(questions, task="sick", seeds=range(42, 47)):
-    best = {method: points[-1] for method, points in questions.POINTS.items()}
+    best = {method: points[-1] for method, points in questions.points_of(task).items()}
     return [
         row(questions, task, method, best.get(method, ""), seed, value=seed / 100)
         for method in questions.COMPARED
