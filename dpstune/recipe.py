@@ -44,6 +44,7 @@ __all__ = [
     "recipe_schema",
     "shipped_folder",
     "shipped_recipes",
+    "split_override",
     "summarize_recipe",
 ]
 
@@ -171,6 +172,16 @@ def load_recipe(
     return LoadedRecipe(source.stem, draft.check(), source)
 
 
+def split_override(override: str) -> tuple[str, str | None]:
+    """Split ``KEY=VALUE`` into the dotted key and the value's text; None where there is no ``=``.
+
+    >>> split_override("training.steps = 5")
+    ('training.steps', ' 5')
+    """
+    key, equals, text = override.partition("=")
+    return key.strip(), text if equals else None
+
+
 def shipped_recipes() -> dict[str, Path]:
     """Return the recipes that ship with dpstune, by name."""
     return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
@@ -288,9 +299,9 @@ class _Draft:
 
     def override(self, override: str, place: str) -> None:
         """Set a key as ``--set`` does."""
-        key, equals, text = override.partition("=")
-        path = tuple(key.strip().split("."))
-        if not equals or not all(path):
+        key, text = split_override(override)
+        path = tuple(key.split("."))
+        if text is None or not all(path):
             raise RequestError(f"{place}: should be KEY=VALUE, for example --set training.epochs=5")
         value = read_value(text, place)
         if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TIMED_STEPS = 3
 FORWARD_SHARE = 1 / 3  # of a training step's time; the backward pass takes about twice the forward pass's
-_OF_THE_LENGTH = ("training.steps=", "training.epochs=", "training.warmup_")
 
 
 def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
@@ -78,7 +77,8 @@ def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
     from dpstune.methods import method_class
     from dpstune.methods.base import Method
     from dpstune.optim import plan_steps
-    from dpstune.studies.profile import Side
+    from dpstune.recipe import split_override
+    from dpstune.studies.profile import LENGTH_KEYS, Side
 
     recipe = sweep.request.load(job).recipe
     tokens = sweep.inputs.tokens(recipe)
@@ -90,7 +90,7 @@ def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
         steps += steps_per_epoch  # what it looks at before step 1
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 
-    kept = [override for override in job.overrides if not override.startswith(_OF_THE_LENGTH)]
+    kept = [override for override in job.overrides if split_override(override)[0] not in LENGTH_KEYS]
     few = (*kept, f"training.steps={TIMED_STEPS + 1}", "training.warmup_steps=0")
     side = Side(sweep.request.load(replace(job, overrides=few)), _FewExamples(sweep.inputs))
     side.step()  # the first makes the optimizer's state

@@ -10,7 +10,7 @@ from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods import method_class
-from dpstune.recipe import shipped_folder
+from dpstune.recipe import shipped_folder, split_override
 from dpstune.yaml_text import read_mapping, read_value
 
 Grid = Mapping[str, Sequence[Any]]
@@ -35,17 +35,21 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
     """Split ``NAME:key=value,key=value``, as ``--method`` takes it, into the name and overrides.
 
     Raises:
-        RequestError: What follows the name is not KEY=VALUE.
+        RequestError: What follows the name is not KEY=VALUE, or is another name.
 
     >>> parse_method("dps-dense:p=0.4,update_ratio=0.1")
     ('dps-dense', ['method.p=0.4', 'method.update_ratio=0.1'])
     """
     name, _, settings = asked.partition(":")
-    pairs = [pair for pair in settings.split(",") if pair]
-    for pair in pairs:
-        if "=" not in pair:
+    overrides = []
+    for pair in filter(None, settings.split(",")):
+        key, value = split_override(pair)
+        if value is None:
             raise RequestError(f"--method {asked}: {pair!r} should be KEY=VALUE, for example --method mixout:p=0.7")
-    return name, [f"method.{pair}" for pair in pairs]
+        if key == "name":
+            raise RequestError(f"--method {asked}: a method's name stands before the colon; leave out {pair!r}")
+        overrides.append(f"method.{key}={value}")
+    return name, overrides
 
 
 def first_method(asked: Sequence[str] | None) -> str | None:
@@ -69,8 +73,8 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
     known = {f"method.{field.alias or name}" for name, field in fields.items()}
     changed = dict(grid)
     for replacement in replacements:
-        key, equals, text = replacement.partition("=")
-        values = read_value(f"[{text}]", f"--grid {replacement}") if equals else []
+        key, text = split_override(replacement)
+        values = read_value(f"[{text or ''}]", f"--grid {replacement}")
         if key in NOT_SEARCHED:
             raise RequestError(f"--grid {replacement}: {key} makes no point of a grid")
         if not key or not values:
@@ -92,7 +96,7 @@ def refuse_unknown_keys(methods: Sequence[str], replacements: Sequence[str]) -> 
         for name, field in method_class(method).config_class.model_fields.items()
     }
     for replacement in replacements:
-        key = replacement.partition("=")[0]
+        key, _ = split_override(replacement)
         if key.startswith("method.") and key not in known:
             raise RequestError(f"--grid {replacement}: no method of this sweep has {key!r}{did_you_mean(key, known)}")
 

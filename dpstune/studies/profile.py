@@ -17,14 +17,21 @@ from dpstune.errors import RequestError
 from dpstune.inputs import Inputs
 from dpstune.interruption import InterruptionWatch
 from dpstune.progress import SilentProgress
-from dpstune.recipe import LoadedRecipe, load_recipe
+from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runlog import RunLog
 
 VANILLA = "vanilla"
 METHODS_OF_TABLE_3 = (VANILLA, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
-_LENGTH = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
-_SET_BY_THE_PROFILE = ("model.init", "training.batch_size", "method", "method.name", "method.update_ratio", *_LENGTH)
+LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
+_SET_BY_THE_PROFILE = (
+    "model.init",
+    "training.batch_size",
+    "method",
+    "method.name",
+    "method.update_ratio",
+    *LENGTH_KEYS,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class ProfileRequest:
 
     def load_vanilla(self, batch_size: int, dropout: float | None) -> LoadedRecipe:
         """Return the recipe of what a method is compared with: vanilla with the method's dropout."""
-        overrides = [override for override in self.overrides if not override.startswith("method.")]
+        overrides = [override for override in self.overrides if not split_override(override)[0].startswith("method.")]
         if dropout is not None:
             overrides.append(f"model.dropout={dropout}")
         return self._load(VANILLA, batch_size, overrides)
@@ -69,7 +76,7 @@ class ProfileRequest:
         from dpstune.methods import method_class
 
         for override in overrides:
-            if override.partition("=")[0].strip() in _SET_BY_THE_PROFILE:
+            if split_override(override)[0] in _SET_BY_THE_PROFILE:
                 raise RequestError(f"--set {override}: a profile sets this itself; see --method, --batch-size, --steps")
         overrides = [
             *overrides,

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from dpstune.errors import RunError
 from dpstune.hub import first_line
+from dpstune.recipe import split_override
 from dpstune.studies.storage import (
     DEATHS,
     GRACE_SECONDS,
@@ -434,8 +435,8 @@ def _job(trial: FrozenTrial) -> Job:
 def _numbers(overrides: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Yield the overrides that are numbers, for whoever looks at the study with Optuna's own tools."""
     for override in overrides:
-        key, _, text = override.partition("=")
+        key, text = split_override(override)
         try:
-            yield key, float(text)
+            yield key, float(text or "")
         except ValueError:
             continue

@@ -14,7 +14,7 @@ from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.hardware import choose_precision, device_type
 from dpstune.identity import run_digest, run_folder
 from dpstune.inputs import Inputs
-from dpstune.recipe import LoadedRecipe, load_recipe
+from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runs import RunFolder, run_hash, writing_to
 from dpstune.studies.grid import (
     Grid,
@@ -138,7 +138,7 @@ class Sweep:
     def __init__(self, request: SweepRequest) -> None:
         self.request = request
         for override in request.overrides:
-            if override.partition("=")[0].strip() in ("method", "method.name"):
+            if split_override(override)[0] in ("method", "method.name"):
                 raise RequestError(f"--set {override}: here --method names the methods")
         method = first_method(request.methods)
         first = load_recipe(request.recipe, method=method, overrides=request.overrides, data_dir=request.data_dir)
@@ -171,7 +171,7 @@ class Sweep:
         """Return what is searched for a method: its grid but for the keys that are given."""
         method, own = parse_method(asked)
         grid = widen(method_grid(method), method, self.request.grid) if self.request.search else {}
-        given = {override.partition("=")[0] for override in (*self.request.overrides, *own)}
+        given = {split_override(override)[0] for override in (*self.request.overrides, *own)}
         return {key: values for key, values in grid.items() if key not in given}
 
     def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
@@ -308,5 +308,5 @@ class Sweep:
 def _own_overrides(asked: str) -> list[str]:
     """Return the overrides of ``NAME:key=value,...``, each value written in one way."""
     _, own = parse_method(asked)
-    pairs = (override.split("=", 1) for override in own)
-    return as_overrides({key: read_value(text, f"--method {asked}") for key, text in pairs})
+    pairs = map(split_override, own)
+    return as_overrides({key: read_value(text or "", f"--method {asked}") for key, text in pairs})

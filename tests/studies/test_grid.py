@@ -5,7 +5,7 @@ import pytest
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
 from dpstune.recipe import load_recipe
-from dpstune.studies.grid import as_overrides, grid_files, method_grid, points, widen
+from dpstune.studies.grid import as_overrides, grid_files, method_grid, parse_method, points, widen
 
 SIZES = {
     "vanilla": 1,
@@ -39,6 +39,16 @@ def test_a_replaced_key_is_tried_at_its_new_values_and_a_new_one_is_added():
 
 def test_a_key_of_another_method_leaves_a_grid_alone():
     assert widen(method_grid("reinit"), "reinit", ["method.p=0.5"]) == method_grid("reinit")
+
+
+def test_spaces_around_a_key_are_no_part_of_it():
+    assert widen({"method.p": [0.1]}, "mixout", [" method.p =0.5"]) == {"method.p": [0.5]}
+    assert parse_method("mixout: p =0.5") == ("mixout", ["method.p=0.5"])
+
+
+def test_a_methods_own_keys_do_not_make_it_another_method():
+    with pytest.raises(RequestError, match=r"^--method mixout:name=vanilla: a method's name stands before the colon"):
+        parse_method("mixout:name=vanilla")
 
 
 @pytest.mark.parametrize("replacement", ["method.p", "method.p=", "=1", "method.p=[1"])

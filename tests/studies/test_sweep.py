@@ -286,5 +286,6 @@ def test_what_is_asked_twice_is_run_once_and_a_fixed_key_is_not_searched(tiny_ta
     assert len(Sweep(request).jobs) == 2
     twice = SweepRequest(str(tiny_task), ("mixout:p=0.5", "mixout:p=0.50"), 2, tmp_path)
     assert len(Sweep(twice).jobs) == 2
-    fixed = SweepRequest(str(tiny_task), ("dps-dense",), 1, tmp_path, overrides=("method.p=0.25",))
-    assert len(Sweep(fixed).jobs) == 3
+    fixed = SweepRequest(str(tiny_task), ("dps-dense",), 1, tmp_path, overrides=("method.p = 0.25",))
+    sweep = Sweep(fixed)
+    assert [sweep.request.load(job).recipe.method.p for job in sweep.jobs] == [0.25] * 3
