@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +12,7 @@ from dpstune.errors import RequestError, RunError
 from dpstune.sections import OwnTask, TableTask
 from dpstune.sources import NumberedRow, no_column, plain_cell, stream_rows
 from dpstune.tasks import get_task
+from dpstune.textfile import csv_line
 
 if TYPE_CHECKING:
     from dpstune.trained import TrainedModel
@@ -176,15 +175,14 @@ class Writer:
             scores = {"scores": each.scores} if each.scores else {}
             row = {column: _for_json(value) for column, value in each.row.items()}
             return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
-        text = io.StringIO()
-        header = not self._columns
-        self._columns = self._columns or list(dict.fromkeys([*each.row, *self._added]))
-        table = csv.DictWriter(text, self._columns, dialect=self._dialect, lineterminator="\n")
-        if header:
-            table.writeheader()
+        lines = []
+        if not self._columns:
+            self._columns = list(dict.fromkeys([*each.row, *self._added]))
+            lines.append(csv_line(self._columns, self._dialect))
         by_column = {f"score_{name}": score for name, score in each.scores.items()}
-        table.writerow({**each.row, "prediction": each.prediction, **by_column})
-        return text.getvalue().removesuffix("\n")
+        values = {**each.row, "prediction": each.prediction, **by_column}
+        lines.append(csv_line([values[column] for column in self._columns], self._dialect))
+        return "\n".join(lines)
 
 
 def _predict(

@@ -1,8 +1,12 @@
-"""Text files, as a user's files come: UTF-8, with or without a byte-order mark."""
+"""Text files: a user's are UTF-8, with or without a byte-order mark; ours are UTF-8, and their CSV reads back."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from dpstune.errors import RequestError
 
@@ -24,3 +28,14 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise RequestError(f"{path}:{line}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+
+def csv_line(cells: Iterable[Any], dialect: str = "excel") -> str:
+    """Return a row of CSV without its line end; None is an empty cell.
+
+    >>> csv_line(["a", 0.1, None, "two\\nlines"])
+    'a,0.1,,"two\\nlines"'
+    """
+    text = io.StringIO()
+    csv.writer(text, dialect).writerow(cells)  # with another line end than \r\n a lone \r would not be quoted
+    return text.getvalue().removesuffix("\r\n")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpstune.errors import RequestError
-from dpstune.prediction import LineReader, read_rows
+from dpstune.prediction import LineReader, Prediction, Writer, read_rows
 from dpstune.runs import read_predictions
 
 
@@ -59,6 +59,14 @@ def test_plain_lines_hold_one_text_or_two():
         list(read_rows(LineReader(Pieces([b"a cat\n\nb\tc\n"]), "stdin"), "stdin", "lines"))
     with pytest.raises(RequestError, match="stdin:1: 3 texts"):
         list(read_rows(LineReader(Pieces([b"a\tb\tc\n"]), "stdin"), "stdin", "lines"))
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+def test_a_table_reads_back_whatever_its_cells_hold(form):
+    row = {"text": "one\rtwo\r\nthree\nfour", "more": 'a,b\t"c"'}
+    printed = Writer(form, ["no", "yes"]).line(Prediction(row, "no", {"no": 0.75, "yes": 0.25})) + "\n"
+    (found,) = (each for _, each in read_rows(LineReader(Pieces([printed.encode()]), "stdin"), "stdin", form))
+    assert found == {**row, "prediction": "no", "score_no": "0.75", "score_yes": "0.25"}
 
 
 @pytest.fixture(scope="module")

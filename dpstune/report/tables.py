@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.report.progress import format_value
+from dpstune.textfile import csv_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,9 +94,7 @@ def csv_text(rows: Sequence[Sequence[Any]]) -> str:
     >>> csv_text([["a", "b"], [0.1, None]])
     'a,b\\n0.1,\\n'
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return "".join(f"{csv_line(row)}\n" for row in rows)
 
 
 def digits(value: float | None) -> str:

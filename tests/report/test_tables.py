@@ -1,6 +1,10 @@
 from pathlib import Path
 
-from dpstune.report.tables import print_result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpstune.report.tables import csv_text, print_result
+from dpstune.sources import file_rows
 
 RESULT = {
     "recipe": "minilm-mnli",
@@ -28,3 +32,13 @@ def test_a_result_is_shown_on_stderr_with_its_folder_unbroken(capsys):
 def test_regression_has_no_majority(capsys):
     print_result(Path("runs"), {**RESULT, "majority": None})
     assert "commonest" not in capsys.readouterr().err
+
+
+CELLS = st.text(alphabet="a \r\n\t\"',;\x85\u2028é", max_size=6)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS), max_size=4))
+def test_csv_reads_back_whatever_its_cells_hold(rows, tmp_path_factory):
+    file = tmp_path_factory.mktemp("csv") / "cells.csv"
+    file.write_text(csv_text([("id", "text"), *rows]), encoding="utf-8", newline="")
+    assert [tuple(row.values()) for _, row in file_rows(file)] == rows
