@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +229,7 @@ def _table_rows(place: str | Path, reader: Any, columns: Sequence[str] | None, *
         for row in filter(None, reader):  # a blank line is an empty row
             if columns is None:
                 columns = row
-                if len(set(row)) < len(row):
-                    twice = next(name for name in row if row.count(name) > 1)
-                    raise RequestError(f"{place}:{reader.line_num}: two columns are called {twice!r}")
+                _refuse_what_is_there_twice(row, f"{place}:{reader.line_num}")
             elif len(row) == len(columns):
                 yield reader.line_num, dict(zip(columns, row, strict=True))
             elif skip_ragged:
@@ -262,12 +261,23 @@ def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=partial(_json_object, f"{place}:{number}"))
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{place}:{number}: no valid JSON: {first_line(error)}") from None
         if not isinstance(row, dict):
             raise RequestError(f"{place}:{number}: a line should be a JSON object")
         yield number, row
+
+
+def _json_object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_what_is_there_twice([key for key, _ in pairs], place)
+    return dict(pairs)
+
+
+def _refuse_what_is_there_twice(columns: Sequence[str], place: str) -> None:
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise RequestError(f"{place}: two columns are called {twice!r}")
 
 
 _TEXT_FORMATS: dict[str, Callable[[str, Iterator[str]], Rows]] = {
@@ -281,13 +291,14 @@ def parquet_rows(path: Path) -> Iterator[NumberedRow]:
     """Yield a Parquet file's rows.
 
     Raises:
-        RequestError: There is no such file, or it cannot be read.
+        RequestError: There is no such file, it cannot be read, or two of its columns have one name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path)
+        _refuse_what_is_there_twice(file.schema_arrow.names, str(path))
         yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None

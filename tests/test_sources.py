@@ -275,6 +275,17 @@ def test_two_columns_of_one_name_are_refused(tmp_path, name):
     assert refused(tmp_path / name, ("text",)) == f"{tmp_path / name}:1: two columns are called 'text'"
 
 
+def test_a_repeated_key_of_json_is_refused_with_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 1, "text": "c"}\n')
+    assert refused(tmp_path / "a.jsonl", ("text",)) == f"{tmp_path}/a.jsonl:2: two columns are called 'text'"
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([1])], names=["text", "text", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert refused(tmp_path / "a.parquet", ("text",)) == f"{tmp_path}/a.parquet: two columns are called 'text'"
+
+
 def test_a_missing_glue_file_is_named(tmp_path):
     with pytest.raises(RequestError, match=f"there is no file {tmp_path}/RTE/dev.tsv"):
         read_glue(tmp_path, get_task("rte").glue, "validation")
