@@ -25,6 +25,7 @@ from questions import (
     RATES,
     SEEDS,
     TASKS,
+    WHY,
     chosen_points,
     is_reported,
     read,
@@ -99,7 +100,7 @@ def fully_compared(rows):
 
 def held_apart(rows):
     """Return values and training losses by method, dropout and epochs; none before all seeds of all are there."""
-    settings = chosen_points(rows).get((HARD, "dps-dense"))
+    settings = chosen_points(rows).get((WHY, "dps-dense"))
     names = {
         (VANILLA, "0.1"): (VANILLA, ""),
         (VANILLA, "0"): (CONTROL, ""),
@@ -109,7 +110,7 @@ def held_apart(rows):
     found = {}
     for place, (method, chosen) in names.items():
         for epochs in (EPOCHS, LONGER):
-            wanted = {"task": HARD, "method": method, "settings": chosen, "epochs": str(epochs), "rate": str(RATE)}
+            wanted = {"task": WHY, "method": method, "settings": chosen, "epochs": str(epochs), "rate": str(RATE)}
             own = [row for row in rows if row["split"] != "held_out" and wanted.items() <= row.items()]
             own = [row for row in own if int(row["seed"]) < FIRST_SEED + SEEDS]
             if len(own) < SEEDS:

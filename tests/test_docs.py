@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -58,13 +59,16 @@ def test_the_trainer_page_trains(tiny_model, tmp_path):
     from dpstune.recipe import ModelSection
 
     section = ModelSection(name=str(tiny_model))
-    model = load_classifier(section, label_names=("a", "b"), kind="classification", dropout=None, seed=0)
-    before = model.bert.pooler.dense.weight.clone()
     arguments = TrainingArguments(str(tmp_path), max_steps=3, report_to="none", use_cpu=True, save_strategy="no")
     dataset = [{"input_ids": [2, 8 + n % 2, 3], "labels": n % 2} for n in range(32)]
-    (program,) = blocks("trainer.md")
-    exec(compile(program, "trainer.md", "exec"), {"model": model, "arguments": arguments, "dataset": dataset})
-    assert not torch.equal(model.bert.pooler.dense.weight, before)
+    batch = {key: torch.tensor([row[key] for row in dataset]) for key in ("input_ids", "labels")}
+    given = {"arguments": arguments, "dataset": dataset, "batches": [batch] * 3}
+    with_trainer, own_loop = blocks("trainer.md")
+    for program in (with_trainer, own_loop):
+        model = load_classifier(section, label_names=("a", "b"), kind="classification", dropout=None, seed=0)
+        before = model.bert.pooler.dense.weight.clone()
+        exec(compile(program, "trainer.md", "exec"), {**given, "model": model})
+        assert not torch.equal(model.bert.pooler.dense.weight, before)
 
 
 def test_the_cluster_pages_commands_are_read(zygote):
@@ -109,28 +113,67 @@ def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     assert re.search(r"last run \d{4}-\d\d-\d\d", (DOCS / "transfer.md").read_text())
 
 
+def dpstune_lines():
+    """Every line of a fenced block, on any page, that calls dpstune; shell loops and continued lines resolved."""
+    for page in sorted(DOCS.glob("*.md")):
+        for block in (*blocks(page.name, "console"), *blocks(page.name, "bash")):
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.search(r"\bdpstune (?=[a-z])[^|>]*", line)
+                if found and not line.lstrip().startswith("#"):
+                    text = found[0].replace("$task", "rte").replace("$model", "bart")
+                    yield pytest.param(shlex.split(text), id=f"{page.stem}: {text[:60]}")
+
+
+@pytest.mark.parametrize("words", list(dpstune_lines()))
+def test_every_line_that_calls_dpstune_is_understood(words):
+    """Flags, recipes, methods and overrides, also where no test runs the line."""
+    from typer.main import get_command
+
+    from dpstune.cli import app
+    from dpstune.recipe import load_recipe, shipped_recipes
+    from dpstune.studies.grid import parse_method
+
+    command, context, words = get_command(app), None, words[1:]
+    while hasattr(command, "commands"):
+        context = command.make_context(command.name, list(words), parent=context)
+        _, command, words = command.resolve_command(context, words)
+    given = command.make_context(command.name, list(words), parent=context).params
+    methods = given.get("methods") or [given.get("method")]
+    if given.get("recipe") in shipped_recipes() and not given.get("sources"):
+        for method in methods:
+            name, settings = parse_method(method) if method else (None, ())
+            load_recipe(given["recipe"], method=name, overrides=(*(given.get("overrides") or ()), *settings))
+
+
+def test_pages_with_commands_that_no_test_runs_say_when_they_were_last_run():
+    for page in DOCS.glob("*.md"):
+        if blocks(page.name, "bash"):
+            assert re.search(r"\d{4}-\d\d-\d\d", page.read_text()), page
+
+
 def test_the_paper_pages_sweeps_are_as_large_as_it_says():
     from dpstune.optim import plan_steps
     from dpstune.recipe import load_recipe
     from dpstune.studies.sweep import Sweep, SweepRequest
 
+    def number(cell):
+        return int(cell.replace(",", ""))
+
     (block,) = blocks("paper.md", "bash")
-    first = block[: block.index("done")]
-    methods = tuple(re.findall(r"--method (\S+)", first))
-    rows = re.findall(
-        r"^\| ([\w-]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$",
-        (DOCS / "paper.md").read_text(),
-        re.MULTILINE,
-    )
-    assert len(rows) == 4
-    for task, *numbers in rows:
-        examples, steps, runs, all_steps = (int(number.replace(",", "")) for number in numbers)
-        name = f"bert-{task.lower().replace('-', '')}"
-        assert name.removeprefix("bert-") in first
+    of_bert, of_others = (tuple(re.findall(r"--method (\S+)", part)) for part in block.split("done")[:2])
+    cells = [line.strip("| ").split(" | ") for line in (DOCS / "paper.md").read_text().splitlines() if line[:2] == "| "]
+    bert = [("bert", of_bert, row[0], *map(number, row[2:]), None) for row in cells if row[1][0].isdigit()]
+    examples = {row[0]: number(row[1]) for row in cells if row[1][0].isdigit()}
+    others = [(row[0].lower(), of_others, row[1], *map(number, row[3:])) for row in cells if row[1] in examples]
+    assert (len(bert), len(others)) == (4, 16)
+    for model, methods, task, steps, runs, all_steps, hours in bert + others:
+        name = f"{model}-{task.lower().replace('-', '')}"
         assert len(Sweep(SweepRequest(name, methods, 10, Path("runs"))).jobs) == runs
         training = load_recipe(name).recipe.training
-        assert plan_steps(training, -(-examples // training.batch_size))[0] == steps
+        assert plan_steps(training, -(-examples[task] // training.batch_size))[0] == steps
         assert steps * runs == all_steps
+        if hours is not None:
+            assert round(all_steps * 6 * 303e6 * training.batch_size * 128 / 50e12 / 3600) == hours
 
 
 def test_the_results_page_says_what_its_numbers_say(monkeypatch):
