@@ -195,6 +195,16 @@ class TestFailures:
         assert code == 1
         assert err == "error: unexpected ZeroDivisionError: of two lines (DPSTUNE_DEBUG=1 shows where)\n"
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+    def test_an_answer_that_could_not_be_written_is_no_success(self):
+        command = [sys.executable, "-m", "dpstune", "recipes", "list"]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "error: writing to stdout failed: No space left on device; send it elsewhere, or make room\n"
+        )
+
     def test_debugging_shows_the_traceback(self, run, monkeypatch):
         monkeypatch.setenv("DPSTUNE_DEBUG", "1")
         self.fail_with(monkeypatch, ZeroDivisionError("why"))

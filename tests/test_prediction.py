@@ -127,6 +127,13 @@ def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
     assert process.returncode == 0
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(tiny_run, tiny_task):
+    file = tiny_task.parent / "validation.csv"
+    pipeline = f"'{sys.executable}' -m dpstune predict '{tiny_run}' '{file}' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["0"], "")
+
+
 def write(tmp_path, name, text):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return tmp_path / name

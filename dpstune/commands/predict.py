@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from dpstune.commands.options import Trained
 from dpstune.errors import RequestError
+from dpstune.report.output import print_lines
 
 
 def predict(
@@ -44,11 +44,7 @@ def predict(
             rows, waiting = read_rows(reader, name, form), lambda: reader.waiting
         model = TrainedModel(place, max_length)
         writer = Writer(form, model.label_names)
-        try:
-            for each in predict_rows(model, rows, name, columns, waiting=waiting):
-                print(writer.line(each), flush=True)
-        except BrokenPipeError:  # whoever read has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_lines(writer.line(each) for each in predict_rows(model, rows, name, columns, waiting=waiting))
 
 
 def _open(file: str) -> AbstractContextManager[BinaryIO]:
