@@ -85,13 +85,11 @@ class RunFolder:
         Raises:
             RequestError: The place cannot be written to.
         """
+        make_writable_folder(self.path)
         with writing_to(self.path):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
             for left in self.path.rglob(".*.partial"):  # of a process that was killed while it wrote
                 left.unlink() if left.is_file() else shutil.rmtree(left)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the content of result.json, or None where there is none that can be read: the run is not finished."""
@@ -153,6 +151,23 @@ def writing_to(path: Path, flag: str = "--output") -> Iterator[None]:
         raise _write_error(path, flag, error) from error
 
 
+def make_writable_folder(path: Path, flag: str = "--output") -> None:
+    """Make a folder where there is none, and see that files can be written into it.
+
+    Args:
+        path: The folder.
+        flag: The flag that named the place.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+    with writing_to(path, flag):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+
+
 _NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError
 
 
@@ -185,7 +200,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
             beside.replace(path)
             _sync(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # why it could not be written is what is told
+            beside.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -244,6 +244,12 @@ class TestRecipes:
         assert target.read_text() == shipped_recipes()["demo"].read_text()
         assert list(tmp_path.iterdir()) == [target]
 
+    def test_copy_names_the_argument_that_gave_a_place_it_cannot_write_to(self, run, tmp_path):
+        (tmp_path / "file").touch()
+        code, _, err = run("recipes", "copy", "demo", str(tmp_path / "file" / "x.yaml"))
+        assert code == 2
+        assert err.endswith("file/x.yaml: File exists; choose another folder with the argument FILE\n")
+
     def test_check_says_what_is_right_and_what_is_wrong(self, run, wrong_recipe):
         code, out, err = run("recipes", "check", wrong_recipe, "roberta-rte")
         assert code == 2

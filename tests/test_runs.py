@@ -50,6 +50,13 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_place_below_a_file_is_a_wrong_request(tmp_path):
+    (tmp_path / "file").touch()
+    for write in (write_text, write_json, write_predictions):
+        with pytest.raises(RequestError, match=r"cannot write to \S+/file/x: File exists; choose another folder"):
+            write(tmp_path / "file" / "x", {"a": [1]} if write is not write_text else "a")
+
+
 def test_hash_sees_values_but_not_their_order():
     assert run_hash({"a": 1, "b": [1, 2]}) == run_hash({"b": [1, 2], "a": 1})
     assert run_hash({"a": 1}) != run_hash({"a": 2})

@@ -75,41 +75,50 @@ def test_what_it_takes_is_not():
     refuse_no_submission("mnli", ("test_matched", "test_mismatched"))
 
 
-def test_eval_writes_it(zygote, tmp_path):
-    """On RTE's layout: a model of RTE's labels, the test file without labels."""
+def save_rte_model(folder):
+    """Write a model of RTE's labels, and RTE's layout with a test file of five examples without labels."""
     from dpstune.models import load_classifier
     from dpstune.recipe import ModelSection
     from tests.tiny import save_tiny_model, tiny_tokenizer
 
-    save_tiny_model(tmp_path / "encoder")
-    section = ModelSection(name=str(tmp_path / "encoder"))
-    names = TASKS["rte"].labels
-    load_classifier(section, label_names=names, kind="classification", dropout=None, seed=0).save_pretrained(
-        tmp_path / "model"
-    )
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    (tmp_path / "RTE").mkdir()
+    save_tiny_model(folder / "encoder")
+    section, names = ModelSection(name=str(folder / "encoder")), TASKS["rte"].labels
+    model = load_classifier(section, label_names=names, kind="classification", dropout=None, seed=0)
+    model.save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    (folder / "RTE").mkdir()
     rows = [f"{n}\tThe cat sleeps.\tA dog runs." for n in range(5)]
-    (tmp_path / "RTE" / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *rows]) + "\n")
+    (folder / "RTE" / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *rows]) + "\n")
+
+
+def test_eval_writes_it(zygote, tmp_path):
+    save_rte_model(tmp_path)
     asked = ["--task", "rte", "--split", "test", "--data-dir", tmp_path, "--max-length", "32"]
     run = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "RTE.tsv")
     assert run.code == 0, run.stderr
     assert "test has no labels: there is nothing to score" in run.stderr
     lines = (tmp_path / "RTE.tsv").read_text().splitlines()
     assert len(lines) == 6
-    assert {line.split("\t")[1] for line in lines[1:]} <= set(names)
+    assert {line.split("\t")[1] for line in lines[1:]} <= set(TASKS["rte"].labels)
+    refused = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "RTE.tsv" / "x.tsv")
+    assert refused.code == 2
+    assert refused.stderr.splitlines() == [
+        f"error: cannot write to {tmp_path / 'RTE.tsv'}: File exists; choose another folder with --submission"
+    ], "nothing was scored"
+
+
+def test_a_tilde_is_the_home_folder_also_after_an_equals_sign(tmp_path, monkeypatch):
+    from dpstune import cli
+
+    save_rte_model(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = ["--task", "rte", "--split", "test", "--data-dir=~", "--submission=~/mine.tsv", "--max-length", "32"]
+    assert cli.run(["eval", "~/model", *asked]) == 0
+    assert (tmp_path / "mine.tsv").is_file()
 
 
 def test_a_model_that_lacks_the_servers_labels_is_refused(zygote, tmp_path):
-    from dpstune.models import load_classifier
-    from dpstune.recipe import ModelSection
-    from tests.tiny import save_tiny_model, tiny_tokenizer
-
-    save_tiny_model(tmp_path / "encoder")
-    section, names = ModelSection(name=str(tmp_path / "encoder")), TASKS["rte"].labels
-    model = load_classifier(section, label_names=names, kind="classification", dropout=None, seed=0)
-    model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    save_rte_model(tmp_path)
     (tmp_path / "mnli").mkdir()
     (tmp_path / "mnli" / "test_matched.jsonl").write_text('{"premise": "a", "hypothesis": "b"}\n')
     asked = ["--task", "mnli", "--split", "test_matched", "--data-dir", tmp_path, "--max-length", "32"]

@@ -28,12 +28,15 @@ def evaluate(
     """Score a trained model on a task, its own or another whose labels match by name."""
     from dpstune.data import folder_with_task
     from dpstune.report.tables import print_evaluations
+    from dpstune.runs import make_writable_folder
     from dpstune.submission import refuse_no_submission, write_submission
     from dpstune.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.tasks import TASKS
     from dpstune.trained import TrainedModel, find_trained
 
     place = find_trained(trained.expanduser())
+    data_dir = data_dir and data_dir.expanduser()
+    submission = submission and submission.expanduser()
     if task is not None:
         own = place.recipe.data.dir if place.recipe is not None else None
         if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
@@ -48,6 +51,7 @@ def evaluate(
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
+        make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     examples = target.read()
     for note in examples.notes:
         tell(note)

@@ -28,6 +28,7 @@ def profile(
 ) -> None:
     """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
     from dpstune.report.profile_report import print_costs, write_profile
+    from dpstune.runs import make_writable_folder
     from dpstune.studies import profile as study
 
     request = study.ProfileRequest(
@@ -37,10 +38,12 @@ def profile(
         steps=steps,
         overrides=tuple(overrides or ()),
     )
+    name = request.load(request.methods[0], request.batch_sizes[0]).name
+    folder = output.expanduser() / name / "profile"
+    make_writable_folder(folder)
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)
     print_costs(outcome)
-    folder = output.expanduser() / outcome["recipe"] / "profile"
     tell(f"figure: {write_profile(folder, outcome)}")
     if as_json:
         print_json(outcome)

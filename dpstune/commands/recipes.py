@@ -49,12 +49,12 @@ def copy_recipe(
     from dpstune.textfile import read_text
 
     source = find_recipe(name)
-    target = file or Path(source.name)
+    target = file.expanduser() if file else Path(source.name)
     if target.is_dir():
         target = target / source.name
     if target.exists() and not force:
         raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
-    write_text(target, read_text(source))
+    write_text(target, read_text(source), flag="the argument FILE")
     tell(f"wrote {target}; train it with: dpstune train --recipe {target}")
 
 

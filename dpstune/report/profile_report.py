@@ -98,7 +98,6 @@ def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
     """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
     from dpstune.report.figures import write_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "profile.json", dict(outcome))
     figure = folder / "memory.png"
     write_figure(figure, memory_figure(outcome))

@@ -298,6 +298,12 @@ class TestCommand:
         assert errors[0].startswith("error: ")
         assert message in errors[0]
 
+    def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(self, run, wide_recipe, tmp_path):
+        (tmp_path / "file").touch()
+        code, out, err = run("--recipe", wide_recipe, "--method", "vanilla", "--output", "file")
+        assert (code, out) == (2, "")
+        assert err == "error: cannot write to file/wide/profile: Not a directory; choose another folder with --output\n"
+
     def test_a_model_that_does_not_ship_needs_the_hub(self, run, wide_recipe, monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         code, _, err = run("--recipe", wide_recipe, "--set", "model.name=nobody/nothing")
