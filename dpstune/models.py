@@ -98,7 +98,9 @@ def _shipped_architecture(model: ModelSection) -> ModelSource | None:
 
 def positions(config: PretrainedConfig) -> int:
     """Return how many tokens a model has positions for; without a limit, a number no text reaches."""
-    count: int = getattr(config, "max_position_embeddings", None) or _UNBOUNDED
+    count: int = getattr(config, "max_position_embeddings", None) or 0
+    if count <= 0:  # XLNet says -1
+        return _UNBOUNDED
     counts_from_padding = any(name in config.model_type for name in ("roberta", "camembert", "longformer"))
     return count - (config.pad_token_id + 1) if counts_from_padding else count
 

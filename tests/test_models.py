@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from dpstune.errors import RequestError
 from dpstune.models import find_model, load_classifier, load_tokenizer, model_fingerprint
@@ -138,6 +139,12 @@ def test_a_tokenizer_without_a_limit_takes_the_models(folder):
     del settings["model_max_length"]
     path.write_text(json.dumps(settings))
     assert load_tokenizer(ModelSection(name=str(folder))).model_max_length == 64
+
+
+def test_a_model_without_positions_has_no_limit(folder):
+    """XLNet's are relative, and its configuration says -1."""
+    AutoConfig.for_model("xlnet", d_model=16, n_layer=1, n_head=2, d_inner=32).save_pretrained(folder)
+    assert load_tokenizer(ModelSection(name=str(folder))).model_max_length == 64, "the tokenizer's own"
 
 
 def test_minilm_is_the_package_from_the_index():
