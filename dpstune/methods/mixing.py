@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any
 
@@ -86,19 +86,24 @@ def mixed_linear(x: Tensor, linear: nn.Linear, target: Tensor, mask: Mask, p: fl
     return rows.view(*x.shape[:-1], rows.shape[-1])
 
 
+def refuse_replaced_forwards(linears: Iterable[nn.Linear]) -> None:
+    """Refuse layers whose forward was replaced by someone else, before any is patched.
+
+    Raises:
+        RequestError: There is one.
+    """
+    if any("forward" in vars(linear) for linear in linears):
+        raise RequestError(
+            "a linear layer's forward is replaced already, by another method or library; undo that first"
+        )
+
+
 def patch_forward(linear: nn.Linear, train_forward: Callable[[nn.Linear, Tensor], Tensor]) -> None:
     """Make ``linear`` use ``train_forward`` in train mode and its own forward in eval mode.
 
     The override is an attribute of the one layer: classes, parameters and state-dict keys stay what they are. It is
     bound to the layer as a method is, so that a deep copy of the layer computes with its own weights.
-
-    Raises:
-        RequestError: The layer's forward was replaced by someone else.
     """
-    if "forward" in vars(linear):
-        raise RequestError(
-            "a linear layer's forward is replaced already, by another method or library; undo that first"
-        )
 
     def forward(self: nn.Linear, input: Tensor) -> Tensor:
         return train_forward(self, input) if self.training else type(self).forward(self, input)

@@ -35,9 +35,15 @@ class MixingMethod(Method[C]):
     """
 
     def acquire(self, model: nn.Module) -> None:
-        """Take the weights for W0, and have every linear layer compute with its mixture."""
-        from dpstune.methods.mixing import patch_forward
+        """Take the weights for W0, and have every linear layer compute with its mixture.
 
+        Raises:
+            RequestError: A layer's forward was replaced by someone else.
+        """
+        from dpstune.methods.mixing import patch_forward, refuse_replaced_forwards
+
+        layers = self._layers()
+        refuse_replaced_forwards(layer for _, layer in layers)
         self._begun = 0  # the last step that begin_step made ready
         self._columns_now = (
             True  # whether that step's masks are columns; kept for torch.compile, which must not see step
@@ -45,7 +51,7 @@ class MixingMethod(Method[C]):
         self._called: set[str] = set()  # weights that were seen computing through a layer's own forward
         self.pretrained = {name: linear.weight.detach().clone() for name, linear in self.linears.items()}
         self.columns: dict[str, torch.Tensor] = {}
-        for name, linear in self._layers():
+        for name, linear in layers:
             patch_forward(linear, partial(self._forward, name))
 
     def _layers(self) -> list[tuple[str, nn.Linear]]:

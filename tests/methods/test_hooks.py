@@ -267,6 +267,15 @@ def test_two_methods_do_not_patch_one_model():
         build_method({"name": "mixout"}).attach(model, total_steps=3)
 
 
+def test_a_refused_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    model[2].forward = lambda x: x.new_zeros(len(x), 2)
+    with pytest.raises(RequestError, match="replaced already"):
+        build_method({"name": "mixout"}).attach(model, total_steps=3)
+    assert model.train()(torch.ones(5, 3)).shape == (5, 2)
+    assert "forward" not in vars(model[0])
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_detaching_what_is_not_attached_is_harmless(name):
     build_method({"name": name}).detach()
