@@ -46,18 +46,17 @@ def casestudy(
     as_json: AsJson = False,
 ) -> None:
     """Find the examples that most restarts of a method get right, or wrong; made anew by the same command."""
-    from dpstune.recipe import load_recipe
     from dpstune.studies.casestudy_sources import SourcesRequest
-    from dpstune.studies.grid import first_method
+    from dpstune.studies.grid import load_first
     from dpstune.studies.summary import BASELINE
     from dpstune.studies.sweep import SweepRequest
 
     output = output.expanduser()
     data_dir = data_dir and data_dir.expanduser().absolute()
-    first = None if sources else first_method(methods)  # with --from, methods only name what is there
     loaded = None
     if recipe is not None:
-        loaded = load_recipe(recipe, method=first, overrides=overrides or (), data_dir=data_dir)
+        trained = () if sources else methods  # with --from, methods only name what is there
+        loaded = load_first(recipe, trained, overrides or (), data_dir)
     if sources:
         for flag, given in (("--storage", storage), ("--set", overrides if recipe is None else None)):
             if given:

@@ -10,7 +10,8 @@ import typer
 RecipeName = Annotated[str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
 Trained = Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a local model folder.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run that has it. Repeatable."),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Local data in the place of the hub.")]
 Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]

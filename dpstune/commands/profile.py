@@ -18,7 +18,7 @@ def profile(
     recipe: RecipeName,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A method; those of the paper's Table 3 when left out. Repeatable."),
+        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; those of the paper's Table 3."),
     ] = None,
     batch_size: Annotated[str, typer.Option(metavar="N1,N2", help="Examples a step, one table each.")] = "16,32",
     steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory alone.")] = 10,

@@ -39,20 +39,18 @@ def transfer(
     """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
     from dpstune.commands.watched import run_watched
     from dpstune.data import folder_with_task
-    from dpstune.recipe import load_recipe
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
     from dpstune.sections import OwnTask
-    from dpstune.studies.grid import first_method
+    from dpstune.studies.grid import load_first
     from dpstune.studies.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
     folders = [folder.expanduser().absolute() for folder in data_dirs or ()]
-    first = first_method(methods)
-    named = load_recipe(recipe, method=first, overrides=overrides or ()).recipe.task
+    named = load_first(recipe, methods, overrides or ()).recipe.task
     home = folder_with_task(folders, named) if isinstance(named, str) else None
     own = isinstance(named, OwnTask)  # its files lie where its recipe says; the folders are the targets'
     data_dir = home or (folders[0] if folders and not own else None)
-    loaded = load_recipe(recipe, method=first, overrides=overrides or (), data_dir=data_dir).recipe
+    loaded = load_first(recipe, methods, overrides or (), data_dir).recipe
     asked = [each for each in targets.split(",") if each] if targets is not None else None
     if asked == []:
         raise RequestError("--targets: names no task; for example --targets snli,sick")

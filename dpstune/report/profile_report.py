@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.runs import write_json
+from dpstune.studies.records import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,8 +52,9 @@ def print_costs(outcome: Mapping[str, Any]) -> None:
     console = Console(stderr=True, highlight=False)
     for batch_size, costs in _by_batch_size(outcome["costs"]).items():
         size = f"{outcome['model']}, {batch_size} x {outcome['max_length']} tokens"
-        console.print(_table(f"{size}: time and peak memory", _COSTS, map(_cost_row, costs)))
-        console.print(_table(f"{size}: where the memory goes, MiB", _MEMORY, map(_memory_row, costs)))
+        names = _names(costs)
+        console.print(_table(f"{size}: time and peak memory", _COSTS, map(_cost_row, names, costs)))
+        console.print(_table(f"{size}: where the memory goes, MiB", _MEMORY, map(_memory_row, names, costs)))
     environment = outcome["environment"]
     packages = environment["packages"]
     console.print(
@@ -76,10 +79,17 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     return table
 
 
-def _cost_row(cost: Mapping[str, Any]) -> list[str]:
+def _names(costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the methods' names; those that are there more than once with their settings."""
+    count = Counter(cost["method"]["name"] for cost in costs)
+    points = [Point(cost["method"]["name"], tuple(cost["method"].items())[1:]) for cost in costs]
+    return [f"{point.method} {point.label}" if count[point.method] > 1 else point.method for point in points]
+
+
+def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
     peak = cost["memory"]["peak"]
     return [
-        cost["method"]["name"],
+        name,
         _format(cost["seconds"], "{:.3f} s"),
         _format(cost["ratio"], "{:.3f}"),
         _format(cost["tokens_per_second"], "{:.0f}"),
@@ -89,9 +99,9 @@ def _cost_row(cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _memory_row(cost: Mapping[str, Any]) -> list[str]:
+def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
     parts = [_mebibytes(cost["memory"][part]) for part in _PARTS]
-    return [cost["method"]["name"], *parts, f"{cost['bytes_a_linear_weight']:.2f}"]
+    return [name, *parts, f"{cost['bytes_a_linear_weight']:.2f}"]
 
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
@@ -130,7 +140,7 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
         for label, place, paper in _paper_bars(costs, places):
             axes.barh(place - 0.2, paper, height=0.38, color="white", edgecolor="#D55E00", label=label)
         axes.axvline(1.0, color="#555555", linestyle="--", linewidth=1.0)
-        axes.set_yticks(places, [cost["method"]["name"] for cost in costs], fontsize=11)
+        axes.set_yticks(places, _names(costs), fontsize=11)
         axes.set_xlim(0, 1.3 * max([*ratios, *(paper for _, _, paper in _paper_bars(costs, places))]))
         axes.set_xlabel("peak memory, times vanilla's", fontsize=11)
         axes.set_title(f"{batch_size} x {outcome['max_length']} tokens", fontsize=12, loc="left")

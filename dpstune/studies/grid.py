@@ -10,7 +10,7 @@ from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods import method_class
-from dpstune.recipe import shipped_folder, split_override
+from dpstune.recipe import LoadedRecipe, load_recipe, shipped_folder, split_override
 from dpstune.yaml_text import read_mapping, read_value
 
 Grid = Mapping[str, Sequence[Any]]
@@ -52,9 +52,41 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
     return name, overrides
 
 
-def first_method(asked: Sequence[str] | None) -> str | None:
-    """Return the name of the first method that is asked for, whose keys ``--set`` may hold; None: the recipe's own."""
-    return parse_method(asked[0])[0] if asked else None
+def method_keys(method: str) -> list[str]:
+    """Return the dotted keys a method has.
+
+    Raises:
+        RequestError: There is no such method.
+
+    >>> method_keys("mixout")
+    ['method.name', 'method.p']
+    """
+    fields = method_class(method).config_class.model_fields
+    return [f"method.{field.alias or name}" for name, field in fields.items()]
+
+
+def overrides_for(method: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides but for keys that only other methods have.
+
+    >>> overrides_for("vanilla", ["method.p=0.4", "training.epochs=1"])
+    ['training.epochs=1']
+    """
+    known = method_keys(method)
+    return [each for each in overrides if (key := split_override(each)[0]) in known or not key.startswith("method.")]
+
+
+def load_first(
+    recipe: str, asked: Sequence[str] | None, overrides: Sequence[str], data_dir: Path | None = None
+) -> LoadedRecipe:
+    """Load a recipe with the first method that is asked for, or its own, and the overrides that are for it.
+
+    Raises:
+        RequestError: See ``load_recipe`` and ``parse_method``.
+    """
+    if not asked:
+        return load_recipe(recipe, overrides=overrides, data_dir=data_dir)
+    method, _ = parse_method(asked[0])
+    return load_recipe(recipe, method=method, overrides=overrides_for(method, overrides), data_dir=data_dir)
 
 
 NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every")
@@ -69,8 +101,7 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
     >>> widen({"method.p": [0.1, 0.2]}, "dps-mix", ["method.p=0.5", "training.learning_rate=1e-5,2e-5"])
     {'method.p': [0.5], 'training.learning_rate': [1e-05, 2e-05]}
     """
-    fields = method_class(method).config_class.model_fields
-    known = {f"method.{field.alias or name}" for name, field in fields.items()}
+    known = method_keys(method)
     changed = dict(grid)
     for replacement in replacements:
         key, text = split_override(replacement)
@@ -84,21 +115,25 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
     return changed
 
 
-def refuse_unknown_keys(methods: Sequence[str], replacements: Sequence[str]) -> None:
-    """Refuse a ``method.KEY`` of ``--grid`` that none of the methods has.
+def refuse_unknown_keys(asked: Sequence[str], given: Sequence[str], flag: str) -> None:
+    """Refuse a ``method.KEY`` that none of the methods has.
+
+    Args:
+        asked: The methods, as ``parse_method`` takes them.
+        given: ``KEY=VALUE`` each.
+        flag: The flag that gave them.
 
     Raises:
-        RequestError: There is one; the nearest key is named.
+        RequestError: There is one; the nearest key is named, or all that are known.
     """
-    known = {
-        f"method.{field.alias or name}"
-        for method in methods
-        for name, field in method_class(method).config_class.model_fields.items()
-    }
-    for replacement in replacements:
-        key, _ = split_override(replacement)
-        if key.startswith("method.") and key not in known:
-            raise RequestError(f"--grid {replacement}: no method of this sweep has {key!r}{did_you_mean(key, known)}")
+    dotted = dict.fromkeys(key for each in asked for key in method_keys(parse_method(each)[0]))
+    known = [key.removeprefix("method.") for key in dotted]
+    for each in given:
+        key, _ = split_override(each)
+        if key.startswith("method.") and key not in dotted:
+            own = key.removeprefix("method.")
+            hint = did_you_mean(own, known) or f"; known keys: {', '.join(known)}"
+            raise RequestError(f"{flag} {each}: none of the methods has a key {own!r}{hint}")
 
 
 def points(grid: Grid) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -19,6 +19,7 @@ from dpstune.interruption import InterruptionWatch
 from dpstune.progress import SilentProgress
 from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runlog import RunLog
+from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
 
 VANILLA = "vanilla"
 METHODS_OF_TABLE_3 = (VANILLA, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
@@ -40,10 +41,10 @@ class ProfileRequest:
 
     Args:
         recipe: A shipped recipe's name, or a YAML file.
-        methods: Methods, in the order of the table.
+        methods: Methods, ``NAME`` or ``NAME:key=value,...``, in the order of the table.
         batch_sizes: Examples a step of each measurement.
         steps: Timed steps of each method; 0 measures memory alone.
-        overrides: ``a.b=value`` each, for all of them.
+        overrides: ``a.b=value`` each, for all of them; a ``method.KEY`` for those that have it.
     """
 
     recipe: str
@@ -63,21 +64,22 @@ class ProfileRequest:
         Raises:
             RequestError: The recipe, a method or a key is wrong.
         """
-        return self._load(method, batch_size, self.overrides)
+        name, own = parse_method(method)
+        overrides = [*overrides_for(name, self.overrides), *own]
+        return self._load(name, batch_size, overrides, dict.fromkeys(own, f"--method {method}"))
 
     def load_vanilla(self, batch_size: int, dropout: float | None) -> LoadedRecipe:
         """Return the recipe of what a method is compared with: vanilla with the method's dropout."""
-        overrides = [override for override in self.overrides if not split_override(override)[0].startswith("method.")]
+        overrides = overrides_for(VANILLA, self.overrides)
         if dropout is not None:
             overrides.append(f"model.dropout={dropout}")
-        return self._load(VANILLA, batch_size, overrides)
+        return self._load(VANILLA, batch_size, overrides, {})
 
-    def _load(self, method: str, batch_size: int, overrides: Sequence[str]) -> LoadedRecipe:
-        from dpstune.methods import method_class
-
+    def _load(self, method: str, batch_size: int, overrides: Sequence[str], flags: Mapping[str, str]) -> LoadedRecipe:
         for override in overrides:
             if split_override(override)[0] in _SET_BY_THE_PROFILE:
-                raise RequestError(f"--set {override}: a profile sets this itself; see --method, --batch-size, --steps")
+                place = flags.get(override, f"--set {override}")
+                raise RequestError(f"{place}: a profile sets this itself; see --method, --batch-size, --steps")
         overrides = [
             *overrides,
             "model.init=random",
@@ -85,9 +87,8 @@ class ProfileRequest:
             f"training.steps={2 * self.half}",
             "training.warmup_steps=0",
         ]
-        if "update_ratio" in method_class(method).config_class.model_fields:
-            overrides.append("method.update_ratio=0.5")
-        return load_recipe(self.recipe, method=method, overrides=overrides)
+        overrides += overrides_for(method, ["method.update_ratio=0.5"])
+        return load_recipe(self.recipe, method=method, overrides=overrides, flags=flags)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
         RequestError: See ``ProfileRequest.load``, ``load_classifier`` and ``choose_precision``.
         RunError: The model is not one that ships, and the hub is out of reach.
     """
+    refuse_unknown_keys(request.methods, request.overrides, "--set")
     plan = [[request.load(method, size) for method in request.methods] for size in request.batch_sizes]
     costs: list[Cost] = []
     about: dict[str, Any] = {}

@@ -19,8 +19,9 @@ from dpstune.runs import RunFolder, run_hash, writing_to
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
-    first_method,
+    load_first,
     method_grid,
+    overrides_for,
     parse_method,
     points,
     refuse_unknown_keys,
@@ -42,7 +43,7 @@ class SweepRequest:
         seeds: Restarts of each point: the recipe's seed, seed + 1, ...
         output: The folder that holds all runs.
         grid: ``KEY=V1,V2``: replaces a key of the grids, or adds one.
-        overrides: ``KEY=VALUE`` for every run.
+        overrides: ``KEY=VALUE`` for every run; a ``method.KEY`` for those of the methods that have it.
         data_dir: Local data.
         storage: An Optuna storage URL that workers on several machines share; None keeps a file beside the runs.
         budget: Points of each method that Optuna's TPE chooses, in the place of the grid's; None runs the grid.
@@ -140,11 +141,11 @@ class Sweep:
         for override in request.overrides:
             if split_override(override)[0] in ("method", "method.name"):
                 raise RequestError(f"--set {override}: here --method names the methods")
-        method = first_method(request.methods)
-        first = load_recipe(request.recipe, method=method, overrides=request.overrides, data_dir=request.data_dir)
+        refuse_unknown_keys(request.methods, request.overrides, "--set")
+        refuse_unknown_keys(request.methods, request.grid, "--grid")
+        first = load_first(request.recipe, request.methods, request.overrides, request.data_dir)
         self.name = first.name
         self.first_seed = first.recipe.seed
-        refuse_unknown_keys([parse_method(asked)[0] for asked in request.methods], request.grid)
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
@@ -176,8 +177,9 @@ class Sweep:
 
     def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
         """Return a point's runs, a seed each."""
-        overrides = (*self.request.overrides, *_own_overrides(asked), *as_overrides(point))
         method, _ = parse_method(asked)
+        given = overrides_for(method, self.request.overrides)
+        overrides = (*given, *_own_overrides(asked), *as_overrides(point))
         return [Job(method, overrides, self.first_seed + restart) for restart in range(self.request.seeds)]
 
     def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:

@@ -57,6 +57,10 @@ def test_restarts_of_a_sweep_are_reused_and_the_others_trained(zygote, tiny_task
     assert json.loads(again.stdout) == told
     assert results(swept) == after
 
+    some = casestudy(zygote, tiny_task, swept, "--restarts", "3", "--set", "method.p=0.4", "--json")
+    assert some.code == 0, some.stderr
+    assert json.loads(some.stdout)["runs"] == told["runs"], "p is the recipe's, and vanilla has none"
+
     found = study_sources(SourcesRequest((swept,), swept, methods=("vanilla",)))
     assert list(found.methods[0].correct) == list(
         study_sources(SourcesRequest((page.parent / "examples.csv",), swept)).methods[0].correct

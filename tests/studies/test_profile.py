@@ -164,6 +164,13 @@ def test_a_methods_own_settings_are_not_vanillas(wide_recipe):
     assert cost["dropout"] == request.load_vanilla(2, 0.4).recipe.model.dropout == 0.4
 
 
+def test_a_key_is_set_for_the_methods_that_have_it(wide_recipe):
+    methods = ("vanilla", "mixout:p=0.7", "mixout", "dps-dense")
+    request = ProfileRequest(wide_recipe, methods, (2,), 0, overrides=(" method.p =0.4",))
+    costs = profile(request)["costs"]
+    assert [cost["method"].get("p") for cost in costs] == [None, 0.7, 0.4, 0.4]
+
+
 def test_both_are_as_often_the_first():
     called = []
     take_turns(lambda: called.append("a") or 1.0, lambda: called.append("b") or 1.0, rounds=3)
@@ -253,7 +260,8 @@ class TestCommand:
         return run
 
     def test_table_json_and_figure(self, run, wide_recipe, tmp_path):
-        command = ["--recipe", wide_recipe, "--method", "vanilla", "--method", "dps-dense", "--batch-size", "2,16"]
+        methods = ["--method", "vanilla", "--method", "dps-dense"]
+        command = ["--recipe", wide_recipe, *methods, "--batch-size", "2,16"]
         code, out, err = run(*command, "--steps", "2", "--json")
         assert code == 0, err
         outcome = json.loads(out)
@@ -268,9 +276,16 @@ class TestCommand:
         assert {"recipe", "model", "max_length", "parameters", "environment", "date"} <= outcome.keys()
         for word in ("16 x 8 tokens", "dps-dense", "bytes/w", "paper x", "1.54"):
             assert word in err
+        assert "dps-dense p" not in err
         folder = tmp_path / "runs" / "wide" / "profile"
         assert json.loads((folder / "profile.json").read_text()) == outcome
         assert (folder / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_two_points_of_a_method_are_told_apart(self, run, wide_recipe):
+        methods = ["--method", "mixout:p=0.7", "--method", "mixout:p=0.1"]
+        code, _, err = run("--recipe", wide_recipe, *methods, "--batch-size", "2", "--steps", "0")
+        assert code == 0, err
+        assert (err.count("mixout p 0.7"), err.count("mixout p 0.1")) == (2, 2)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -280,6 +295,12 @@ class TestCommand:
             (["--batch-size", "a"], "--batch-size a: should be whole numbers"),
             (["--method", "dps-mx"], "unknown method 'dps-mx'; did you mean 'dps-mix'?"),
             (["--set", "method.p=2"], "method.p: "),
+            (["--method", "mixout:p=2"], "--method mixout:p=2: method.p: should be less than 1"),
+            (["--method", "dps-mix:update_ratio=1"], "--method dps-mix:update_ratio=1: a profile sets this itself"),
+            (
+                ["--set", "method.zz=2", "--method", "mixout"],
+                "--set method.zz=2: none of the methods has a key 'zz'; known keys: name, p",
+            ),
             (["--set", "training.batch_size=4"], "--set training.batch_size=4: a profile sets this itself"),
             (["--set", "data.max_length=999"], "data.max_length: 999 is more than the model's 64 tokens"),
             (["--set", "training.precision=fp16"], "training.precision: fp16 is not available on device 'cpu'"),

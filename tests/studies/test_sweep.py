@@ -264,7 +264,7 @@ def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(tiny_task, tmp_pa
     [
         ("seed=1,2", "seed makes no point of a grid"),
         ("task=rte,mrpc", "task makes no point of a grid"),
-        ("method.pp=0.3", "no method of this sweep has 'method.pp'; did you mean 'method.p'?"),
+        ("method.pp=0.3", "none of the methods has a key 'pp'; did you mean 'p'?"),
     ],
 )
 def test_a_wrong_grid_is_refused(tiny_task, tmp_path, grid, message):
@@ -277,8 +277,14 @@ def test_what_is_set_may_be_a_key_of_the_methods_own(tiny_task, tmp_path):
     """The recipe's own method has no layers."""
     request = SweepRequest(str(tiny_task), ("reinit",), 2, tmp_path, overrides=("method.layers=2",))
     assert [job.overrides for job in Sweep(request).jobs] == [("method.layers=2",)] * 2
-    with pytest.raises(RequestError, match="unknown key 'layers'"):
-        Sweep(SweepRequest(str(tiny_task), ("reinit", "mixout"), 2, tmp_path, overrides=("method.layers=2",)))
+    both = Sweep(SweepRequest(str(tiny_task), ("mixout", "reinit"), 1, tmp_path, overrides=("method.layers=2",)))
+    layers = {job.overrides for job in both.jobs if job.method == "reinit"}
+    assert layers == {("method.layers=2",)}, "for the method that has them"
+    assert len(both.jobs) == 8 + 1
+    with pytest.raises(
+        RequestError, match=r"^--set method\.zz=2: none .* has a key 'zz'; known keys: name, layers, p$"
+    ):
+        Sweep(SweepRequest(str(tiny_task), ("reinit", "mixout"), 2, tmp_path, overrides=("method.zz=2",)))
 
 
 def test_what_is_asked_twice_is_run_once_and_a_fixed_key_is_not_searched(tiny_task, tmp_path):
