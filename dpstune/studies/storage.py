@@ -80,13 +80,26 @@ def _is_being_made(error: Exception) -> bool:
     return clash or isinstance(error, IntegrityError)
 
 
+def sqlite_url(file: Path) -> str:
+    """Return the URL of an SQLite storage in a file, whatever signs are in its path.
+
+    >>> sqlite_url(Path("/runs?/study.db"))
+    'sqlite:////runs%3F/study.db'
+    """
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
 def sqlite_file(url: str) -> Path | None:
     """Return the file of an SQLite storage; None for a server.
 
-    >>> sqlite_file("sqlite:////runs/study.db?timeout=5")
-    PosixPath('/runs/study.db')
+    >>> sqlite_file("sqlite:////runs%3F/study.db?timeout=5")
+    PosixPath('/runs?/study.db')
     """
-    return Path(url.partition("?")[0].removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+    from sqlalchemy import make_url
+
+    return Path(make_url(url).database or "") if url.startswith(_SQLITE) else None
 
 
 def hide_passwords(url: str, text: str) -> str:

@@ -29,7 +29,7 @@ from dpstune.studies.grid import (
 )
 from dpstune.studies.queue import Job, RunQueue, Tally
 from dpstune.studies.records import RunRecord, every_run, read_run
-from dpstune.studies.storage import sqlite_file
+from dpstune.studies.storage import sqlite_file, sqlite_url
 from dpstune.yaml_text import read_value
 
 
@@ -270,7 +270,7 @@ class Sweep:
     @property
     def storage(self) -> str:
         """The storage's URL; the embedded one is a SQLite file in the sweep's folder."""
-        return self.request.storage or f"sqlite:///{(self.folder / 'study.db').absolute()}"
+        return self.request.storage or sqlite_url(self.folder / "study.db")
 
     @property
     def has_storage(self) -> bool:

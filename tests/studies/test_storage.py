@@ -4,13 +4,23 @@ import pytest
 
 from dpstune.errors import RequestError
 from dpstune.studies.queue import RunQueue
-from dpstune.studies.storage import hide_passwords
+from dpstune.studies.storage import hide_passwords, sqlite_file, sqlite_url
 
 
 def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path):
     with pytest.raises(RequestError, match="cannot be opened") as caught:
         RunQueue(f"sqlite:///{tmp_path}/no/such/folder/study.db", "study")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["q?a", "p%41b", "x{y}", "a b#c&d=e:f@g", "é"])
+def test_a_storage_lies_in_the_folder_whatever_its_name(tmp_path, name):
+    file = tmp_path / name / "study.db"
+    file.parent.mkdir()
+    assert sqlite_file(sqlite_url(file)) == file
+    RunQueue(sqlite_url(file), "study")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert file.is_file()
 
 
 @pytest.mark.parametrize("password", ["secret", "se%40cret", "se?cret"])
