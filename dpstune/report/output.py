@@ -7,9 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dpstune.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_out(text: str) -> None:
@@ -52,6 +55,13 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
+
+
+def people_console() -> Console:
+    """Return a console on stderr that shows text as it is: a folder's name may look like markup or an emoji."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def _silence(stream: TextIO) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.report.output import people_console
 from dpstune.runs import write_json
 from dpstune.studies.records import Point
 
@@ -47,9 +48,7 @@ def print_costs(outcome: Mapping[str, Any]) -> None:
     Args:
         outcome: What ``profile`` returned.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
+    console = people_console()
     for batch_size, costs in _by_batch_size(outcome["costs"]).items():
         size = f"{outcome['model']}, {batch_size} x {outcome['max_length']} tokens"
         names = _names(costs)

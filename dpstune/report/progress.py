@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dpstune.report.output import tell
+from dpstune.report.output import people_console, tell
 
 if TYPE_CHECKING:
     from dpstune.progress import Progress as ProgressProtocol
@@ -23,10 +23,9 @@ class BarProgress:
     """A bar with loss, learning rate, steps and time left; notes and evaluations scroll above it."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = people_console()
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -39,7 +38,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Print the note above the bar."""
-        self._console.print(text, style="dim", markup=False)
+        self._console.print(text, style="dim")
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Show the bar."""
@@ -52,7 +51,7 @@ class BarProgress:
 
     def evaluation(self, step: int, split: str, metrics: dict[str, float | None]) -> None:
         """Print the metrics above the bar."""
-        self._console.print(f"step {step}  {split}  {_metrics(metrics)}", markup=False)
+        self._console.print(f"step {step}  {split}  {_metrics(metrics)}")
 
     def finish(self) -> None:
         """Leave the bar as it stands."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpstune.report.output import tell
+from dpstune.report.output import people_console, tell
 from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, format_value
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ class SweepView:
         self._last_line = float("-inf")
         self._show: Callable[[Tally], None] = self._show_line
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live = Live(console=people_console(), auto_refresh=False)
             self._live.start()
             self._show = self._show_table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
 from dpstune.textfile import csv_line
 
@@ -22,16 +23,14 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
         folder: The run's folder.
         result: The content of its result.json.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
+    console = people_console()
     title = f"{result['recipe']}  {result['method']['name']}  seed {result['seed']}"
     console.print(_metrics_table(title, result["last"]["metrics"], result["examples"]))
     if result["majority"] is not None:
         always = "always answering the commonest training label"
         console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
     console.print(f"{result['steps']} steps in {result['seconds']:.0f} s", soft_wrap=True)
-    console.print(str(folder), markup=False, soft_wrap=True)
+    console.print(str(folder), soft_wrap=True)
 
 
 def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading: str | None) -> None:
@@ -42,14 +41,12 @@ def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading
         evaluations: The splits.
         reading: How labels were matched; None for regression.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
+    console = people_console()
     counts = {split: len(evaluation.predictions) for split, evaluation in evaluations.items()}
     metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     console.print(_metrics_table(title, metrics, counts))
     if reading is not None:
-        console.print(reading, markup=False, soft_wrap=True)
+        console.print(reading, soft_wrap=True)
     for split, evaluation in evaluations.items():
         if not evaluation.metrics:
             console.print(f"{split} has no labels: there is nothing to score", soft_wrap=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpstune.report.tables import csv_text, print_result
+from dpstune.report.tables import csv_text, print_evaluations, print_result
 from dpstune.sources import file_rows
 
 RESULT = {
@@ -27,6 +27,13 @@ def test_a_result_is_shown_on_stderr_with_its_folder_unbroken(capsys):
     assert str(folder) in err
     for expected in ("minilm-mnli  dps-mix  seed 3", "0.7500", "undefined", "accuracy 0.3333", "7 steps in 12 s"):
         assert expected in err
+
+
+def test_a_name_is_shown_as_it_is_also_where_it_looks_like_markup(capsys):
+    for name in ("runs/x[/y]", "runs/my[v2]", "runs/a:dog:"):
+        print_evaluations(f"{name} on rte", {}, name)
+        print_result(Path(name), {**RESULT, "recipe": name})
+        assert capsys.readouterr().err.count(name) == 4
 
 
 def test_regression_has_no_majority(capsys):
