@@ -143,7 +143,8 @@ SeedRecords = dict[int, RunRecord]
 def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
     """Read all finished runs anywhere below a folder, of the same restart all.
 
-    A run is a folder whose name begins with ``seed-``; it is finished once it holds a result.
+    A run is a folder whose name begins with ``seed-`` and that a run has begun in; it is finished once it holds a
+    result.
 
     Args:
         folder: Where to look: ``runs``, ``runs/<recipe>``, a sweep's folder, or a run's own.
@@ -246,10 +247,18 @@ def method_order(name: str) -> int:
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     for place, below, _ in os.walk(folder):
-        if Path(place).name.startswith(RUN_PREFIX):
+        if _is_run(Path(place)):
             below.clear()  # nothing but the run's own content lies below
             yield Path(place)
         below.sort()
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell a run's folder, of which one of three parts is there from its start on, from that of a recipe so called."""
+    run = RunFolder(folder)
+    return folder.name.startswith(RUN_PREFIX) and any(
+        part.exists() for part in (run.checkpoints, run.recipe, run.result)
+    )
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -50,6 +50,15 @@ def test_runs_are_found_at_any_depth_and_read_back(tmp_path):
     assert len(read_runs(tmp_path / "demo" / "vanilla" / "seed-1-a")[0]) == 1
 
 
+def test_a_recipes_name_may_begin_as_a_runs(tmp_path):
+    run = make_run(tmp_path / "seed-1-mine" / "vanilla" / "seed-1-a")
+    (tmp_path / "seed-1-mine" / "vanilla" / "seed-2-b" / "checkpoints").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "seed-1-mine"):
+        records, notes = read_runs(folder)
+        assert [each.folder for each in records] == [run]
+        assert [note.rpartition("/")[2] for note in notes] == ["seed-2-b"]
+
+
 def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     make_run(tmp_path / "seed-1-good")
     make_run(tmp_path / "seed-1-good.earlier-1", seed=7)
