@@ -198,6 +198,11 @@ class TestRefusals:
             ("training: {steps: 10, epochs: 2}", "training.epochs: steps and epochs are both given; keep one"),
             ("training: {warmup_steps: 1, warmup_ratio: 0.1}", "warmup_steps and warmup_ratio are both given"),
             ("training: {steps: 0}", "training.steps: should be greater than or equal to 1, not 0"),
+            (
+                "training: {steps: 9999999999}",
+                "training.steps: should be less than or equal to 1000000000, not 9999999999",
+            ),
+            ("training: {epochs: 1.0e+308}", "training.epochs: should be less than or equal to 1000000, not 1e+308"),
             ("training: {steps: true}", "training.steps: should be a valid integer, not True"),
             ("training: {learning_rate: fast}", "training.learning_rate: should be a valid number, not 'fast'"),
             ("training: {learning_rate: .inf}", "training.learning_rate: should be a finite number"),
@@ -301,7 +306,7 @@ recipes = st.fixed_dictionaries(
         ),
         "training": st.fixed_dictionaries(
             {"learning_rate": st.floats(1e-9, 1e9)},
-            optional={"steps": st.integers(1), "warmup_steps": st.integers(0), "compile": st.booleans()},
+            optional={"steps": st.integers(1, 10**9), "warmup_steps": st.integers(0), "compile": st.booleans()},
         ),
         "seed": st.integers(0),
     },
