@@ -81,6 +81,7 @@ def train(
     progress: Progress | None = None,
     fresh: bool = False,
     inputs: Inputs | None = None,
+    keep_model: bool = True,
 ) -> RunResult:
     """Train one recipe with one seed; or continue it; or, where it is finished, return it.
 
@@ -91,12 +92,14 @@ def train(
         fresh: Train again even where the run is finished; the finished one is renamed, not overwritten. One that was
             interrupted goes on.
         inputs: What the runs of this process share.
+        keep_model: Write the weights of the finished run; or its numbers and predictions alone.
 
     Raises:
         RequestError: The recipe asks for something that cannot be had: see each part's own errors.
         RunError: The work failed: a loss that is not finite, a full disk, a hub out of reach.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
+    from dpstune.checkpoints import Checkpoints
     from dpstune.hardware import choose_precision, describe_environment, device_type, new_accelerator, reset_peak_memory
     from dpstune.identity import run_folder
     from dpstune.inputs import Inputs
@@ -125,6 +128,8 @@ def train(
             accelerator.wait_for_everyone()
             finished = folder.read_result()
             if finished is not None and not fresh:
+                if accelerator.is_main_process:  # it may have been killed before it did so itself
+                    Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
                 return RunResult(folder.path, finished, trained=False)
             accelerator.wait_for_everyone()
@@ -145,7 +150,7 @@ def train(
                 evaluations = loop.run()
             finally:
                 loop.log.close()
-            result = loop.finish(loaded.name, evaluations)
+            result = loop.finish(loaded.name, evaluations, keep_model=keep_model)
         if watch.received is not None:
             raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
         return RunResult(folder.path, result, trained=True)
@@ -348,8 +353,8 @@ class Loop:
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
-    def finish(self, recipe_name: str, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-        """Write predictions, the model folder and result.json, in this order; then drop the checkpoints."""
+    def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
+        """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints."""
         from dpstune.evaluation import prediction_columns
         from dpstune.identity import run_digest
         from dpstune.results import build_result, save_model_folder
@@ -377,7 +382,8 @@ class Loop:
         if self.accelerator.is_main_process:
             for split, evaluation in evaluations.items():
                 write_predictions(self.folder.predictions(split), prediction_columns(self.task, evaluation))
-            save_model_folder(self.folder.model, model, self.tokenizer, self.recipe, self.task, result)
+            if keep_model:
+                save_model_folder(self.folder.model, model, self.tokenizer, self.recipe, self.task, result)
             write_json(self.folder.result, result)
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()

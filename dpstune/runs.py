@@ -118,11 +118,6 @@ class RunFolder:
         with lock:
             yield
 
-    def drop_model(self) -> None:
-        """Remove the weights of a finished run; what was measured stays."""
-        with writing_to(self.model):
-            shutil.rmtree(self.model)
-
     def set_aside(self) -> Path:
         """Rename the folder to make room for a fresh run, and return where it went."""
         number = 1

@@ -91,6 +91,21 @@ class TestFolder:
         assert expected <= there
         assert there <= expected | {"tensorboard", ".lock"}
 
+    def test_checkpoints_that_a_kill_left_are_dropped_when_the_finished_run_is_found(self, run, tiny_task):
+        left = run.folder / "checkpoints" / "step-00000024"
+        left.mkdir(parents=True)
+        (left / "model.safetensors").write_bytes(b"large")
+        loaded = load_recipe(str(tiny_task), method="dps-mix", overrides=["training.eval_every=10"])
+        found = engine.train(loaded, output=run.folder.parents[2])
+        assert (found.folder, found.trained) == (run.folder, False)
+        assert not left.parent.exists()
+
+    def test_its_weights_need_not_be_written(self, tiny_task, tmp_path):
+        loaded = load_recipe(str(tiny_task), method="vanilla", overrides=["training.epochs=1"])
+        run = engine.train(loaded, output=tmp_path, keep_model=False)
+        assert {path.name for path in run.folder.iterdir()}.isdisjoint({"model", "checkpoints"})
+        assert (run.folder / "predictions" / "validation.parquet").is_file()
+
     def test_its_recipe_is_the_run(self, run, tmp_path):
         again = engine.train(load_recipe(str(run.folder / "recipe.yaml")), output=tmp_path)
         assert again.folder.name == run.folder.name

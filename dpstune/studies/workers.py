@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 
 from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.interruption import Interrupted
-from dpstune.runs import RunFolder
 from dpstune.studies.gpu_share import GpuShare, take_gpu
 from dpstune.studies.queue import RunQueue, Taken, worker_name
 from dpstune.studies.storage import wait_a_moment
@@ -145,7 +144,12 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
 
     with queue.alive(taken):
         try:
-            run = engine.train(sweep.request.load(taken.job), output=sweep.request.output, inputs=sweep.inputs)
+            run = engine.train(
+                sweep.request.load(taken.job),
+                output=sweep.request.output,
+                inputs=sweep.inputs,
+                keep_model=sweep.request.keep_models,
+            )
         except Interrupted:
             queue.give_back(taken)
             raise
@@ -161,6 +165,4 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
             else:
                 queue.fail(taken, f"unexpected {type(error).__name__}: {error}")
         else:
-            if run.trained and not sweep.request.keep_models:
-                RunFolder(run.folder).drop_model()
             queue.finish(taken, run.result["value"], run.folder)
