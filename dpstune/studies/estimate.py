@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +23,17 @@ FORWARD_SHARE = 1 / 3  # of a training step's time; the backward pass takes abou
 
 
 def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
-    """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished."""
+    """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished.
+
+    Args:
+        finished: Runs that shared this machine as those that are left will.
+        left: How many are left.
+        workers: Processes that share this machine; of more than it has processors the rest only wait.
+    """
     if not finished:
         return None
-    return sum(record.all_seconds for record in finished) / len(finished) * left / workers
+    at_once = min(workers, os.cpu_count() or 1)
+    return sum(record.all_seconds for record in finished) / len(finished) * left / at_once
 
 
 def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -60,7 +68,7 @@ def _estimate(
 ) -> float:
     from dpstune.hardware import visible_gpus
 
-    at_once = min(workers, max(1, len(visible_gpus())))  # a CPU does no more for being shared
+    at_once = min(workers, max(1, len(visible_gpus())))  # what is timed alone has all of the CPU
     seconds = 0.0
     for method in dict.fromkeys(job.method for job in left):
         own = [job for job in left if job.method == method]
