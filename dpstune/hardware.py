@@ -203,7 +203,7 @@ def describe_environment(device: torch.device, precision: str, processes: int) -
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
         "processes": processes,
         "packages": {name: _version(name) for name in PACKAGES},

@@ -158,6 +158,7 @@ def test_peak_memory_is_the_processs_own_not_that_of_the_one_that_started_it():
 
 
 def test_the_environment_tells_machine_and_software():
+    assert describe_environment(torch.device("mps"), "fp32", 1)["device"] == "mps"
     environment = describe_environment(CPU, "bf16", 2)
     assert (environment["device"], environment["precision"], environment["processes"]) == ("cpu", "bf16", 2)
     assert environment["python"] == platform.python_version()
