@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.examples import Examples
 from dpstune.randomness import stream
-from dpstune.sections import DataSection, OwnTask, TableTask, own_task_name
+from dpstune.sections import DataSection, OwnTask, TableTask, task_name
 from dpstune.sources import RawSplit, read_file, read_glue, read_hub
 from dpstune.tasks import HubSource, Kind, Task, get_task
 
@@ -83,7 +83,7 @@ def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Seq
 def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
     if isinstance(task, OwnTask):
         return _load_own(task, splits)
-    known = get_task(task if isinstance(task, str) else task.name)
+    known = get_task(task_name(task))
     if isinstance(task, TableTask):
         known = replace(known, hub=_moved(known, task))
     return _load_known(known, data, splits or ("train", *known.validation_splits))
@@ -202,7 +202,7 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
 
 
 def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
-    name = own_task_name(task)
+    name = task_name(task)
     files = {split: path for split, path in task.files if path is not None}
     for split in wanted or ():
         _refuse_unknown_split(name, split, files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dpstune.errors import RequestError, RunError
-from dpstune.sections import OwnTask, TableTask
+from dpstune.sections import OwnTask, task_name
 from dpstune.sources import NumberedRow, no_column, plain_cell, stream_rows
 from dpstune.tasks import get_task
 from dpstune.textfile import csv_line
@@ -224,7 +224,7 @@ def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
         return []
     if isinstance(task, OwnTask):
         return [task.text]
-    known = get_task(task.name if isinstance(task, TableTask) else task)
+    known = get_task(task_name(task))
     return [source.text for source in (known.glue, known.hub) if source is not None]
 
 

@@ -23,6 +23,7 @@ from dpstune.sections import (
     TableTask,
     TrainingSection,
     known_task,
+    task_name,
 )
 from dpstune.settings import Settings, check_settings, first_problem
 from dpstune.textfile import read_text
@@ -233,12 +234,12 @@ def summarize_recipe(recipe: Recipe) -> str:
     'FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05), 2036 steps of 16 examples, seed 42'
     """
     training = recipe.training
-    task = recipe.task if isinstance(recipe.task, str) else getattr(recipe.task, "name", "a task of its own")
     settings = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump().items() if key != "name")
     method = f"{recipe.method.name} ({settings})" if settings else recipe.method.name
     examples = training.batch_size * training.gradient_accumulation
     length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs in steps"
-    return f"{recipe.model.name} on {task}, {method}, {length} of {examples} examples, seed {recipe.seed}"
+    subject = f"{recipe.model.name} on {task_name(recipe.task)}"
+    return f"{subject}, {method}, {length} of {examples} examples, seed {recipe.seed}"
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -84,12 +84,6 @@ class OwnTask(Settings):
         return self
 
 
-def own_task_name(task: OwnTask) -> str:
-    """Return what a user's own task is called: after its training file, or that file's folder."""
-    train = task.files.train
-    return train.parent.name if train.stem == "train" else train.stem
-
-
 class TableTask(Settings):
     """A task of the table whose place on the hub is another than the table's.
 
@@ -111,6 +105,14 @@ class TableTask(Settings):
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
         return known_task(name)
+
+
+def task_name(task: str | TableTask | OwnTask) -> str:
+    """Return what a task is called: in the table; a user's own after its training file, or that file's folder."""
+    if isinstance(task, OwnTask):
+        train = task.files.train
+        return train.parent.name if train.stem == "train" else train.stem
+    return task if isinstance(task, str) else task.name
 
 
 class DataSection(Settings):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.errors import RequestError
-from dpstune.sections import DataSection, OwnTask, TableTask, own_task_name
+from dpstune.sections import DataSection, OwnTask, TableTask, task_name
 from dpstune.tasks import get_task
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ class Target:
     @property
     def name(self) -> str:
         """The task's name, as its data has it."""
-        if isinstance(self.task, OwnTask):
-            return own_task_name(self.task)
-        return self.task if isinstance(self.task, str) else self.task.name
+        return task_name(self.task)
 
     @property
     def splits(self) -> tuple[str, ...]:

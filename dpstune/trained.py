@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
 from dpstune.runs import RunFolder
+from dpstune.sections import DataSection, TrainingSection
 from dpstune.tasks import Kind
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from dpstune.data import TokenDataset
     from dpstune.recipe import Recipe
-
-MAX_LENGTH, BATCH_SIZE = 128, 64  # where no recipe says: the defaults of one
 
 
 @dataclass(frozen=True)
@@ -99,12 +98,13 @@ class TrainedModel:
         self.kind: Kind = "regression" if self.model.config.num_labels == 1 else "classification"
         labels = self.model.config.id2label or {}
         self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
-        asked = place.recipe.data.max_length if place.recipe is not None else MAX_LENGTH
+        data = place.recipe.data if place.recipe is not None else DataSection()
+        training = place.recipe.training if place.recipe is not None else TrainingSection()
         most = self.tokenizer.model_max_length
         if max_length is not None and max_length > most:
             raise RequestError(f"--max-length: {max_length} is more than the model's {most} tokens")
-        self.max_length = max_length or min(asked, most)
-        self.batch_size = place.recipe.training.eval_batch_size if place.recipe is not None else BATCH_SIZE
+        self.max_length = max_length or min(data.max_length, most)
+        self.batch_size = training.eval_batch_size
 
     def score(self, dataset: TokenDataset) -> torch.Tensor:
         """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""

@@ -348,3 +348,5 @@ def test_the_schema_knows_every_section_and_every_method():
 def test_the_summary_says_how_long_and_how_large(write):
     recipe = load_recipe(write("training: {gradient_accumulation: 2}\nmethod: vanilla\n")).recipe
     assert summarize_recipe(recipe) == "minilm on toy-nli, vanilla, 3 epochs in steps of 32 examples, seed 42"
+    own = load_recipe(write(OWN_TASK.replace("a.csv", "reviews/train.csv"))).recipe
+    assert summarize_recipe(own).startswith("minilm on reviews, dps-dense (")

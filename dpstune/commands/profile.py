@@ -20,7 +20,9 @@ def profile(
         list[str] | None,
         typer.Option("--method", help="NAME or NAME:key=value. Repeatable; those of the paper's Table 3."),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N1,N2", help="Examples a step, one table each.")] = "16,32",
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N1,N2", help="Examples a step, one table each; those of the paper's Table 3.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory alone.")] = 10,
     overrides: Overrides = None,
     output: Annotated[Path, typer.Option(help="The folder for figure and numbers.")] = Path("runs"),
@@ -34,7 +36,7 @@ def profile(
     request = study.ProfileRequest(
         recipe=recipe,
         methods=tuple(methods or study.METHODS_OF_TABLE_3),
-        batch_sizes=_read_batch_sizes(batch_size),
+        batch_sizes=study.BATCH_SIZES_OF_TABLE_3 if batch_size is None else _read_batch_sizes(batch_size),
         steps=steps,
         overrides=tuple(overrides or ()),
     )

@@ -82,7 +82,7 @@ def _names(costs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the methods' names; those that are there more than once with their settings."""
     count = Counter(cost["method"]["name"] for cost in costs)
     points = [Point(cost["method"]["name"], tuple(cost["method"].items())[1:]) for cost in costs]
-    return [f"{point.method} {point.label}" if count[point.method] > 1 else point.method for point in points]
+    return [point.name if count[point.method] > 1 else point.method for point in points]
 
 
 def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:

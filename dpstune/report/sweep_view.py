@@ -90,8 +90,7 @@ def best_line(records: Sequence[RunRecord]) -> str:
         return ""
     best = max(best_points(summarize_points(records)).values(), key=lambda summary: summary.mean)
     seeds = "seed" if best.count == 1 else "seeds"
-    point = f"{best.point.method} {best.point.label}".rstrip()
-    return f"; best so far {format_value(best.mean)} ({point}, {best.count} {seeds})"
+    return f"; best so far {format_value(best.mean)} ({best.point.name}, {best.count} {seeds})"
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget
             places,
             [row[each.name].mean for each in targets],
             [row[each.name].std or 0.0 for each in targets],
-            label=plain_text(_name(point)),
+            label=plain_text(point.name),
             color=method_colour(point.method),
             marker=method_marker(point.method),
             markersize=7,
@@ -119,16 +119,12 @@ def _by_point(cells: Sequence[TransferCell]) -> dict[Point, dict[str, TransferCe
     return points
 
 
-def _name(point: Point) -> str:
-    return f"{point.method} {point.label}".strip()
-
-
 def _table(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Table:
     header = ["method", "seeds", *(each.name + (" (in-domain)" if each.in_domain else "") for each in targets)]
     rows = []
     for point, row in _by_point(cells).items():
         seeds = len(next(iter(row.values())).scores)
-        rows.append([_name(point), str(seeds), *(_cell(row[each.name]) for each in targets), _out_of_domain(row)])
+        rows.append([point.name, str(seeds), *(_cell(row[each.name]) for each in targets), _out_of_domain(row)])
     majorities = map(digits, _majorities(cells, targets))
     return Table([*header, "out-of-domain"], [*rows, [MAJORITY, "", *majorities, ""]])
 

@@ -9,7 +9,7 @@ from dpstune.errors import DpstuneError, RequestError
 from dpstune.examples import Examples
 from dpstune.recipe import OwnTask, Recipe
 from dpstune.runs import RunFolder, read_predictions
-from dpstune.sections import own_task_name
+from dpstune.sections import task_name
 from dpstune.studies.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy import Example
 from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points
@@ -22,12 +22,8 @@ def refuse_regression(recipe: Recipe, place: str) -> None:
     Raises:
         RequestError: It is regression; ``place`` is named.
     """
-    task = recipe.task
-    if isinstance(task, OwnTask):
-        name, kind = own_task_name(task), task.kind
-    else:
-        name = task if isinstance(task, str) else task.name
-        kind = get_task(name).kind
+    name = task_name(recipe.task)
+    kind = recipe.task.kind if isinstance(recipe.task, OwnTask) else get_task(name).kind
     if kind == "regression":
         raise RequestError(
             f"{place}: {name} is regression: a predicted value is neither right nor wrong; a case study needs labels"
@@ -51,10 +47,7 @@ def named_points(records: Sequence[RunRecord]) -> dict[str, tuple[Point, SeedRec
     """Return the points of some runs by name: the method's, with the settings in which its points differ."""
     points = group_points(records)
     methods = [point.method for point, _ in points]
-    return {
-        f"{point.method} {point.label}".strip() if methods.count(point.method) > 1 else point.method: (point, runs)
-        for point, runs in points
-    }
+    return {point.name if methods.count(point.method) > 1 else point.method: (point, runs) for point, runs in points}
 
 
 def add_runs(gathered: Gathered, records: Sequence[RunRecord], split: str | None) -> str:
@@ -170,8 +163,7 @@ def _read_examples(recipe: Recipe, split: str | None) -> list[Example]:
     if split is None:
         split = "validation"
         if not isinstance(recipe.task, OwnTask):
-            name = recipe.task if isinstance(recipe.task, str) else recipe.task.name
-            split = get_task(name).validation_splits[0]
+            split = get_task(task_name(recipe.task)).validation_splits[0]
     task = read_task(recipe.task, recipe.data, splits=[split])
     found: Examples = next(part for name, part in task.splits.items() if name != "train" or split == "train")
     labels: list[str | None] = [None] * len(found)

@@ -9,7 +9,8 @@ from dpstune.data import TaskData, TokenDataset
 from dpstune.errors import RequestError
 from dpstune.inputs import Inputs
 from dpstune.randomness import stream
-from dpstune.recipe import OwnTask, Recipe, TableTask
+from dpstune.recipe import OwnTask, Recipe
+from dpstune.sections import task_name
 from dpstune.tasks import get_task
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class GeneratedInputs(Inputs):
             kind, metric = recipe.task.kind, recipe.task.metric or "accuracy"
             labels = ("a", "b") if kind == "classification" else ()
             return TaskData("own", kind, labels, metric, {}, (), "")
-        known = get_task(recipe.task.name if isinstance(recipe.task, TableTask) else recipe.task)
+        known = get_task(task_name(recipe.task))
         return TaskData(known.name, known.kind, known.labels, known.metric, {}, (), "")
 
     def tokenizer(self, recipe: Recipe) -> Any:

@@ -122,6 +122,15 @@ class Point:
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
+    def name(self) -> str:
+        """The method and the settings, for people.
+
+        >>> Point("mixout", (("method.p", 0.3),)).name, Point("vanilla").name
+        ('mixout p 0.3', 'vanilla')
+        """
+        return f"{self.method} {self.label}".rstrip()
+
+    @property
     def label(self) -> str:
         """The settings for people; a method's own keys without their section.
 

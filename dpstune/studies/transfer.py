@@ -19,7 +19,7 @@ import numpy as np
 from dpstune.data import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.runs import RunFolder, write_json, write_predictions
-from dpstune.sections import OwnTask
+from dpstune.sections import OwnTask, task_name
 from dpstune.studies.records import Point, RunRecord, group_points
 from dpstune.targets import Target, encode_target, evaluate_target, match_labels, read_target
 from dpstune.tasks import TASKS, Kind
@@ -328,7 +328,7 @@ def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> l
     return cells
 
 
-def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -> list[NamedTarget]:
+def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -> None:
     """Read every target before anything is trained, and refuse one that a model of this recipe cannot be carried to.
 
     Raises:
@@ -349,7 +349,6 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
             raise RequestError(f"--targets {each.name}: {trained} is {kind}, {task.name} is {task.kind}")
         if task.kind == "classification":
             map_labels(names, task.label_names)
-    return list(targets)
 
 
 def _labels_of(recipe: Recipe) -> tuple[tuple[str, ...], Kind]:
@@ -357,5 +356,5 @@ def _labels_of(recipe: Recipe) -> tuple[tuple[str, ...], Kind]:
     if isinstance(recipe.task, OwnTask):
         own = Target(recipe.task, "train").read()
         return own.label_names, own.kind
-    known = TASKS[recipe.task if isinstance(recipe.task, str) else recipe.task.name]
+    known = TASKS[task_name(recipe.task)]
     return known.labels, known.kind
