@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dpstune.hardware import free_gpu_bytes, visible_gpus
 
 MARGIN = 1.25  # over a run's measured peak: what the allocator and the libraries keep beside its tensors
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass
@@ -35,10 +37,21 @@ class GpuShare:
         return bool(peaks) and free_gpu_bytes() > MARGIN * max(peaks)
 
 
-def take_gpu(number: int) -> GpuShare:
-    """Give this process, worker ``number`` of its machine, the next GPU in turn; before anything runs on one."""
+@contextmanager
+def gpu_in_turn(number: int) -> Iterator[GpuShare]:
+    """Have a process that is started meanwhile, worker ``number`` of its machine, see the next GPU in turn alone.
+
+    It is said in the environment the process starts with: after the driver has looked, it does not look again.
+    """
     gpus = visible_gpus()
     if not gpus:
-        return GpuShare()
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    return GpuShare(guest=number >= len(gpus))
+        yield GpuShare()
+        return
+    earlier = os.environ.get(_VISIBLE)
+    os.environ[_VISIBLE] = gpus[number % len(gpus)]
+    try:
+        yield GpuShare(guest=number >= len(gpus))
+    finally:
+        del os.environ[_VISIBLE]
+        if earlier is not None:
+            os.environ[_VISIBLE] = earlier

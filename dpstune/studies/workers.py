@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.interruption import Interrupted
-from dpstune.studies.gpu_share import GpuShare, take_gpu
+from dpstune.studies.gpu_share import GpuShare, gpu_in_turn
 from dpstune.studies.queue import RunQueue, Taken, worker_name
 from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep, SweepRequest
@@ -43,9 +43,10 @@ class Workers:
 
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_work, args=(self._request, number, self._count))
-        with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
-            process.start()
+        with gpu_in_turn(number) as share:
+            process = context.Process(target=_work, args=(self._request, number, self._count, share))
+            with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
+                process.start()
         self._processes[number] = process
 
     @property
@@ -89,7 +90,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, earlier)
 
 
-def _work(request: SweepRequest, number: int, workers: int) -> None:
+def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> None:
     """Take runs until none is left: the life of a worker process."""
     import torch
 
@@ -98,7 +99,6 @@ def _work(request: SweepRequest, number: int, workers: int) -> None:
     sys.stdout = sys.stderr
     _end_with_the_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    share = take_gpu(number)
     try:
         sweep = Sweep(request)
         queue = sweep.open_queue()
