@@ -4,7 +4,7 @@
     python benchmarks/questions.py choose [TASK ...]    each method's own settings, on training data held out
     python benchmarks/questions.py compare [TASK ...]   five seeds of each method as chosen, on the validation split
     python benchmarks/questions.py carry                mnli -> snli, sick, rte
-    python benchmarks/questions.py hard                 ten restarts of each method on sick, example by example
+    python benchmarks/questions.py hard                 ten restarts of four methods on sick, example by example
     python benchmarks/questions.py why                  dropout and the length of a run apart, on stsb
     python benchmarks/questions.py collect              copies the numbers of all finished runs into docs/results/
 
@@ -41,6 +41,7 @@ AT_RATE = f"training.learning_rate={RATE:g}"
 EPOCHS, LONGER = 3, 10
 SEEDS, FIRST_SEED = 5, 42
 HARD, RESTARTS = "sick", 10  # as many as in the paper's Appendix A
+STUDIED = ("vanilla", "mixout", "dps-dense", "dps-mix")  # and CONTROL
 WHY = "stsb"  # after 3 epochs its runs have learned least
 CARRIED = ("model.name=minilm", "data.train_size=2000", "training.steps=250", "training.batching=bucketed", AT_RATE)
 TARGETS, CARRIED_SEEDS = ("mnli", "snli", "sick", "rte"), 2
@@ -111,8 +112,8 @@ def choose(task):
     sweep(task, tried, 1, [HELD_OUT, AT_RATE, AT_THE_END])
 
 
-def compare(task, seeds=SEEDS):
-    sweep(task, chosen_for(task, *POINTS), seeds, [AT_RATE, AT_THE_END])
+def compare(task, methods=tuple(POINTS), seeds=SEEDS):
+    sweep(task, chosen_for(task, *methods), seeds, [AT_RATE, AT_THE_END])
     sweep(task, ["vanilla"], seeds, [AT_RATE, AT_THE_END, NO_DROPOUT])
 
 
@@ -124,7 +125,7 @@ def carry():
 
 
 def hard():
-    compare(HARD, RESTARTS)
+    compare(HARD, STUDIED, RESTARTS)
     dpstune("casestudy", *repeated("--from", [record.folder for record in restarts_studied()]))
 
 
@@ -269,7 +270,7 @@ def votes():
 
     records = restarts_studied()
     counts = Counter(map(name_of, records))
-    if any(counts[method] != RESTARTS for method in COMPARED):
+    if any(counts[method] != RESTARTS for method in (*STUDIED, CONTROL)):
         return []
     study = study_sources(SourcesRequest(tuple(record.folder for record in records), RUNS))
     names = {method.name: method.name.replace(" model.dropout 0", ", dropout 0") for method in study.methods}
@@ -283,7 +284,8 @@ def votes():
 def restarts_studied():
     """Return the runs of the case study."""
     best = chosen_points(all_numbers())
-    return [record for row, record in runs_of(HARD) if row["method"] in COMPARED and is_reported(row, best)]
+    wanted = (*STUDIED, CONTROL)
+    return [record for row, record in runs_of(HARD) if row["method"] in wanted and is_reported(row, best)]
 
 
 def write_numbers(name, rows):
