@@ -18,9 +18,9 @@ folder, recipes = Path(sys.argv[1]), sys.argv[2:]
 finish = engine.Loop.finish
 
 
-def finish_and_keep(loop, *arguments):
+def finish_and_keep(loop, *arguments, **settings):
     save_model(loop.model, folder / f"{loop.recipe.method.name}-rank{os.environ['RANK']}.safetensors")
-    return finish(loop, *arguments)
+    return finish(loop, *arguments, **settings)
 
 
 engine.Loop.finish = finish_and_keep

@@ -186,6 +186,17 @@ def test_the_results_page_says_what_its_numbers_say(monkeypatch):
         assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in page, name
 
 
+def test_every_figure_in_the_results_pages_text_stands_in_a_table():
+    page = re.sub(r"^```.*?^```", "", (DOCS / "results.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    known = {round(abs(float(figure)), 3) for row in rows for figure in re.findall(r"\d+\.\d{3,}", row)}
+    text = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
+    text += (DOCS.parent / "README.md").read_text().partition("docs/results.png")[2][:500]
+    figures = [float(figure) for figure in re.findall(r"\b[01]\.\d{3}\b", text)]
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in known] == []
+
+
 def test_the_numbers_hold_no_text_of_a_corpus():
     allowed = {
         "runs.csv": "task,method,settings,rate,epochs,seed,split,metric,value,majority,train_loss",

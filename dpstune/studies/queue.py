@@ -80,10 +80,20 @@ def patient(
 def _is_away(error: Exception) -> bool:
     """Tell whether an error says that the storage could not be reached, not that what was asked is wrong."""
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+    from sqlalchemy.exc import (
+        DataError,
+        DBAPIError,
+        IntegrityError,
+        PendingRollbackError,
+        ProgrammingError,
+        TimeoutError,
+    )
 
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, InterfaceError | OperationalError | TimeoutError)
+    if isinstance(cause, DataError | IntegrityError | ProgrammingError):
+        return False
+    # A connection that is lost in the middle of a transaction shows itself in any of the driver's other errors.
+    return isinstance(cause, DBAPIError | PendingRollbackError | TimeoutError)
 
 
 @dataclass(frozen=True)
