@@ -190,7 +190,7 @@ def against(rows, method, base, scale):
     """Return mean difference with interval, the tasks it is better on, and p."""
     found = differences(rows, method, base)
     mean = np.mean([each.mean() for each in found.values()])
-    better = sum(each.mean() > 0 for each in found.values())
+    better = sum(each.mean() > 1e-12 for each in found.values())  # equal counts of examples may differ by rounding
     return [f"{mean:+.4f} ({interval_over_tasks(found)})", f"{better} of {len(found)}", test_of(found, scale)]
 
 
