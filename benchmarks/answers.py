@@ -50,7 +50,8 @@ def main():
 
 def build_tables():
     """Return the tables whose numbers are there, by name."""
-    rows, carried, compared = read("runs.csv"), read("transfer.csv"), fully_compared(read("runs.csv"))
+    rows, carried = read("runs.csv"), read("transfer.csv")
+    compared = fully_compared(rows)
     built = {"rates": rates_table(rows), "chosen": chosen_table(rows), "cost": cost_table()}
     if compared:
         built |= {
@@ -125,18 +126,24 @@ def values(rows, **wanted):
     return np.array([kept[seed] for seed in sorted(kept)])
 
 
+def on_each_task(rows, method):
+    return {task: values(rows, task=task, method=method) for task in found_in(rows, "task")}
+
+
+def failures(rows):
+    """Count the rows that are no better than the commonest label; a correlation, than 0."""
+    return sum(float(row["value"]) <= float(row["majority"] or 0.0) for row in rows)
+
+
 def differences(rows, method, base):
     """Return a method's values minus those of another with the same seed, by task."""
-    return {
-        task: values(rows, task=task, method=method) - values(rows, task=task, method=base)
-        for task in found_in(rows, "task")
-    }
+    own, other = on_each_task(rows, method), on_each_task(rows, base)
+    return {task: own[task] - other[task] for task in own}
 
 
 def deviations(rows, method):
     """Return how far a method's values are from their median, by task."""
-    by_task = {task: values(rows, task=task, method=method) for task in found_in(rows, "task")}
-    return {task: np.abs(found - np.median(found)) for task, found in by_task.items()}
+    return {task: np.abs(found - np.median(found)) for task, found in on_each_task(rows, method).items()}
 
 
 def scales(rows):
@@ -271,10 +278,9 @@ def steady_table(rows):
     scale, lines = scales(rows), []
     for method in COMPARED:
         own = [row for row in rows if row["method"] == method]
-        failed = [float(row["value"]) <= float(row["majority"] or 0.0) for row in own]
         usual = steadier(rows, method, VANILLA, scale) if method != VANILLA else ["", ""]
         fair = steadier(rows, method, CONTROL, scale) if method in WITHOUT_DROPOUT else ["", ""]
-        lines.append([method, f"{sum(failed)} of {len(failed)}", *usual, *fair])
+        lines.append([method, f"{failures(own)} of {len(own)}", *usual, *fair])
     header = ["method", "failed restarts", "spread over vanilla's", "p"]
     return markdown([*header, "over vanilla's without dropout", "p"], lines)
 
@@ -289,13 +295,12 @@ def each_table(rows):
             runs = [row for row in rows if row["task"] == task and row["method"] == method]
             own = values(runs)
             low, high = bootstrap_interval(own)
-            failed = sum(float(row["value"]) <= float(row["majority"] or 0.0) for row in runs)
             loss = "" if method in TWO_LOSSES else f"{np.mean([float(row['train_loss']) for row in runs]):.3f}"
             compared = ["", ""]
             if method != VANILLA:
                 base = values(rows, task=task, method=VANILLA)
                 compared = [f"{(own - base).mean():+.4f}", f"{paired_permutation_test(own, base):.3f}"]
-            numbers = [spread(own), number(own.max()), f"{low:.4f} to {high:.4f}", failed, loss]
+            numbers = [spread(own), number(own.max()), f"{low:.4f} to {high:.4f}", failures(runs), loss]
             lines.append([task, method, *numbers, *compared])
     header = ["task", "method", "mean, std", "best", "95% of the mean", "failed", "training loss"]
     return markdown([*header, "minus vanilla", "p"], lines)

@@ -126,7 +126,7 @@ def carry():
 
 def hard():
     compare(HARD, STUDIED, RESTARTS)
-    dpstune("casestudy", *repeated("--from", [record.folder for record in restarts_studied()]))
+    dpstune("casestudy", *repeated("--from", [record.folder for record in restarts_studied(all_numbers())]))
 
 
 def why():
@@ -182,7 +182,7 @@ def collect():
     rows = all_numbers()
     if not rows:
         sys.exit(f"there are no finished runs in {RUNS}; DPSTUNE_RUNS says where they are")
-    for name, found in (("runs.csv", rows), ("transfer.csv", carried()), ("votes.csv", votes())):
+    for name, found in (("runs.csv", rows), ("transfer.csv", carried()), ("votes.csv", votes(rows))):
         if found:
             write_numbers(name, found)
 
@@ -264,11 +264,11 @@ def carried():
     return list(rows.values()) if whole else []
 
 
-def votes():
+def votes(rows):
     """Return a row an example and method: how many restarts are right, as `dpstune casestudy --from` reads it."""
     from dpstune.studies.casestudy_sources import SourcesRequest, study_sources
 
-    records = restarts_studied()
+    records = restarts_studied(rows)
     counts = Counter(map(name_of, records))
     if any(counts[method] != RESTARTS for method in (*STUDIED, CONTROL)):
         return []
@@ -281,9 +281,9 @@ def votes():
     ]
 
 
-def restarts_studied():
+def restarts_studied(rows):
     """Return the runs of the case study."""
-    best = chosen_points(all_numbers())
+    best = chosen_points(rows)
     wanted = (*STUDIED, CONTROL)
     return [record for row, record in runs_of(HARD) if row["method"] in wanted and is_reported(row, best)]
 
