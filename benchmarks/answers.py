@@ -322,16 +322,25 @@ def why_table(found):
 def carry_table(rows):
     """A row a method: mean and standard deviation on each target; out of domain the mean, and it minus vanilla's."""
     home, *away = found_in(rows, "target")
-    lines = []
+    base, lines = mean_over(rows, VANILLA, away), []
     for method in COMPARED:
-        found = [values(rows, method=method, target=target) for target in (home, *away)]
-        mean = np.mean([values(rows, method=method, target=target).mean() for target in away])
-        base = np.mean([values(rows, method=VANILLA, target=target).mean() for target in away])
-        compared = "" if method == VANILLA else f"{mean - base:+.4f}"
-        lines.append([method, *map(spread, found), number(mean), compared])
+        found, own = (
+            [values(rows, method=method, target=target) for target in (home, *away)],
+            mean_over(rows, method, away),
+        )
+        compared = ["", ""]
+        if method != VANILLA:
+            compared = [f"{(own - base).mean():+.4f}", f"{np.sum(own - base > 1e-12)} of {len(own)}"]
+        lines.append([method, *map(spread, found), number(own.mean()), *compared])
     majorities = [majority_of([row for row in rows if row["target"] == target]) for target in (home, *away)]
-    lines.append([MAJORITY, *map(number, majorities), number(np.mean(majorities[1:])), ""])
-    return markdown(["method", f"{home} (in-domain)", *away, "mean out of domain", "minus vanilla"], lines)
+    lines.append([MAJORITY, *map(number, majorities), number(np.mean(majorities[1:])), "", ""])
+    header = ["method", f"{home} (in-domain)", *away, "mean out of domain", "minus vanilla", "better in seeds"]
+    return markdown(header, lines)
+
+
+def mean_over(rows, method, targets):
+    """Return a method's mean over targets, one a seed."""
+    return np.mean([values(rows, method=method, target=target) for target in targets], axis=0)
 
 
 def hard_table(study, rows):

@@ -126,6 +126,22 @@ def test_the_tables_of_made_up_numbers_say_what_they_are(scripts):
     assert steady == "| dps-mix | 0 of 10 | 1.00 | 1.000 | 1.00 | 1.000 |"
 
 
+def test_what_carries_is_the_mean_over_the_other_targets_seed_by_seed(scripts):
+    questions, answers = scripts
+    gains = {42: 0.3, 43: -0.06, 44: 0.06}
+    rows = [
+        {"method": method, "seed": str(seed), "target": target, "metric": "accuracy", "majority": "0.4", "value": value}
+        for method in questions.COMPARED
+        for target in questions.TARGETS
+        for seed in gains
+        for value in [0.5 + gains[seed] * (method == "mixout" and target == "rte")]
+    ]
+    lines = answers.carry_table(rows).splitlines()
+    mixout = next(line for line in lines if line.startswith("| mixout"))
+    assert mixout.split(" | ")[1:3] == ["0.5000 ± 0.0000", "0.5000 ± 0.0000"]
+    assert mixout.split(" | ")[5:] == ["0.5333", "+0.0333", "2 of 3 |"]
+
+
 def test_changes_are_tested_by_their_signs(scripts):
     _, answers = scripts
     assert answers.sign_test(0, 0) == 1.0

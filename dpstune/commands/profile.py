@@ -40,8 +40,7 @@ def profile(
         steps=steps,
         overrides=tuple(overrides or ()),
     )
-    name = request.load(request.methods[0], request.batch_sizes[0]).name
-    folder = output.expanduser() / name / "profile"
+    folder = output.expanduser() / request.plan()[0][0].name / "profile"
     make_writable_folder(folder)
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)

@@ -58,12 +58,17 @@ class ProfileRequest:
         """Steps of each half of a run: what is timed, and before it one to warm up or to choose, one to meter."""
         return 2 + -(-self.steps // 2)
 
-    def load(self, method: str, batch_size: int) -> LoadedRecipe:
-        """Return the recipe of one measurement: random weights, both stages of DPS in equal parts.
+    def plan(self) -> list[list[LoadedRecipe]]:
+        """Return the recipes of all measurements, a list for each batch size.
 
         Raises:
             RequestError: The recipe, a method or a key is wrong.
         """
+        refuse_unknown_keys(self.methods, self.overrides, "--set")
+        return [[self.load(method, size) for method in self.methods] for size in self.batch_sizes]
+
+    def load(self, method: str, batch_size: int) -> LoadedRecipe:
+        """Return the recipe of one measurement: random weights, both stages of DPS in equal parts."""
         name, own = parse_method(method)
         overrides = [*overrides_for(name, self.overrides), *own]
         return self._load(name, batch_size, overrides, dict.fromkeys(own, f"--method {method}"))
@@ -156,11 +161,10 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
         ``environment``, ``date``, and ``costs``: a ``Cost`` as a mapping for each batch size and method.
 
     Raises:
-        RequestError: See ``ProfileRequest.load``, ``load_classifier`` and ``choose_precision``.
+        RequestError: See ``ProfileRequest.plan``, ``load_classifier`` and ``choose_precision``.
         RunError: The model is not one that ships, and the hub is out of reach.
     """
-    refuse_unknown_keys(request.methods, request.overrides, "--set")
-    plan = [[request.load(method, size) for method in request.methods] for size in request.batch_sizes]
+    plan = request.plan()
     costs: list[Cost] = []
     about: dict[str, Any] = {}
     for batch in plan:

@@ -319,6 +319,11 @@ class TestCommand:
         assert errors[0].startswith("error: ")
         assert message in errors[0]
 
+    def test_a_wrong_request_makes_no_folder(self, run, wide_recipe, tmp_path):
+        code, _, _ = run("--recipe", wide_recipe, "--method", "mixout", "--set", "method.zz=2")
+        assert code == 2
+        assert not (tmp_path / "runs").exists()
+
     def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(self, run, wide_recipe, tmp_path):
         (tmp_path / "file").touch()
         code, out, err = run("--recipe", wide_recipe, "--method", "vanilla", "--output", "file")
