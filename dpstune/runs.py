@@ -120,12 +120,21 @@ class RunFolder:
 
     def set_aside(self) -> Path:
         """Rename the folder to make room for a fresh run, and return where it went."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.earlier-{number}")).exists():
-            number += 1
-        with writing_to(self.path):
-            self.path.rename(aside)
-        return aside
+        return set_aside(self.path)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder to ``NAME.earlier-N`` to make room for a new one, and return where it went.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.earlier-{number}")).exists():
+        number += 1
+    with writing_to(path):
+        path.rename(aside)
+    return aside
 
 
 @contextmanager
@@ -179,13 +188,16 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     """Have ``write`` fill a file beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The file.
+        path: The file; a link stays one, and what it points to is written.
         write: Fills the file it is given.
         flag: The flag that named the place.
 
     Raises:
         RequestError, RunError: The file could not be written; ``path`` is as it was.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise RequestError(f"cannot write to {path}: it is no file; choose another with {flag}")
+    path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
     try:
         with writing_to(path, flag):

@@ -13,8 +13,7 @@ from dpstune.tasks import Kind, get_task
 
 # Strict: `true` is no number, and neither is a number in quotes.
 Switch = Annotated[bool, Field(strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Steps = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Epochs = Annotated[float, Field(gt=0.0, le=10**6, strict=True)]
 CountOrZero = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0.0, strict=True)]
@@ -159,7 +158,7 @@ class TrainingSection(Settings):
     learning_rate: Positive = 2e-5
     layerwise_lr_decay: Decay | None = None
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    steps: Steps | None = None
+    steps: Count | None = None
     epochs: Annotated[Epochs | None, Field(validate_default=True)] = None
     warmup_steps: CountOrZero | None = None
     warmup_ratio: Annotated[Share | None, Field(validate_default=True)] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ def refuse_no_submission(task: str, splits: tuple[str, ...]) -> None:
             raise RequestError(f"--submission: the GLUE server takes no {split} of {task}; {hint}")
 
 
+def submission_files(place: Path, task: str, splits: Iterable[str]) -> list[Path]:
+    """Return the file each split's predictions go to: ``place``, or in that folder the server's own file name."""
+    return [place / FILES[task, split] if place.is_dir() else place for split in splits]
+
+
 def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Path:
     """Write one test set's predictions.
 
@@ -66,7 +72,7 @@ def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Pat
             f"--submission: the examples of {task.name} {evaluation.split} are not numbered 0 to {len(ids) - 1}, as "
             "the GLUE server wants them; read the test set as GLUE distributes it"
         )
-    file = place / FILES[task.name, evaluation.split] if place.is_dir() else place
+    (file,) = submission_files(place, task.name, [evaluation.split])
     lines = ["index\tprediction", *map("\t".join, zip(ids, _answers(task, evaluation), strict=True))]
     write_text(file, "\n".join(lines) + "\n", flag="--submission")
     return file

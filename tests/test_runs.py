@@ -72,6 +72,22 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, small_disk):
     assert names(tmp_path) == ["result.json"]
 
 
+def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path):
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    link.symlink_to(real)
+    for content in ({"a": 1}, {"a": 2}):
+        write_json(link, content)
+        assert link.is_symlink()
+        assert json.loads(real.read_text()) == content
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RequestError, match="it is no file; choose another with --output"):
+        write_json(tmp_path / "pipe", {})
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_nan_is_not_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "result.json", {"value": float("nan")})

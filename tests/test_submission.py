@@ -100,6 +100,13 @@ def test_eval_writes_it(zygote, tmp_path):
     lines = (tmp_path / "RTE.tsv").read_text().splitlines()
     assert len(lines) == 6
     assert {line.split("\t")[1] for line in lines[1:]} <= set(TASKS["rte"].labels)
+    for place in (tmp_path, tmp_path / "RTE.tsv", tmp_path / "RTE" / "test.tsv"):
+        kept = zygote.run("eval", tmp_path / "model", *asked, "--submission", place)
+        assert kept.code == 2
+        assert "exists; choose another place, or overwrite it with --force" in kept.stderr
+    assert (tmp_path / "RTE" / "test.tsv").read_text().startswith("index\tsentence1")
+    forced = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path, "--force")
+    assert forced.code == 0, forced.stderr
     refused = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "RTE.tsv" / "x.tsv")
     assert refused.code == 2
     assert refused.stderr.splitlines() == [

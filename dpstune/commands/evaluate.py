@@ -22,6 +22,9 @@ def evaluate(
     submission: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write predictions as the GLUE server wants them.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite --submission's files where they are there.")
+    ] = False,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -29,7 +32,7 @@ def evaluate(
     from dpstune.data import folder_with_task
     from dpstune.report.tables import print_evaluations
     from dpstune.runs import make_writable_folder
-    from dpstune.submission import refuse_no_submission, write_submission
+    from dpstune.submission import refuse_no_submission, submission_files, write_submission
     from dpstune.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.tasks import TASKS
     from dpstune.trained import TrainedModel, find_trained
@@ -51,6 +54,9 @@ def evaluate(
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
+        for taken in submission_files(submission, target.name, target.splits):
+            if taken.exists() and not force:
+                raise RequestError(f"{taken} exists; choose another place, or overwrite it with --force")
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     examples = target.read()
     for note in examples.notes:

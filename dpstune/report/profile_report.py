@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.report.output import people_console
-from dpstune.runs import write_json
+from dpstune.runs import set_aside, write_json
 from dpstune.studies.records import Point
 
 if TYPE_CHECKING:
@@ -104,11 +104,16 @@ def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
-    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
+    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path.
+
+    An earlier profile there is kept, in a folder called ``.earlier-N``.
+    """
     from dpstune.report.figures import write_figure
 
-    write_json(folder / "profile.json", dict(outcome))
-    figure = folder / "memory.png"
+    numbers, figure = folder / "profile.json", folder / "memory.png"
+    if numbers.exists():
+        set_aside(folder)
+    write_json(numbers, dict(outcome))
     write_figure(figure, memory_figure(outcome))
     return figure
 
@@ -125,33 +130,35 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     panels = _by_batch_size(outcome["costs"])
-    figure = Figure(figsize=(6.4 * len(panels), 1.6 + 0.6 * len(next(iter(panels.values())))), layout="constrained")
+    measured = f"here: {Path(outcome['model']).name}, {outcome['environment']['device']}"
+    figure = Figure(figsize=(6.4 * len(panels), 2.1 + 0.6 * len(next(iter(panels.values())))), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (batch_size, costs) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         places = list(range(len(costs), 0, -1))
         ratios = [cost["memory"]["peak"] / cost["vanilla_peak"] for cost in costs]
-        axes.barh([place + 0.2 for place in places], ratios, height=0.38, color="#0072B2", label="dpstune")
+        axes.barh([place + 0.2 for place in places], ratios, height=0.38, color="#0072B2", label=measured)
         for place, ratio, cost in zip(places, ratios, costs, strict=True):
-            text = f" {ratio:.2f}x, {cost['memory']['peak'] / 2**30:.2f} GiB"
+            text = f" {ratio:.2f}x, {cost['memory']['peak'] / 2**30:.2f} over {cost['vanilla_peak'] / 2**30:.2f} GiB"
             axes.text(ratio, place + 0.2, text, va="center", fontsize=10)
         for label, place, paper in _paper_bars(costs, places):
             axes.barh(place - 0.2, paper, height=0.38, color="white", edgecolor="#D55E00", label=label)
         axes.axvline(1.0, color="#555555", linestyle="--", linewidth=1.0)
         axes.set_yticks(places, _names(costs), fontsize=11)
         axes.set_xlim(0, 1.3 * max([*ratios, *(paper for _, _, paper in _paper_bars(costs, places))]))
-        axes.set_xlabel("peak memory, times vanilla's", fontsize=11)
+        axes.set_xlabel("peak memory, times vanilla's (here: with the method's dropout)", fontsize=11)
         axes.set_title(f"{batch_size} x {outcome['max_length']} tokens", fontsize=12, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=10, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.985))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=10, loc="outside upper right")
     return figure
 
 
 def _paper_bars(costs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[tuple[str, int, float]]:
     """Return label, place and ratio of what the paper has; the first alone is labelled, for the legend."""
     known = [(place, ratio) for cost, place in zip(costs, places, strict=True) if (ratio := _paper_ratio(cost))]
-    labels = ["Table 3 of the paper", *["_"] * len(known)]
+    labels = ["the paper's Table 3: BERT-large, a GPU", *["_"] * len(known)]
     return [(label, place, ratio) for label, (place, ratio) in zip(labels, known, strict=False)]
 
 

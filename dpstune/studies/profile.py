@@ -62,8 +62,10 @@ class ProfileRequest:
         """Return the recipes of all measurements, a list for each batch size.
 
         Raises:
-            RequestError: The recipe, a method or a key is wrong.
+            RequestError: The recipe, a method or a key is wrong, or there is nothing to measure.
         """
+        if not (self.methods and self.batch_sizes):
+            raise RequestError("a profile needs a method and a batch size at least")
         refuse_unknown_keys(self.methods, self.overrides, "--set")
         return [[self.load(method, size) for method in self.methods] for size in self.batch_sizes]
 
@@ -85,15 +87,17 @@ class ProfileRequest:
             if split_override(override)[0] in _SET_BY_THE_PROFILE:
                 place = flags.get(override, f"--set {override}")
                 raise RequestError(f"{place}: a profile sets this itself; see --method, --batch-size, --steps")
+        size = f"training.batch_size={batch_size}"
         overrides = [
             *overrides,
             "model.init=random",
-            f"training.batch_size={batch_size}",
+            size,
             f"training.steps={2 * self.half}",
             "training.warmup_steps=0",
         ]
         overrides += overrides_for(method, ["method.update_ratio=0.5"])
-        return load_recipe(self.recipe, method=method, overrides=overrides, flags=flags)
+        named = {**flags, size: f"--batch-size {batch_size}"}
+        return load_recipe(self.recipe, method=method, overrides=overrides, flags=named)
 
 
 @dataclass(frozen=True)

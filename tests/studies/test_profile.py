@@ -171,6 +171,12 @@ def test_a_key_is_set_for_the_methods_that_have_it(wide_recipe):
     assert [cost["method"].get("p") for cost in costs] == [None, 0.7, 0.4, 0.4]
 
 
+@pytest.mark.parametrize("nothing", [{"methods": ()}, {"batch_sizes": ()}])
+def test_there_is_something_to_measure(wide_recipe, nothing):
+    with pytest.raises(RequestError, match="a profile needs a method and a batch size at least"):
+        profile(ProfileRequest(wide_recipe, **nothing))
+
+
 def test_both_are_as_often_the_first():
     called = []
     take_turns(lambda: called.append("a") or 1.0, lambda: called.append("b") or 1.0, rounds=3)
@@ -281,6 +287,16 @@ class TestCommand:
         assert json.loads((folder / "profile.json").read_text()) == outcome
         assert (folder / "memory.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_an_earlier_profile_is_kept(self, run, wide_recipe, tmp_path):
+        for size in (1, 2):
+            code, _, err = run(
+                "--recipe", wide_recipe, "--method", "vanilla", "--batch-size", str(size), "--steps", "0"
+            )
+            assert code == 0, err
+        for name, size in (("profile.earlier-1", 1), ("profile", 2)):
+            numbers = json.loads((tmp_path / "runs" / "wide" / name / "profile.json").read_text())
+            assert [cost["batch_size"] for cost in numbers["costs"]] == [size]
+
     def test_two_points_of_a_method_are_told_apart(self, run, wide_recipe):
         methods = ["--method", "mixout:p=0.7", "--method", "mixout:p=0.1"]
         code, _, err = run("--recipe", wide_recipe, *methods, "--batch-size", "2", "--steps", "0")
@@ -293,6 +309,7 @@ class TestCommand:
             (["--batch-size", "0"], "--batch-size 0: should be whole numbers from 1 on, for example 16,32"),
             (["--batch-size", "16,,32"], "--batch-size 16,,32: should be whole numbers"),
             (["--batch-size", "a"], "--batch-size a: should be whole numbers"),
+            (["--batch-size", f"16,{10**30}"], f"--batch-size {10**30}: training.batch_size: should be less than"),
             (["--method", "dps-mx"], "unknown method 'dps-mx'; did you mean 'dps-mix'?"),
             (["--set", "method.p=2"], "method.p: "),
             (["--method", "mixout:p=2"], "--method mixout:p=2: method.p: should be less than 1"),
