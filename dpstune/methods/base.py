@@ -172,6 +172,9 @@ class Method(Generic[C]):
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the trainable ``nn.Linear`` layers by name; layers that share one weight are listed once.
 
+    Raises:
+        RequestError: A layer's weight is computed from other parameters, which alone get gradients.
+
     >>> from torch import nn
     >>> list(linear_layers(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))))
     ['0', '2']
@@ -182,6 +185,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     layers: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.weight.requires_grad and id(module.weight) not in seen:
+            if not module.weight.is_leaf:
+                raise RequestError(
+                    f"the weight of layer {name} is computed from others (weight or spectral norm, for example): there "
+                    "is no weight of its own to select; remove the parametrization, or choose vanilla"
+                )
             seen.add(id(module.weight))
             layers[name] = module
     return layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from dpstune.studies.queue import Job, RunQueue, Tally, worker_name
@@ -138,7 +139,7 @@ class _Coordinator:
             by_point[job.method, " ".join(job.overrides)].append(job)
         for method in dict.fromkeys(method for method, _ in by_point):
             values: dict[str, Sequence[float]] = {
-                point: [done[job].score for job in jobs if job in done]
+                point: [done[job].score for job in takewhile(done.__contains__, jobs)]  # the same seeds of all
                 for (own, point), jobs in by_point.items()
                 if own == method
             }

@@ -80,7 +80,7 @@ class PointSearch:
         if all(isinstance(number, int) for number in numbers):
             return trial.suggest_int(key, low, high)
         value = trial.suggest_float(key, low, high, log=low > 0 and high / low >= LOG_SPAN)
-        return float(f"{value:.3g}")
+        return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
 
 
 def hopeless(values: Mapping[str, Sequence[float]]) -> list[str]:
@@ -89,7 +89,7 @@ def hopeless(values: Mapping[str, Sequence[float]]) -> list[str]:
     A point is judged once it has two seeds, and where at least four others have as many.
 
     Args:
-        values: Each point's values so far, by ascending seed.
+        values: Each point's values so far, by ascending seed from the first on without a gap.
 
     >>> hopeless({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.7, 0.7], "d": [0.8, 0.8], "e": [0.5, 0.6], "f": [0.1]})
     ['c', 'e']

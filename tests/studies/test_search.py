@@ -39,6 +39,11 @@ def test_points_lie_in_the_grids_ranges(url):
     assert min(point["training.learning_rate"] for point in points) < 1e-4, "by orders of magnitude"
 
 
+def test_rounding_does_not_leave_the_range(url):
+    search = PointSearch(url, "sweep", "any", {"method.p": [0.99985, 0.9999]}, budget=5)
+    assert all(0.99985 <= search.propose()["method.p"] <= 0.9999 for _ in range(5))
+
+
 def test_it_finds_the_better_end_of_a_range(url):
     search = PointSearch(url, "sweep", "any", {"method.p": [0.0, 1.0]}, budget=40)
     for _ in range(40):
