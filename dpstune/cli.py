@@ -7,6 +7,7 @@ interrupted. Whatever a command needs is imported inside it, so that ``--help`` 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
 from dpstune.commands.transfer import transfer
-from dpstune.errors import DpstuneError, did_you_mean
+from dpstune.errors import DpstuneError, did_you_mean, out_of_memory
 from dpstune.interruption import Interrupted
 from dpstune.report.output import print_out, tell
 
@@ -93,8 +94,8 @@ def run(arguments: Sequence[str]) -> int:
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)
     except Exception as error:  # whatever was not foreseen is still one line
-        hint = f"{DEBUG_VARIABLE}=1 shows where"
-        return _fail(error, f"unexpected {type(error).__name__}: {error} ({hint})", 1)
+        told = out_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
+        return _fail(error, f"{told} ({DEBUG_VARIABLE}=1 shows where)", 1)
     return code if isinstance(code, int) else 0
 
 
@@ -122,4 +123,7 @@ def _usage_message(error: Any) -> str:
     if type(error).__name__ == "NoSuchOption" and wrong is not None:
         known = [option for parameter in error.ctx.command.params for option in parameter.opts]
         message = f"no such option: {wrong}{did_you_mean(wrong, [*known, '--help'])}"
+    extra = re.search(r"extra argument\S* \((.*)\)", message)
+    if extra and all(map(os.path.exists, extra[1].split())):
+        message += ", which a pattern may have matched, too; name one"
     return f"{message.rstrip('.')} (see {error.ctx.command_path} --help)"

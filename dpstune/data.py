@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.examples import Examples
 from dpstune.randomness import stream
 from dpstune.sections import DataSection, OwnTask, TableTask, task_name
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 LARGEST_VALUE = 3.4e38  # of float32
 UNLABELLED = (None, "")
+WRITTEN_GAPS = ("nan", "NaN")  # what a missing label becomes once str() has been at it
 HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 NO_GOLD_LABEL = ("-", "-1")  # how SNLI and its kin mark a pair its annotators did not agree on
+_MOST_NUMBERS_AS_LABELS = 20  # more of them are likely values of a regression task that was not called one
 
 
 @dataclass(frozen=True)
@@ -212,23 +214,29 @@ def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
         if wanted is None or split in wanted or split == "train"
     }
     names: tuple[str, ...] = ()
+    marks: tuple[str | None, ...] = UNLABELLED
     if task.kind == "classification":
-        names = _sorted_names({label for label in raw["train"].labels if label})
+        marks = (*UNLABELLED, *WRITTEN_GAPS)
+        names = _sorted_names({label for label in raw["train"].labels if label is not None and label not in marks})
     notes: list[str] = []
-    splits = {split: _label(part, task.kind, names, split, notes) for split, part in raw.items()}
+    splits = {split: _label(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
     metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
     return TaskData(name, task.kind, names, metric, splits, tuple(notes), "")
 
 
 def _sorted_names(names: set[str]) -> tuple[str, ...]:
     """Sort names, as numbers where all of them are; the same on every machine, "1" before "1.0" too."""
+    values = _numbers(names)
+    return tuple(sorted(names) if values is None else sorted(names, key=lambda name: (values[name], name)))
+
+
+def _numbers(names: Iterable[str]) -> dict[str, float] | None:
+    """Return the number that each name is; None where one is no finite number."""
     try:
         values = {name: float(name) for name in names}
     except ValueError:
-        return tuple(sorted(names))
-    if not all(map(math.isfinite, values.values())):
-        return tuple(sorted(names))
-    return tuple(sorted(names, key=lambda name: (values[name], name)))
+        return None
+    return values if all(map(math.isfinite, values.values())) else None
 
 
 def _label(
@@ -253,7 +261,9 @@ def _label(
         return Examples(raw.ids, raw.texts, None)
     kept = [i for i, without in enumerate(unlabelled) if not without]
     if len(kept) < len(raw.ids):
-        notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: no gold label")
+        written = next((label for label in raw.labels if label in WRITTEN_GAPS), None)
+        why = "no gold label" + (f" ({written!r} is read as none; should it be a label, rename it)" if written else "")
+        notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: {why}")
     to_label = _value if kind == "regression" else _index
     labels: list[Any] = [to_label(raw, i, names) for i in kept]
     return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels)
@@ -262,11 +272,17 @@ def _label(
 def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
     label = raw.labels[position]
     if label not in names:
-        hint = did_you_mean(str(label), names)
-        raise RequestError(
-            f"{raw.source}:{raw.rows[position]}: unknown label {label!r}{hint}; the labels are {', '.join(names)}"
-        )
+        place = f"{raw.source}:{raw.rows[position]}"
+        what = f"unknown label {shortened(repr(label))}; the labels are {some_of(names)}"
+        raise RequestError(f"{place}: {what}{_label_hint(str(label), names)}")
     return names.index(label)
+
+
+def _label_hint(label: str, names: Sequence[str]) -> str:
+    """Say what may be meant by an unknown label; of many numbers the nearest in spelling says nothing."""
+    if len(names) > _MOST_NUMBERS_AS_LABELS and _numbers(names) is not None:
+        return "; where they are values rather than classes, say kind: regression"
+    return did_you_mean(label, names)
 
 
 def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:

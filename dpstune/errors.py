@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_SHOWN = 80  # characters of a value
+_MOST_NAMED = 8
+_MOST_OF_A_NAME = 40  # characters: where a file has no header, its first row is taken for one
+
 
 class DpstuneError(Exception):
     """Base of every error dpstune raises on purpose.
@@ -29,6 +33,23 @@ class BusyError(RunError):
     """Another process is at this very run; it will be done without us. Exit code 1."""
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """Say what takes less where a step did not fit into memory; None for any other error.
+
+    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate ..."))[:43]
+    'not enough memory; a smaller training.batch'
+    >>> out_of_memory(ValueError("no"))
+    """
+    told = str(error)
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in told or "DefaultCPUAllocator" in told)
+    if not (of_torch or isinstance(error, MemoryError)):
+        return None
+    return (
+        "not enough memory; a smaller training.batch_size (training.gradient_accumulation makes up for it), "
+        "a smaller data.max_length or training.gradient_checkpointing=true takes less"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Name the known word nearest to ``word``, as the tail of an error message.
 
@@ -39,3 +60,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def shortened(text: str, most: int = _MOST_SHOWN) -> str:
+    """Cut a text that would not fit into the one line of an error.
+
+    >>> shortened("a value", 5)
+    'a va…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def some_of(names: Iterable[str]) -> str:
+    """List names for the one line of an error: the first few, where there may be thousands.
+
+    >>> some_of(["no", "yes"])
+    'no, yes'
+    >>> some_of(map(str, range(3000)))
+    '0, 1, 2, 3, 4, 5, 6, 7, ... (3000 in all)'
+    """
+    names = [shortened(name, _MOST_OF_A_NAME) for name in names]
+    rest = f", ... ({len(names)} in all)" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + rest

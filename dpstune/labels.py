@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, some_of
 
 Meaning = Literal["entailment", "neutral", "contradiction", "non-entailment"]
 
@@ -118,4 +118,4 @@ def _meanings(labels: Sequence[str]) -> tuple[Meaning, ...] | None:
 
 
 def _listed(labels: Sequence[str]) -> str:
-    return f"the labels {', '.join(labels)}" if labels else "no labels (regression)"
+    return f"the labels {some_of(labels)}" if labels else "no labels (regression)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
             raise RequestError(f"model folder {name} has no config.json; is it what save_pretrained wrote?")
         return ModelSource(name, str(folder))
     if not _HUB_ID.fullmatch(name):
-        raise RequestError(f"model.name: there is no folder {name}")
+        raise RequestError(f"model.name: there is no folder {shlex.quote(name)}")  # it may be blank
     from huggingface_hub import hf_hub_download
 
     with asking_the_hub_for(f"model {name}", _WITHOUT_THE_HUB):

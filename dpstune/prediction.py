@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.errors import RequestError, RunError
+from dpstune.errors import RequestError, RunError, some_of
 from dpstune.sections import OwnTask, task_name
-from dpstune.sources import NumberedRow, no_column, plain_cell, stream_rows
+from dpstune.sources import DIALECTS, NumberedRow, no_column, plain_cell, stream_rows
 from dpstune.tasks import get_task
 from dpstune.textfile import csv_line
 
@@ -24,7 +24,7 @@ _CHUNK = 1 << 16
 
 
 class LineReader:
-    """The lines of a UTF-8 stream, each handed on as soon as it is there.
+    """The lines of a UTF-8 stream, each handed on as soon as it is there; they end in \\n, \\r\\n or \\r.
 
     Args:
         stream: A binary stream that is buffered.
@@ -62,10 +62,10 @@ class LineReader:
             chunk = self._stream.read1(_CHUNK)  # type: ignore[attr-defined]
             if not chunk and not self._begun:
                 return False
-            *whole, self._begun = (self._begun + chunk).split(b"\n")
-            self._lines = [line + b"\n" for line in reversed(whole)]
-            if not chunk:
-                self._lines, self._begun = [self._begun], b""
+            lines = (self._begun + chunk).splitlines(keepends=True)
+            # The last line may go on; after \r the \n of the same line end may follow.
+            self._begun = lines.pop() if chunk and not lines[-1].endswith(b"\n") else b""
+            self._lines = lines[::-1]
         return True
 
 
@@ -118,7 +118,9 @@ def predict_rows(
     yield from _predict(model, batch, texts)
 
 
-def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]:
+def read_rows(
+    reader: LineReader, name: str, form: str, on_header: Callable[[Sequence[str]], None] | None = None
+) -> Iterator[NumberedRow]:
     """Yield numbered rows by column.
 
     Args:
@@ -126,12 +128,13 @@ def read_rows(reader: LineReader, name: str, form: str) -> Iterator[NumberedRow]
         name: What they come from, for errors.
         form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
             Blank lines are passed over.
+        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
 
     Raises:
         RequestError: A row is malformed.
     """
     if form != "lines":
-        yield from stream_rows(name, iter(reader), form)
+        yield from stream_rows(name, iter(reader), form, on_header)
         return
     texts = 0
     for number, line in enumerate(reader, start=1):
@@ -154,35 +157,65 @@ class Writer:
     Args:
         form: The input's format: csv and tsv stay what they are, whatever else becomes JSON lines.
         label_names: The model's labels; empty for regression.
+        name: What the rows come from, for errors.
     """
 
-    def __init__(self, form: str, label_names: Sequence[str]) -> None:
-        self._dialect = {"csv": "excel", "tsv": "excel-tab"}.get(form)
-        own = [f"score_{name}" for name in label_names] if self._dialect else ["scores"] if label_names else []
-        self._added = ["prediction", *own]
-        self._columns: list[str] = []
+    def __init__(self, form: str, label_names: Sequence[str], name: str) -> None:
+        self._form, self._dialect, self._name = form, DIALECTS.get(form), name
+        own = [f"score_{label}" for label in label_names] if self._dialect else ["scores"] if label_names else []
+        self._added = list(dict.fromkeys(["prediction", *own]))
+        self._header: list[str] = []
+        self.count = 0
+        """How many predictions have become lines."""
+
+    def begin(self, columns: Sequence[str]) -> None:
+        """Take the columns of a csv or tsv.
+
+        Raises:
+            RequestError: There is one that would be overwritten.
+        """
+        self._refuse_taken(columns)
+        self._header = [*columns, *self._added]
+
+    def header(self) -> list[str]:
+        """Return the lines that stand before the first prediction: a table's header, none in JSON lines.
+
+        Raises:
+            RequestError: The table has not even a header.
+        """
+        if self._dialect is None:
+            return []
+        if not self._header:
+            raise RequestError(f"{self._name} is empty: a {self._form} file begins with the names of its columns")
+        return [csv_line(self._header, self._dialect)]
 
     def line(self, each: Prediction) -> str:
-        """Return a prediction's line or, before the first one, its header too; without the last line end.
+        """Return a prediction's line or, before the first one, the header too; without the last line end.
 
         Raises:
             RequestError: The row has a column that would be overwritten.
         """
-        taken = next((column for column in self._added if column in each.row), None)
-        if taken is not None:
-            raise RequestError(f"a column is called {taken!r}, as one that predict adds; rename or remove it")
+        first = self.count == 0
+        self.count += 1
         if self._dialect is None:
-            scores = {"scores": each.scores} if each.scores else {}
-            row = {column: _for_json(value) for column, value in each.row.items()}
-            return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
-        lines = []
-        if not self._columns:
-            self._columns = list(dict.fromkeys([*each.row, *self._added]))
-            lines.append(csv_line(self._columns, self._dialect))
-        by_column = {f"score_{name}": score for name, score in each.scores.items()}
+            return self._json_line(each)
+        by_column = {f"score_{label}": score for label, score in each.scores.items()}
         values = {**each.row, "prediction": each.prediction, **by_column}
-        lines.append(csv_line([values[column] for column in self._columns], self._dialect))
-        return "\n".join(lines)
+        line = csv_line([values[column] for column in self._header], self._dialect)
+        return "\n".join([*self.header(), line] if first else [line])
+
+    def _json_line(self, each: Prediction) -> str:
+        self._refuse_taken(each.row)
+        scores = {"scores": each.scores} if each.scores else {}
+        row = {column: _for_json(value) for column, value in each.row.items()}
+        return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
+
+    def _refuse_taken(self, columns: Iterable[str]) -> None:
+        taken = next((column for column in columns if column in self._added), None)
+        if taken is not None:
+            raise RequestError(
+                f"{self._name}: a column is called {taken!r}, as one that predict adds; rename or remove it"
+            )
 
 
 def _predict(
@@ -214,7 +247,7 @@ def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping
         if all(column in row for column in columns):
             return columns
     raise RequestError(
-        f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {', '.join(row)}"
+        f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {some_of(row)}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, shortened
 from dpstune.methods import REGISTRY, method_class
 from dpstune.methods.base import MethodConfig
 from dpstune.sections import (
@@ -164,13 +164,32 @@ def load_recipe(
     if method is not None:
         draft.switch_method(method, f"--method {method}")
     for override in overrides:
-        draft.override(override, flags.get(override, f"--set {override}"))
+        draft.override(override, flags.get(override, f"--set {shortened(override)}"))
     if seed is not None:
         draft.set(("seed",), seed, f"--seed {seed}")
     if data_dir is not None:
+        refuse_told_twice(overrides, {"data.dir": f"--data-dir {data_dir}"})
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
     return LoadedRecipe(source.stem, draft.check(), source)
+
+
+def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None]) -> None:
+    """Refuse what both ``--set`` and a flag of its own give.
+
+    Args:
+        overrides: What ``--set`` gave.
+        flags: The keys that flags gave, each with its flag as it was written; None where it was not given.
+
+    Raises:
+        RequestError: A key is given twice.
+
+    >>> refuse_told_twice(["training.epochs=3"], {"seed": "--seed 3", "method": None})
+    """
+    for override in overrides:
+        flag = flags.get(split_override(override)[0])
+        if flag is not None:
+            raise RequestError(f"{flag} and --set {override} give the same key; give one of them")
 
 
 def split_override(override: str) -> tuple[str, str | None]:
@@ -204,6 +223,8 @@ def find_recipe(name_or_file: str) -> Path:
     if name_or_file in shipped:
         return shipped[name_or_file]
     path = Path(name_or_file).expanduser()
+    if not name_or_file.strip():
+        raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
     if os.path.isdir(path):  # unlike Path's, these take a name of any length
         raise RequestError(f"{name_or_file} is a folder; a recipe is a YAML file")
     if os.path.exists(path):
@@ -327,6 +348,7 @@ class _Draft:
             if not isinstance(section, dict):
                 raise RequestError(f"{place}: {'.'.join(path[: depth + 1])} holds a value, no keys")
         section[path[-1]] = value
+        self.places = {below: given for below, given in self.places.items() if below[: len(path)] != path}
         self.places[path] = place
 
     def make_paths_absolute(self) -> None:
@@ -353,8 +375,10 @@ class _Draft:
                 raise RequestError(f"{self._place((section,))}: {section}: should be a mapping of keys to values")
         if "method" in values:
             values["method"] = self._check_part(_method_schema(values["method"]), values["method"], ("method",))
-        if isinstance(values.get("task"), dict):
-            values["task"] = self._check_part(_task_schema(values["task"]), values["task"], ("task",))
+        task = values.get("task")
+        if isinstance(task, dict):
+            checked = self._check_part(_task_schema(task), task, ("task",))
+            values["task"] = task["name"] if list(task) == ["name"] else checked
         return self._check_part(Recipe, values, ())
 
     def _check_part(self, schema: type[S], values: Any, prefix: KeyPath) -> S:

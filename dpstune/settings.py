@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, shortened
 
 S = TypeVar("S", bound="Settings")
 
@@ -23,8 +23,6 @@ _EXPECTED = {
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "path_type": "a path",
-    "too_long": "fewer values",
-    "too_short": "more values",
     "tuple_type": "a list",
 }
 
@@ -58,8 +56,29 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> Problem:
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if detail["type"] == "value_error":
         return Problem(path, message)
-    message = _EXPECTED.get(detail["type"], message)
-    return Problem(path, f"should be {message}, not {detail['input']!r}")
+    expected = _EXPECTED.get(detail["type"]) or _expected_count(detail["type"], detail.get("ctx", {})) or message
+    return Problem(path, f"should be {expected}, not {_shown(detail['input'])}")
+
+
+def _expected_count(kind: str, bounds: Mapping[str, Any]) -> str | None:
+    """Say how many values or characters are right where their number is wrong; None for other errors."""
+    match kind:
+        case "too_long":
+            return f"at most {_counted(bounds['max_length'], 'value')}"
+        case "too_short":
+            return f"at least {_counted(bounds['min_length'], 'value')}"
+        case "string_too_short":
+            return f"at least {_counted(bounds['min_length'], 'character')}"
+    return None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _shown(value: Any) -> str:
+    """Show a value, None as YAML has it; of a long one the beginning."""
+    return "null" if value is None else shortened(repr(value))
 
 
 def _keys_at(schema: type[BaseModel], path: tuple[str, ...]) -> list[str]:

@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.hub import asking_the_hub_for, first_line
 from dpstune.tasks import GlueLayout, HubSource
 from dpstune.textfile import read_text
 
 csv.field_size_limit(sys.maxsize)
+
+DIALECTS = {"csv": "excel", "tsv": "excel-tab"}
+"""The tables among the text formats, by the name that Python's csv has for them."""
 
 
 @dataclass
@@ -75,23 +78,29 @@ def file_rows(path: Path) -> Rows:
     form = path.suffix.lower().removeprefix(".")
     if form == "parquet":
         return parquet_rows(path)
-    if form not in _TEXT_FORMATS:
+    if form not in (*DIALECTS, "jsonl"):
         raise RequestError(f"{path}: cannot tell its format; name it .csv, .tsv, .jsonl or .parquet")
     return iter(stream_rows(str(path), _lines(path), form))
 
 
-def stream_rows(place: str, lines: Iterator[str], form: str) -> Iterator[NumberedRow]:
+def stream_rows(
+    place: str, lines: Iterator[str], form: str, on_header: Callable[[Sequence[str]], None] | None = None
+) -> Iterator[NumberedRow]:
     """Yield rows as their lines come.
 
     Args:
         place: What the lines come from, for errors.
         lines: With their ends.
         form: csv, tsv or jsonl.
+        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
 
     Raises:
         RequestError: A row is malformed; its line is named.
     """
-    rows = _TEXT_FORMATS[form](place, lines)
+    if form == "jsonl":
+        rows = _jsonl_rows(place, lines)
+    else:
+        rows = _table_rows(place, csv.reader(lines, DIALECTS[form], strict=True), None, on_header=on_header)
     return ((number, row) for number, row in rows if row is not None)
 
 
@@ -187,7 +196,7 @@ def _collect(
 def no_column(place: str, column: str, there: list[str]) -> RequestError:
     """Return the error that says which column is missing, and which there are."""
     hint = did_you_mean(column, there)
-    return RequestError(f"{place}: no column {column!r}{hint}; its columns are {', '.join(there)}")
+    return RequestError(f"{place}: no column {column!r}; its columns are {some_of(there)}{hint}")
 
 
 def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
@@ -201,9 +210,10 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
             return None
         if value.is_integer():
             value = int(value)
+    if isinstance(value, list | dict):
+        kind = "a list" if isinstance(value, list) else "a mapping"
+        raise RequestError(f"{place}: column {column!r} holds {kind}, not text")
     try:
-        if isinstance(value, list | dict):
-            raise ValueError(f"holds {type(value).__name__}, not text")
         if isinstance(value, bytes):
             value = value.decode()
         plain = None if value is None else str(value)
@@ -224,12 +234,21 @@ def _lines(path: Path) -> Iterator[str]:
     return iter(io.StringIO(read_text(path), newline=""))
 
 
-def _table_rows(place: str | Path, reader: Any, columns: Sequence[str] | None, *, skip_ragged: bool = False) -> Rows:
+def _table_rows(
+    place: str | Path,
+    reader: Any,
+    columns: Sequence[str] | None,
+    *,
+    skip_ragged: bool = False,
+    on_header: Callable[[Sequence[str]], None] | None = None,
+) -> Rows:
     try:
         for row in filter(None, reader):  # a blank line is an empty row
             if columns is None:
                 columns = row
-                _refuse_what_is_there_twice(row, f"{place}:{reader.line_num}")
+                _refuse_what_is_there_twice(row, f"{place}:{reader.line_num}", "columns")
+                if on_header is not None:
+                    on_header(columns)
             elif len(row) == len(columns):
                 yield reader.line_num, dict(zip(columns, row, strict=True))
             elif skip_ragged:
@@ -240,14 +259,6 @@ def _table_rows(place: str | Path, reader: Any, columns: Sequence[str] | None, *
                 )
     except csv.Error as error:
         raise RequestError(f"{place}:{reader.line_num}: {error}") from None
-
-
-def _csv_rows(place: str, lines: Iterator[str]) -> Rows:
-    return _table_rows(place, csv.reader(lines, strict=True), None)
-
-
-def _tsv_rows(place: str, lines: Iterator[str]) -> Rows:
-    return _table_rows(place, csv.reader(lines, "excel-tab", strict=True), None)
 
 
 def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
@@ -270,21 +281,14 @@ def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
 
 
 def _json_object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_what_is_there_twice([key for key, _ in pairs], place)
+    _refuse_what_is_there_twice([key for key, _ in pairs], place, "keys")
     return dict(pairs)
 
 
-def _refuse_what_is_there_twice(columns: Sequence[str], place: str) -> None:
-    if len(set(columns)) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
-        raise RequestError(f"{place}: two columns are called {twice!r}")
-
-
-_TEXT_FORMATS: dict[str, Callable[[str, Iterator[str]], Rows]] = {
-    "csv": _csv_rows,
-    "tsv": _tsv_rows,
-    "jsonl": _jsonl_rows,
-}
+def _refuse_what_is_there_twice(names: Sequence[str], place: str, what: str) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"{place}: two {what} are called {shortened(repr(twice))}; rename or remove one")
 
 
 def parquet_rows(path: Path) -> Iterator[NumberedRow]:
@@ -298,7 +302,7 @@ def parquet_rows(path: Path) -> Iterator[NumberedRow]:
 
     try:
         file = pq.ParquetFile(path)
-        _refuse_what_is_there_twice(file.schema_arrow.names, str(path))
+        _refuse_what_is_there_twice(file.schema_arrow.names, str(path), "columns")
         yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None

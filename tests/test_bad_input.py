@@ -74,7 +74,7 @@ def steps_and_epochs(folder):
 @wrong
 def a_missing_column(folder):
     spoil(folder, "text: [first, second]", "text: [frist, second]")
-    return f"{folder}/train.csv: no column 'frist'; did you mean 'first'?; its columns are first, second, label"
+    return f"{folder}/train.csv: no column 'frist'; its columns are first, second, label; did you mean 'first'?"
 
 
 @wrong
@@ -86,7 +86,20 @@ def a_missing_file(folder):
 @wrong
 def an_unknown_label(folder):
     write_rows(folder / "validation.csv", [("a", "b", "yes"), ("a", "b", "yess")])
-    return f"{folder}/validation.csv:3: unknown label 'yess'; did you mean 'yes'?; the labels are no, yes"
+    return f"{folder}/validation.csv:3: unknown label 'yess'; the labels are no, yes; did you mean 'yes'?"
+
+
+@wrong
+def text_columns_that_are_too_many(folder):
+    spoil(folder, "text: [first, second]", "text: [first, second, third]")
+    return "task.text: should be at most 2 values, not ['first', 'second', 'third']"
+
+
+@wrong
+def a_blank_model_name(folder):
+    model = next(line for line in (folder / "tiny.yaml").read_text().splitlines() if line.startswith("model:"))
+    spoil(folder, model, "model: {name: ' '}")
+    return "model.name: there is no folder ' '"
 
 
 @wrong

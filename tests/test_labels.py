@@ -96,3 +96,8 @@ def test_labels_that_do_not_stand_for_each_other_are_refused_by_name(model, targ
     assert "\n" not in message
     for labels in (model, target):
         assert (", ".join(labels) if labels else "no labels (regression)") in message
+
+
+def test_of_many_labels_that_do_not_match_the_first_few_are_named():
+    with pytest.raises(RequestError, match=r"the labels 0, 1, 2, 3, 4, 5, 6, 7, \.\.\. \(1000 in all\) cannot be"):
+        map_labels(tuple(map(str, range(1000))), THREE_WAY)

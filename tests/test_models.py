@@ -178,6 +178,10 @@ class TestRefusals:
     def test_no_folder(self, tmp_path):
         assert "there is no folder" in self.refused(tmp_path / "nowhere")
 
+    def test_a_name_that_would_not_be_seen_is_quoted(self):
+        with pytest.raises(RequestError, match=r"model\.name: there is no folder '  '$"):
+            load("  ")
+
     def test_no_configuration(self, folder):
         (folder / "config.json").unlink()
         assert "has no config.json" in self.refused(folder)

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from dpstune.errors import RequestError
 from dpstune.prediction import LineReader, Prediction, Writer, read_rows
 from dpstune.runs import read_predictions
+from dpstune.sources import DIALECTS
+from dpstune.textfile import csv_line
 
 
 class Pieces(io.RawIOBase):
@@ -35,7 +37,7 @@ def test_lines_are_those_of_the_whole_however_it_is_cut(pieces):
     cut = [encoded[n][: len(encoded[n]) // 2] for n in range(len(encoded))]
     rest = [encoded[n][len(encoded[n]) // 2 :] for n in range(len(encoded))]
     stream = Pieces([part for pair in zip(cut, rest, strict=True) for part in pair])
-    expected = io.StringIO(whole, newline="\n").readlines()
+    expected = io.StringIO(whole, newline="").readlines()
     assert list(LineReader(stream, "stdin")) == expected
 
 
@@ -45,6 +47,13 @@ def test_a_reader_waits_only_where_no_whole_line_was_read():
     assert (next(lines), reader.waiting) == ("one\n", False)
     assert (next(lines), reader.waiting) == ("two\n", True)
     assert (next(lines), reader.waiting) == ("three\n", True)
+
+
+def test_a_lone_carriage_return_ends_a_line_once_no_newline_can_follow():
+    reader = LineReader(Pieces([b"one\rtwo\r", b"\nthree\r", b"four\r"]), "stdin")
+    lines = iter(reader)
+    assert (next(lines), reader.waiting) == ("one\r", True)
+    assert list(lines) == ["two\r\n", "three\r", "four\r"]
 
 
 def test_a_line_that_is_no_utf8_is_named():
@@ -64,7 +73,9 @@ def test_plain_lines_hold_one_text_or_two():
 @pytest.mark.parametrize("form", ["csv", "tsv"])
 def test_a_table_reads_back_whatever_its_cells_hold(form):
     row = {"text": "one\rtwo\r\nthree\nfour", "more": 'a,b\t"c"'}
-    printed = Writer(form, ["no", "yes"]).line(Prediction(row, "no", {"no": 0.75, "yes": 0.25})) + "\n"
+    writer = Writer(form, ["no", "yes"], "stdin")
+    writer.begin(list(row))
+    printed = writer.line(Prediction(row, "no", {"no": 0.75, "yes": 0.25})) + "\n"
     (found,) = (each for _, each in read_rows(LineReader(Pieces([printed.encode()]), "stdin"), "stdin", form))
     assert found == {**row, "prediction": "no", "score_no": "0.75", "score_yes": "0.25"}
 
@@ -143,7 +154,8 @@ def write(tmp_path, name, text):
     ("name", "text", "more", "message"),
     [
         ("x.csv", "a,b\n1,2\n", [], "which columns hold the text? Say --text COLUMN"),
-        ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; did you mean 'a'?"),
+        ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; its columns are a, b; did you mean 'a'?"),
+        ("x.csv", f"{','.join(map(str, range(99)))}\n" * 2, [], "there are 0, 1, 2, 3, 4, 5, 6, 7, ... (99 in all)"),
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
         ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: no valid JSON"),
         ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
@@ -152,8 +164,11 @@ def write(tmp_path, name, text):
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
         ("x.parquet", "no parquet", [], "cannot read"),
         ("x.csv", "first,second\na,b\n,\n", [], "x.csv:3: no text in first and second"),
-        ("x.csv", "first,second,score_no\na,b,1\n", [], "a column is called 'score_no', as one that predict adds"),
-        ("x.jsonl", '{"first": "a", "second": "b", "scores": 1}\n', [], "a column is called 'scores', as one that"),
+        ("x.csv", "first,second,score_no\na,b,1\n", [], "x.csv: a column is called 'score_no', as one that"),
+        ("x.csv", "first,second,prediction\n", [], "x.csv: a column is called 'prediction', as one that predict adds"),
+        ("x.csv", "", [], "x.csv is empty: a csv file begins with the names of its columns"),
+        ("x.tsv", "\n\n", [], "x.tsv is empty: a tsv file begins with the names of its columns"),
+        ("x.jsonl", '{"first": "a", "second": "b", "scores": 1}\n', [], "x.jsonl: a column is called 'scores'"),
     ],
 )
 def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, message):
@@ -189,6 +204,35 @@ def test_a_file_that_is_not_there_is_one_line(zygote, tiny_run, tmp_path):
         assert run.stderr.count("\n") == 1
 
 
-def test_an_empty_file_has_no_predictions(zygote, tiny_run, tmp_path):
-    run = zygote.run("predict", tiny_run, write(tmp_path, "x.csv", ""))
-    assert (run.code, run.stdout) == (0, "")
+@pytest.mark.parametrize(
+    ("name", "text", "header"),
+    [
+        ("x.csv", "first,second\r\n", "first,second,prediction,score_no,score_yes\n"),
+        ("x.tsv", "first\tsecond", "first\tsecond\tprediction\tscore_no\tscore_yes\n"),
+        ("x.jsonl", "", ""),
+        ("x.txt", "\n", ""),
+    ],
+)
+def test_where_there_are_no_rows_a_table_keeps_its_header_and_it_is_said(
+    zygote, tiny_run, tmp_path, name, text, header
+):
+    file = write(tmp_path, name, text)
+    run = zygote.run("predict", tiny_run, file)
+    assert (run.code, run.stdout) == (0, header), run.stderr
+    assert run.stderr == f"{file} holds no rows; there is nothing to label\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+def test_line_ends_of_old_are_read_as_train_reads_them(zygote, tiny_run, tiny_task, tmp_path, form):
+    rows = rows_of(tiny_task)[:3]
+    if form == "jsonl":
+        lines = list(map(json.dumps, rows))
+    else:
+        lines = [csv_line(row, DIALECTS[form]) for row in (rows[0], *(row.values() for row in rows))]
+    told = []
+    for end in ("\n", "\r"):
+        run = zygote.run("predict", tiny_run, write(tmp_path, f"x.{form}", end.join(lines) + end))
+        assert run.code == 0, run.stderr
+        told.append(run.stdout)
+    assert told[0] == told[1]
+    assert len(told[0].splitlines()) == len(lines)

@@ -224,6 +224,17 @@ class TestRefusals:
         assert told.startswith("mine.yaml:2: ")
         assert message in told
 
+    @pytest.mark.parametrize(
+        ("override", "key"),
+        [("training={steps: 0}", "training.steps"), ("method={name: mixout, p: 2}", "method.p")],
+    )
+    def test_a_mapping_that_a_flag_gave_is_the_flags(self, write, override, key):
+        file = write("method: {name: dps-mix, p: 0.1}\ntraining: {steps: 5}\n")
+        assert refused(file, overrides=[override]).startswith(f"--set {override}: {key}: ")
+
+    def test_a_task_with_nothing_but_a_name_is_that_task(self, write):
+        assert load_recipe(str(write("task: rte\n")), overrides=["task.name=toy-rte"]).recipe.task == "toy-rte"
+
     def test_a_metric_must_suit_the_kind(self, write):
         told = refused(write(OWN_TASK.replace("}\n", ", kind: regression, metric: f1}\n")))
         assert "metric f1 does not suit a regression task" in told

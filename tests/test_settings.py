@@ -10,6 +10,7 @@ from dpstune.settings import Settings, check_settings
 class Inner(Settings):
     depth: Annotated[int, Field(ge=1)] = 1
     betas: tuple[float, float] = (0.9, 0.999)
+    names: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=2)] = ("a",)
 
 
 class Outer(Settings):
@@ -36,7 +37,7 @@ def refused(values):
 
 def test_what_is_right_is_returned_with_defaults_filled_in():
     checked = check_settings(Outer, {"learning_rate": 0.5, "inner": {"depth": 3}}, place="x")
-    assert checked == Outer(learning_rate=0.5, noise="normal", inner=Inner(depth=3, betas=(0.9, 0.999)))
+    assert checked == Outer(learning_rate=0.5, noise="normal", inner=Inner(depth=3, betas=(0.9, 0.999), names=("a",)))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_what_is_right_is_returned_with_defaults_filled_in():
         ),
         (
             {"learning_rate": 0.1, "inner": {"zzz": 1}},
-            "method mine: inner.zzz: unknown key 'zzz'; known keys: depth, betas",
+            "method mine: inner.zzz: unknown key 'zzz'; known keys: depth, betas, names",
         ),
         ({}, "method mine: learning_rate: key 'learning_rate' is missing"),
         (
@@ -74,6 +75,23 @@ def test_what_is_right_is_returned_with_defaults_filled_in():
         (
             {"learning_rate": 0.1, "inner": {"betas": [0.9]}},
             "method mine: inner.betas: has too few values",
+        ),
+        (
+            {"learning_rate": 0.1, "inner": {"names": ["a", "b", "c"]}},
+            "method mine: inner.names: should be at most 2 values, not ['a', 'b', 'c']",
+        ),
+        (
+            {"learning_rate": 0.1, "inner": {"names": []}},
+            "method mine: inner.names: should be at least 1 value, not []",
+        ),
+        (
+            {"learning_rate": 0.1, "inner": {"names": [""]}},
+            "method mine: inner.names.0: should be at least 1 character, not ''",
+        ),
+        ({"learning_rate": None}, "method mine: learning_rate: should be a valid number, not null"),
+        (
+            {"learning_rate": 0.1, "inner": {"depth": ["x" * 5000]}},
+            f"method mine: inner.depth: should be a valid integer, not ['{'x' * 77}…",
         ),
         ({"learning_rate": 2.0}, "method mine: learning_rate: a rate of 1 or more is a typo"),
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, Storage
+from dpstune.commands.options import AsJson, DataDir, Output, Overrides, Storage
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -39,7 +39,7 @@ def casestudy(
     texts: Annotated[
         list[str] | None, typer.Option("--text", metavar="COLUMN", help="A text column of --from's files. Repeatable.")
     ] = None,
-    jobs: Jobs = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Workers on this machine: 1.")] = None,
     storage: Storage = None,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
@@ -58,7 +58,7 @@ def casestudy(
         trained = () if sources else methods  # with --from, methods only name what is there
         loaded = load_first(recipe, trained, overrides or (), data_dir)
     if sources:
-        for flag, given in (("--storage", storage), ("--set", overrides if recipe is None else None)):
+        for flag, given in (("--storage", storage), ("--jobs", jobs), ("--set", None if recipe else overrides)):
             if given:
                 raise RequestError(f"{flag}: nothing is trained with --from; leave it out")
         request = SourcesRequest(
@@ -89,7 +89,7 @@ def casestudy(
         search=False,
         study="casestudy",
     )
-    _train_and_study(asked, jobs, split, baseline, as_json)
+    _train_and_study(asked, jobs or 1, split, baseline, as_json)
 
 
 def _study(request: SourcesRequest, as_json: bool) -> None:

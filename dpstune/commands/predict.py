@@ -11,7 +11,7 @@ import typer
 
 from dpstune.commands.options import Trained
 from dpstune.errors import RequestError
-from dpstune.report.output import print_lines
+from dpstune.report.output import print_lines, tell
 
 
 def predict(
@@ -37,14 +37,17 @@ def predict(
         raise RequestError(f"--text {text}: should name one column, or two with a comma between")
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:
-        if form == "parquet":
+        reader = LineReader(stack.enter_context(_open(file)), name) if form != "parquet" else None
+        model = TrainedModel(place, max_length)
+        writer = Writer(form, model.label_names, name)
+        if reader is None:
             rows, waiting = parquet_rows(Path(file).expanduser()), lambda: False
         else:
-            reader = LineReader(stack.enter_context(_open(file)), name)
-            rows, waiting = read_rows(reader, name, form), lambda: reader.waiting
-        model = TrainedModel(place, max_length)
-        writer = Writer(form, model.label_names)
+            rows, waiting = read_rows(reader, name, form, writer.begin), lambda: reader.waiting
         print_lines(writer.line(each) for each in predict_rows(model, rows, name, columns, waiting=waiting))
+        if writer.count == 0:
+            print_lines(writer.header())
+            tell(f"{name} holds no rows; there is nothing to label")
 
 
 def _open(file: str) -> AbstractContextManager[BinaryIO]:

@@ -32,7 +32,11 @@ def train(
 ) -> None:
     """Train one recipe; the same command again continues an interrupted run."""
     from dpstune.hardware import part_from_the_other_ranks
-    from dpstune.recipe import load_recipe
+    from dpstune.recipe import load_recipe, refuse_told_twice
+
+    named = None if method is None else f"--method {method}"
+    numbered = None if seed is None else f"--seed {seed}"
+    refuse_told_twice(overrides or (), {"method": named, "method.name": named, "seed": numbered})
 
     def load(seed: int | None) -> LoadedRecipe:
         return load_recipe(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.sources import file_rows, no_column, plain_cell
 from dpstune.studies.ballots import Ballot, Gathered, MethodBallots
 from dpstune.studies.casestudy import Example
@@ -133,7 +133,7 @@ def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layou
     if not votes and not counted and "correct" not in columns:
         raise RequestError(
             f"{path}: holds neither 'prediction' nor 'correct'; a row should say what a restart predicted, or how many "
-            f"restarts were right; its columns are {', '.join(columns)}"
+            f"restarts were right; its columns are {some_of(columns)}"
         )
     return _Layout(found, restart, votes, counted)
 

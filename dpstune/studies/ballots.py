@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dpstune.errors import RequestError, did_you_mean
+from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.methods import REGISTRY
 from dpstune.studies.casestudy import CaseStudy, Example, MethodVotes, Restart
 from dpstune.studies.summary import BASELINE
-
-_MOST_NAMED = 8
 
 
 @dataclass
@@ -119,7 +117,7 @@ class Gathered:
         """
         for name in names:
             if not any(name in (each.name, each.method) for each in self.methods.values()):
-                hint = did_you_mean(name, self.methods) or f"; the methods are {_listed(list(self.methods))}"
+                hint = did_you_mean(name, self.methods) or f"; the methods are {some_of(self.methods)}"
                 raise RequestError(f"--method {name}: nobody predicted with it{hint}")
         kept = {name: each for name, each in self.methods.items() if {each.name, each.method} & set(names)}
         self.methods = kept or self.methods
@@ -191,7 +189,7 @@ def choose_baseline(asked: str | None, methods: Mapping[str, str]) -> str | None
     if asked is not None:
         what = "names several methods" if found else "is none of the methods"
         hint = "" if found else did_you_mean(asked, methods)
-        raise RequestError(f"--baseline {asked}: {what}{hint}; the methods are {_listed(list(methods))}")
+        raise RequestError(f"--baseline {asked}: {what}; the methods are {some_of(methods)}{hint}")
     return None
 
 
@@ -238,9 +236,5 @@ def _strange_labels(methods: Sequence[MethodVotes], examples: Mapping[str, Examp
     given = {label for each in methods for vote in each.votes for label in vote.predictions or ()}
     if not labels or not given or labels & given:
         return []
-    ours, theirs = (_listed(sorted(map(str, names))) for names in (given, labels))
+    ours, theirs = (some_of(sorted(map(str, names))) for names in (given, labels))
     return [f"no prediction ({ours}) is ever a gold label ({theirs}); are both written the same way?"]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")

@@ -94,7 +94,7 @@ def votes(draw):
 
 
 class TestFiles:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(votes(), st.sampled_from(["csv", "tsv", "parquet"]))
     def test_predictions_and_counts_make_the_same_study(self, tmp_path_factory, given_votes, ending):
         folder = tmp_path_factory.mktemp("files")
@@ -323,7 +323,7 @@ class TestRuns:
 
 
 BAD = {
-    "no id": ("idd,correct\n1,1\n", "m.csv: no column 'id'; did you mean 'idd'?; its columns are idd, correct"),
+    "no id": ("idd,correct\n1,1\n", "m.csv: no column 'id'; its columns are idd, correct; did you mean 'idd'?"),
     "no answer": ("id,label\n1,a\n", "m.csv: holds neither 'prediction' nor 'correct'; a row should say"),
     "unknown column": ("id,corect\n1,1\n", "m.csv: unknown column 'corect'; did you mean 'correct'?; --text corect"),
     "empty file": ("", "m.csv: holds no predictions; a row an example and restart is expected"),
@@ -384,6 +384,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
         (["casestudy", "--from", "m.csv", "--restarts", "4"], "--restarts 4: m.csv holds 3 of m; leave --restarts out"),
         (["casestudy", "--from", "m.csv", "--text", "tetx"], "m.csv: no column 'tetx'"),
         (["casestudy", "--from", "m.csv", "--set", "a=1"], "--set: nothing is trained with --from; leave it out"),
+        (["casestudy", "--from", "m.csv", "--jobs", "2"], "--jobs: nothing is trained with --from; leave it out"),
         (["casestudy", "--from", "m.csv", "--recipe", "demo"], "has no example '1'; its ids look like 'toy-nli-"),
         (["casestudy", "--recipe", "demo", "--set", "task=toy-sts"], "--recipe demo: toy-sts is regression"),
         (["casestudy", "--recipe", "demo", "--split", "test"], "--split test: a run of toy-nli predicts validation"),
