@@ -5,9 +5,13 @@ import random
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny import save_tiny_model
 from tests.zygote import Zygote
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="module")

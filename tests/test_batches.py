@@ -32,7 +32,7 @@ def padding(steps, lengths):
     return sum(max(lengths[i] for i in chunk) * len(chunk) - sum(lengths[i] for i in chunk) for chunk in chunks)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     lengths=lengths_strategy,
     batch_size=st.integers(1, 9),
@@ -55,7 +55,7 @@ def test_every_example_comes_once_an_epoch_in_full_steps_but_one(lengths, batch_
     assert steps == epoch_of(lengths, batch_size, chunks, batching, seed, epoch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=lengths_strategy,
     batch_size=st.integers(1, 6),
@@ -109,7 +109,7 @@ def test_bucketed_epochs_group_other_examples_together():
 # The plan of a run
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     count=st.integers(1, 70),
     batch_size=st.integers(1, 6),
@@ -200,7 +200,7 @@ def partitions(items):
             yield [*groups[:number], [first, *group], *groups[number + 1 :]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 128), min_size=1, max_size=6),
     pass_tokens=st.integers(0, 300),

@@ -145,7 +145,7 @@ def test_a_study_without_texts_baseline_or_votes_is_written_too(tmp_path):
     assert embedded(bare)["examples"] == [["1", [], None, None, [1], [None]]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(["</script>", "<!--", "{{data}}", ""]))
 def test_any_text_comes_back_from_the_page(text, trap):
     example = Example(text + trap, trap + text, (text + trap, trap), trap + "p")

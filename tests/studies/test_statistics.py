@@ -45,7 +45,7 @@ def test_bootstrap_of_large_samples_is_done_in_parts():
 
 
 @given(SCORES, st.floats(0.5, 0.99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bootstrap_lies_within_the_values_and_is_the_same_twice(values, confidence):
     low, high = bootstrap_interval(values, confidence)
     assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
@@ -60,7 +60,6 @@ def test_one_value_is_its_own_interval():
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_permutation_test_agrees_with_brute_force(pairs):
     differences = [a - b for a, b in pairs]
     sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
@@ -101,7 +100,6 @@ def test_no_difference_is_no_evidence():
 
 
 @given(st.lists(SCORE, min_size=1, max_size=5), st.integers(1, 4))
-@settings(deadline=None)
 def test_expected_best_agrees_with_all_draws(values, budget):
     expected = np.mean([max(draw) for draw in itertools.product(values, repeat=budget)])
     assert expected_best(values, [budget])[0] == pytest.approx(expected, abs=1e-9)
