@@ -6,7 +6,10 @@ The numbers are of the runs of `questions.py`; costs are of `methods.py`.
 """
 
 from collections import Counter
+from dataclasses import replace
 from math import comb
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import tables
@@ -23,11 +26,14 @@ from questions import (
     POINTS,
     RATE,
     RATES,
+    RESTARTS,
     SEEDS,
+    STUDIED,
     TASKS,
     WHY,
     chosen_points,
     is_reported,
+    points_of,
     read,
 )
 from tables import markdown, replace_tables
@@ -35,7 +41,7 @@ from tables import markdown, replace_tables
 MAJORITY = "always the commonest label"
 VANILLA = "vanilla"
 WITHOUT_DROPOUT = ("mixout", "dps-dense", "dps-mix")  # they ask for none in runs as short as these
-TWO_LOSSES = ("r3f", "r-drop")  # what they add to the loss cannot be told from it
+TWO_PASSES = ("r3f", "r-drop")  # a second loss cannot be told from the first; what they hold is activations
 BATCH = 16
 
 
@@ -51,7 +57,7 @@ def main():
 def build_tables():
     """Return the tables whose numbers are there, by name."""
     rows, carried = read("runs.csv"), read("transfer.csv")
-    compared = fully_compared(rows)
+    compared, studied = fully_compared(rows), fully_compared(rows, (*STUDIED, CONTROL), RESTARTS)
     built = {"rates": rates_table(rows), "chosen": chosen_table(rows), "cost": cost_table()}
     if compared:
         built |= {
@@ -60,13 +66,15 @@ def build_tables():
             "steady": steady_table(compared),
             "each": each_table(compared),
         }
+    if studied:
+        built["ten"] = ten_table(studied)
     if carried:
         built["carry"] = carry_table(carried)
     if read("votes.csv"):
         built["hard"] = hard_table(case_study(), rows)
     apart = held_apart(rows)
     if apart:
-        built["why"] = why_table(apart)
+        built |= {"why": why_table(apart), "apart": apart_table(apart)}
     return built
 
 
@@ -80,7 +88,8 @@ def build_figures():
     if compared:
         built["results"] = draw(compared, "task")
     if carried:
-        built["results-carry"] = draw(carried, "target")
+        home = found_in(carried, "target")[0]
+        built["results-carry"] = draw(carried, "target", {home: f"{home}, in-domain"})
     if read("votes.csv"):
         built["results-hard"] = proportions_figure(case_study())
     return built
@@ -89,14 +98,14 @@ def build_figures():
 # The numbers
 
 
-def fully_compared(rows):
-    """Return the reported runs of the tasks of which every method has all its seeds, as it was chosen."""
-    best, seeds = chosen_points(rows), range(FIRST_SEED, FIRST_SEED + SEEDS)
+def fully_compared(rows, methods=COMPARED, seeds=SEEDS):
+    """Return the reported runs of the tasks of which each of some methods has all its seeds, as it was chosen."""
+    best, wanted = chosen_points(rows), range(FIRST_SEED, FIRST_SEED + seeds)
     reported = [
-        row for row in rows if row["method"] in COMPARED and is_reported(row, best) and int(row["seed"]) in seeds
+        row for row in rows if row["method"] in methods and is_reported(row, best) and int(row["seed"]) in wanted
     ]
     counts = Counter((row["task"], row["method"]) for row in reported)
-    return [row for row in reported if all(counts[row["task"], method] == SEEDS for method in COMPARED)]
+    return [row for row in reported if all(counts[row["task"], method] == seeds for method in methods)]
 
 
 def held_apart(rows):
@@ -177,12 +186,16 @@ def memory_measured():
 # What is said of them
 
 
-def test_of(by_task, scale):
-    """Return p of a sign-flip test on all pairs, each task's differences in its own standard deviations."""
+def p_over_tasks(by_task, scale=None):
+    """Return p of a sign-flip test on all pairs, in points or each task's in its own standard deviations."""
+    found = [each / (scale[task] or 1.0) if scale else each for task, each in by_task.items()]
+    return p_of(np.concatenate(found))
+
+
+def p_of(found):
     from dpstune.studies.statistics import paired_permutation_test
 
-    scaled = np.concatenate([found / (scale[task] or 1.0) for task, found in by_task.items()])
-    return f"{paired_permutation_test(scaled, np.zeros_like(scaled)):.3f}"
+    return f"{paired_permutation_test(found, np.zeros_like(found)):.3f}"
 
 
 def interval_over_tasks(by_task):
@@ -194,18 +207,19 @@ def interval_over_tasks(by_task):
 
 
 def against(rows, method, base, scale):
-    """Return mean difference with interval, the tasks it is better on, and p."""
+    """Return mean difference with interval, the tasks it is better on, p in points and p in standard deviations."""
     found = differences(rows, method, base)
     mean = np.mean([each.mean() for each in found.values()])
     better = sum(each.mean() > 1e-12 for each in found.values())  # equal counts of examples may differ by rounding
-    return [f"{mean:+.4f} ({interval_over_tasks(found)})", f"{better} of {len(found)}", test_of(found, scale)]
+    tests = [p_over_tasks(found), p_over_tasks(found, scale)]
+    return [f"{mean:+.4f} ({interval_over_tasks(found)})", f"{better} of {len(found)}", *tests]
 
 
 def steadier(rows, method, base, scale):
     """Return a method's spread over another's, in scaled mean distances from the median, and p."""
     own, other = deviations(rows, method), deviations(rows, base)
     spreads = [sum(each[task].mean() / (scale[task] or 1.0) for task in scale) for each in (own, other)]
-    return [f"{spreads[0] / spreads[1]:.2f}", test_of({task: own[task] - other[task] for task in scale}, scale)]
+    return [f"{spreads[0] / spreads[1]:.2f}", p_over_tasks({task: own[task] - other[task] for task in scale}, scale)]
 
 
 def sign_test(more, fewer):
@@ -244,11 +258,15 @@ def chosen_table(rows):
     best = chosen_points(rows)
     tasks = [task for task in TASKS if (task, VANILLA) in best]
     lines = [
-        [method, f"{len(points)}, {len(BEST_POINTS[method])}", *(best[task, method] for task in tasks)]
+        [method, f"{len(points)}, {len(BEST_POINTS[method])}", *(chosen_cell(best, task, method) for task in tasks)]
         for method, points in POINTS.items()
         if method != VANILLA
     ]
     return markdown(["method", "points tried", *tasks], lines)
+
+
+def chosen_cell(best, task, method):
+    return best[task, method] + ("" if len(points_of(task)[method]) > 1 else " (carried over)")
 
 
 def compare_table(rows):
@@ -267,10 +285,11 @@ def against_table(rows):
     scale, lines = scales(rows), []
     for method in COMPARED:
         if method != VANILLA:
-            fair = against(rows, method, CONTROL, scale) if method in WITHOUT_DROPOUT else [""] * 3
+            fair = against(rows, method, CONTROL, scale) if method in WITHOUT_DROPOUT else [""] * 4
             lines.append([method, *against(rows, method, VANILLA, scale), *fair])
-    header = ["method", "minus vanilla (95%)", "better on", "p"]
-    return markdown([*header, "minus vanilla without dropout (95%)", "better on", "p"], lines)
+    tests = ["better on", "p, points", "p, deviations"]
+    header = ["method", "minus vanilla (95%)", *tests, "minus vanilla without dropout (95%)", *tests]
+    return markdown(header, lines)
 
 
 def steady_table(rows):
@@ -285,6 +304,28 @@ def steady_table(rows):
     return markdown([*header, "over vanilla's without dropout", "p"], lines)
 
 
+def ten_table(rows):
+    """A row a task and method: its difference from vanilla with dropout and without, and its spread beside theirs."""
+    lines = []
+    for task in found_in(rows, "task"):
+        found = {method: values(rows, task=task, method=method) for method in (VANILLA, CONTROL, *STUDIED[1:])}
+        apart = {method: np.abs(own - np.median(own)) for method, own in found.items()}
+        for method, own in found.items():
+            cells = []
+            for base in (VANILLA, CONTROL):
+                gained, scattered = own - found[base], apart[method] - apart[base]
+                over = f"{apart[method].mean() / apart[base].mean():.2f}"
+                known = method not in (VANILLA, base)
+                cells += [f"{gained.mean():+.4f}", p_of(gained), over, p_of(scattered)] if known else [""] * 4
+            lines.append([task, method, spread(own), *cells])
+    header = [
+        cell
+        for base in ("vanilla", "vanilla without dropout")
+        for cell in (f"minus {base}", "p", "spread over its", "p")
+    ]
+    return markdown(["task", "method", "mean, std", *header], lines)
+
+
 def each_table(rows):
     """A row a task and method: what a sweep's report says of it, and the training loss at the end."""
     from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test
@@ -295,7 +336,7 @@ def each_table(rows):
             runs = [row for row in rows if row["task"] == task and row["method"] == method]
             own = values(runs)
             low, high = bootstrap_interval(own)
-            loss = "" if method in TWO_LOSSES else f"{np.mean([float(row['train_loss']) for row in runs]):.3f}"
+            loss = "" if method in TWO_PASSES else f"{np.mean([float(row['train_loss']) for row in runs]):.3f}"
             compared = ["", ""]
             if method != VANILLA:
                 base = values(rows, task=task, method=VANILLA)
@@ -319,6 +360,22 @@ def why_table(found):
     return markdown(["method", "dropout", *header], lines)
 
 
+def apart_table(found):
+    """A row a comparison: what a method, or leaving dropout out, brings after each number of epochs, and p."""
+    pairs = {
+        "DPS Dense minus vanilla, dropout 0.1": [("dps-dense", "0.1"), (VANILLA, "0.1")],
+        "DPS Dense minus vanilla, dropout 0": [("dps-dense", "0"), (VANILLA, "0")],
+        "vanilla, dropout 0 minus 0.1": [(VANILLA, "0"), (VANILLA, "0.1")],
+        "DPS Dense, dropout 0 minus 0.1": [("dps-dense", "0"), ("dps-dense", "0.1")],
+    }
+    lines = []
+    for name, sides in pairs.items():
+        gained = [np.subtract(*(values(found[*side, epochs]) for side in sides)) for epochs in (EPOCHS, LONGER)]
+        lines.append([name, *(cell for each in gained for cell in (f"{each.mean():+.4f}", p_of(each)))])
+    header = [cell for epochs in (EPOCHS, LONGER) for cell in (f"{epochs} epochs", "p")]
+    return markdown(["what", *header], lines)
+
+
 def carry_table(rows):
     """A row a method: mean and standard deviation on each target; out of domain the mean, and it minus vanilla's."""
     home, *away = found_in(rows, "target")
@@ -330,11 +387,11 @@ def carry_table(rows):
         )
         compared = ["", ""]
         if method != VANILLA:
-            compared = [f"{(own - base).mean():+.4f}", f"{np.sum(own - base > 1e-12)} of {len(own)}"]
+            compared = [f"{(own - base).mean():+.4f}", ", ".join(f"{each:+.3f}" for each in own - base)]
         lines.append([method, *map(spread, found), number(own.mean()), *compared])
     majorities = [majority_of([row for row in rows if row["target"] == target]) for target in (home, *away)]
     lines.append([MAJORITY, *map(number, majorities), number(np.mean(majorities[1:])), "", ""])
-    header = ["method", f"{home} (in-domain)", *away, "mean out of domain", "minus vanilla", "better in seeds"]
+    header = ["method", f"{home} (in-domain)", *away, "mean out of domain", "minus vanilla", "seed by seed"]
     return markdown(header, lines)
 
 
@@ -344,45 +401,63 @@ def mean_over(rows, method, targets):
 
 
 def hard_table(study, rows):
-    """A row a method: accuracy over its restarts, easy and hard examples, those it rescues and loses, and p."""
-    best = chosen_points(rows)
+    """A row a method: accuracy, easy and hard examples, those it rescues from each vanilla and loses, and p."""
+    best, fair = chosen_points(rows), replace(study, baseline=CONTROL)
     reported = [row for row in rows if row["task"] == HARD and is_reported(row, best)]
     lines = []
     for method in study.methods:
         counts, own = study.proportions(method), values(reported, method=method.name)
         shares = [f"{each} ({each / counts.examples:.1%})" for each in (counts.easy, counts.hard, counts.neither)]
-        changed = ["", "", ""]
-        if counts.rescued is not None:
-            changed = [counts.rescued, counts.lost, f"{sign_test(counts.rescued, counts.lost):.3f}"]
-        lines.append([method.name, method.restarts, spread(own), *shares, *changed])
-    return markdown(["method", "restarts", "accuracy", "easy", "hard", "neither", "rescued", "lost", "p"], lines)
+        others = changes(fair.proportions(method) if method.name != VANILLA else None)
+        lines.append([method.name, spread(own), *shares, *changes(counts), *others])
+    changed = ["rescued, lost from vanilla", "p", "from vanilla without dropout", "p"]
+    return markdown(["method", "accuracy", "easy", "hard", "neither", *changed], lines)
+
+
+def changes(counts):
+    """Return how many examples are rescued and lost, and p; nothing for what the others are compared with."""
+    if counts is None or counts.rescued is None:
+        return ["", ""]
+    return [f"{counts.rescued}, {counts.lost}", f"{sign_test(counts.rescued, counts.lost):.3f}"]
 
 
 def cost_table():
-    """A row a method: its step and its memory beside the paper's Table 3."""
+    """A row a method: its step, its memory with each model and batch size measured, and the paper's Table 3."""
     from dpstune.report.profile_report import TABLE_3
 
-    times, memory, paper = tables.read("methods-minilm-cpu"), memory_measured(), TABLE_3[BATCH]
+    times = tables.read("methods-minilm-cpu")
+    measured = list(filter(None, map(tables.read, ("methods-minilm-cpu-memory", "methods-bert-large-cpu-memory"))))
+    sizes = [(each, size) for each in measured for size in dict.fromkeys(cost["batch_size"] for cost in each["costs"])]
     lines = []
-    for method, gigabytes in paper.items():
-        timed, measured = tables.cost(times, method, BATCH), tables.cost(memory, method, BATCH)
-        peak, base = measured["memory"]["peak"], measured["vanilla_peak"]
-        lines.append(
-            [
-                method,
-                tables.spread(timed["ratio"], timed["ratio_quartiles"]),
-                f"{base / 2**30:.2f} GiB",
-                f"{peak / 2**30:.2f} GiB, {peak / base:.2f}x",
-                f"{measured['bytes_a_linear_weight']:.2f}",
-                f"{gigabytes} G, {gigabytes / paper[VANILLA]:.2f}x",
-            ]
-        )
-    header = ["method", f"step over vanilla, {times['model']}", f"vanilla's peak, {memory['model']}", "its own peak"]
-    where = f"\nTime: {tables.measured_on(times).strip()} Memory: {tables.measured_on(memory).strip()}\n"
-    return markdown([*header, "bytes a linear weight", "the paper's Table 3"], lines) + where
+    for method in TABLE_3[BATCH]:
+        timed, beyond = tables.cost(times, method, BATCH), [tables.cost(each, method, BATCH) for each in measured]
+        weights = [f"{each['bytes_a_linear_weight']:.2f}" for each in beyond if method not in TWO_PASSES]
+        peaks = [peak_cell(tables.cost(each, method, size)) for each, size in sizes]
+        paper = [f"{table[method]} G, {table[method] / table[VANILLA]:.2f}x" for table in TABLE_3.values()]
+        step = tables.spread(timed["ratio"], timed["ratio_quartiles"])
+        lines.append([method, step, *peaks, ", ".join(weights), *paper])
+    peaks = [f"peak over vanilla's, {short(each)}, batch {size}" for each, size in sizes]
+    paper = [f"Table 3, batch {size}" for size in TABLE_3]
+    told = [f"{name}: {tables.measured_on(each).strip()}" for name, each in cost_sources(times, measured)]
+    weights = f"bytes a linear weight, {', '.join(map(short, measured))}"
+    header = ["method", f"step over vanilla, {short(times)}", *peaks, weights, *paper]
+    return markdown(header, lines) + "\n" + " ".join(told) + "\n"
 
 
-def draw(rows, panel):
+def peak_cell(cost):
+    peak, base = cost["memory"]["peak"], cost["vanilla_peak"]
+    return f"{peak / base:.2f}x, {peak / 2**30:.2f} over {base / 2**30:.2f} GiB"
+
+
+def cost_sources(times, measured):
+    return [("Time", times), *((f"Memory, {short(each)}", each) for each in measured)]
+
+
+def short(outcome):
+    return Path(outcome["model"]).name
+
+
+def draw(rows, panel, titles=MappingProxyType({})):
     """Draw each method's seeds and mean (diamond), a panel a task or target; vanilla's mean is dashed."""
     from matplotlib.figure import Figure
 
@@ -398,16 +473,18 @@ def draw(rows, panel):
             axes.axvline(majority, color="#cccccc", linewidth=4, zorder=0)
         for position, method in enumerate(reversed(methods)):
             found, colour = values(own, method=method), method_colour(method.partition(",")[0])
-            axes.scatter(found, np.full(len(found), position), s=16, color=colour, alpha=0.45, linewidths=0)
-            axes.scatter(found.mean(), position, s=70, color=colour, marker="D", edgecolors="white", zorder=3)
-        axes.set_title(name, fontsize=13, loc="left")
+            axes.scatter(found, np.full(len(found), position - 0.2), s=16, color=colour, alpha=0.6, linewidths=0)
+            axes.scatter(found.mean(), position + 0.15, s=45, color=colour, marker="D")
+        axes.set_title(titles.get(name, name), fontsize=13, loc="left")
         axes.set_xlabel(own[0]["metric"], fontsize=11)
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.locator_params(axis="x", nbins=3)
-    figure.axes[0].set_yticks(range(len(methods)), methods[::-1], fontsize=12)
-    figure.supxlabel("dots: seeds; diamonds: means; dashed: vanilla; grey: the commonest label", fontsize=11)
+    labels = [f"{method} *" if method in (*WITHOUT_DROPOUT, CONTROL) else method for method in methods]
+    figure.axes[0].set_yticks(range(len(methods)), labels[::-1], fontsize=12)
+    told = "* without dropout; dots: seeds; diamonds: means; dashed: vanilla; grey: the commonest label"
+    figure.supxlabel(told, fontsize=11)
     return figure
 
 

@@ -3,12 +3,13 @@
     python benchmarks/questions.py rate [TASK ...]      the learning rate that all methods share
     python benchmarks/questions.py choose [TASK ...]    each method's own settings, on training data held out
     python benchmarks/questions.py compare [TASK ...]   five seeds of each method as chosen, on the validation split
+    python benchmarks/questions.py steady               ten restarts of vanilla, mixout and DPS on stsb and sick
     python benchmarks/questions.py carry                mnli -> snli, sick, rte
-    python benchmarks/questions.py hard                 ten restarts of four methods on sick, example by example
+    python benchmarks/questions.py hard                 those on sick, example by example
     python benchmarks/questions.py why                  dropout and the length of a run apart, on stsb
     python benchmarks/questions.py collect              copies the numbers of all finished runs into docs/results/
 
-Each of the first six is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
+Each of the first seven is commands of dpstune, which it prints; interrupted, it goes on where it was. DPSTUNE_GLUE and
 DPSTUNE_NLI are folders with the corpora, DPSTUNE_RUNS is where the runs go. `methods.py` measures what a method costs;
 `answers.py` writes the tables and pictures.
 """
@@ -41,6 +42,7 @@ AT_RATE = f"training.learning_rate={RATE:g}"
 EPOCHS, LONGER = 3, 10
 SEEDS, FIRST_SEED = 5, 42
 HARD, RESTARTS = "sick", 10  # as many as in the paper's Appendix A
+LEARNED = ("stsb", "sick")  # where these examples teach the model most
 STUDIED = ("vanilla", "mixout", "dps-dense", "dps-mix")  # and CONTROL
 WHY = "stsb"  # after 3 epochs its runs have learned least
 CARRIED = ("model.name=minilm", "data.train_size=2000", "training.steps=250", "training.batching=bucketed", AT_RATE)
@@ -74,7 +76,10 @@ BEST_POINTS = {
 # Several methods ask for no dropout; what that alone does, plain fine-tuning without it says.
 CONTROL, NO_DROPOUT, DROPOUT = "vanilla, dropout 0", "model.dropout=0.0", "model.dropout=0.1"
 COMPARED = (*POINTS, CONTROL)
-COLUMNS = ("task", "method", "settings", "rate", "epochs", "seed", "split", "metric", "value", "majority", "train_loss")
+COLUMNS = (
+    *("task", "method", "settings", "rate", "epochs", "seed", "split"),  # which run it is
+    *("metric", "value", "majority", "train_loss", "precision"),
+)
 LAST_STEPS = 20  # that the training loss is the mean of
 
 # What runs of the comparison may differ in; the last changes no number.
@@ -84,7 +89,7 @@ FREE = ("learning_rate", "epochs", "dropout", "held_out", "eval_every")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for_tasks = {"rate": rate, "choose": choose, "compare": compare}
-    once = {"carry": carry, "hard": hard, "why": why, "collect": collect}
+    once = {"steady": steady, "carry": carry, "hard": hard, "why": why, "collect": collect}
     parser.add_argument("what", choices=(*for_tasks, *once))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     asked = parser.parse_args()
@@ -122,6 +127,11 @@ def carry():
     for methods, settings in ((chosen_for("mnli", *POINTS), ()), (["vanilla"], (NO_DROPOUT,))):
         asked = (*repeated("--method", methods), *repeated("--set", (*CARRIED, AT_THE_END, *settings)))
         dpstune("transfer", "--recipe", "transfer-mnli", *where, *asked, "--jobs", 2)
+
+
+def steady():
+    for task in LEARNED:
+        compare(task, STUDIED, RESTARTS)
 
 
 def hard():
@@ -234,7 +244,8 @@ def numbers_of(task, record):
     )
     training = record.recipe.training
     asked = (task, name_of(record), written, training.learning_rate, f"{training.epochs:g}", record.seed, record.split)
-    row = (*asked, record.metric, record.score, record.majority, round(last_losses(record.folder), 4))
+    precision = json.loads((record.folder / "environment.json").read_text())["precision"]
+    row = (*asked, record.metric, record.score, record.majority, round(last_losses(record.folder), 4), precision)
     return {column: "" if value is None else str(value) for column, value in zip(COLUMNS, row, strict=True)}
 
 

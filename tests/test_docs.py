@@ -199,7 +199,7 @@ def test_every_figure_in_the_results_pages_text_stands_in_a_table():
 
 def test_the_numbers_hold_no_text_of_a_corpus():
     allowed = {
-        "runs.csv": "task,method,settings,rate,epochs,seed,split,metric,value,majority,train_loss",
+        "runs.csv": "task,method,settings,rate,epochs,seed,split,metric,value,majority,train_loss,precision",
         "transfer.csv": "method,settings,seed,target,split,metric,value,majority,examples,labels",
         "votes.csv": "id,method,correct,restarts",
     }

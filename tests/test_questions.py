@@ -32,6 +32,7 @@ def scripts(monkeypatch, tmp_path):
 def row(questions, task="sick", method="vanilla", settings="", seed=42, split="validation", value=0.5, **more):
     given = {"task": task, "method": method, "settings": settings, "rate": "0.0001", "epochs": "3", "seed": str(seed)}
     outcome = {"split": split, "metric": "accuracy", "value": str(value), "majority": "0.4", "train_loss": "0.5"}
+    outcome["precision"] = "bf16"
     return {column: {**given, **outcome, **more}[column] for column in questions.COLUMNS}
 
 
@@ -60,6 +61,7 @@ def make_run(folder, method, seed, value, *overrides, losses=(1.0, 0.5)):
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text(dump_recipe(recipe))
     (run / "result.json").write_text(json.dumps({**RESULT, "seed": seed, "value": value}))
+    (run / "environment.json").write_text('{"precision": "fp32"}')
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses)]
     (run / "metrics.jsonl").write_text("\n".join(lines))
     return run
@@ -81,6 +83,7 @@ def test_stored_rows_stay_beside_those_of_runs(scripts):
         ("sick", "vanilla, dropout 0", "44", "0.5"),
     ]
     assert questions.read("runs.csv")[1]["train_loss"] == "0.75"
+    assert [each["precision"] for each in questions.read("runs.csv")] == ["bf16", "fp32", "bf16", "fp32"]
 
 
 def test_settings_are_chosen_once_all_points_are_there(scripts):
@@ -139,7 +142,44 @@ def test_what_carries_is_the_mean_over_the_other_targets_seed_by_seed(scripts):
     lines = answers.carry_table(rows).splitlines()
     mixout = next(line for line in lines if line.startswith("| mixout"))
     assert mixout.split(" | ")[1:3] == ["0.5000 ± 0.0000", "0.5000 ± 0.0000"]
-    assert mixout.split(" | ")[5:] == ["0.5333", "+0.0333", "2 of 3 |"]
+    assert mixout.split(" | ")[5:] == ["0.5333", "+0.0333", "+0.100, -0.020, +0.020 |"]
+
+
+def test_ten_seeds_are_compared_with_both_vanillas_in_value_and_spread(scripts):
+    questions, answers = scripts
+    rows = [*held_out(questions), *reported(questions, seeds=range(42, 52))]
+    for each in rows:
+        if each["split"] == "validation" and each["method"] == "dps-mix":
+            each["value"] = str(0.6 + (int(each["seed"]) - 46.5) / 200)  # half of what the others scatter
+        if each["split"] == "validation" and each["method"] == questions.CONTROL:
+            each["value"] = str(float(each["value"]) + 0.05)
+    studied = answers.fully_compared(rows, (*questions.STUDIED, questions.CONTROL), questions.RESTARTS)
+    lines = answers.ten_table(studied).splitlines()[2:]
+    assert [line.split(" | ")[1] for line in lines] == ["vanilla", questions.CONTROL, "mixout", "dps-dense", "dps-mix"]
+    assert lines[0].split(" | ")[3:] == [""] * 7 + [" |"]
+    assert lines[-1].split(" | ")[2:] == [
+        "0.6000 ± 0.0151",
+        "+0.1350",
+        "0.002",
+        "0.50",
+        "0.002",
+        "+0.0850",
+        "0.002",
+        "0.50",
+        "0.002 |",
+    ]
+
+
+def test_dropout_and_length_are_told_apart(scripts):
+    questions, answers = scripts
+    points = {("vanilla", "0.1"): 0.1, ("vanilla", "0"): 0.4, ("dps-dense", "0.1"): 0.1, ("dps-dense", "0"): 0.3}
+    found = {
+        (*place, epochs): [row(questions, seed=seed, value=value + seed / 100) for seed in range(42, 47)]
+        for place, value in points.items()
+        for epochs in (questions.EPOCHS, questions.LONGER)
+    }
+    lines = [line.split(" | ")[1:3] for line in answers.apart_table(found).splitlines()[2:]]
+    assert lines == [["+0.0000", "1.000"], ["-0.1000", "0.062"], ["+0.3000", "0.062"], ["+0.2000", "0.062"]]
 
 
 def test_changes_are_tested_by_their_signs(scripts):
