@@ -63,6 +63,7 @@ def build_tables():
         built |= {
             "compare": compare_table(compared),
             "against": against_table(compared),
+            "rivals": rivals_table(compared),
             "steady": steady_table(compared),
             "each": each_table(compared),
         }
@@ -290,6 +291,13 @@ def against_table(rows):
     tests = ["better on", "p, points", "p, deviations"]
     header = ["method", "minus vanilla (95%)", *tests, "minus vanilla without dropout (95%)", *tests]
     return markdown(header, lines)
+
+
+def rivals_table(rows):
+    """A row for each DPS: its difference from mixout, which mixes as often and selects nothing."""
+    scale = scales(rows)
+    lines = [[method, *against(rows, method, "mixout", scale)] for method in ("dps-dense", "dps-mix")]
+    return markdown(["method", "minus mixout (95%)", "better on", "p, points", "p, deviations"], lines)
 
 
 def steady_table(rows):

@@ -123,7 +123,15 @@ def _usage_message(error: Any) -> str:
     if type(error).__name__ == "NoSuchOption" and wrong is not None:
         known = [option for parameter in error.ctx.command.params for option in parameter.opts]
         message = f"no such option: {wrong}{did_you_mean(wrong, [*known, '--help'])}"
+    return f"{message.rstrip('.')}{_pattern_hint(message, error.ctx.command)} (see {error.ctx.command_path} --help)"
+
+
+def _pattern_hint(message: str, command: Any) -> str:
+    """Say what to do where a shell's pattern made several paths of one."""
     extra = re.search(r"extra argument\S* \((.*)\)", message)
-    if extra and all(map(os.path.exists, extra[1].split())):
-        message += ", which a pattern may have matched, too; name one"
-    return f"{message.rstrip('.')} (see {error.ctx.command_path} --help)"
+    if extra is None or not all(map(os.path.exists, extra[1].split())):
+        return ""
+    if any("--from" in parameter.opts for parameter in command.params):
+        return "; where a pattern matched several, say --from before each"
+    takes_a_path = any(parameter.param_type_name == "argument" for parameter in command.params)
+    return "; where a pattern matched several, name one" if takes_a_path else ""

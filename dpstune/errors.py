@@ -34,19 +34,20 @@ class BusyError(RunError):
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Say what takes less where a step did not fit into memory; None for any other error.
+    """Say what takes less where something did not fit into memory; None for any other error.
 
-    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate ..."))[:43]
-    'not enough memory; a smaller training.batch'
+    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ..."))[:65]
+    'not enough memory (CUDA out of memory. Tried to allocate 2 GiB); '
     >>> out_of_memory(ValueError("no"))
     """
     told = str(error)
     of_torch = isinstance(error, RuntimeError) and ("out of memory" in told or "DefaultCPUAllocator" in told)
     if not (of_torch or isinstance(error, MemoryError)):
         return None
+    why = f" ({'. '.join(told.split('. ')[:2]).rstrip('.')})" if told else ""
     return (
-        "not enough memory; a smaller training.batch_size (training.gradient_accumulation makes up for it), "
-        "a smaller data.max_length or training.gradient_checkpointing=true takes less"
+        f"not enough memory{why}; fewer examples at once and a smaller maximal length take less, in training "
+        "training.gradient_checkpointing=true does, too"
     )
 
 

@@ -168,7 +168,9 @@ def load_recipe(
     if seed is not None:
         draft.set(("seed",), seed, f"--seed {seed}")
     if data_dir is not None:
-        refuse_told_twice(overrides, {"data.dir": f"--data-dir {data_dir}"})
+        told = draft.flag_of(("data", "dir"))
+        if told is not None:
+            raise RequestError(f"--data-dir {data_dir} and {told} give the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
     return LoadedRecipe(source.stem, draft.check(), source)
@@ -189,7 +191,7 @@ def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None])
     for override in overrides:
         flag = flags.get(split_override(override)[0])
         if flag is not None:
-            raise RequestError(f"{flag} and --set {override} give the same key; give one of them")
+            raise RequestError(f"{flag} and --set {shortened(override)} give the same key; give one of them")
 
 
 def split_override(override: str) -> tuple[str, str | None]:
@@ -350,6 +352,13 @@ class _Draft:
         section[path[-1]] = value
         self.places = {below: given for below, given in self.places.items() if below[: len(path)] != path}
         self.places[path] = place
+
+    def flag_of(self, path: KeyPath) -> str | None:
+        """Return the flag that gave a key of a section, alone or with the section; None where none did."""
+        section = self.values.get(path[0])
+        if not isinstance(section, dict) or path[1] not in section:
+            return None
+        return next((self.places[each] for each in (path, path[:1]) if self._is_overridden(each)), None)
 
     def make_paths_absolute(self) -> None:
         """Anchor relative paths; see ``load_recipe``."""

@@ -391,5 +391,5 @@ def generate(name: str, split: str) -> Examples:
     if not get_task(name).toy:
         raise RequestError(f"dpstune generates no {name}; it generates {', '.join(t for t in TASKS if TASKS[t].toy)}")
     if split not in SIZES:
-        raise RequestError(f"{name} has no split {split!r}{did_you_mean(split, SIZES)}; it has {', '.join(SIZES)}")
+        raise RequestError(f"{name} has no split {split!r}; it has {', '.join(SIZES)}{did_you_mean(split, SIZES)}")
     return _splits(name)[split].take(range(SIZES[split]))  # lists of the caller's own

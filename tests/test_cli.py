@@ -75,8 +75,13 @@ class TestWrongRequests:
             (["train", "--recipe", "demo", "more"], "unexpected extra argument"),
             (
                 ["eval", "/bin", "/tmp"],
-                "(/tmp), which a pattern may have matched, too; name one (see dpstune eval --help)",
+                "(/tmp); where a pattern matched several, name one (see dpstune eval --help)",
             ),
+            (
+                ["casestudy", "--from", "/bin", "/tmp"],
+                "(/tmp); where a pattern matched several, say --from before each",
+            ),
+            (["train", "--recipe", "demo", "/tmp"], "extra argument(s) (/tmp) (see"),
             (["train", "--recipe", ""], "a recipe's name is empty"),
             (
                 ["train", "--recipe", "demo", "--method", "mixout", "--set", "method.name=vanilla"],
@@ -89,6 +94,10 @@ class TestWrongRequests:
             (
                 ["train", "--recipe", "demo", "--data-dir", "a", "--set", "data.dir=b"],
                 "and --set data.dir=b give the same key",
+            ),
+            (
+                ["train", "--recipe", "demo", "--data-dir", "a", "--set", "data={dir: b}"],
+                "and --set data={dir: b} give the same key",
             ),
             (["train", "--recipe", "dmeo"], "no recipe and no file is called 'dmeo'; did you mean 'demo'?"),
             (["train", "--recipe", "demo", "--set", "method.p=1"], "method.p: should be less than 1"),
@@ -207,7 +216,7 @@ class TestFailures:
         self.fail_with(monkeypatch, RuntimeError(told))
         code, _, err = run("train", "--recipe", "demo")
         assert (code, err.count("\n")) == (1, 1)
-        assert err.startswith("error: not enough memory; a smaller training.batch_size ")
+        assert err.startswith(f"error: not enough memory ({told}); fewer examples at once")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
     def test_an_answer_that_could_not_be_written_is_no_success(self):

@@ -107,6 +107,12 @@ def test_eval_writes_it(zygote, tmp_path):
     assert (tmp_path / "RTE" / "test.tsv").read_text().startswith("index\tsentence1")
     forced = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path, "--force")
     assert forced.code == 0, forced.stderr
+    for more, message in (
+        (["--submission", "/dev/null", "--force"], "--submission /dev/null: is no file; choose another place"),
+        (["--force"], "--force: overwrites the files of --submission; give that, too"),
+    ):
+        refused = zygote.run("eval", tmp_path / "model", *asked, *more)
+        assert (refused.code, refused.stderr.splitlines()) == (2, [f"error: {message}"])
     refused = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path / "RTE.tsv" / "x.tsv")
     assert refused.code == 2
     assert refused.stderr.splitlines() == [

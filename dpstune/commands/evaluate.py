@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Trained
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
 
 
@@ -49,12 +49,16 @@ def evaluate(
         target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
     else:
         raise RequestError(f"{trained} is a model folder, which names no task; say --task NAME")
+    if force and submission is None:
+        raise RequestError("--force: overwrites the files of --submission; give that, too")
     if submission is not None:
         refuse_no_submission(target.name, target.splits)
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
         for taken in submission_files(submission, target.name, target.splits):
+            if taken.exists() and not taken.is_file():
+                raise RequestError(f"--submission {taken}: is no file; choose another place")
             if taken.exists() and not force:
                 raise RequestError(f"{taken} exists; choose another place, or overwrite it with --force")
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
@@ -65,8 +69,8 @@ def evaluate(
     labels = match_labels(model, examples)
     if submission is not None and labels is not None and labels.two_way:
         raise RequestError(
-            f"--submission: a model with the labels {', '.join(model.label_names)} cannot answer with those of "
-            f"{examples.name}: {', '.join(examples.label_names)}"
+            f"--submission: a model with the labels {some_of(model.label_names)} cannot answer with those of "
+            f"{examples.name}: {some_of(examples.label_names)}"
         )
     evaluations = evaluate_target(model, examples)
     files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []

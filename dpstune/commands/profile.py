@@ -30,7 +30,7 @@ def profile(
 ) -> None:
     """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
     from dpstune.report.profile_report import print_costs, write_profile
-    from dpstune.runs import make_writable_folder
+    from dpstune.runs import make_writable_folder, set_aside
     from dpstune.studies import profile as study
 
     request = study.ProfileRequest(
@@ -41,6 +41,8 @@ def profile(
         overrides=tuple(overrides or ()),
     )
     folder = output.expanduser() / request.plan()[0][0].name / "profile"
+    if (folder / "profile.json").exists():
+        tell(f"the earlier profile is kept as {set_aside(folder)}")
     make_writable_folder(folder)
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)

@@ -184,12 +184,16 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     seen: set[int] = set()
     layers: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.requires_grad and id(module.weight) not in seen:
-            if not module.weight.is_leaf:
+        if not isinstance(module, nn.Linear):
+            continue
+        own = dict(module.named_parameters())
+        if "weight" not in own:
+            if any(parameter.requires_grad for key, parameter in own.items() if key != "bias"):
                 raise RequestError(
                     f"the weight of layer {name} is computed from others (weight or spectral norm, for example): there "
-                    "is no weight of its own to select; remove the parametrization, or choose vanilla"
+                    "is no weight of its own to select; remove that, or choose another method"
                 )
+        elif module.weight.requires_grad and id(module.weight) not in seen:
             seen.add(id(module.weight))
             layers[name] = module
     return layers

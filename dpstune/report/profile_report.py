@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.report.output import people_console
-from dpstune.runs import set_aside, write_json
+from dpstune.runs import write_json
 from dpstune.studies.records import Point
 
 if TYPE_CHECKING:
@@ -104,16 +104,11 @@ def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
-    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path.
-
-    An earlier profile there is kept, in a folder called ``.earlier-N``.
-    """
+    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
     from dpstune.report.figures import write_figure
 
-    numbers, figure = folder / "profile.json", folder / "memory.png"
-    if numbers.exists():
-        set_aside(folder)
-    write_json(numbers, dict(outcome))
+    write_json(folder / "profile.json", dict(outcome))
+    figure = folder / "memory.png"
     write_figure(figure, memory_figure(outcome))
     return figure
 

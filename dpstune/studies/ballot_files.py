@@ -127,7 +127,7 @@ def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layou
         known = column in (*_KNOWN, *_IGNORED, *found)
         if not known and not column.startswith((*_IGNORED_PREFIXES, _COUNT_PREFIX, _RESTARTS_PREFIX)):
             hint = did_you_mean(column, [*_KNOWN, *TEXT_COLUMNS])
-            raise RequestError(f"{path}: unknown column {column!r}{hint}; --text {column} shows it as a text")
+            raise RequestError(f"{path}: unknown column {column!r}; --text {column} shows it as a text{hint}")
     restart = next((column for column in ("seed", "restart") if column in columns), None)
     votes = "prediction" in columns or (restart is not None and not counted)
     if not votes and not counted and "correct" not in columns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 from dpstune.studies.queue import Job, RunQueue, Tally, worker_name
@@ -138,10 +137,10 @@ class _Coordinator:
         for job in self._sweep.jobs:
             by_point[job.method, " ".join(job.overrides)].append(job)
         for method in dict.fromkeys(method for method, _ in by_point):
-            values: dict[str, Sequence[float]] = {
-                point: [done[job].score for job in takewhile(done.__contains__, jobs)]  # the same seeds of all
+            values: dict[str, Sequence[float | None]] = {
+                point: [done[job].score if job in done else None for job in jobs]
                 for (own, point), jobs in by_point.items()
                 if own == method
             }
-            for point in hopeless({point: scores for point, scores in values.items() if scores}):
+            for point in hopeless(values):
                 self._queue.drop([job for job in by_point[method, point] if job not in done])

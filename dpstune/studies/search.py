@@ -83,21 +83,34 @@ class PointSearch:
         return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
 
 
-def hopeless(values: Mapping[str, Sequence[float]]) -> list[str]:
+def hopeless(values: Mapping[str, Sequence[float | None]]) -> list[str]:
     """Return the points to give up: worse than the median of the others after as many seeds (Golovin et al. 2017).
 
     A point is judged once it has two seeds, and where at least four others have as many.
 
     Args:
-        values: Each point's values so far, by ascending seed from the first on without a gap.
+        values: Each point's values, by ascending seed; what comes after a None, which has no value yet, is left out, so
+            that points are compared by the same seeds.
 
     >>> hopeless({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.7, 0.7], "d": [0.8, 0.8], "e": [0.5, 0.6], "f": [0.1]})
     ['c', 'e']
     """
+    found = {name: _up_to_a_gap(each) for name, each in values.items()}
     given_up = []
-    for name, own in values.items():
+    for name, own in found.items():
         count = len(own)
-        others = [sum(each[:count]) / count for other, each in values.items() if other != name and len(each) >= count]
-        if count >= SEEDS_TO_JUDGE and len(others) >= POINTS_TO_COMPARE and sum(own) / count < median(others):
+        if count < SEEDS_TO_JUDGE:
+            continue
+        others = [sum(each[:count]) / count for other, each in found.items() if other != name and len(each) >= count]
+        if len(others) >= POINTS_TO_COMPARE and sum(own) / count < median(others):
             given_up.append(name)
     return given_up
+
+
+def _up_to_a_gap(values: Sequence[float | None]) -> list[float]:
+    found: list[float] = []
+    for value in values:
+        if value is None:
+            break
+        found.append(value)
+    return found

@@ -281,10 +281,14 @@ def test_detaching_what_is_not_attached_is_harmless(name):
     build_method({"name": name}).detach()
 
 
+NORMS = (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm)
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.__module__)
 @pytest.mark.parametrize("name", ["dps-dense", "dps-mix", "mixout"])
-def test_a_weight_that_is_computed_is_refused(name):
+def test_a_weight_that_is_computed_is_refused(name, norm):
     """Its own gradient never comes: nothing could be selected, in silence."""
-    model = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+    model = nn.Sequential(nn.Linear(4, 4), norm(nn.Linear(4, 2)))
     method = build_method({"name": name})
     with pytest.raises(RequestError, match="the weight of layer 1 is computed from others"):
         method.attach(model, total_steps=STEPS)

@@ -325,7 +325,10 @@ class TestRuns:
 BAD = {
     "no id": ("idd,correct\n1,1\n", "m.csv: no column 'id'; its columns are idd, correct; did you mean 'idd'?"),
     "no answer": ("id,label\n1,a\n", "m.csv: holds neither 'prediction' nor 'correct'; a row should say"),
-    "unknown column": ("id,corect\n1,1\n", "m.csv: unknown column 'corect'; did you mean 'correct'?; --text corect"),
+    "unknown column": (
+        "id,corect\n1,1\n",
+        "m.csv: unknown column 'corect'; --text corect shows it as a text; did you mean 'correct'?",
+    ),
     "empty file": ("", "m.csv: holds no predictions; a row an example and restart is expected"),
     "header only": ("id,correct\n", "m.csv: holds no predictions"),
     "no restarts": ("id,correct\n1,1\n", "m.csv: does not say of how many restarts its counts are; add a column"),

@@ -69,6 +69,8 @@ def test_what_is_hopeless():
     good = {name: [0.8, 0.9, 0.8] for name in "abcd"}
     assert hopeless({**good, "bad": [0.5, 0.5]}) == ["bad"]
     assert hopeless({**good, "young": [0.1]}) == [], "one seed says too little"
+    assert hopeless({**good, "unlike": [None, 0.1, 0.1]}) == [], "its other seeds may be harder ones"
+    assert hopeless({**good, "bad": [0.5, 0.5, None]}) == ["bad"]
     assert hopeless({"a": [0.8, 0.8], "b": [0.9, 0.9], "bad": [0.1, 0.1]}) == [], "too few to compare with"
 
 
