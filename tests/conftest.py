@@ -2,6 +2,7 @@
 
 import csv
 import random
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import settings
 from tests.tiny import save_tiny_model
 from tests.zygote import Zygote
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would the runs
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
