@@ -85,7 +85,7 @@ def build_figures():
     from dpstune.report.profile_report import memory_figure
 
     compared, carried = fully_compared(read("runs.csv")), read("transfer.csv")
-    built = {"results-cost": memory_figure(memory_measured())}
+    built = {"results-cost": memory_figure(memories_measured()[-1])}
     if compared:
         built["results"] = draw(compared, "task")
     if carried:
@@ -180,8 +180,9 @@ def case_study():
     return study_sources(SourcesRequest(sources=(NUMBERS / "votes.csv",), output=NUMBERS))
 
 
-def memory_measured():
-    return tables.read("methods-bert-large-cpu-memory") or tables.read("methods-minilm-cpu-memory")
+def memories_measured():
+    """Return the memory profiles that are there, the largest model's last."""
+    return list(filter(None, map(tables.read, ("methods-minilm-cpu-memory", "methods-bert-large-cpu-memory"))))
 
 
 # What is said of them
@@ -314,18 +315,21 @@ def steady_table(rows):
 
 def ten_table(rows):
     """A row a task and method: its difference from vanilla with dropout and without, and its spread beside theirs."""
+    methods, bases = (VANILLA, CONTROL, *STUDIED[1:]), (VANILLA, CONTROL)
+    found = {method: on_each_task(rows, method) for method in methods}
+    apart = {method: deviations(rows, method) for method in methods}
     lines = []
     for task in found_in(rows, "task"):
-        found = {method: values(rows, task=task, method=method) for method in (VANILLA, CONTROL, *STUDIED[1:])}
-        apart = {method: np.abs(own - np.median(own)) for method, own in found.items()}
-        for method, own in found.items():
+        for method in methods:
             cells = []
-            for base in (VANILLA, CONTROL):
-                gained, scattered = own - found[base], apart[method] - apart[base]
-                over = f"{apart[method].mean() / apart[base].mean():.2f}"
-                known = method not in (VANILLA, base)
-                cells += [f"{gained.mean():+.4f}", p_of(gained), over, p_of(scattered)] if known else [""] * 4
-            lines.append([task, method, spread(own), *cells])
+            for base in bases:
+                if method in (VANILLA, base):
+                    cells += [""] * 4
+                    continue
+                gained, scattered = (each[method][task] - each[base][task] for each in (found, apart))
+                over = apart[method][task].mean() / apart[base][task].mean()
+                cells += [f"{gained.mean():+.4f}", p_of(gained), f"{over:.2f}", p_of(scattered)]
+            lines.append([task, method, spread(found[method][task]), *cells])
     header = [
         cell
         for base in ("vanilla", "vanilla without dropout")
@@ -431,34 +435,25 @@ def changes(counts):
 
 def cost_table():
     """A row a method: its step, its memory with each model and batch size measured, and the paper's Table 3."""
-    from dpstune.report.profile_report import TABLE_3
+    from dpstune.report.profile_report import TABLE_3, describe_peak
 
-    times = tables.read("methods-minilm-cpu")
-    measured = list(filter(None, map(tables.read, ("methods-minilm-cpu-memory", "methods-bert-large-cpu-memory"))))
+    times, measured = tables.read("methods-minilm-cpu"), memories_measured()
     sizes = [(each, size) for each in measured for size in dict.fromkeys(cost["batch_size"] for cost in each["costs"])]
     lines = []
     for method in TABLE_3[BATCH]:
         timed, beyond = tables.cost(times, method, BATCH), [tables.cost(each, method, BATCH) for each in measured]
         weights = [f"{each['bytes_a_linear_weight']:.2f}" for each in beyond if method not in TWO_PASSES]
-        peaks = [peak_cell(tables.cost(each, method, size)) for each, size in sizes]
+        peaks = [describe_peak(tables.cost(each, method, size)) for each, size in sizes]
         paper = [f"{table[method]} G, {table[method] / table[VANILLA]:.2f}x" for table in TABLE_3.values()]
         step = tables.spread(timed["ratio"], timed["ratio_quartiles"])
         lines.append([method, step, *peaks, ", ".join(weights), *paper])
     peaks = [f"peak over vanilla's, {short(each)}, batch {size}" for each, size in sizes]
     paper = [f"Table 3, batch {size}" for size in TABLE_3]
-    told = [f"{name}: {tables.measured_on(each).strip()}" for name, each in cost_sources(times, measured)]
+    sources = [("Time", times), *((f"Memory, {short(each)}", each) for each in measured)]
+    told = [f"{name}: {tables.measured_on(each).strip()}" for name, each in sources]
     weights = f"bytes a linear weight, {', '.join(map(short, measured))}"
     header = ["method", f"step over vanilla, {short(times)}", *peaks, weights, *paper]
     return markdown(header, lines) + "\n" + " ".join(told) + "\n"
-
-
-def peak_cell(cost):
-    peak, base = cost["memory"]["peak"], cost["vanilla_peak"]
-    return f"{peak / base:.2f}x, {peak / 2**30:.2f} over {base / 2**30:.2f} GiB"
-
-
-def cost_sources(times, measured):
-    return [("Time", times), *((f"Memory, {short(each)}", each) for each in measured)]
 
 
 def short(outcome):

@@ -24,7 +24,7 @@ from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
 from dpstune.commands.transfer import transfer
-from dpstune.errors import DpstuneError, did_you_mean, out_of_memory
+from dpstune.errors import DpstuneError, did_you_mean, unforeseen
 from dpstune.interruption import Interrupted
 from dpstune.report.output import print_out, tell
 
@@ -94,8 +94,7 @@ def run(arguments: Sequence[str]) -> int:
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)
     except Exception as error:  # whatever was not foreseen is still one line
-        told = out_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
-        return _fail(error, f"{told} ({DEBUG_VARIABLE}=1 shows where)", 1)
+        return _fail(error, f"{unforeseen(error)} ({DEBUG_VARIABLE}=1 shows where)", 1)
     return code if isinstance(code, int) else 0
 
 

@@ -33,6 +33,15 @@ class BusyError(RunError):
     """Another process is at this very run; it will be done without us. Exit code 1."""
 
 
+def unforeseen(error: BaseException) -> str:
+    """Say in one line what an error is that nobody raised on purpose.
+
+    >>> unforeseen(ZeroDivisionError("division by zero"))
+    'unexpected ZeroDivisionError: division by zero'
+    """
+    return out_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
+
+
 def out_of_memory(error: BaseException) -> str | None:
     """Say what takes less where something did not fit into memory; None for any other error.
 

@@ -44,9 +44,17 @@ def refuse_no_submission(task: str, splits: tuple[str, ...]) -> None:
             raise RequestError(f"--submission: the GLUE server takes no {split} of {task}; {hint}")
 
 
-def submission_files(place: Path, task: str, splits: Iterable[str]) -> list[Path]:
-    """Return the file each split's predictions go to: ``place``, or in that folder the server's own file name."""
-    return [place / FILES[task, split] if place.is_dir() else place for split in splits]
+def refuse_taken_files(place: Path, task: str, splits: Iterable[str], *, force: bool) -> None:
+    """Refuse to overwrite what is there, before anything is computed.
+
+    Raises:
+        RequestError: A file is there and ``force`` is not given, or what is there is no file.
+    """
+    for file in _files(place, task, splits):
+        if file.exists() and not file.is_file():
+            raise RequestError(f"--submission {file}: is no file; choose another place")
+        if file.exists() and not force:
+            raise RequestError(f"{file} exists; choose another place, or overwrite it with --force")
 
 
 def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Path:
@@ -72,10 +80,15 @@ def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Pat
             f"--submission: the examples of {task.name} {evaluation.split} are not numbered 0 to {len(ids) - 1}, as "
             "the GLUE server wants them; read the test set as GLUE distributes it"
         )
-    (file,) = submission_files(place, task.name, [evaluation.split])
+    (file,) = _files(place, task.name, [evaluation.split])
     lines = ["index\tprediction", *map("\t".join, zip(ids, _answers(task, evaluation), strict=True))]
     write_text(file, "\n".join(lines) + "\n", flag="--submission")
     return file
+
+
+def _files(place: Path, task: str, splits: Iterable[str]) -> list[Path]:
+    """Return the file each split's predictions go to: ``place``, or in that folder the server's own file name."""
+    return [place / FILES[task, split] if place.is_dir() else place for split in splits]
 
 
 def _answers(task: TaskData, evaluation: Evaluation) -> list[str]:

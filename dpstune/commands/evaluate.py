@@ -32,7 +32,7 @@ def evaluate(
     from dpstune.data import folder_with_task
     from dpstune.report.tables import print_evaluations
     from dpstune.runs import make_writable_folder
-    from dpstune.submission import refuse_no_submission, submission_files, write_submission
+    from dpstune.submission import refuse_no_submission, refuse_taken_files, write_submission
     from dpstune.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.tasks import TASKS
     from dpstune.trained import TrainedModel, find_trained
@@ -56,11 +56,7 @@ def evaluate(
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
-        for taken in submission_files(submission, target.name, target.splits):
-            if taken.exists() and not taken.is_file():
-                raise RequestError(f"--submission {taken}: is no file; choose another place")
-            if taken.exists() and not force:
-                raise RequestError(f"{taken} exists; choose another place, or overwrite it with --force")
+        refuse_taken_files(submission, target.name, target.splits, force=force)
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     examples = target.read()
     for note in examples.notes:

@@ -135,8 +135,7 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
         ratios = [cost["memory"]["peak"] / cost["vanilla_peak"] for cost in costs]
         axes.barh([place + 0.2 for place in places], ratios, height=0.38, color="#0072B2", label=measured)
         for place, ratio, cost in zip(places, ratios, costs, strict=True):
-            text = f" {ratio:.2f}x, {cost['memory']['peak'] / 2**30:.2f} over {cost['vanilla_peak'] / 2**30:.2f} GiB"
-            axes.text(ratio, place + 0.2, text, va="center", fontsize=10)
+            axes.text(ratio, place + 0.2, f" {describe_peak(cost)}", va="center", fontsize=10)
         for label, place, paper in _paper_bars(costs, places):
             axes.barh(place - 0.2, paper, height=0.38, color="white", edgecolor="#D55E00", label=label)
         axes.axvline(1.0, color="#555555", linestyle="--", linewidth=1.0)
@@ -148,6 +147,16 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=10, loc="outside upper right")
     return figure
+
+
+def describe_peak(cost: Mapping[str, Any]) -> str:
+    """Return a peak over that of vanilla, as a ratio and in GiB.
+
+    >>> describe_peak({"memory": {"peak": 3 * 2**30}, "vanilla_peak": 2 * 2**30})
+    '1.50x, 3.00 over 2.00 GiB'
+    """
+    peak, base = cost["memory"]["peak"], cost["vanilla_peak"]
+    return f"{peak / base:.2f}x, {peak / 2**30:.2f} over {base / 2**30:.2f} GiB"
 
 
 def _paper_bars(costs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[tuple[str, int, float]]:

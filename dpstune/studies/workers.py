@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
-from dpstune.errors import BusyError, DpstuneError, RequestError, out_of_memory
+from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
 from dpstune.interruption import Interrupted
 from dpstune.studies.gpu_share import GpuShare, gpu_in_turn
 from dpstune.studies.queue import RunQueue, Taken, worker_name
@@ -163,6 +163,6 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
                 share.left = True
                 queue.give_back(taken)
             else:
-                queue.fail(taken, out_of_memory(error) or f"unexpected {type(error).__name__}: {error}")
+                queue.fail(taken, unforeseen(error))
         else:
             queue.finish(taken, run.result["value"], run.folder)
