@@ -116,8 +116,7 @@ class Zygote:
         )
 
     def close(self):
-        self._server.stdin.close()
-        self._server.wait(timeout=20)
+        self._server.communicate(timeout=20)  # ends its input, and closes its output too
 
 
 def _alive(child):
