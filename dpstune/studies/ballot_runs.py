@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpstune.data import TaskData, read_task
-from dpstune.errors import DpstuneError, RequestError
+from dpstune.errors import DpstuneError, RequestError, some_of
 from dpstune.examples import Examples
 from dpstune.recipe import OwnTask, Recipe
 from dpstune.runs import RunFolder, read_predictions
@@ -145,7 +145,7 @@ def add_task(gathered: Gathered, recipe: Recipe, split: str | None) -> None:
                 if unlabelled and prediction not in labels:
                     raise RequestError(
                         f"{ballot.place}: {prediction!r} is no label of the recipe's task; its labels are "
-                        f"{', '.join(sorted(map(str, labels)))}"
+                        f"{some_of(sorted(map(str, labels)))}"
                     )
     for identity, each in gathered.examples.items():
         if identity not in known:
