@@ -39,6 +39,7 @@ class TaskData:
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
         notes: What a person should know: what was dropped, and how many.
         fingerprint: Changes when any example does.
+        source: The same of all there is to draw from: equal for every seed.
     """
 
     name: str
@@ -48,34 +49,26 @@ class TaskData:
     splits: dict[str, Examples]
     notes: tuple[str, ...]
     fingerprint: str
+    source: str = ""
 
 
-def load_task(
-    task: str | TableTask | OwnTask, data: DataSection, *, seed: int, splits: Sequence[str] | None = None
-) -> TaskData:
-    """Read a task's examples.
+def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
+    """Read a task's examples, all that seeds draw theirs from; without a fingerprint, which each draw has of its own.
 
     Args:
         task: A recipe's task.
-        data: Where it lies, and how much of the training split to take.
-        seed: Draws the subsample.
+        data: Where it lies, and what is held out.
         splits: Which splits; by default what a training run needs: training, validation, and a user's own test file.
 
     Raises:
         RequestError: A file, split, column or label is wrong; the message says which and where.
         RunError: The hub could not be reached.
     """
-    return draw_training_part(read_task(task, data, splits=splits), data.train_size, seed=seed)
-
-
-def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
-    """Read a task's examples, all of them and without a fingerprint: what every seed has in common.
-
-    Arguments and errors are those of ``load_task``.
-    """
     if data.held_out is not None and (splits is None or HELD_OUT in splits):
-        return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
-    return _read_splits(task, data, splits)
+        found = _hold_out(_read_splits(task, data, ("train",)), data.held_out)
+    else:
+        found = _read_splits(task, data, splits)
+    return replace(found, source=_fingerprint(found))
 
 
 def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dpstune.recipe import LoadedRecipe, Recipe
     from dpstune.runs import RunFolder
 
-__all__ = ["Interrupted", "Progress", "RunResult", "SilentProgress", "train"]
+__all__ = ["RunResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def train(
                     Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
                 return RunResult(folder.path, finished, trained=False)
+            inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 if folder.result.exists():
@@ -356,7 +357,7 @@ class Loop:
     def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
         """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints."""
         from dpstune.evaluation import prediction_columns
-        from dpstune.identity import run_digest
+        from dpstune.identity import content_fingerprints, run_digest
         from dpstune.results import build_result, save_model_folder
         from dpstune.runs import write_json, write_predictions
 
@@ -367,6 +368,7 @@ class Loop:
         result = build_result(
             recipe_name=recipe_name,
             digest=run_digest(self.recipe, self.task, processes=self.accelerator.num_processes),
+            fingerprints=content_fingerprints(self.recipe, self.task),
             recipe=self.recipe,
             task=self.task,
             evaluations=evaluations,
@@ -401,10 +403,7 @@ class Loop:
         """Yield the passes over a step's examples with their share of them, each with dropout of its own."""
         chunks = self.plan.chunks(step)
         passes = [indices for chunk in chunks for indices in self._passes(chunk)]
-        alone = self.accelerator.num_processes == 1  # ranks have unequal shares, and could not stop as one
         for number, indices in enumerate(passes):
-            if alone:
-                self._stop_where_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self._batch(indices), len(indices) / sum(map(len, chunks))
 

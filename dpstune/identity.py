@@ -49,6 +49,20 @@ def run_digest(recipe: Recipe, task: TaskData, *, processes: int) -> str:
     return run_hash({**_what_is_run(recipe, task), "processes": processes})
 
 
+def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
+    """Return what tells a run's model and its task from others, whatever the seed and wherever they lie.
+
+    Args:
+        recipe: The recipe.
+        task: Its examples.
+    """
+    from dpstune.models import model_fingerprint
+    from dpstune.runs import run_hash
+
+    task_hash = run_hash({"task": [task.kind, task.metric, task.label_names, task.source]})
+    return {"model": model_fingerprint(recipe.model), "task": task_hash}
+
+
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
     from dpstune.models import model_fingerprint
 

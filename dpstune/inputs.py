@@ -25,7 +25,7 @@ class Inputs:
         self._tokens: dict[str, tuple[Examples, TokenDataset]] = {}
 
     def task(self, recipe: Recipe) -> TaskData:
-        """Return a recipe's examples, as ``load_task`` does and with its errors."""
+        """Return a recipe's examples, with the errors of ``read_task`` and ``draw_training_part``."""
         from dpstune.data import draw_training_part, read_task
 
         data = recipe.data

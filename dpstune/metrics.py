@@ -40,7 +40,7 @@ class Accuracy(LocalMetric):
 
 
 class F1(LocalMetric):
-    """F1 of label 1 for two labels, the mean of the labels' F1 for more; accuracy beside it."""
+    """F1 of label 1 for two labels; for more the mean over those that are answered or right. Accuracy beside it."""
 
     def _compute(self, predictions: Any, references: Any, label_count: int = 2) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score

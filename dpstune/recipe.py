@@ -66,7 +66,7 @@ class _AnyMethod(MethodConfig):
 
 
 class Recipe(Settings):
-    """One run but for nothing: everything that changes its result.
+    """Everything that changes a run's result.
 
     Attributes:
         model: The pre-trained model.
@@ -331,9 +331,7 @@ class _Draft:
         if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):
             self.switch_method(value, place)
             return
-        is_path = path == ("data", "dir") or path[:2] == ("task", "files")
-        if isinstance(value, str) and (is_path or (path == ("model", "name") and value.startswith((".", "~")))):
-            value = str(Path(value).expanduser().absolute())
+        value = _anchored(path, value)
         if path[0] == "training" and len(path) == 2 and value is not None:
             other = ("training", _PAIRS.get(path[1], ""))
             if not self._is_overridden(other) and isinstance(self.values.get("training"), dict):
@@ -408,3 +406,13 @@ class _Draft:
 
     def _is_overridden(self, path: KeyPath) -> bool:
         return self.places.get(path, "").startswith("--")
+
+
+def _anchored(path: KeyPath, value: Any) -> Any:
+    """Return an override's value with the paths in it, at any depth, anchored to the working directory."""
+    if isinstance(value, dict):
+        return {key: _anchored((*path, str(key)), below) for key, below in value.items()}
+    is_path = path == ("data", "dir") or path[:2] == ("task", "files")
+    if isinstance(value, str) and (is_path or (path == ("model", "name") and value.startswith((".", "~")))):
+        return str(Path(value).expanduser().absolute())
+    return value

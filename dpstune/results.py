@@ -22,6 +22,7 @@ def build_result(
     *,
     recipe_name: str,
     digest: str,
+    fingerprints: Mapping[str, str],
     recipe: Recipe,
     task: TaskData,
     evaluations: Mapping[str, Evaluation],
@@ -41,6 +42,7 @@ def build_result(
     Args:
         recipe_name: The recipe's name.
         digest: What ``run_digest`` says of it.
+        fingerprints: What ``content_fingerprints`` says of it.
         recipe: What was run.
         task: Its examples.
         evaluations: The splits scored after the last step; the first of them gives the headline.
@@ -61,6 +63,7 @@ def build_result(
     return {
         "recipe": recipe_name,
         "digest": digest,
+        "fingerprints": dict(fingerprints),
         "task": task.name,
         "method": recipe.method.model_dump(mode="json"),
         "seed": recipe.seed,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dpstune.errors import RequestError
 from dpstune.settings import Settings
@@ -20,6 +20,11 @@ Positive = Annotated[float, Field(gt=0.0, strict=True)]
 PositiveOrZero = Annotated[float, Field(ge=0.0, strict=True)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 Decay = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]
+_OneOrTwo = Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+TextColumns = Annotated[
+    _OneOrTwo,
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | _OneOrTwo),
+]
 
 
 def known_task(name: str) -> str:
@@ -66,15 +71,10 @@ class OwnTask(Settings):
     """
 
     files: FilesSection
-    text: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    text: TextColumns
     label: str
     kind: Kind = "classification"
     metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
-
-    @field_validator("text", mode="before")
-    @classmethod
-    def _one_column_is_a_list_of_one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> OwnTask:
@@ -89,7 +89,7 @@ class TableTask(Settings):
     Attributes:
         name: The task's name in the table.
         hub_id, hub_config, hub_revision: Dataset id, configuration, and branch, tag or commit.
-        text: The text columns there.
+        text: One or two text columns there.
         label: The label column there.
     """
 
@@ -97,7 +97,7 @@ class TableTask(Settings):
     hub_id: str | None = None
     hub_config: str | None = None
     hub_revision: str | None = None
-    text: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] | None = None
+    text: TextColumns | None = None
     label: str | None = None
 
     @field_validator("name")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpstune.errors import RequestError, did_you_mean, shortened
+from dpstune.errors import RequestError, counted, did_you_mean, shortened
 
 S = TypeVar("S", bound="Settings")
 
@@ -64,16 +64,12 @@ def _expected_count(kind: str, bounds: Mapping[str, Any]) -> str | None:
     """Say how many values or characters are right where their number is wrong; None for other errors."""
     match kind:
         case "too_long":
-            return f"at most {_counted(bounds['max_length'], 'value')}"
+            return f"at most {counted(bounds['max_length'], 'value')}"
         case "too_short":
-            return f"at least {_counted(bounds['min_length'], 'value')}"
+            return f"at least {counted(bounds['min_length'], 'value')}"
         case "string_too_short":
-            return f"at least {_counted(bounds['min_length'], 'character')}"
+            return f"at least {counted(bounds['min_length'], 'character')}"
     return None
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _shown(value: Any) -> str:

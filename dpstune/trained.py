@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,13 +135,10 @@ class TrainedModel:
 
 def _precision(run: RunFolder | None, device: str) -> str:
     """Return what a run was evaluated in, where this device has it; else what it prefers."""
-    from dpstune.hardware import available_precisions, choose_precision
+    from dpstune.hardware import choose_precision
 
     if run is not None:
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, RequestError):
             recorded = json.loads(run.environment.read_text(encoding="utf-8"))["precision"]
-        except (OSError, ValueError, KeyError):
-            recorded = None
-        if recorded in (*available_precisions(device), "fp32"):
-            return str(recorded)
+            return choose_precision(recorded, device)
     return choose_precision("auto", device)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dpstune import cli
-from dpstune.engine import Interrupted, RunResult
+from dpstune.engine import RunResult
+from dpstune.interruption import Interrupted
 from dpstune.recipe import load_recipe, shipped_recipes
 
 HEAVY = {

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dpstune.data import encode, load_task
+from dpstune.data import draw_training_part, encode, read_task
 from dpstune.errors import RequestError
 from dpstune.examples import Examples
 from dpstune.recipe import DataSection, FilesSection, OwnTask, TableTask
@@ -40,7 +40,8 @@ def own_task(folder, train, validation=BALANCED, test=None, kind="classification
 
 
 def load(task, seed=0, splits=None, **data):
-    return load_task(task, DataSection(**data), seed=seed, splits=splits)
+    section = DataSection(**data)
+    return draw_training_part(read_task(task, section, splits=splits), section.train_size, seed=seed)
 
 
 def refused(task, **options):

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from dpstune import checkpoints, engine, results
 from dpstune.errors import RequestError, RunError
+from dpstune.interruption import Interrupted
 from dpstune.methods import REGISTRY
+from dpstune.progress import SilentProgress
 from dpstune.recipe import load_recipe
 from dpstune.runs import read_metrics, read_predictions
 
@@ -283,7 +285,7 @@ class TestFailures:
             save(*arguments)
 
         monkeypatch.setattr(results, "save_model_folder", save_and_signal)
-        with pytest.raises(engine.Interrupted, match="all of it is saved") as caught:
+        with pytest.raises(Interrupted, match="all of it is saved") as caught:
             train("training.steps=3")
         assert caught.value.exit_code == 130
         assert len(list(tmp_path.glob("runs/*/*/*/result.json"))) == 1
@@ -338,7 +340,7 @@ class TestFailures:
         assert "another process" in other.stderr
 
 
-class Notes(engine.SilentProgress):
+class Notes(SilentProgress):
     """Keeps what a person would be told."""
 
     def __init__(self):

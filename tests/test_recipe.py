@@ -150,6 +150,7 @@ class TestOverrides:
     def test_a_table_task_can_lie_elsewhere_on_the_hub(self):
         task = load_recipe("bert-rte", overrides=["task.hub_id=me/rte", "task.text=[a, b]"]).recipe.task
         assert (task.name, task.hub_id, task.text) == ("rte", "me/rte", ("a", "b"))
+        assert load_recipe("demo", overrides=["task={name: cola, text: a}"]).recipe.task.text == ("a",)
 
 
 class TestPaths:
@@ -170,6 +171,14 @@ class TestPaths:
         loaded = load_recipe(name, overrides=["task.files.train=c.csv"], data_dir=Path("/elsewhere"))
         files = loaded.recipe.task.files
         assert (files.train, files.validation) == (tmp_path / "c.csv", Path("/elsewhere/sub/b.csv"))
+
+    def test_so_are_those_in_an_overridden_mapping(self, write, tmp_path):
+        files = "task.files={train: c.csv, validation: d.csv}"
+        (tmp_path / "below").mkdir()
+        name = write(OWN_TASK, "below/mine.yaml")
+        recipe = load_recipe(name, overrides=["model={name: ./m}", files]).recipe
+        assert (recipe.model.name, recipe.task.files.train) == (str(tmp_path / "m"), tmp_path / "c.csv")
+        assert load_recipe("demo", overrides=["data={dir: corpus}"]).recipe.data.dir == tmp_path / "corpus"
 
     @pytest.mark.parametrize(("given", "meant"), [("./mine", "{here}/mine"), ("~/mine", "{home}/mine"), ("a/b", "a/b")])
     def test_an_overridden_model_is_the_same_when_its_run_is_read_back(self, write, tmp_path, given, meant):
@@ -353,6 +362,7 @@ def test_the_schema_knows_every_section_and_every_method():
         if definition.get("type") == "object"
     )
     assert definitions["TrainingSection"]["properties"]["schedule"]["enum"] == ["linear", "cosine", "constant"]
+    assert definitions["OwnTask"]["properties"]["text"]["anyOf"][0] == {"type": "string"}
     assert schema["required"] == ["model", "task"]
 
 

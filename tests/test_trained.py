@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from dpstune.hardware import choose_precision
 from dpstune.runs import read_predictions
 from dpstune.trained import TrainedModel, find_trained
 
@@ -18,12 +20,22 @@ def test_a_run_is_scored_to_the_bits_it_reported(zygote, tiny_run):
         assert "the same labels" in scored.stderr
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is of a CPU's precisions")
+@pytest.mark.parametrize(("recorded", "used"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", None), ([], None)])
+def test_it_is_scored_in_the_precision_it_was_trained_in_where_that_can_be(tiny_run, tmp_path, recorded, used):
+    """A CPU computes bf16 whether or not it does so natively, and no fp16."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "environment.json").write_text(json.dumps({"precision": recorded}))
+    model = TrainedModel(find_trained(run))
+    assert model.precision == (used or choose_precision("auto", "cpu"))
+
+
 def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task, one_thread):
-    from dpstune.data import load_task
+    from dpstune.inputs import Inputs
     from dpstune.recipe import load_recipe
 
     recipe = load_recipe(str(tiny_task)).recipe
-    task = load_task(recipe.task, recipe.data, seed=0)
+    task = Inputs().task(recipe)
     model = TrainedModel(find_trained(tiny_run))
     scores = model.score_texts(task.splits["validation"].texts).softmax(-1)
     kept = read_predictions(tiny_run / "predictions" / "validation.parquet")
@@ -42,7 +54,6 @@ def test_a_model_folder_is_scored_on_a_recipes_task(zygote, tiny_run, tiny_task,
 
 def test_a_constant_output_warns_and_is_null_in_json(zygote, tiny_model, tmp_path):
     """A head of zeros gives every example the same value: no correlation."""
-    import torch
 
     from dpstune.models import load_classifier
     from dpstune.recipe import ModelSection

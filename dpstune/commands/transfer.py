@@ -42,6 +42,7 @@ def transfer(
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
     from dpstune.sections import OwnTask
     from dpstune.studies.grid import load_first
+    from dpstune.studies.summary import BASELINE
     from dpstune.studies.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
@@ -60,7 +61,7 @@ def transfer(
         tell(note)
     request = SweepRequest(
         recipe=recipe,
-        methods=tuple(methods or dict.fromkeys(["vanilla", loaded.method.name])),
+        methods=tuple(methods or dict.fromkeys([BASELINE, loaded.method.name])),
         seeds=seeds,
         output=output.expanduser(),
         overrides=tuple(overrides or ()),

@@ -262,7 +262,8 @@ def draw_column_masks(
     drawn = torch.from_numpy(stream(seed, "columns", step).random(sum(widths), dtype="float32") >= p)
     masks = {}
     device = next(iter(linears.values())).weight.device if linears else drawn.device
-    for (name, linear), mask in zip(linears.items(), torch.split(drawn.to(device), widths), strict=True):
+    drawn = drawn.to(device, non_blocking=True)
+    for (name, linear), mask in zip(linears.items(), torch.split(drawn, widths), strict=True):
         given = mask_source(name, step) if mask_source is not None else None
         if given is not None:
             mask = torch.as_tensor(given).ne(0).flatten()

@@ -62,7 +62,6 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         """Take the weights for W0, and make GAM, FAM and selection of zeros."""
         import torch
 
-        super().acquire(model)
         self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
         weights = {name: linear.weight.detach() for name, linear in self.linears.items()}
         # GAM in Stage I; T in Stage II, when GAM has done its work.
@@ -70,6 +69,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
         self.selected = {name: w.new_zeros(-(-w.numel() // 8), dtype=torch.uint8) for name, w in weights.items()}
         self._octets = octets(next(iter(weights.values())).device) if weights else None
+        super().acquire(model)  # last: it patches the layers, and memory may have run out before
 
     def dropout(self, total_steps: int) -> float | None:
         """Return 0."""

@@ -45,9 +45,8 @@ class MixingMethod(Method[C]):
         layers = self._layers()
         refuse_replaced_forwards(layer for _, layer in layers)
         self._begun = 0  # the last step that begin_step made ready
-        self._columns_now = (
-            True  # whether that step's masks are columns; kept for torch.compile, which must not see step
-        )
+        # Whether that step's masks are columns; kept for torch.compile, which must not see step.
+        self._columns_now = True
         self._called: set[str] = set()  # weights that were seen computing through a layer's own forward
         self.pretrained = {name: linear.weight.detach().clone() for name, linear in self.linears.items()}
         self.columns: dict[str, torch.Tensor] = {}

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpstune.report.figures import method_colour, plain_text, wrap_label
+from dpstune.report.figures import SMALL_SIZE, TEXT_SIZE, TITLE_SIZE, method_colour, new_panels, plain_text, wrap_label
 from dpstune.studies.casestudy import CaseStudy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TITLE, _TEXT, _SMALL = 13, 12, 11
 _WHOLE_PERCENTS_FROM = 0.05  # largest share from which the axis needs no decimals
 
 
 def proportions_figure(study: CaseStudy) -> Figure:
     """Draw two panels of bars, a bar a method: (a) easy examples, (b) hard ones; the baseline's share is dashed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     counts = [study.proportions(method) for method in study.methods]
     names = [wrap_label(plain_text(method.name)) for method in study.methods]
     lines = sum(1.6 + name.count("\n") for name in names)
-    figure = Figure(figsize=(10.0, 1.5 + 0.3 * lines), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure, both = new_panels(10.0, 1.5 + 0.3 * lines, 2, share_y=True)
     places = range(len(names), 0, -1)
     panels = (
         ("(a) easy: most restarts are right", [each.easy_share for each in counts]),
         ("(b) hard: most restarts are wrong", [each.hard_share for each in counts]),
     )
-    for axes, (title, shares) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+    for axes, (title, shares) in zip(both, panels, strict=True):
         bars = axes.barh(places, shares, height=0.64, color=[method_colour(each.method) for each in study.methods])
-        texts = axes.bar_label(bars, [f"{100 * share:.1f}%" for share in shares], padding=5, fontsize=_SMALL)
+        texts = axes.bar_label(bars, [f"{100 * share:.1f}%" for share in shares], padding=5, fontsize=SMALL_SIZE)
         for text in texts:  # readable where the dashed line runs behind it
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0})
         for method, share in zip(study.methods, shares, strict=True):
@@ -43,9 +39,9 @@ def proportions_figure(study: CaseStudy) -> Figure:
         axes.set_yticks(places, names)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if max(shares) > _WHOLE_PERCENTS_FROM else 1))
-        axes.set_title(title, fontsize=_TITLE, loc="left")
-        axes.set_xlabel(f"of {len(study.examples)} examples", fontsize=_TEXT)
-        axes.tick_params(labelsize=_SMALL)
+        axes.set_title(title, fontsize=TITLE_SIZE, loc="left")
+        axes.set_xlabel(f"of {len(study.examples)} examples", fontsize=TEXT_SIZE)
+        axes.tick_params(labelsize=SMALL_SIZE)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color="#dddddd", linewidth=0.8)

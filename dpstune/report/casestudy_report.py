@@ -66,8 +66,7 @@ def summarize(study: CaseStudy) -> dict[str, Any]:
 
 def format_proportions(study: CaseStudy) -> str:
     """Return the table of proportions for a terminal."""
-    header, *rows = _proportions_table(study)
-    return format_columns([header, *rows])
+    return format_columns(_proportions_table(study))
 
 
 def _numbers(study: CaseStudy, method: MethodVotes, phenomenon: str | None = None) -> dict[str, int | float]:

@@ -29,7 +29,7 @@ LABEL_WIDTH = 34
 MOST_TICKS = 10
 LOG_FROM_RATIO = 20.0  # largest over smallest value from which an axis is logarithmic
 
-_TITLE, _TEXT, _SMALL = 13, 12, 11
+TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 13, 12, 11
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A900")
 _MARKERS = "osD^vP*Xh"
 _PREFERRED_KEYS = ("method.p", "method.update_ratio")
@@ -162,7 +162,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
         axes.xaxis.set_major_formatter(ScalarFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=_TEXT)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=TEXT_SIZE)
     dress(
         axes,
         "What a budget can be expected to find",
@@ -236,7 +236,7 @@ def _heat_map(
                 f"{means[row, column]:.4f}" + (f"\n± {spread:.4f}" if spread is not None else ""),
                 ha="center",
                 va="center",
-                fontsize=_SMALL,
+                fontsize=SMALL_SIZE,
                 color="white" if dark else "black",
             )
     best = next(iter(best_points(list(cells.values())).values()))
@@ -263,26 +263,32 @@ def _scatter(keys: Sequence[str], cells: dict[tuple[Any, ...], PointSummary], ti
 
 def _add_colour_bar(figure: Figure, axes: Axes, colours: ScalarMappable, metric: str) -> None:
     bar = figure.colorbar(colours, ax=axes)
-    bar.set_label(f"mean {metric}", fontsize=_TEXT)
-    bar.ax.tick_params(labelsize=_SMALL)
+    bar.set_label(f"mean {metric}", fontsize=TEXT_SIZE)
+    bar.ax.tick_params(labelsize=SMALL_SIZE)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return an empty figure of a size in inches, with its axes."""
+    figure, (axes,) = new_panels(width, height, 1)
+    return figure, axes
+
+
+def new_panels(width: float, height: float, count: int, *, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure of a size in inches, with the axes of ``count`` panels side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, list(figure.subplots(1, count, sharey=share_y, squeeze=False)[0])
 
 
 def dress(axes: Axes, title: str, across: str, up: str, grid: Literal["x", "y", "both"] | None = None) -> None:
     """Give axes their title, labels and grid, in the sizes all figures share."""
-    axes.set_title(plain_text(title), fontsize=_TITLE, loc="left")
-    axes.set_xlabel(plain_text(across), fontsize=_TEXT)
-    axes.set_ylabel(plain_text(up), fontsize=_TEXT)
-    axes.tick_params(labelsize=_SMALL)
+    axes.set_title(plain_text(title), fontsize=TITLE_SIZE, loc="left")
+    axes.set_xlabel(plain_text(across), fontsize=TEXT_SIZE)
+    axes.set_ylabel(plain_text(up), fontsize=TEXT_SIZE)
+    axes.tick_params(labelsize=SMALL_SIZE)
     axes.spines[["top", "right"]].set_visible(False)
     if grid is not None:
         axes.grid(axis=grid, color="#dddddd", linewidth=0.8)

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.report.figures import new_panels, write_figure
 from dpstune.report.output import people_console
 from dpstune.runs import write_json
 from dpstune.studies.records import Point
+from dpstune.studies.summary import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,8 +107,6 @@ def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
     """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
-    from dpstune.report.figures import write_figure
-
     write_json(folder / "profile.json", dict(outcome))
     figure = folder / "memory.png"
     write_figure(figure, memory_figure(outcome))
@@ -121,16 +121,11 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
     Args:
         outcome: What ``profile`` returned.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = _by_batch_size(outcome["costs"])
     measured = f"here: {Path(outcome['model']).name}, {outcome['environment']['device']}"
-    figure = Figure(figsize=(6.4 * len(panels), 2.1 + 0.6 * len(next(iter(panels.values())))), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (batch_size, costs) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    height = 2.1 + 0.6 * len(next(iter(panels.values())))
+    figure, row = new_panels(6.4 * len(panels), height, len(panels))
+    for axes, (batch_size, costs) in zip(row, panels.items(), strict=True):
         places = list(range(len(costs), 0, -1))
         ratios = [cost["memory"]["peak"] / cost["vanilla_peak"] for cost in costs]
         axes.barh([place + 0.2 for place in places], ratios, height=0.38, color="#0072B2", label=measured)
@@ -170,7 +165,7 @@ def _paper_ratio(cost: Mapping[str, Any]) -> float | None:
     """Return what the paper's Table 3 says of a method's memory, over vanilla's; None where it says nothing."""
     column = TABLE_3.get(cost["batch_size"], {})
     paper = column.get(cost["method"]["name"])
-    return None if paper is None else paper / column["vanilla"]
+    return None if paper is None else paper / column[BASELINE]
 
 
 def _by_batch_size(costs: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:

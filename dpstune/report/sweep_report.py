@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
-from dpstune.studies.records import RunRecord, format_setting
+from dpstune.studies.records import RunRecord, format_setting, task_names
 from dpstune.studies.summary import (
     BASELINE,
     Comparison,
@@ -66,7 +66,7 @@ def _check_comparable(records: Sequence[RunRecord]) -> None:
     if not records:
         raise RequestError("there is no finished run to report on")
     for what, values in (
-        ("tasks", _distinct(record.result["task"] for record in records)),
+        ("tasks", task_names(records)),
         ("metrics", _distinct(record.metric for record in records)),
         ("splits", _distinct(record.split for record in records)),
     ):
@@ -114,8 +114,8 @@ def _what_was_run(records: Sequence[RunRecord], summaries: Sequence[PointSummary
     )
     return (
         f"Recipe {_recipe_names(records)}, {models} on {first.result['task']}: "
-        f"{_count(len(records), 'run')} of {_count(len(summaries), 'point')} "
-        f"({_count(len(methods), 'method')}: {', '.join(methods)}), "
+        f"{counted(len(records), 'run')} of {counted(len(summaries), 'point')} "
+        f"({counted(len(methods), 'method')}: {', '.join(methods)}), "
         f"{_seeds_text(sorted({record.seed for record in records}))}. "
         f"Values are {first.metric} on {first.split}{f' ({sizes})' if sizes else ''} after the last step."
     )
@@ -189,7 +189,7 @@ def _test_text(comparisons: Sequence[Comparison]) -> str:
     )
     few = sorted({len(each.seeds) for each in comparisons if each.smallest is not None and each.smallest > SIGNIFICANT})
     if few:
-        floors = ", ".join(f"{_p_digits(min(1.0, 2 / 2**pairs))} with {_count(pairs, 'shared seed')}" for pairs in few)
+        floors = ", ".join(f"{_p_digits(min(1.0, 2 / 2**pairs))} with {counted(pairs, 'shared seed')}" for pairs in few)
         text += (
             f" The smallest p that can be reached is {floors}: too few to show any difference at {SIGNIFICANT:g}, "
             "however large."
@@ -243,7 +243,7 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
     undefined = sum(each.undefined for each in summaries)
     if undefined:
         texts.append(
-            f"{_count(undefined, 'value')} undefined (a constant answer has no correlation): counted as 0 in all "
+            f"{counted(undefined, 'value')} undefined (a constant answer has no correlation): counted as 0 in all "
             "statistics, and as failed; empty in runs.csv."
         )
     return texts
@@ -291,10 +291,6 @@ def _setting_cells(summary: PointSummary, keys: Sequence[str]) -> list[Any]:
 
 def _p_digits(value: float | None) -> str:
     return "< 0.0001" if value is not None and value < 0.0001 else digits(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from dpstune.runs import RunFolder, read_predictions
 from dpstune.sections import task_name
 from dpstune.studies.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy import Example
-from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points
+from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points, task_names
 from dpstune.tasks import get_task
 
 
@@ -67,7 +67,7 @@ def add_runs(gathered: Gathered, records: Sequence[RunRecord], split: str | None
     """
     for record in records:
         refuse_regression(record.recipe, str(record.folder))
-    tasks = list(dict.fromkeys(str(record.result["task"]) for record in records))
+    tasks = task_names(records)
     if len(tasks) > 1:
         raise RequestError(f"the runs are of several tasks ({', '.join(tasks)}); study one at a time")
     for name, (_, runs) in named_points(records).items():

@@ -52,6 +52,11 @@ class MethodBallots:
     restarts: int = 0
 
     @property
+    def ids(self) -> set[str]:
+        """The examples that any of its restarts answers."""
+        return set(self.counts).union(*(ballot.ids for ballot in self.ballots))
+
+    @property
     def method(self) -> str:
         """The method's own name, where the name begins with one."""
         first = self.name.partition(" ")[0]
@@ -110,7 +115,9 @@ class Gathered:
             self.examples[new.id] = fill_in(old, new)
 
     def select(self, names: Sequence[str]) -> None:
-        """Keep the methods of these names alone; a method's own name keeps it with all its settings.
+        """Keep the methods of these names, and what they answer, alone; no names keep all.
+
+        A method's own name keeps it with all its settings.
 
         Raises:
             RequestError: There is none of a name.
@@ -120,7 +127,10 @@ class Gathered:
                 hint = did_you_mean(name, self.methods) or f"; the methods are {some_of(self.methods)}"
                 raise RequestError(f"--method {name}: nobody predicted with it{hint}")
         kept = {name: each for name, each in self.methods.items() if {each.name, each.method} & set(names)}
-        self.methods = kept or self.methods
+        if kept:
+            self.methods = kept
+            answered = set().union(*(each.ids for each in kept.values()))
+            self.examples = {identity: each for identity, each in self.examples.items() if identity in answered}
 
 
 def fill_in(example: Example, other: Example) -> Example:

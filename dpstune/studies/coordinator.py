@@ -67,9 +67,8 @@ def open_searches(sweep: Sweep) -> list[PointSearch]:
 
 def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
     for search in searches:
-        chosen = search.points()
-        sweep.proposed[search.method] = len(chosen)
-        sweep.plan([(search.method, point) for point in chosen])
+        sweep.plan([(search.method, point) for point in search.points()])
+        sweep.to_come[search.method] = search.to_come()
 
 
 class _Coordinator:

@@ -20,9 +20,9 @@ from dpstune.progress import SilentProgress
 from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runlog import RunLog
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
+from dpstune.studies.summary import BASELINE
 
-VANILLA = "vanilla"
-METHODS_OF_TABLE_3 = (VANILLA, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
+METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
 LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
 _SET_BY_THE_PROFILE = (
@@ -77,10 +77,10 @@ class ProfileRequest:
 
     def load_vanilla(self, batch_size: int, dropout: float | None) -> LoadedRecipe:
         """Return the recipe of what a method is compared with: vanilla with the method's dropout."""
-        overrides = overrides_for(VANILLA, self.overrides)
+        overrides = overrides_for(BASELINE, self.overrides)
         if dropout is not None:
             overrides.append(f"model.dropout={dropout}")
-        return self._load(VANILLA, batch_size, overrides, {})
+        return self._load(BASELINE, batch_size, overrides, {})
 
     def _load(self, method: str, batch_size: int, overrides: Sequence[str], flags: Mapping[str, str]) -> LoadedRecipe:
         for override in overrides:

@@ -255,7 +255,7 @@ class RunQueue:
             if trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
                 return Taken(trial._trial_id, _job(trial), trial.user_attrs["failures"])
         seen = {trial.user_attrs["identity"] for trial in there}
-        for trial in sorted(self._trials(TrialState.WAITING), key=lambda trial: trial.user_attrs.get("lost", 0)):
+        for trial in sorted(self._trials(TrialState.WAITING), key=_times_put_back):
             # Who takes it is said first: a worker that dies in between must not leave a run nobody answers for.
             self._storage.set_trial_user_attr(trial._trial_id, "worker", worker)
             self._storage.record_heartbeat(trial._trial_id)
@@ -322,11 +322,19 @@ class RunQueue:
             self._storage.set_trial_state_values(taken.trial, state)
 
     @patient
-    def give_back(self, taken: Taken) -> None:
-        """Put an interrupted run back; whoever takes it continues from its checkpoint."""
+    def give_back(self, taken: Taken, *, behind: bool = False) -> None:
+        """Put an interrupted run back; whoever takes it continues from its checkpoint.
+
+        Args:
+            taken: The run.
+            behind: Whether the other runs come first, since this one cannot be done now.
+        """
         from optuna.trial import TrialState
 
         with self._ours():
+            if behind:
+                busy = self._storage.get_trial(taken.trial).user_attrs.get("busy", 0)
+                self._storage.set_trial_user_attr(taken.trial, "busy", busy + 1)
             self._storage.set_trial_state_values(taken.trial, TrialState.WAITING)
 
     @patient
@@ -435,6 +443,11 @@ def _started(process: int) -> str:
     except OSError:
         return "gone"
     return "gone" if fields[0] == "Z" else fields[19]
+
+
+def _times_put_back(trial: FrozenTrial) -> int:
+    """Sort what killed its workers, or was busy with another command, behind what was not tried yet."""
+    return int(trial.user_attrs.get("lost", 0)) + int(trial.user_attrs.get("busy", 0))
 
 
 def _job(trial: FrozenTrial) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from dpstune.runs import RunFolder
 RUN_PREFIX = "seed-"
 _NAMED_UNFINISHED = 5
 
-# Where the data lies and how often a run is saved change no result; `dpstune.identity` leaves them out as well.
+# Where the data lies and how often a run is saved change no result.
 _NO_INFLUENCE = ("data.dir", "training.save_every")
 
 
@@ -81,6 +81,12 @@ class RunRecord:
     def digest(self) -> str | None:
         """What was run, whatever kind of machine it was; None where an earlier dpstune did not write it."""
         return self.result.get("digest")
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What its model and its task hold, wherever they lie; empty where an earlier dpstune did not write it."""
+        found = self.result.get("fingerprints")
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def score(self) -> float:
@@ -193,21 +199,46 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
     counts. Arguments, result and errors are those of ``every_run``.
     """
     records, notes = every_run(folder)
-    kept = _newest_of_each(records)
+    restarts = [
+        (_identity(settings), record.seed) for record, settings in zip(records, _settings_of(records), strict=True)
+    ]
+    kept = newest_of_each(records, restarts)
+    newest = [kept[restart] for restart in restarts]
     notes.extend(
         f"{record.folder.relative_to(folder)}: skipped: the same restart as "
-        f"{kept[_identity(record)].folder.relative_to(folder)}, which is newer"
-        for record in records
-        if kept[_identity(record)] is not record
+        f"{newer.folder.relative_to(folder)}, which is newer"
+        for record, newer in zip(records, newest, strict=True)
+        if newer is not record
     )
-    return [record for record in records if kept[_identity(record)] is record], notes
+    return [record for record, newer in zip(records, newest, strict=True) if newer is record], notes
+
+
+def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> dict[Hashable, RunRecord]:
+    """Return the record with the newest result of those with the same key.
+
+    Args:
+        records: Finished runs.
+        keys: The key of each.
+    """
+    pairs = zip(keys, records, strict=True)
+    by_age = sorted(pairs, key=lambda pair: RunFolder(pair[1].folder).result.stat().st_mtime_ns)
+    return dict(by_age)
+
+
+def task_names(records: Sequence[RunRecord]) -> list[str]:
+    """Return what the tasks of some runs are called; one that lies in several places, as in the first of them."""
+    first: dict[str, str] = {}
+    for record in records:
+        name = str(record.result["task"])
+        first.setdefault(record.fingerprints.get("task", name), name)
+    return list(dict.fromkeys(first.values()))
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:
     """Put the restarts of each point together.
 
     Two runs belong to the same point when their recipes are equal but for the seed and for what changes no result
-    (where the data lies, how often a run is saved).
+    (where the data and the model lie, how often a run is saved).
 
     Args:
         records: Finished runs; of two with the same point and seed the last counts.
@@ -215,17 +246,19 @@ def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]
     Returns:
         The points in the registry's order of methods, then by settings; the runs of each by ascending seed.
     """
-    groups: dict[tuple[Any, ...], SeedRecords] = {}
-    for record in records:
-        groups.setdefault(_point_identity(record), {})[record.seed] = record
-    settings = {identity: next(iter(runs.values())).settings for identity, runs in groups.items()}
+    groups: dict[Hashable, SeedRecords] = {}
+    settings: dict[Hashable, dict[str, Any]] = {}
+    for record, own in zip(records, _settings_of(records), strict=True):
+        groups.setdefault(_identity(own), {})[record.seed] = record
+        settings.setdefault(_identity(own), own)
+    methods = {identity: own["method.name"] for identity, own in settings.items()}
     keys = {
-        method: _differing_keys([settings[identity] for identity in groups if identity[0] == method])
-        for method in dict.fromkeys(identity[0] for identity in groups)
+        method: _differing_keys([settings[identity] for identity in groups if methods[identity] == method])
+        for method in dict.fromkeys(methods.values())
     }
     points = [
         (
-            Point(identity[0], tuple((key, settings[identity].get(key)) for key in keys[identity[0]])),
+            Point(methods[identity], tuple((key, settings[identity].get(key)) for key in keys[methods[identity]])),
             dict(sorted(runs.items())),
         )
         for identity, runs in groups.items()
@@ -298,17 +331,27 @@ def _number(value: Any) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None
 
 
-def _newest_of_each(records: Sequence[RunRecord]) -> dict[tuple[Any, ...], RunRecord]:
-    by_age = sorted(records, key=lambda record: RunFolder(record.folder).result.stat().st_mtime_ns)
-    return {_identity(record): record for record in by_age}
+def _settings_of(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return the settings of each run; a model or a task that lies in several places is named as in the first."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    found = []
+    for record in records:
+        settings = dict(record.settings)
+        for section, fingerprint in record.fingerprints.items():
+            own = {key: value for key, value in settings.items() if _names_a_place(section, key)}
+            settings |= dict.fromkeys(own) | first.setdefault((section, fingerprint), own)
+        found.append(settings)
+    return found
 
 
-def _identity(record: RunRecord) -> tuple[Any, ...]:
-    return (*_point_identity(record), record.seed)
+def _names_a_place(section: str, key: str) -> bool:
+    """Tell whether a dotted key says where a model or a task lies, which its fingerprint tells better."""
+    return key == "model.name" if section == "model" else key == section or key.startswith(f"{section}.")
 
 
-def _point_identity(record: RunRecord) -> tuple[Any, ...]:
-    return (record.method, *record.settings.items())
+def _identity(settings: Mapping[str, Any]) -> Hashable:
+    """Return what the runs of one point have in common."""
+    return frozenset(item for item in settings.items() if item[1] is not None)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

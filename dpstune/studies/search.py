@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -44,15 +46,20 @@ class PointSearch:
         """Return every point proposed so far, in that order."""
         return [dict(trial.user_attrs["point"]) for trial in self._trials()]
 
+    def to_come(self) -> int:
+        """Return how many different points may yet be proposed."""
+        chosen = self.points()
+        distinct = {json.dumps(point, sort_keys=True) for point in chosen}
+        return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
+
     def propose(self) -> dict[str, Any] | None:
-        """Return another point, or None where the budget is used up."""
+        """Return another point, or None where the budget is used up or every point there is was proposed."""
         from optuna.samplers import TPESampler
 
-        tried = len(self._trials())
-        if tried >= self._budget:
+        if self.to_come() == 0:
             return None
         # Anew each time: machines that search together should not draw the same points.
-        seed = stream_seed(tried, self._study.study_name) % 2**32
+        seed = stream_seed(len(self._trials()), self._study.study_name) % 2**32
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
         point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}
@@ -73,14 +80,40 @@ class PointSearch:
         return [trial for trial in trials if "point" in trial.user_attrs]
 
     def _suggest(self, trial: Any, key: str, values: Sequence[Any]) -> Any:
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        if len(numbers) < len(values) or len(set(numbers)) == 1:
+        if not _span_a_range(values):
             return trial.suggest_categorical(key, list(values))
-        low, high = min(numbers), max(numbers)
-        if all(isinstance(number, int) for number in numbers):
+        low, high = min(values), max(values)
+        if _are_whole(values):
             return trial.suggest_int(key, low, high)
         value = trial.suggest_float(key, low, high, log=low > 0 and high / low >= LOG_SPAN)
         return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
+
+
+def most_points(grid: Grid, budget: int) -> int:
+    """Return how many different points a search of a grid's ranges can propose at most.
+
+    >>> most_points({"method.layers": [1, 2, 7], "model.dropout": [None, 0.0]}, 20)
+    14
+    >>> most_points({"method.p": [0.1, 0.5]}, 20), most_points({}, 20)
+    (20, 1)
+    """
+    if any(_span_a_range(values) and not _are_whole(values) for values in grid.values()):
+        return budget
+    counts = [
+        max(values) - min(values) + 1 if _span_a_range(values) else len(set(map(json.dumps, values)))
+        for values in grid.values()
+    ]
+    return min(budget, prod(counts))
+
+
+def _span_a_range(values: Sequence[Any]) -> bool:
+    """Tell several numbers, between which a search may choose, from values it chooses one of."""
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return are_numbers and len(set(values)) > 1
+
+
+def _are_whole(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) for value in values)
 
 
 def hopeless(values: Mapping[str, Sequence[float | None]]) -> list[str]:

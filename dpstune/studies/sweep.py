@@ -28,7 +28,8 @@ from dpstune.studies.grid import (
     widen,
 )
 from dpstune.studies.queue import Job, RunQueue, Tally
-from dpstune.studies.records import RunRecord, every_run, read_run
+from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_run
+from dpstune.studies.search import most_points
 from dpstune.studies.storage import sqlite_file, sqlite_url
 from dpstune.yaml_text import read_value
 
@@ -149,11 +150,10 @@ class Sweep:
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
-        base = first.recipe.model_dump(mode="json")
-        del base["data"]["dir"]
-        self._digest = run_hash({"base": base, "asked": request.what_is_run()})
+        self._base = first.recipe.model_dump(mode="json")
+        del self._base["data"]["dir"]
         self.inputs = Inputs()
-        self.proposed: dict[str, int] = {}  # how many points a search has proposed for each method that was asked for
+        self.to_come: dict[str, int] = {}  # how many more points each method's search, once open, may propose at most
         self._records: dict[Job, RunRecord] = {}
         self._elsewhere: dict[str, Path] = {}  # where another machine's runs lie, by the identity of their jobs
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
@@ -192,8 +192,11 @@ class Sweep:
     def yet_to_choose(self) -> list[Job]:
         """Return stand-ins for the runs of points that a search is yet to choose: those of the grid's first point."""
         budget = self.request.budget or 0
-        first = {asked: self.restarts(asked, points(grid)[0]) for asked, grid in self.grids.items()}
-        return [job for asked, jobs in first.items() for job in jobs * (budget - self.proposed.get(asked, 0))]
+        return [
+            job
+            for asked, grid in self.grids.items()
+            for job in self.restarts(asked, points(grid)[0]) * self.to_come.get(asked, most_points(grid, budget))
+        ]
 
     @property
     def runs_folder(self) -> Path:
@@ -203,14 +206,18 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Where the sweep's own files lie."""
-        return self.runs_folder / f"{self.request.study}-{self._digest}"
+        digest = run_hash({"base": self._base, "asked": self.request.what_is_run()})
+        return self.runs_folder / f"{self.request.study}-{digest}"
 
     @cached_property
     def study_name(self) -> str:
         """The study's name; the same command on the same data and model has the same, on every machine."""
         asked, grid = next(iter(self.grids.items()))
         first, *_ = self.restarts(asked, points(grid)[0])
-        return f"{self.name}-{self.request.study}-{self._digest}-{self._digest_of(first)}"
+        elsewhere = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
+        digest = run_hash({"base": elsewhere, "asked": self.request.what_is_run()})
+        # What the model and the task hold is in the digest of the run.
+        return f"{self.name}-{self.request.study}-{digest}-{self._digest_of(first)}"
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
@@ -243,7 +250,8 @@ class Sweep:
         missing = [job for job in self.jobs if job not in done]
         if not missing or not self.runs_folder.is_dir():
             return
-        by_digest = {record.digest: record for record in every_run(self.runs_folder)[0]}
+        records, _ = every_run(self.runs_folder)
+        by_digest = newest_of_each(records, [record.digest for record in records])
         found = {job: by_digest.get(self._digest_of(job)) for job in missing}
         self._records |= {job: record for job, record in found.items() if record is not None}
 

@@ -154,7 +154,7 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
             queue.give_back(taken)
             raise
         except BusyError:
-            queue.give_back(taken)
+            queue.give_back(taken, behind=True)
             wait_a_moment()
         except DpstuneError as error:
             queue.fail(taken, str(error), again=not isinstance(error, RequestError))

@@ -11,8 +11,9 @@ from transformers import TrainingArguments
 
 from dpstune import engine
 from dpstune.batches import StepPlan
-from dpstune.data import encode, load_task
+from dpstune.data import encode
 from dpstune.errors import RequestError, RunError
+from dpstune.inputs import Inputs
 from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer
 from dpstune.methods import REGISTRY
 from dpstune.models import load_classifier, load_tokenizer
@@ -48,7 +49,7 @@ def recipe(tmp_path_factory, tiny_model):
 def build_trainer(loaded, folder, **arguments):
     """A Trainer on the recipe's model and on its examples, in the order in which the engine sees them."""
     recipe = loaded.recipe
-    task = load_task(recipe.task, recipe.data, seed=recipe.seed)
+    task = Inputs().task(recipe)
     dataset = encode(task.splits["train"], load_tokenizer(recipe.model), recipe.data.max_length)
     plan = StepPlan(recipe, dataset.lengths, processes=1)
     order = [index for step in range(1, STEPS + 1) for chunk in plan.chunks(step) for index in chunk]

@@ -276,6 +276,17 @@ def test_a_refused_model_is_left_as_it_was():
     assert "forward" not in vars(model[0])
 
 
+def test_a_model_that_memory_does_not_suffice_for_is_left_as_it_was(monkeypatch):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    method = build_method({"name": "dps-mix"})
+    monkeypatch.setattr("dpstune.methods.dps_mix.new_accumulator", lambda weight: bytearray(1 << 62))
+    with pytest.raises(MemoryError):
+        method.attach(model, total_steps=3)
+    monkeypatch.undo()
+    assert model.train()(torch.ones(5, 3)).shape == (5, 2)
+    method.attach(model, total_steps=3)
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_detaching_what_is_not_attached_is_harmless(name):
     build_method({"name": name}).detach()

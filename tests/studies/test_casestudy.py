@@ -145,6 +145,17 @@ class TestFiles:
         assert outcome(found) == {"mine": (3, 2, 0, 0, [], [])}
         assert [vote.name for vote in found.methods[0].votes] == ["restart 1", "restart 2", "restart 3"]
 
+    def test_examples_that_only_methods_left_out_answer_are_left_out(self, tmp_path):
+        files = [
+            write_table(
+                tmp_path / f"{name}.csv", [{"id": n, "method": name, "seed": 1, "correct": 1} for n in range(count)]
+            )
+            for name, count in (("vanilla", 5), ("mixout", 8))
+        ]
+        assert outcome(study(*files, methods=("vanilla",))) == {"vanilla": (1, 5, 0, 0, [], [])}
+        with pytest.raises(RequestError, match="example '5' is missing, which others answer"):
+            study(*files)
+
     def test_restarts_of_several_files_are_put_together(self, tmp_path):
         files = [
             write_table(tmp_path / f"{seed}.csv", [{"id": 1, "method": "m", "seed": seed, "correct": seed % 2}])

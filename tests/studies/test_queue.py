@@ -64,6 +64,20 @@ def test_a_job_that_fails_is_tried_twice_and_then_recorded(url):
     assert queue.tally().failed == {JOBS[0].identity: "second"}
 
 
+def test_a_job_that_is_busy_elsewhere_waits_behind_the_others(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:3])
+    order = []
+    for _ in range(5):
+        taken = queue.take("0 elsewhere 1 1")
+        order.append(taken.job.seed * 10 + int(taken.job.overrides[0][-1]))
+        if taken.job == JOBS[0]:
+            queue.give_back(taken, behind=True)
+        else:
+            queue.finish(taken, 0.5, Path("run"))
+    assert order == [11, 12, 13, 11, 11]
+
+
 def test_an_interrupted_job_is_given_back_without_counting_as_failed(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:1])

@@ -6,7 +6,7 @@ import pytest
 
 from dpstune.errors import RequestError
 from dpstune.recipe import dump_recipe, load_recipe
-from dpstune.studies.records import Point, RunRecord, group_points, read_runs
+from dpstune.studies.records import Point, RunRecord, group_points, newest_of_each, read_runs, task_names
 from dpstune.studies.summary import best_points, compare_with_baseline, summarize_points
 
 RESULT = {
@@ -48,6 +48,41 @@ def test_runs_are_found_at_any_depth_and_read_back(tmp_path):
     assert records[1].recipe == load_recipe("demo", method="vanilla", seed=1).recipe
     assert (records[1].metric, records[1].majority, records[1].seconds) == ("accuracy", 0.34, 3.5)
     assert len(read_runs(tmp_path / "demo" / "vanilla" / "seed-1-a")[0]) == 1
+
+
+def of_files(folder, fingerprint, seed, **more):
+    """A run of a user's own task and model, which lie in a folder."""
+    files = f"{{train: {folder}/train.csv, validation: {folder}/validation.csv}}"
+    overrides = [f"task={{files: {files}, text: a, label: b}}", f"model.name={folder}/m", *more.pop("overrides", ())]
+    fingerprints = {"model": f"m{fingerprint}", "task": f"t{fingerprint}"}
+    return record(seed=seed, overrides=overrides, task=folder.strip("/"), fingerprints=fingerprints, **more)
+
+
+def test_runs_of_the_same_model_and_data_are_one_point_wherever_they_lay():
+    records = [of_files("/here", 1, 1), of_files("/there", 1, 2), of_files("/there", 1, 2)]
+    ((point, runs),) = group_points(records)
+    assert (point.name, list(runs)) == ("vanilla", [1, 2])
+    assert task_names(records) == ["here"]
+    faster = of_files("/there", 1, 1, overrides=["training.learning_rate=0.1"])
+    assert [point.label for point, _ in group_points([*records, faster])] == [
+        "training.learning_rate 0.0002", "training.learning_rate 0.1"
+    ]  # fmt: skip
+
+
+def test_runs_of_other_data_are_other_points_and_say_where_it_lay():
+    records = [of_files("/here", 1, 1), of_files("/there", 2, 1)]
+    assert [dict(point.settings)["model.name"] for point, _ in group_points(records)] == ["/here/m", "/there/m"]
+    assert task_names(records) == ["here", "there"]
+
+
+def test_of_runs_with_one_key_the_newest_counts(tmp_path):
+    folders = [make_run(tmp_path / f"seed-1-{name}") for name in "ab"]
+    os.utime(folders[1] / "result.json", (1, 1))
+    records, _ = read_runs(tmp_path)
+    assert [each.folder for each in records] == folders[:1]
+    both = [record(), record()]
+    both = [RunRecord(folder, each.recipe, each.result) for folder, each in zip(folders, both, strict=True)]
+    assert newest_of_each(both, ["x", "x"]) == {"x": both[0]}
 
 
 def test_a_recipes_name_may_begin_as_a_runs(tmp_path):

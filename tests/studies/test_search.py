@@ -120,15 +120,37 @@ def test_a_search_runs_every_seed_of_as_many_points_as_its_budget(recipe):
     assert len(sweep(recipe, *arguments, "--budget", "4")["runs"]) == 8
 
 
-def test_a_point_that_is_proposed_again_is_run_once_and_told_each_time(recipe):
-    """Of three points in a range of two at least one is; which it is lies with the draw."""
+def test_a_search_of_few_points_ends_with_the_last_of_them(url):
+    search = PointSearch(url, "sweep", "any", {"method.layers": [1, 3], "method.noise": ["a", "b"]}, budget=99)
+    assert search.to_come() == 6
+    points = []
+    while (point := search.propose()) is not None:
+        points.append(point)
+    assert len({json.dumps(point) for point in points}) == 6
+    assert search.to_come() == 0
+    assert points[-1] not in points[:-1]
+
+
+def test_a_point_that_is_proposed_again_is_told_each_time(url):
+    search = PointSearch(url, "sweep", "any", {"method.layers": [1, 2], "method.noise": ["a", "b"]}, budget=5)
+    points = [search.propose() for _ in range(4)]
+    for point in points:
+        search.tell(point, float(point["method.layers"]))
+    trials = optuna.load_study(study_name="sweep: any", storage=url).trials
+    assert [(trial.state.name, trial.value) for trial in trials] == [
+        ("COMPLETE", float(point["method.layers"])) for point in points
+    ]
+
+
+def test_a_point_that_is_proposed_again_is_run_once(recipe):
+    """Of three points in a range of two one may be; whether it is lies with the draw."""
     asked = ["--method", "reinit", "--grid", "method.layers=1,2", "--sampler", "tpe", "--budget", "3", "--seeds", "1"]
     outcome = sweep(recipe, *asked)
     (database,) = (recipe.parent / "runs").glob("*/sweep-*/study.db")
     storage = f"sqlite:///{database}"
     (name,) = (each for each in optuna.get_all_study_names(storage) if each.endswith(": reinit"))
     trials = optuna.load_study(study_name=name, storage=storage).trials
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
     values = {(trial.params["method.layers"], trial.value) for trial in trials}
     points = {layers for layers, _ in values}
     assert (len(values), len(outcome["runs"]), outcome["left"]) == (len(points), len(points), 0)

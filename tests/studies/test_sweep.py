@@ -173,7 +173,7 @@ def test_a_plan_for_programs(tiny_task, tmp_path):
     assert (plan["count"], plan["left"]) == (2, 1)
     assert 0 < plan["seconds"] < 60
     searched = json.loads(sweep(tiny_task, tmp_path, *asked, "--sampler", "tpe", "--plan", "--json").stdout)
-    assert (searched["runs"], searched["budget"], searched["count"]) == ([], 20, 40)
+    assert (searched["runs"], searched["budget"], searched["count"]) == ([], 20, 2), "vanilla has one point"
 
 
 def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
@@ -249,6 +249,26 @@ def test_changed_data_is_not_taken_for_finished_and_moved_data_is(tiny_task, tmp
     assert json.loads(sweep(moved / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"] == first
     (moved / "train.csv").write_text((moved / "train.csv").read_text().replace("cat", "dog"))
     assert json.loads(sweep(moved / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"] != first
+
+
+def test_a_sweep_is_the_same_on_every_machine_but_its_report_is_of_what_was_named(tiny_task, tmp_path):
+    folders = [shutil.copytree(tiny_task.parent, tmp_path / name) for name in ("here", "there")]
+    here, there = (Sweep(SweepRequest(str(each / "tiny.yaml"), ("vanilla",), 1, tmp_path)) for each in folders)
+    assert here.study_name == there.study_name
+    assert here.folder != there.folder
+    (folders[1] / "train.csv").write_text((folders[1] / "train.csv").read_text().replace("cat", "dog"))
+    changed = Sweep(SweepRequest(str(folders[1] / "tiny.yaml"), ("vanilla",), 1, tmp_path))
+    assert changed.study_name != there.study_name
+
+
+def test_restarts_of_the_same_data_in_two_places_are_reported_as_one_point(tiny_task, tmp_path):
+    folders = [shutil.copytree(tiny_task.parent, tmp_path / name) for name in ("here", "there")]
+    asked = ["--method", "vanilla", *SHORT, "--json"]
+    assert sweep(folders[0] / "tiny.yaml", tmp_path / "runs", *asked, "--seeds", "1").returncode == 0
+    done = sweep(folders[1] / "tiny.yaml", tmp_path / "runs", *asked, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    report = Path(json.loads(done.stdout)["report"]).with_name("report.md").read_text()
+    assert "2 runs of 1 point (1 method: vanilla)" in report
 
 
 def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(tiny_task, tmp_path):
