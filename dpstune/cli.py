@@ -89,12 +89,14 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, str(error), error.exit_code)
     except Interrupted as error:
         return _fail(error, str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt) as error:
+    except typer.Abort as error:
         return _fail(error, INTERRUPTED, 128 + signal.SIGINT)
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)
     except Exception as error:  # whatever was not foreseen is still one line
         return _fail(error, f"{unforeseen(error)} ({DEBUG_VARIABLE}=1 shows where)", 1)
+    if code == 128 + signal.SIGINT:  # typer ends a command so where Ctrl-C came
+        return _fail(KeyboardInterrupt(), INTERRUPTED, code)
     return code if isinstance(code, int) else 0
 
 

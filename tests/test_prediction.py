@@ -159,6 +159,7 @@ def write(tmp_path, name, text):
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
         ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: no valid JSON"),
         ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
+        ("x.csv", 'first;second\n"a";b\n', [], "its columns seem to have ';' between them"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: no UTF-8 text"),
         ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, parquet or lines"),
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
@@ -176,6 +177,14 @@ def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, m
     assert run.code == 2, run.stderr
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_rows_before_a_wrong_one_are_answered(zygote, tiny_run, tmp_path):
+    lines = ['{"first": "a cat", "second": "a dog"}', '{"first": "a cat"}']
+    run = zygote.run("predict", tiny_run, write(tmp_path, "x.jsonl", "\n".join(lines)))
+    assert run.code == 2
+    assert run.stderr == f"error: {tmp_path}/x.jsonl:2: column 'second' is missing\n"
+    assert [json.loads(line)["second"] for line in run.stdout.splitlines()] == ["a dog"]
 
 
 def test_a_column_that_this_form_does_not_add_stays(zygote, tiny_run, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpstune.errors import RequestError
-from dpstune.sources import read_file, read_glue, read_hub
+from dpstune.sources import file_rows, read_file, read_glue, read_hub
 from dpstune.tasks import HubSource, get_task
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -77,6 +77,8 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, rows, suffix):
         return text.encode("utf-8", "ignore").decode().replace("\0", "")
 
     rows = [(writable(first), "x" + writable(second)) for first, second in rows]
+    if suffix == ".tsv":  # which has no line break in its last column, or beside a tab
+        rows = [(first.replace("\t", " "), " ".join(second.splitlines())) for first, second in rows]
     path = tmp_path_factory.mktemp("any") / f"a{suffix}"
     if suffix == ".jsonl":
         write_jsonl(path, [{"text": first, "label": second} for first, second in rows])
@@ -146,12 +148,48 @@ def test_a_ragged_row_is_named_by_file_and_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("a.csv", '"open,1\nx,2\n'), ("a.csv", '"a" b,1\n'), ("a.tsv", '"a" b\t1\n')]
+    ("name", "row", "line"),
+    [("a.csv", '"open,1\nx,2\n', 4), ("a.csv", '"a" b,1\n', 3), ("a.tsv", '"open\nx\t2\ny\t1\n', 3)],
 )
-def test_quotes_that_do_not_close_are_refused_with_file_and_line(tmp_path, name, row):
+def test_quotes_that_do_not_close_are_refused_with_file_and_line(tmp_path, name, row, line):
     delimiter = "\t" if name == "a.tsv" else ","
     (tmp_path / name).write_text(f"text{delimiter}label\nfine{delimiter}1\n{row}")
-    assert refused(tmp_path / name, ("text",)).startswith(f"{tmp_path / name}:{2 + row.count(chr(10))}: ")
+    assert refused(tmp_path / name, ("text",)).startswith(f"{tmp_path / name}:{line}: ")
+
+
+def test_semicolons_are_named_where_they_stand_for_commas(tmp_path):
+    (tmp_path / "a.csv").write_text('text;label\n"a, b";x\n')
+    assert refused(tmp_path / "a.csv", ("text",)).endswith(
+        "its columns seem to have ';' between them: save it with commas"
+    )
+
+
+def test_in_a_tsv_quotes_that_are_none_of_csvs_are_plain_characters(tmp_path):
+    """As in the files GLUE distributes; no row swallows another."""
+    lines = [
+        '"Yes, he said',
+        'a "b" c',
+        '"a" b',
+        'she left"',
+        '"plain"',
+        '"two ""quotes"""',
+        '"',
+        "it's",
+        '"with a\ttab"',
+    ]
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{line}\tx{n}\n" for n, line in enumerate(lines)))
+    split = read_file(tmp_path / "a.tsv", ("text",), "label")
+    expected = ['"Yes, he said', 'a "b" c', '"a" b', 'she left"', "plain", 'two "quotes"', '"', "it's", "with a\ttab"]
+    assert split.texts == [(text,) for text in expected]
+    assert split.labels == [f"x{n}" for n in range(len(lines))]
+    assert split.rows == list(range(2, 2 + len(lines)))
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("glue/*/*.tsv")), ids=lambda path: f"{path.parent.name} {path.name}")
+def test_glues_own_files_are_read_whole_as_a_users(path):
+    rows = [row for _, row in file_rows(path)]
+    with path.open(encoding="utf-8", newline="") as plain:
+        assert len(rows) == sum(1 for _ in plain) - 1
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])

@@ -7,7 +7,9 @@ from dpstune.data import TaskData
 from dpstune.errors import RequestError
 from dpstune.evaluation import evaluate_split
 from dpstune.examples import Examples
+from dpstune.sections import FilesSection, OwnTask
 from dpstune.submission import FILES, refuse_no_submission, write_submission
+from dpstune.targets import Target
 from dpstune.tasks import TASKS
 
 
@@ -58,21 +60,26 @@ def test_ids_with_a_gap_are_refused(tmp_path):
         write_submission(tmp_path, *answered("rte", "test", 3, ["0", "1", "3"]))
 
 
+FILES_OF_RTE = FilesSection(train="rte/train.csv", validation="rte/dev.csv")
+OWN = OwnTask(files=FILES_OF_RTE, text="a", label="b")
+
+
 @pytest.mark.parametrize(
-    ("task", "splits", "message"),
+    ("task", "split", "message"),
     [
-        ("rte", ("validation",), "takes no validation of rte; it takes --task rte --split test"),
-        ("mnli", ("test_matched", "validation"), "it takes --task mnli --split test_matched"),
-        ("snli", ("test",), "its tasks are cola, sst2"),
+        ("rte", "validation", "takes no validation of rte; it takes --task rte --split test"),
+        ("mnli", "validation", "it takes --task mnli --split test_matched"),
+        ("snli", "test", "its tasks are cola, sst2"),
+        (OWN, "test", "rte is a task of your own"),
     ],
 )
-def test_what_the_server_does_not_take_is_refused(task, splits, message):
+def test_what_the_server_does_not_take_is_refused(task, split, message):
     with pytest.raises(RequestError, match=message):
-        refuse_no_submission(task, splits)
+        refuse_no_submission(Target(task, split))
 
 
 def test_what_it_takes_is_not():
-    refuse_no_submission("mnli", ("test_matched", "test_mismatched"))
+    refuse_no_submission(Target("mnli", "test"))
 
 
 def save_rte_model(folder):

@@ -46,9 +46,9 @@ def casestudy(
     as_json: AsJson = False,
 ) -> None:
     """Find the examples that most restarts of a method get right, or wrong; made anew by the same command."""
+    from dpstune.methods import BASELINE
     from dpstune.studies.casestudy_sources import SourcesRequest
     from dpstune.studies.grid import load_first
-    from dpstune.studies.summary import BASELINE
     from dpstune.studies.sweep import SweepRequest
 
     output = output.expanduser()

@@ -52,7 +52,7 @@ def evaluate(
     if force and submission is None:
         raise RequestError("--force: overwrites the files of --submission; give that, too")
     if submission is not None:
-        refuse_no_submission(target.name, target.splits)
+        refuse_no_submission(target)
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
+from dpstune.interruption import Interrupted
 from dpstune.report.output import tell
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
     """Run a sweep with its live view, and say what became of it.
 
     Raises:
-        Interrupted: See ``run_sweep``.
+        Interrupted: Ctrl-C; every worker has saved a checkpoint.
     """
     from dpstune.report.sweep_view import SweepView
     from dpstune.studies.coordinator import run_sweep
@@ -22,6 +24,8 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
     view = SweepView(sweep, workers)
     try:
         tally = run_sweep(sweep, workers, watch=view)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, "interrupted; every run is saved, and the same command goes on") from None
     finally:
         view.close()
     outcome = sweep.outcome(tally)

@@ -23,6 +23,8 @@ REGISTRY: dict[str, str] = {
     "child-tuning-f": "child_tuning_f:ChildTuningF",
 }
 
+BASELINE = "vanilla"  # what the others are compared with
+
 
 def method_class(name: str) -> type[Method[Any]]:
     """Return the class of the method called ``name``.
@@ -53,8 +55,8 @@ def build_method(settings: Mapping[str, Any] | MethodConfig) -> Method[Any]:
     """
     if isinstance(settings, MethodConfig):
         return method_class(settings.name)(settings)
-    name = settings.get("name")
+    name = settings.get("name") if isinstance(settings, Mapping) else None
     if not isinstance(name, str):
-        raise RequestError(f"a method needs a name; there are {', '.join(REGISTRY)}")
+        raise RequestError(f"a method needs a name, as in {{'name': 'dps-mix'}}; there are {', '.join(REGISTRY)}")
     cls = method_class(name)
     return cls(check_settings(cls.config_class, settings, place=f"method {name}"))

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.report.figures import new_panels, write_figure
+from dpstune.methods import BASELINE
 from dpstune.report.output import people_console
 from dpstune.runs import write_json
 from dpstune.studies.records import Point
-from dpstune.studies.summary import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +55,7 @@ def print_costs(outcome: Mapping[str, Any]) -> None:
         names = _names(costs)
         console.print(_table(f"{size}: time and peak memory", _COSTS, map(_cost_row, names, costs)))
         console.print(_table(f"{size}: where the memory goes, MiB", _MEMORY, map(_memory_row, names, costs)))
+    console.print("peak x is over vanilla's with the method's own dropout, as time x is; paper x with each one's own")
     environment = outcome["environment"]
     packages = environment["packages"]
     console.print(
@@ -107,6 +107,8 @@ def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
     """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
+    from dpstune.report.figures import write_figure
+
     write_json(folder / "profile.json", dict(outcome))
     figure = folder / "memory.png"
     write_figure(figure, memory_figure(outcome))
@@ -121,6 +123,8 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
     Args:
         outcome: What ``profile`` returned.
     """
+    from dpstune.report.figures import new_panels
+
     panels = _by_batch_size(outcome["costs"])
     measured = f"here: {Path(outcome['model']).name}, {outcome['environment']['device']}"
     height = 2.1 + 0.6 * len(next(iter(panels.values())))

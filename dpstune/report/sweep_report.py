@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError, counted
+from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
 from dpstune.studies.records import RunRecord, format_setting, task_names
 from dpstune.studies.summary import (
-    BASELINE,
     Comparison,
     PointSummary,
     best_points,

@@ -53,8 +53,8 @@ def write_transfer_report(
         Heading("In-domain and out-of-domain"),
         _table(cells, targets),
         Paragraph(
-            "Mean and standard deviation over seeds (n - 1 in the denominator). Under each target, in brackets: how "
-            "much is lost against the in-domain value, averaged over seeds. The last column is the mean over the "
+            "Mean and standard deviation over seeds (n - 1 in the denominator). Under each target, in brackets: the "
+            "change against the in-domain value, averaged over seeds. The last column is the mean over the "
             "out-of-domain targets that share the in-domain metric."
         ),
         Image(folder / "transfer.png", "Each method's value on each target, in-domain targets first"),
@@ -67,7 +67,7 @@ def write_transfer_report(
 
 
 def format_transfer(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> str:
-    """Return the table for people to read: a row a method, a column a target, drops in brackets."""
+    """Return the table for people to read: a row a method, a column a target, changes in brackets."""
     table = _table(cells, targets)
     return format_columns([tuple(table.header), *map(tuple, table.rows)])
 
@@ -136,8 +136,8 @@ def _majorities(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -
 
 def _cell(cell: TransferCell) -> str:
     spread = "" if cell.std is None else f" ± {digits(cell.std)}"
-    drop = "" if cell.drop is None else f" ({-cell.drop:+.4f})"
-    return f"{digits(cell.mean)}{spread}{drop}"
+    change = "" if cell.drop is None else f" ({round(-cell.drop, 4) + 0.0:+.4f})"  # + 0.0 takes the sign off a zero
+    return f"{digits(cell.mean)}{spread}{change}"
 
 
 def _out_of_domain(row: Mapping[str, TransferCell]) -> str:

@@ -219,6 +219,6 @@ class _Reader:
         if self._restarts is None:
             raise RequestError(
                 f"{self._path}: does not say of how many restarts its counts are; add a column 'restarts', or give "
-                "--restarts N"
+                "--restarts N; where a row is one restart's answer, add a column 'seed'"
             )
         return self._restarts

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dpstune.errors import RequestError, did_you_mean, some_of
-from dpstune.methods import REGISTRY
+from dpstune.methods import BASELINE, REGISTRY
 from dpstune.studies.casestudy import CaseStudy, Example, MethodVotes, Restart
-from dpstune.studies.summary import BASELINE
 
 
 @dataclass

@@ -16,11 +16,11 @@ from dpstune.engine import Loop
 from dpstune.errors import RequestError
 from dpstune.inputs import Inputs
 from dpstune.interruption import InterruptionWatch
+from dpstune.methods import BASELINE
 from dpstune.progress import SilentProgress
 from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runlog import RunLog
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
-from dpstune.studies.summary import BASELINE
 
 METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)

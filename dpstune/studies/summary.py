@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpstune.methods import BASELINE
 from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points
 from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test, smallest_p_value
-
-BASELINE = "vanilla"
 
 
 @dataclass(frozen=True)
