@@ -35,9 +35,16 @@ class InterruptionWatch:
     the first signal is only noted, and the loop asks for it at its safe points; another one, some seconds later, ends
     the run at once.
     In a thread other than the main one, where Python delivers no signals, nothing is noted.
+
+    A signal that ends the run at once is noted, too: Python drops what is raised inside a callback, and then the next
+    safe point ends it.
+
+    Args:
+        message: What to say of a run that a signal ends at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = "interrupted before anything new could be saved") -> None:
+        self._message = message
         self.received: int | None = None
         self.deferring = False
         self._received_at = 0.0
@@ -58,8 +65,18 @@ class InterruptionWatch:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and time.monotonic() - self._received_at < SECONDS_OF_ONE_SIGNAL:
+        is_another = self.received is not None
+        if is_another and time.monotonic() - self._received_at < SECONDS_OF_ONE_SIGNAL:
             return
-        if not self.deferring or self.received is not None:
-            raise Interrupted(number, "interrupted before anything new could be saved")
         self.received, self._received_at = number, time.monotonic()
+        if is_another or not self.deferring:
+            self.end_if_asked()
+
+    def end_if_asked(self) -> None:
+        """End the work at a safe point where a signal came.
+
+        Raises:
+            Interrupted: One came.
+        """
+        if self.received is not None:
+            raise Interrupted(self.received, self._message)

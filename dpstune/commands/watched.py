@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
-from dpstune.interruption import Interrupted
 from dpstune.report.output import tell
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
     """Run a sweep with its live view, and say what became of it.
 
     Raises:
-        Interrupted: Ctrl-C; every worker has saved a checkpoint.
+        Interrupted: See ``run_sweep``.
     """
     from dpstune.report.sweep_view import SweepView
     from dpstune.studies.coordinator import run_sweep
@@ -24,8 +22,6 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
     view = SweepView(sweep, workers)
     try:
         tally = run_sweep(sweep, workers, watch=view)
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, "interrupted; every run is saved, and the same command goes on") from None
     finally:
         view.close()
     outcome = sweep.outcome(tally)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dpstune.interruption import InterruptionWatch
 from dpstune.studies.queue import Job, RunQueue, Tally, worker_name
 from dpstune.studies.records import RunRecord
 from dpstune.studies.search import PointSearch, hopeless
@@ -34,19 +35,21 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
     tally = queue.tally()
     queue.say_more_may_come(worker_name(-1) if coordinator.searches else None)
     processes = Workers(sweep.request, min(workers, tally.waiting + tally.running))
-    processes.start()
-    try:
-        while processes.alive:
-            tally = queue.tally()
-            coordinator.advance(tally)
-            watch(tally)
-            wait_a_moment()
-            processes.replace_the_dead(ended=len(tally.done) + len(tally.failed))
-    except BaseException:
-        processes.stop()
-        raise
-    finally:
-        processes.join()
+    with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
+        processes.start()
+        try:
+            while processes.alive:
+                tally = queue.tally()
+                coordinator.advance(tally)
+                watch(tally)
+                wait_a_moment()
+                signals.end_if_asked()
+                processes.replace_the_dead(ended=len(tally.done) + len(tally.failed))
+        except BaseException:
+            processes.stop()
+            raise
+        finally:
+            processes.join()
     coordinator.recall_points()
     tally = queue.tally()
     sweep.learn(tally)
