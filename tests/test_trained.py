@@ -116,7 +116,7 @@ def a_classifier_on_regression(run, tmp_path):
 
 
 def no_glue_task(run, tmp_path):
-    return [run, "--submission", tmp_path / "x.tsv"], "the GLUE server takes no validation of"
+    return [run, "--submission", tmp_path / "x.tsv"], "is a task of your own; the GLUE server takes none but its own"
 
 
 @pytest.mark.parametrize(
