@@ -7,7 +7,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,7 @@ class TaskData:
         metric: The metric family.
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
         notes: What a person should know: what was dropped, and how many.
-        fingerprint: Changes when any example does.
-        source: The same of all there is to draw from: equal for every seed.
+        whole: The task that the training examples were drawn from; None where they are all of them.
     """
 
     name: str
@@ -48,12 +48,25 @@ class TaskData:
     metric: str
     splits: dict[str, Examples]
     notes: tuple[str, ...]
-    fingerprint: str
-    source: str = ""
+    whole: TaskData | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What changes when any example does."""
+        digest = hashlib.sha256()
+        for split, examples in self.splits.items():
+            content = [split, examples.ids, examples.texts, examples.labels]
+            digest.update(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    @property
+    def source_fingerprint(self) -> str:
+        """The same of all there was to draw from: equal for every seed."""
+        return (self.whole or self).fingerprint
 
 
 def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
-    """Read a task's examples, all that seeds draw theirs from; without a fingerprint, which each draw has of its own.
+    """Read a task's examples, all that seeds draw theirs from.
 
     Args:
         task: A recipe's task.
@@ -65,10 +78,8 @@ def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Seq
         RunError: The hub could not be reached.
     """
     if data.held_out is not None and (splits is None or HELD_OUT in splits):
-        found = _hold_out(_read_splits(task, data, ("train",)), data.held_out)
-    else:
-        found = _read_splits(task, data, splits)
-    return replace(found, source=_fingerprint(found))
+        return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
+    return _read_splits(task, data, splits)
 
 
 def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
@@ -100,9 +111,9 @@ def draw_training_part(task: TaskData, size: int | None, *, seed: int) -> TaskDa
         RequestError: There are fewer, or all have the same label.
     """
     if size is not None and "train" in task.splits:
-        task = replace(task, splits={**task.splits, "train": _subsample(task, size, seed)})
+        task = replace(task, splits={**task.splits, "train": _subsample(task, size, seed)}, whole=task)
     _refuse_one_class(task, "every training example" if size is None else f"each of the {size} training examples drawn")
-    return replace(task, fingerprint=_fingerprint(task))
+    return task
 
 
 def _moved(known: Task, task: TableTask) -> HubSource:
@@ -125,7 +136,7 @@ def _load_known(task: Task, data: DataSection, wanted: Sequence[str]) -> TaskDat
         for split in wanted:
             _refuse_unknown_split(task.name, split, task.splits)
         splits = {split: generate(task.name, split) for split in wanted}
-        return TaskData(task.name, task.kind, task.labels, task.metric, splits, (), "")
+        return TaskData(task.name, task.kind, task.labels, task.metric, splits, ())
     raw = {split: part for split in wanted for split, part in _read(task, data.dir, split)}
     notes: list[str] = []
     names = task.glue.names if task.glue is not None and data.dir is not None else {}
@@ -135,7 +146,7 @@ def _load_known(task: Task, data: DataSection, wanted: Sequence[str]) -> TaskDat
             part = replace(part, labels=[names.get(label or "", label) for label in part.labels])
         marks = (*UNLABELLED, *NO_GOLD_LABEL) if task.kind == "classification" else UNLABELLED
         splits[split] = label_examples(part, task.kind, task.labels, split, notes, marks)
-    return TaskData(task.name, task.kind, task.labels, task.metric, splits, tuple(notes), "")
+    return TaskData(task.name, task.kind, task.labels, task.metric, splits, tuple(notes))
 
 
 def _read(task: Task, folder: Path | None, split: str) -> list[tuple[str, RawSplit]]:
@@ -210,7 +221,7 @@ def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
     notes: list[str] = []
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
     metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
-    return TaskData(name, task.kind, names, metric, splits, tuple(notes), "")
+    return TaskData(name, task.kind, names, metric, splits, tuple(notes))
 
 
 def _subsample(task: TaskData, size: int, seed: int) -> Examples:
@@ -261,14 +272,6 @@ def _refuse_one_class(task: TaskData, which: str) -> None:
         return
     what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
     raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")
-
-
-def _fingerprint(task: TaskData) -> str:
-    digest = hashlib.sha256()
-    for split, examples in task.splits.items():
-        content = [split, examples.ids, examples.texts, examples.labels]
-        digest.update(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 class TokenDataset:

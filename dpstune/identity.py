@@ -59,7 +59,7 @@ def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
     from dpstune.models import model_fingerprint
     from dpstune.runs import run_hash
 
-    task_hash = run_hash({"task": [task.kind, task.metric, task.label_names, task.source]})
+    task_hash = run_hash({"task": [task.kind, task.metric, task.label_names, task.source_fingerprint]})
     return {"model": model_fingerprint(recipe.model), "task": task_hash}
 
 

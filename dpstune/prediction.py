@@ -108,7 +108,6 @@ def predict_rows(
     batch: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
-    wrong: RequestError | None = None
     try:
         for number, row in rows:
             columns = columns or _text_columns(model, text, row, name)
@@ -117,11 +116,10 @@ def predict_rows(
             if len(batch) == model.batch_size or waiting():
                 yield from _predict(model, batch, texts)
                 batch, texts = [], []
-    except RequestError as error:
-        wrong = error
+    except RequestError:  # the rows before the wrong one are answered
+        yield from _predict(model, batch, texts)
+        raise
     yield from _predict(model, batch, texts)
-    if wrong is not None:  # the rows before it are answered
-        raise wrong
 
 
 def read_rows(

@@ -278,7 +278,7 @@ class _TabReader:
         if '"' not in line:
             return plain
         try:
-            (row,) = csv.reader([line], "excel-tab", strict=True)
+            (row,) = csv.reader([line], DIALECTS["tsv"], strict=True)
         except csv.Error:
             row = plain
         if len(row) == (count or len(row)):
@@ -287,7 +287,7 @@ class _TabReader:
             return plain
         begun = self.line_num
         try:
-            longer = next(csv.reader(chain([line], self._read()), "excel-tab", strict=True))
+            longer = next(csv.reader(chain([line], self._read()), DIALECTS["tsv"], strict=True))
         except csv.Error:
             longer = []
         if len(longer) == count:

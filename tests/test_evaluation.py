@@ -29,7 +29,7 @@ def dataset():
 def task_of(labels, kind="classification", names=("no", "maybe", "yes"), metric="accuracy", phenomena=None):
     count = 4 if labels is None else len(labels)
     examples = Examples([f"ex{i}" for i in range(count)], [("x",)] * count, labels, phenomena)
-    return TaskData("task", kind, names, metric, {"validation": examples}, (), "")
+    return TaskData("task", kind, names, metric, {"validation": examples}, ())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def answered(name, split, count=6, ids=None):
     """A task whose test examples a model answered with each label in turn; STS-B with values beyond its range."""
     known = TASKS[name]
     examples = Examples(ids or [str(n) for n in range(count)], [("a", "b")] * count, None)
-    task = TaskData(name, known.kind, known.labels, known.metric, {split: examples}, (), "")
+    task = TaskData(name, known.kind, known.labels, known.metric, {split: examples}, ())
     if known.kind == "regression":
         logits = torch.linspace(-1.0, 6.0, count).unsqueeze(-1)
     else:

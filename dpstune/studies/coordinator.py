@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dpstune.interruption import InterruptionWatch
-from dpstune.studies.queue import Job, RunQueue, Tally, worker_name
+from dpstune.studies.queue import Job, RunQueue, Tally
 from dpstune.studies.records import RunRecord
 from dpstune.studies.search import PointSearch, hopeless
 from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep
+from dpstune.studies.worker_names import worker_name
 from dpstune.studies.workers import Workers
 
 
@@ -70,8 +71,9 @@ def open_searches(sweep: Sweep) -> list[PointSearch]:
 
 def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
     for search in searches:
-        sweep.plan([(search.method, point) for point in search.points()])
-        sweep.to_come[search.method] = search.to_come()
+        chosen = search.points()
+        sweep.plan([(search.method, point) for point in chosen])
+        sweep.to_come[search.method] = search.to_come(chosen)
 
 
 class _Coordinator:

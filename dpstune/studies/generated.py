@@ -30,9 +30,9 @@ class GeneratedInputs(Inputs):
         if isinstance(recipe.task, OwnTask):
             kind, metric = recipe.task.kind, recipe.task.metric or "accuracy"
             labels = ("a", "b") if kind == "classification" else ()
-            return TaskData("own", kind, labels, metric, {}, (), "")
+            return TaskData("own", kind, labels, metric, {}, ())
         known = get_task(task_name(recipe.task))
-        return TaskData(known.name, known.kind, known.labels, known.metric, {}, (), "")
+        return TaskData(known.name, known.kind, known.labels, known.metric, {}, ())
 
     def tokenizer(self, recipe: Recipe) -> Any:
         """Return None: nothing is tokenised."""

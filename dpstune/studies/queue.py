@@ -8,14 +8,12 @@ that was put back under another number).
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -32,6 +30,7 @@ from dpstune.studies.storage import (
     open_storage,
     sqlite_file,
 )
+from dpstune.studies.worker_names import is_dead
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -357,7 +356,7 @@ class RunQueue:
     def more_may_come(self) -> bool:
         """Tell whether a living coordinator may add jobs."""
         coordinator = self._study.user_attrs.get("coordinator")
-        return coordinator is not None and not _is_dead(coordinator)
+        return coordinator is not None and not is_dead(coordinator)
 
     @patient
     def take_over_the_dead(self) -> None:
@@ -368,7 +367,7 @@ class RunQueue:
         with self._changing():
             fail_stale_trials(self._study)
             for trial in self._trials(TrialState.RUNNING):
-                if _is_dead(trial.user_attrs.get("worker", "")):
+                if is_dead(trial.user_attrs.get("worker", "")):
                     self._put_back(trial)
 
     def _put_back(self, trial: FrozenTrial) -> None:
@@ -412,37 +411,6 @@ class RunQueue:
 
     def _trials(self, *states: Any) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
-
-
-def worker_name(number: int) -> str:
-    """Return a name that says which process a worker is, on which machine, and since when."""
-    return f"{number} {socket.gethostname()} {os.getpid()} {_started(os.getpid())} {_machine()}"
-
-
-def _is_dead(worker: str) -> bool:
-    """Tell whether a worker of this machine has ended."""
-    parts = worker.split()
-    if len(parts) != 5 or parts[4] != _machine():
-        return False
-    return _started(int(parts[2])) != parts[3]
-
-
-@lru_cache
-def _machine() -> str:
-    """Return what tells the processes of this machine from those of another, be it a container of the same name."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
-
-
-def _started(process: int) -> str:
-    """Return when a process was started, in the system's ticks; ``gone`` where there is none."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "gone"
-    return "gone" if fields[0] == "Z" else fields[19]
 
 
 def _times_put_back(trial: FrozenTrial) -> int:

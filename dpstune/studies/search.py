@@ -46,9 +46,12 @@ class PointSearch:
         """Return every point proposed so far, in that order."""
         return [dict(trial.user_attrs["point"]) for trial in self._trials()]
 
-    def to_come(self) -> int:
-        """Return how many different points may yet be proposed."""
-        chosen = self.points()
+    def to_come(self, chosen: Sequence[Mapping[str, Any]]) -> int:
+        """Return how many different points may yet be proposed, at most.
+
+        Args:
+            chosen: Every point proposed so far.
+        """
         distinct = {json.dumps(point, sort_keys=True) for point in chosen}
         return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
 
@@ -56,10 +59,11 @@ class PointSearch:
         """Return another point, or None where the budget is used up or every point there is was proposed."""
         from optuna.samplers import TPESampler
 
-        if self.to_come() == 0:
+        chosen = self.points()
+        if self.to_come(chosen) == 0:
             return None
         # Anew each time: machines that search together should not draw the same points.
-        seed = stream_seed(len(self._trials()), self._study.study_name) % 2**32
+        seed = stream_seed(len(chosen), self._study.study_name) % 2**32
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
         point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}

@@ -14,9 +14,10 @@ from multiprocessing.process import BaseProcess
 from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
 from dpstune.interruption import Interrupted
 from dpstune.studies.gpu_share import GpuShare, gpu_in_turn
-from dpstune.studies.queue import RunQueue, Taken, worker_name
+from dpstune.studies.queue import RunQueue, Taken
 from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep, SweepRequest
+from dpstune.studies.worker_names import worker_name
 
 DEATHS_IN_A_ROW = 3
 _CRASHED = 1

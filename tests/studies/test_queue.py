@@ -14,7 +14,9 @@ import pytest
 import sqlalchemy.exc
 
 from dpstune.studies import queue as queues
-from dpstune.studies.queue import Job, RunQueue, worker_name
+from dpstune.studies import worker_names
+from dpstune.studies.queue import Job, RunQueue
+from dpstune.studies.worker_names import worker_name
 
 JOBS = [Job("mixout", (f"method.p=0.{p}",), seed) for seed in (1, 2, 3) for p in (1, 2, 3, 4)]
 
@@ -90,7 +92,7 @@ def test_a_job_whose_worker_on_this_machine_died_comes_back_at_once(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:1])
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    name = f"0 here {worker.pid} {queues._started(worker.pid)} {queues._machine()}"
+    name = f"0 here {worker.pid} {worker_names._started(worker.pid)} {worker_names._machine()}"
     assert queue.take(name) is not None
     queue.take_over_the_dead()
     assert queue.take(worker_name(1)) is None
@@ -165,7 +167,7 @@ def test_a_fresh_storage_may_be_opened_by_many_at_the_same_moment(tmp_path, data
 def test_a_job_that_kills_its_workers_goes_behind_the_others_and_is_given_up(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:2])
-    gone = f"0 here 999999999 1 {queues._machine()}"
+    gone = f"0 here 999999999 1 {worker_names._machine()}"
     taken = []
     for _ in range(2 * queues.DEATHS):
         taken.append(queue.take(gone).job)
