@@ -56,6 +56,10 @@ def device_type() -> str:
     """Return the kind of device this process computes on; in a distributed run the ranks meet here first."""
     from accelerate import PartialState
 
+    if "LOCAL_RANK" in os.environ:
+        # The defaults of its functions are the group of all ranks: imported once there is one, they would keep it, and
+        # its threads, to the end of the process.
+        import torch.distributed.nn  # noqa: F401
     kind: str = PartialState(cpu=_cpu_alone()).device.type
     return kind
 
@@ -105,10 +109,11 @@ def new_accelerator(precision: str) -> Accelerator:
 
 
 def part_from_the_other_ranks() -> None:
-    """End the process group, where there is one: its threads would abort a process that ends while they run."""
+    """End the process group, where there is one, and its threads: they would abort a process that ends before them."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # wrapped models of finished runs lie in cycles, and hold the group
         torch.distributed.destroy_process_group()
 
 

@@ -11,14 +11,17 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dpstune import build_method
+from dpstune.hardware import device_type, part_from_the_other_ranks
 from dpstune.methods import twin
 from tests.methods.test_twin import batch, classifier
 
-torch.distributed.init_process_group("gloo")
+device_type()  # the ranks meet here
 rank = torch.distributed.get_rank()
 twin.TWIN_TOKENS = 0
 examples = batch(size=8)
-for settings in ({"name": "r-drop"}, {"name": "r3f", "sigma": 1e-9}):
+
+
+def gradients(settings):
     model = classifier()
     method = build_method(settings)
     method.attach(model, total_steps=10)
@@ -28,6 +31,9 @@ for settings in ({"name": "r-drop"}, {"name": "r3f", "sigma": 1e-9}):
         part = {key: value[start : start + 2] for key, value in examples.items()}
         with wrapped.no_sync() if chunk == 0 else nullcontext():
             (method.loss(wrapped, part) / 2).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    torch.save(gradients, Path(sys.argv[1]) / f"{settings['name']}-{rank}.pt")
-torch.distributed.destroy_process_group()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+for settings in ({"name": "r-drop"}, {"name": "r3f", "sigma": 1e-9}):
+    torch.save(gradients(settings), Path(sys.argv[1]) / f"{settings['name']}-{rank}.pt")
+part_from_the_other_ranks()
