@@ -28,7 +28,7 @@ HEAVY = {
 def dpstune(*arguments, **options):
     """Run the real command line in a process of its own."""
     command = [sys.executable, "-m", "dpstune", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ class TestStart:
             "import sys; from dpstune import cli; cli.run(sys.argv[1:]); "
             f"heavy = {HEAVY} & set(sys.modules); assert not heavy, heavy"
         )
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
 
 
@@ -201,7 +201,7 @@ class TestFailures:
             "import os, signal; from dpstune import cli; "
             "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (143, "error: interrupted; nothing that was finished is lost\n")
 
     def test_the_unforeseen_is_one_line_that_says_how_to_see_more(self, run, monkeypatch):
@@ -222,7 +222,7 @@ class TestFailures:
     def test_an_answer_that_could_not_be_written_is_no_success(self):
         command = [sys.executable, "-m", "dpstune", "recipes", "list"]
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
         assert done.returncode == 1
         assert done.stderr == (
             "error: writing to stdout failed: No space left on device; send it elsewhere, or make room\n"
@@ -292,7 +292,7 @@ class TestRecipes:
     @pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")
     def test_a_reader_that_leaves_is_no_failure(self):
         pipeline = f"{sys.executable} -m dpstune recipes schema | true; echo ${{PIPESTATUS[0]}}"
-        done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=300)
         assert (done.stdout, done.stderr) == ("0\n", "")
 
 

@@ -59,7 +59,7 @@ def two_ranks(tiny_task, tmp_path_factory):
         ],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -68,7 +68,7 @@ def dpstune(*arguments, endpoint, home, **environment):
         [sys.executable, "-m", "dpstune", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1000,
         env={**kept, **settings},
     )
     done.seconds = time.monotonic() - started
@@ -133,7 +133,7 @@ class TestOutOfReach:
         assert last.startswith("error: ")
         assert "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert done.seconds < 60
+        assert done.seconds < 200
         return last
 
     @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])

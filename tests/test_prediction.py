@@ -134,14 +134,14 @@ def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
         process.stdin.write(f"{row['first']}\t{row['second']}\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["prediction"] == label
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(tiny_run, tiny_task):
     file = tiny_task.parent / "validation.csv"
     pipeline = f"'{sys.executable}' -m dpstune predict '{tiny_run}' '{file}' | head -n 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout.splitlines()[1:], done.stderr) == (["0"], "")
 
 

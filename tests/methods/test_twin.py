@@ -122,7 +122,7 @@ def test_two_processes_average_the_gradients_of_their_batches(tmp_path):
         [*command, "-m", "tests.methods.twin_ranks", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1000,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,14 +19,21 @@ def find(program):
     return str(kept[-1]) if kept else shutil.which(program)
 
 
+def free_port():
+    """Return a port that no other program is given meanwhile: below those the system hands out."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Server:
     """A database server in a folder, listening on the loopback interface alone."""
 
     def __init__(self, folder, as_user):
         self.folder, self.as_user = folder, as_user
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql://dps@127.0.0.1:{self.port}/postgres"
         self.run(find("initdb"), "-U", "dps", "-A", "trust", "--no-sync")
         self.start()
@@ -47,21 +57,23 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("the postgres extra is not installed")
     if find("initdb") is None or find("pg_ctl") is None:
         pytest.skip("PostgreSQL is not installed on this system")
-    folder = tmp_path_factory.mktemp("postgres")
     as_user = []
     if os.geteuid() == 0:  # the server refuses to run as root
         if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
             pytest.skip("running as root, without a user postgres to start the server as")
         as_user = ["runuser", "-u", "postgres", "--"]
-        for place in (folder, *folder.parents):
-            if place.name.startswith(("pytest-", "popen-", folder.name)):
-                place.chmod(0o755)
+    # Not pytest's own folder: the next session of the same user closes that one to every other user.
+    folder = Path(tempfile.mkdtemp(prefix="dpstune-postgres-"))
+    if as_user:
         shutil.chown(folder, "postgres")
-    server = Server(folder, as_user)
-    yield server
-    server.stop()
+    try:
+        server = Server(folder, as_user)
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder)

@@ -88,7 +88,7 @@ def test_an_interrupted_study_goes_on_where_it_was(zygote, tiny_task, tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert not list(tmp_path.glob("tiny/casestudy-*/report.html"))

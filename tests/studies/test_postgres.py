@@ -28,7 +28,7 @@ def test_machines_that_join_at_once_take_each_job_exactly_once(server):
     ]
     for machine in machines:
         machine.start()
-    identities = [taken.get(timeout=60) for _ in range(20)]
+    identities = [taken.get(timeout=1000) for _ in range(20)]
     for machine in machines:
         machine.join()
     assert len(set(identities)) == 20
@@ -62,7 +62,7 @@ def test_two_commands_share_one_sweep(server, tiny_task, tmp_path):
         for _ in range(2)
     ]
     for process in commands:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=1000)
         assert process.returncode == 0, err
         assert len(json.loads(out)["runs"]) == 8
     assert len(list(tmp_path.glob("tiny/mixout/*/result.json"))) == 8
@@ -84,6 +84,6 @@ def test_a_sweep_outlives_a_server_that_crashes_and_comes_back(server, tiny_task
     server.stop()
     time.sleep(3)
     server.start()
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=1000)
     assert process.returncode == 0, err
     assert len(json.loads(out)["runs"]) == 16

@@ -49,7 +49,7 @@ def test_several_workers_take_each_job_exactly_once(url):
     workers = [context.Process(target=take_all, args=(url, f"{n} elsewhere {n} 1", taken)) for n in range(3)]
     for worker in workers:
         worker.start()
-    identities = sorted(taken.get(timeout=60) for _ in JOBS)
+    identities = sorted(taken.get(timeout=300) for _ in JOBS)
     for worker in workers:
         worker.join()
     assert identities == sorted(job.identity for job in JOBS)
@@ -158,7 +158,7 @@ def test_a_fresh_storage_may_be_opened_by_many_at_the_same_moment(tmp_path, data
     workers = [context.Process(target=open_at_once, args=(url, start, opened)) for _ in range(5)]
     for worker in workers:
         worker.start()
-    assert [opened.get(timeout=100) for _ in workers] == [""] * 5
+    assert [opened.get(timeout=300) for _ in workers] == [""] * 5
     for worker in workers:
         worker.join()
     assert RunQueue(url, "study").tally().waiting == len(JOBS)

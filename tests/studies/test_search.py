@@ -104,7 +104,7 @@ def sweep(recipe, *arguments):
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [*command, "--json", *arguments], capture_output=True, text=True, timeout=250, env=environment
+        [*command, "--json", *arguments], capture_output=True, text=True, timeout=1000, env=environment
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

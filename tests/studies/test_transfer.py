@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +57,9 @@ def transfer(place, output, *more):
     command = [sys.executable, "-m", "dpstune", "transfer", "--recipe", place / "tiny-mnli.yaml", "--output", output]
     command += ["--data-dir", place / "nli", "--data-dir", place / "glue", "--seeds", "2", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    started = time.monotonic()
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=250, env=environment, check=False
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=1000, env=environment, check=False
     )
-    done.seconds = time.monotonic() - started
-    return done
 
 
 @pytest.fixture(scope="module")
