@@ -12,7 +12,7 @@ from dpstune.report.figures import best_points_figure, expected_best_figure, set
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
-from dpstune.studies.records import RunRecord, format_setting, task_names
+from dpstune.studies.records import RunRecord, format_setting, model_names, task_names
 from dpstune.studies.summary import (
     Comparison,
     PointSummary,
@@ -105,7 +105,7 @@ def _write_figures(
 
 def _what_was_run(records: Sequence[RunRecord], summaries: Sequence[PointSummary]) -> str:
     first = records[0]
-    models = ", ".join(_distinct(record.recipe.model.name for record in records))
+    models = ", ".join(model_names(records))
     methods = _distinct(record.method for record in records)
     scored = _range(record.examples(first.split) for record in records)
     trained = _range(record.examples("train") for record in records)

@@ -12,7 +12,7 @@ from dpstune.runs import RunFolder, read_predictions
 from dpstune.sections import task_name
 from dpstune.studies.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy import Example
-from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points, task_names
+from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points, model_names, task_names
 from dpstune.tasks import get_task
 
 
@@ -74,7 +74,7 @@ def add_runs(gathered: Gathered, records: Sequence[RunRecord], split: str | None
         place = str(next(iter(runs.values())).folder.parent)
         ballots = [_read_ballot(gathered, record, split or record.split) for record in runs.values()]
         gathered.add_method(MethodBallots(name, place, ballots))
-    models = ", ".join(dict.fromkeys(record.recipe.model.name for record in records))
+    models = ", ".join(model_names(records))
     return f"{models} on {tasks[0]}, {split or records[0].split}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,9 @@ _NAMED_UNFINISHED = 5
 
 # Where the data lies and how often a run is saved change no result.
 _NO_INFLUENCE = ("data.dir", "training.save_every")
+# Which settings, and those below them, say where a model or a task lies: its fingerprint tells it better.
+_PLACES = {"model": ("model.name", "model.revision"), "task": ("task",)}
+_FINGERPRINT_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class RunRecord:
     def fingerprints(self) -> Mapping[str, str]:
         """What its model and its task hold, wherever they lie; empty where an earlier dpstune did not write it."""
         found = self.result.get("fingerprints")
-        return found if isinstance(found, Mapping) else {}
+        found = found if isinstance(found, Mapping) else {}
+        return {section: found[section] for section in _PLACES if isinstance(found.get(section), str)}
 
     @property
     def score(self) -> float:
@@ -227,11 +232,12 @@ def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> di
 
 def task_names(records: Sequence[RunRecord]) -> list[str]:
     """Return what the tasks of some runs are called; one that lies in several places, as in the first of them."""
-    first: dict[str, str] = {}
-    for record in records:
-        name = str(record.result["task"])
-        first.setdefault(record.fingerprints.get("task", name), name)
-    return list(dict.fromkeys(first.values()))
+    return _names(records, "task", [str(record.result["task"]) for record in records])
+
+
+def model_names(records: Sequence[RunRecord]) -> list[str]:
+    """Return what the models of some runs are called; one that lies in several places, as in the first of them."""
+    return _names(records, "model", [record.recipe.model.name for record in records])
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:
@@ -332,21 +338,55 @@ def _number(value: Any) -> float | None:
 
 
 def _settings_of(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return the settings of each run; a model or a task that lies in several places is named as in the first."""
+    """Return the settings of each run, by what its model and its task hold.
+
+    One that lies in several places is named as in the first; those that lay in one place at different times have the
+    setting ``model.content`` or ``task.content``.
+    """
     first: dict[tuple[str, str], dict[str, Any]] = {}
+    changed = _changed_in_place(records)
     found = []
     for record in records:
         settings = dict(record.settings)
         for section, fingerprint in record.fingerprints.items():
-            own = {key: value for key, value in settings.items() if _names_a_place(section, key)}
+            own = _place(record, section)
             settings |= dict.fromkeys(own) | first.setdefault((section, fingerprint), own)
+            if fingerprint in changed:
+                settings[f"{section}.content"] = fingerprint[:_FINGERPRINT_DIGITS]
         found.append(settings)
     return found
 
 
-def _names_a_place(section: str, key: str) -> bool:
-    """Tell whether a dotted key says where a model or a task lies, which its fingerprint tells better."""
-    return key == "model.name" if section == "model" else key == section or key.startswith(f"{section}.")
+def _place(record: RunRecord, section: str) -> dict[str, Any]:
+    """Return the settings of a run that say where its model or its task lies."""
+    return {
+        key: value
+        for key, value in record.settings.items()
+        if any(key == place or key.startswith(f"{place}.") for place in _PLACES[section])
+    }
+
+
+def _changed_in_place(records: Sequence[RunRecord]) -> set[str]:
+    """Return the fingerprints of models and tasks that share their place with another.
+
+    Runs that keep other examples back (``data.held_out``) read other ones, and are told apart by that.
+    """
+    held: dict[Hashable, set[str]] = defaultdict(set)
+    for record in records:
+        for section, fingerprint in record.fingerprints.items():
+            read = record.settings.get("data.held_out") if section == "task" else None
+            held[section, frozenset(_place(record, section).items()), read].add(fingerprint)
+    return {fingerprint for found in held.values() if len(found) > 1 for fingerprint in found}
+
+
+def _names(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> list[str]:
+    first: dict[str, str] = {}
+    changed = _changed_in_place(records)
+    for record, name in zip(records, names, strict=True):
+        fingerprint = record.fingerprints.get(section, name)
+        told = f"{name} of content {fingerprint[:_FINGERPRINT_DIGITS]}" if fingerprint in changed else name
+        first.setdefault(fingerprint, told)
+    return list(dict.fromkeys(first.values()))
 
 
 def _identity(settings: Mapping[str, Any]) -> Hashable:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.hardware import choose_precision, device_type
-from dpstune.identity import run_digest, run_folder
+from dpstune.identity import content_fingerprints, run_digest, run_folder
 from dpstune.inputs import Inputs
 from dpstune.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.runs import RunFolder, run_hash, writing_to
@@ -214,10 +214,11 @@ class Sweep:
         """The study's name; the same command on the same data and model has the same, on every machine."""
         asked, grid = next(iter(self.grids.items()))
         first, *_ = self.restarts(asked, points(grid)[0])
-        elsewhere = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
-        digest = run_hash({"base": elsewhere, "asked": self.request.what_is_run()})
-        # What the model and the task hold is in the digest of the run.
-        return f"{self.name}-{self.request.study}-{digest}-{self._digest_of(first)}"
+        recipe = self.request.load(first).recipe
+        held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
+        base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
+        digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
+        return f"{self.name}-{self.request.study}-{digest}"
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""

@@ -6,7 +6,7 @@ import pytest
 
 from dpstune.errors import RequestError
 from dpstune.recipe import dump_recipe, load_recipe
-from dpstune.studies.records import Point, RunRecord, group_points, newest_of_each, read_runs, task_names
+from dpstune.studies.records import Point, RunRecord, group_points, model_names, newest_of_each, read_runs, task_names
 from dpstune.studies.summary import best_points, compare_with_baseline, summarize_points
 
 RESULT = {
@@ -73,6 +73,38 @@ def test_runs_of_other_data_are_other_points_and_say_where_it_lay():
     records = [of_files("/here", 1, 1), of_files("/there", 2, 1)]
     assert [dict(point.settings)["model.name"] for point, _ in group_points(records)] == ["/here/m", "/there/m"]
     assert task_names(records) == ["here", "there"]
+
+
+def test_runs_of_what_changed_in_place_are_told_apart_by_content():
+    records = [of_files("/here", 1, 1), of_files("/here", 1, 2), of_files("/here", 2, 1), of_files("/copy", 1, 3)]
+    old, new = group_points(records)
+    assert (old[0].label, list(old[1])) == ("model.content m1, task.content t1", [1, 2, 3])
+    assert (new[0].label, list(new[1])) == ("model.content m2, task.content t2", [1])
+    assert task_names(records) == ["here of content t1", "here of content t2"]
+    assert model_names(records) == ["/here/m of content m1", "/here/m of content m2"]
+
+
+def test_a_restart_of_changed_data_is_not_the_same_restart(tmp_path):
+    for name, content in (("a", "old"), ("b", "new")):
+        make_run(tmp_path / f"seed-1-{name}", fingerprints={"model": "m", "task": content})
+    records, notes = read_runs(tmp_path)
+    assert (len(records), notes) == (2, [])
+
+
+def test_runs_that_hold_other_examples_back_are_of_one_task():
+    prints = ({"model": "m", "task": "whole"}, {"model": "m", "task": "less"})
+    records = [
+        record(fingerprints=held, overrides=overrides)
+        for held, overrides in zip(prints, ((), ("data.held_out=100",)), strict=True)
+    ]
+    assert task_names(records) == ["toy-nli"]
+    assert [point.label for point, _ in group_points(records)] == ["", "data.held_out 100"]
+
+
+@pytest.mark.parametrize("damaged", [["m"], {"model": ["m"], "task": None}, {"training": "t"}])
+def test_fingerprints_that_are_none_count_as_missing(damaged):
+    ((_, runs),) = group_points([record(seed=1, fingerprints=damaged), record(seed=2)])
+    assert list(runs) == [1, 2]
 
 
 def test_of_runs_with_one_key_the_newest_counts(tmp_path):
