@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, str(error), error.exit_code)
     except Interrupted as error:
         return _fail(error, str(error), error.exit_code)
-    except typer.Abort as error:
+    except (typer.Abort, KeyboardInterrupt) as error:
         return _fail(error, INTERRUPTED, 128 + signal.SIGINT)
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)

@@ -131,6 +131,7 @@ def train(
                 if accelerator.is_main_process:  # it may have been killed before it did so itself
                     Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
+                watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
             inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
             accelerator.wait_for_everyone()
@@ -404,6 +405,7 @@ class Loop:
         chunks = self.plan.chunks(step)
         passes = [indices for chunk in chunks for indices in self._passes(chunk)]
         for number, indices in enumerate(passes):
+            self.watch.end_if_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self._batch(indices), len(indices) / sum(map(len, chunks))
 

@@ -116,7 +116,7 @@ class Zygote:
         )
 
     def close(self):
-        self._server.communicate(timeout=20)  # ends its input, and closes its output too
+        self._server.communicate(timeout=300)  # ends its input, and closes its output too
 
 
 def _alive(child):

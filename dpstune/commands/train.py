@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName
+from dpstune.interruption import Interrupted
 from dpstune.report.output import print_json
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def train(
         for restart in range(seeds):
             results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
         part_from_the_other_ranks()
+    except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
+        error.with_traceback(None)
+        part_from_the_other_ranks()
+        raise
     finally:  # what is finished is told, also where a later restart failed
         if as_json and results and is_main_process():
             print_json(results[0] if seeds == 1 else {"runs": results})

@@ -37,8 +37,8 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
     queue.say_more_may_come(worker_name(-1) if coordinator.searches else None)
     processes = Workers(sweep.request, min(workers, tally.waiting + tally.running))
     with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
-        processes.start()
         try:
+            processes.start()
             while processes.alive:
                 tally = queue.tally()
                 coordinator.advance(tally)

@@ -46,9 +46,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         with gpu_in_turn(number) as share:
             process = context.Process(target=_work, args=(self._request, number, self._count, share))
+            self._processes[number] = process  # before it lives: whatever ends this process stops it
             with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
                 process.start()
-        self._processes[number] = process
 
     @property
     def alive(self) -> bool:
@@ -79,7 +79,8 @@ class Workers:
     def join(self) -> None:
         """Wait until all have ended."""
         for process in self._processes.values():
-            process.join()
+            if process.pid is not None:
+                process.join()
 
 
 @contextmanager

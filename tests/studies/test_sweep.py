@@ -1,6 +1,7 @@
 """A sweep, as a user starts it: every run once, whatever is killed; a finished grid returns at once."""
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -16,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from dpstune.errors import RequestError
+from dpstune.interruption import Interrupted
 from dpstune.runs import read_metrics
+from dpstune.studies.coordinator import run_sweep
 from dpstune.studies.records import read_runs
 from dpstune.studies.sweep import Sweep, SweepRequest
+from dpstune.studies.workers import Workers
 
 GRID = ["--grid", "method.p=0.1,0.2,0.3,0.4,0.5", "--grid", "method.update_ratio=0.1,0.2,0.4"]
 SHORT = ["--set", "training.steps=6", "--set", "training.warmup_steps=1", "--set", "training.save_every=2"]
@@ -269,6 +273,39 @@ def test_a_sweep_is_the_same_on_every_machine_but_its_report_is_of_what_was_name
     (folders[1] / "train.csv").write_text((folders[1] / "train.csv").read_text().replace("cat", "dog"))
     changed = Sweep(SweepRequest(str(folders[1] / "tiny.yaml"), ("vanilla",), 1, tmp_path))
     assert changed.study_name != there.study_name
+
+
+def test_a_sweep_is_another_where_what_any_seed_may_draw_has_changed(tiny_task, tmp_path):
+    folder = shutil.copytree(tiny_task.parent, tmp_path / "task")
+    request = SweepRequest(str(folder / "tiny.yaml"), ("vanilla",), 2, tmp_path, overrides=("data.train_size=8",))
+    before, after = Sweep(request), Sweep(request)
+    drawn = first_part(before)
+    header, *rows = (folder / "train.csv").read_text().splitlines()
+    left = next(row for row in rows if not any(all(text in row for text in texts) for texts in drawn))
+    (folder / "train.csv").write_text("\n".join([header, *("x" + row if row == left else row for row in rows)]) + "\n")
+    assert first_part(after) == drawn
+    assert after.study_name != before.study_name
+
+
+def first_part(a_sweep):
+    """What the first seed trains on."""
+    return a_sweep.inputs.task(a_sweep.request.load(a_sweep.jobs[0]).recipe).splits["train"].texts
+
+
+def test_a_signal_while_workers_start_leaves_none(tiny_task, tmp_path, monkeypatch):
+    a_sweep = Sweep(SweepRequest(str(tiny_task), ("vanilla",), 2, tmp_path, overrides=("training.epochs=200",)))
+    start, started = Workers._start, []
+
+    def start_one_and_be_told_to_end(workers, number):
+        start(workers, number)
+        started.extend(multiprocessing.active_children())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Workers, "_start", start_one_and_be_told_to_end)
+    with pytest.raises(Interrupted):
+        run_sweep(a_sweep, 2)
+    assert len(started) == 1
+    assert not started[0].is_alive()
 
 
 def test_restarts_of_the_same_data_in_two_places_are_reported_as_one_point(tiny_task, tmp_path):
