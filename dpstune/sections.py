@@ -20,11 +20,17 @@ Positive = Annotated[float, Field(gt=0.0, strict=True)]
 PositiveOrZero = Annotated[float, Field(ge=0.0, strict=True)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 Decay = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]
-_OneOrTwo = Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
-TextColumns = Annotated[
-    _OneOrTwo,
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | _OneOrTwo),
-]
+_OneOrTwo = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=2)]
+
+
+def _listed(value: object) -> object:
+    """Take one column's name for a list of it; pydantic reports what is neither."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"should be a column, or a list of one or two, not {value!r}")
+    return [value] if isinstance(value, str) else value
+
+
+TextColumns = Annotated[_OneOrTwo, BeforeValidator(_listed, json_schema_input_type=str | _OneOrTwo)]
 
 
 def known_task(name: str) -> str:

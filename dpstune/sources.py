@@ -250,7 +250,7 @@ class _TabReader:
 
     The first row tells how many cells a row has. A line that is a row of CSV by itself is read as such; one that is not
     but has as many cells between its tabs is read as it stands. Where neither fits, a quoted cell goes on in the lines
-    below; so a cell with a line break is read in any column but the last.
+    below; so a cell with a line break is read where it is not in the last column, and no tab stands before the break.
 
     Args:
         lines: With their ends.
@@ -316,8 +316,9 @@ def _table_rows(
             elif skip_ragged:
                 yield reader.line_num, None
             else:
+                hint = "; save texts that hold tabs or line breaks as CSV" if isinstance(reader, _TabReader) else ""
                 raise RequestError(
-                    f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}"
+                    f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}{hint}"
                 )
     except csv.Error as error:
         hint = "; a quote inside a quoted cell should be doubled"

@@ -145,6 +145,10 @@ def test_a_file_without_the_label_column_is_refused_only_where_labels_are_needed
 def test_a_ragged_row_is_named_by_file_and_line(tmp_path):
     (tmp_path / "a.csv").write_text('text,label\n"one\nexample",1\nb,2,3\n')
     assert refused(tmp_path / "a.csv", ("text",)) == f"{tmp_path}/a.csv:4: 3 columns where there should be 2"
+    (tmp_path / "a.tsv").write_text('label\ttext\n1\t"one\nexample"\n')
+    assert refused(tmp_path / "a.tsv", ("text",)) == (
+        f"{tmp_path}/a.tsv:3: 1 columns where there should be 2; save texts that hold tabs or line breaks as CSV"
+    )
 
 
 @pytest.mark.parametrize(
