@@ -116,7 +116,8 @@ def test_a_signal_before_training_ends_the_run_at_once(zygote, tiny_task, tmp_pa
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(zygote, tiny_task, tmp_path):
-    command = arguments(tiny_task, tmp_path / "out", "dps-mix")
+    long = ["--set", "training.epochs=10"]  # it should not end before it is killed
+    command = [*arguments(tiny_task, tmp_path / "out", "dps-mix"), *long]
 
     def saved_twice():
         return len(list((tmp_path / "out").glob("*/*/*/checkpoints/step-*"))) == 2
@@ -130,7 +131,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(zygote, tiny_t
     assert run.code == 0, run.stderr
     assert f"{newest.name} is damaged; falling back to the one before" in run.stderr
     assert f"continuing after step {int(before.name.removeprefix('step-'))} of" in run.stderr
-    assert zygote.run(*arguments(tiny_task, tmp_path / "whole", "dps-mix")).code == 0
+    assert zygote.run(*arguments(tiny_task, tmp_path / "whole", "dps-mix"), *long).code == 0
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
 
 
