@@ -211,7 +211,7 @@ def key_of(row):
 
 def runs_of(task):
     """Return the numbers of a task's runs of this comparison, each with its run."""
-    from dpstune.studies.records import read_runs
+    from dpstune.studies.points import read_runs
 
     folder = RUNS / f"minilm-{task}"
     records = read_runs(folder)[0] if folder.is_dir() else []

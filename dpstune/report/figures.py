@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dpstune.runs import write_atomically
-from dpstune.studies.records import RunRecord, format_setting, method_order
+from dpstune.studies.points import format_setting, method_order
+from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import expected_best
 from dpstune.studies.summary import PointSummary, best_points
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.methods import BASELINE
 from dpstune.report.output import people_console
 from dpstune.runs import write_json
-from dpstune.studies.records import Point
+from dpstune.studies.points import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

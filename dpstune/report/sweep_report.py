@@ -12,7 +12,8 @@ from dpstune.report.figures import best_points_figure, expected_best_figure, set
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs import write_text
-from dpstune.studies.records import RunRecord, format_setting, model_names, task_names
+from dpstune.studies.points import format_setting, model_names, task_names
+from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (
     Comparison,
     PointSummary,

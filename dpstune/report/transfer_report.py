@@ -12,7 +12,7 @@ from dpstune.report.figures import dress, method_colour, method_marker, new_figu
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns
 from dpstune.runs import write_json, write_text
-from dpstune.studies.records import Point, group_points
+from dpstune.studies.points import Point, group_points
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dpstune.runs import RunFolder, read_predictions
 from dpstune.sections import task_name
 from dpstune.studies.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy import Example
-from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points, model_names, task_names
+from dpstune.studies.points import Point, SeedRecords, group_points, model_names, task_names
+from dpstune.studies.records import RunRecord
 from dpstune.tasks import get_task
 
 

@@ -19,7 +19,8 @@ from dpstune.studies.ballot_runs import (
 )
 from dpstune.studies.ballots import Gathered, choose_baseline, count_votes
 from dpstune.studies.casestudy import CaseStudy
-from dpstune.studies.records import RunRecord, read_runs
+from dpstune.studies.points import read_runs
+from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep import Outcome, Sweep
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpstune.methods import BASELINE
-from dpstune.studies.records import Point, RunRecord, SeedRecords, group_points
+from dpstune.studies.points import Point, SeedRecords, group_points
+from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test, smallest_p_value
 
 

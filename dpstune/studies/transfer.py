@@ -20,7 +20,8 @@ from dpstune.data import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.runs import RunFolder, write_json, write_predictions
 from dpstune.sections import OwnTask, task_name
-from dpstune.studies.records import Point, RunRecord, group_points
+from dpstune.studies.points import Point, group_points
+from dpstune.studies.records import RunRecord
 from dpstune.targets import Target, encode_target, evaluate_target, match_labels, read_target
 from dpstune.tasks import TASKS, Kind
 

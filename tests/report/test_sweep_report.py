@@ -11,7 +11,7 @@ from PIL import Image
 from dpstune.errors import RequestError
 from dpstune.report.page import Bullets, Paragraph, Table, render_html, render_markdown
 from dpstune.report.sweep_report import write_sweep_report
-from dpstune.studies.records import read_runs
+from dpstune.studies.points import read_runs
 from tests.studies.test_records import make_run, record
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

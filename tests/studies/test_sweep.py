@@ -20,7 +20,7 @@ from dpstune.errors import RequestError
 from dpstune.interruption import Interrupted
 from dpstune.runs import read_metrics
 from dpstune.studies.coordinator import run_sweep
-from dpstune.studies.records import read_runs
+from dpstune.studies.points import read_runs
 from dpstune.studies.sweep import Sweep, SweepRequest
 from dpstune.studies.workers import Workers
 

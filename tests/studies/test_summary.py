@@ -1,0 +1,29 @@
+import pytest
+
+from dpstune.studies.summary import best_points, compare_with_baseline, summarize_points
+from tests.studies.test_records import record
+
+
+def test_one_lucky_restart_is_not_the_best_point():
+    records = [record("mixout", seed, 0.6, ["method.p=0.1"]) for seed in (1, 2, 3, 4)]
+    records += [record("mixout", seed, 0.7, ["method.p=0.2"]) for seed in (1, 2)]
+    records += [record("mixout", 1, 0.9, ["method.p=0.3"])]
+    best = best_points(summarize_points(records))
+    assert best["mixout"].point.label == "p 0.2"
+
+
+def test_the_comparison_is_over_shared_seeds():
+    records = [record("vanilla", seed, value) for seed, value in ((1, 0.5), (2, 0.6), (3, 0.9))]
+    records += [record("mixout", seed, value) for seed, value in ((1, 0.7), (2, 0.7), (9, 0.1))]
+    records += [record("reinit", 5, 0.6)]
+    mixout, reinit = compare_with_baseline(best_points(summarize_points(records)))
+    assert mixout.seeds == (1, 2)
+    assert mixout.difference == pytest.approx(0.15)
+    assert (mixout.p_value, mixout.smallest) == (0.5, 0.5)
+    assert (reinit.seeds, reinit.difference, reinit.p_value) == ((), None, None)
+    assert compare_with_baseline(best_points(summarize_points(records[3:]))) == []
+
+
+def test_an_undefined_value_makes_a_point_worse_not_better():
+    (summary,) = summarize_points([record(seed=1, value=0.8, majority=None), record(seed=2, value=None, majority=None)])
+    assert (summary.mean, summary.maximum, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)
