@@ -24,7 +24,7 @@ _OneOrTwo = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min
 
 
 def _listed(value: object) -> object:
-    """Take one column's name for a list of it; pydantic reports what is neither."""
+    """Take one column's name for a list of it, and say what may stand there where it is neither."""
     if not isinstance(value, str | list | tuple):
         raise ValueError(f"should be a column, or a list of one or two, not {value!r}")
     return [value] if isinstance(value, str) else value

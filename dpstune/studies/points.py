@@ -53,6 +53,7 @@ class Point:
 
 
 SeedRecords = dict[int, RunRecord]
+"""The runs of one point, by seed."""
 
 
 def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
@@ -101,8 +102,9 @@ def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]
     groups: dict[Hashable, SeedRecords] = {}
     settings: dict[Hashable, dict[str, Any]] = {}
     for record, own in zip(records, _settings_of(records), strict=True):
-        groups.setdefault(_identity(own), {})[record.seed] = record
-        settings.setdefault(_identity(own), own)
+        identity = _identity(own)
+        groups.setdefault(identity, {})[record.seed] = record
+        settings.setdefault(identity, own)
     methods = {identity: own["method.name"] for identity, own in settings.items()}
     keys = {
         method: _differing_keys([settings[identity] for identity in groups if methods[identity] == method])
@@ -183,11 +185,10 @@ def _changed_in_place(records: Sequence[RunRecord]) -> set[str]:
 
 def _names(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
-    changed = _changed_in_place(records)
-    for record, name in zip(records, names, strict=True):
-        fingerprint = record.fingerprints.get(section, name)
-        told = f"{name} of content {fingerprint[:_FINGERPRINT_DIGITS]}" if fingerprint in changed else name
-        first.setdefault(fingerprint, told)
+    for record, settings, name in zip(records, _settings_of(records), names, strict=True):
+        content = settings.get(f"{section}.content")
+        told = name if content is None else f"{name} of content {content}"
+        first.setdefault(record.fingerprints.get(section, name), told)
     return list(dict.fromkeys(first.values()))
 
 

@@ -116,9 +116,6 @@ class RunRecord:
         return settings
 
 
-"""The runs of one point, by seed."""
-
-
 def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
     """Read all finished runs anywhere below a folder, of the same restart all.
 
