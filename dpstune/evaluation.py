@@ -69,6 +69,8 @@ def score(
     """
     import torch
 
+    from dpstune.data import to_device
+
     order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rank, ranks = share
@@ -81,7 +83,8 @@ def score(
             for batch in batches[rank::ranks]:
                 if between_batches is not None:
                     between_batches()
-                inputs = {key: value.to(device) for key, value in dataset.collate(batch).items() if key != "labels"}
+                inputs = to_device(dataset.collate(batch), device)
+                inputs.pop("labels", None)
                 logits.append(model(**inputs).logits.float())
                 rows.extend(batch)
     finally:
