@@ -1,10 +1,11 @@
 """The training loop: one recipe, one seed, one model.
 
-What it does: any device Accelerate carries, several processes, fp16 with loss scaling, bf16, fp32, gradient
-accumulation, random or bucketed batches (on a CPU cut into passes of similar length), gradient checkpointing,
+What it does: any device Accelerate carries, several processes, fp16 with loss scaling on GPUs and CPUs, bf16, fp32,
+gradient accumulation, random or bucketed batches (on a CPU cut into passes of similar length), gradient checkpointing,
 compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard where it is installed.
 
-What it refuses: a precision the device lacks, a loss that is not finite, two processes in one run's folder.
+What it refuses: a precision the device lacks, a loss that is not finite (under fp16 such a step is skipped, and what is
+refused is a loss scale below 1), two processes in one run's folder.
 
 Every random draw derives from the seed and from what it is for (the epoch's order, the dropout of a step's n-th
 chunk, the masks of a step), so that the state of a run is its step, weights, optimizer and method, and nothing else.
@@ -100,7 +101,14 @@ def train(
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
     from dpstune.checkpoints import Checkpoints
-    from dpstune.hardware import choose_precision, describe_environment, device_type, new_accelerator, reset_peak_memory
+    from dpstune.hardware import (
+        choose_precision,
+        describe_environment,
+        device_type,
+        new_accelerator,
+        reset_peak_memory,
+        slow_precision,
+    )
     from dpstune.identity import run_folder
     from dpstune.inputs import Inputs
     from dpstune.recipe import dump_recipe
@@ -140,13 +148,14 @@ def train(
                     progress.note(f"the earlier run is kept as {folder.set_aside()}")
                 folder.create()
             accelerator.wait_for_everyone()
-            for note in task.notes:
+            slow = slow_precision(precision, accelerator.device.type)
+            for note in [*task.notes, *([slow] if slow else [])]:
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
             if accelerator.is_main_process:
                 write_text(folder.recipe, dump_recipe(recipe))
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
-                write_json(folder.environment, environment)
+                write_json(folder.environment, environment | {"determinism": loop.determinism})
             loop.resume()
             try:
                 evaluations = loop.run()
@@ -193,7 +202,6 @@ class Loop:
         self.accelerator, self.watch, self.progress = accelerator, watch, progress
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.state = LoopState()
-        self.losses = LossReadings(accelerator)
         self.saved_step = 0  # the step whose state lies on the disk
         training = recipe.training
 
@@ -216,6 +224,7 @@ class Loop:
             recompute_activations(self.model)
         self.model.train()
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
+        self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             started = time.perf_counter()
@@ -229,6 +238,7 @@ class Loop:
         )
         wrapped = torch.compile(self.model) if training.compile else self.model
         self.wrapped, self.optimizer = accelerator.prepare(wrapped, optimizer)
+        self.losses = LossReadings(accelerator, optimizer)
 
     def resume(self) -> None:
         """Take up the checkpoint, where there is one, and open the logs."""
@@ -265,6 +275,7 @@ class Loop:
         while True:
             step = self.state.step
             if self._evaluation_due(step) and self.state.evaluated_step < step:
+                self._read_losses()
                 evaluations = self.evaluate()
                 self._record(evaluations)
             if step == self.total_steps or self._save_due(step):
@@ -309,9 +320,9 @@ class Loop:
         self.state.step = step
         self.state.tokens += self.plan.tokens(chunks)
         self.losses.add(step, total, rate)
-        if self.losses.due or step == self.total_steps:
-            self.log.losses(self.losses.read())
         self.state.seconds += time.perf_counter() - started
+        if self.losses.due or step == self.total_steps:
+            self._read_losses()
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Score every split but the training one; all ranks share the work and hold all of the result."""
@@ -339,7 +350,7 @@ class Loop:
         """Write a checkpoint of the state after the last finished step; the main process writes."""
         if self.saved_step == self.state.step:
             return
-        self.log.losses(self.losses.read())
+        self._read_losses()
         if self.accelerator.is_main_process:
             self.log.sync()
             scaler = self.accelerator.scaler
@@ -362,6 +373,10 @@ class Loop:
         from dpstune.results import build_result, save_model_folder
         from dpstune.runs import write_json, write_predictions
 
+        scaling = self.losses.scaling(self.total_steps)
+        if scaling is not None and scaling["skipped_steps"]:
+            skipped = scaling["skipped_steps"]
+            self.progress.note(f"{skipped} of {self.total_steps} steps overflowed fp16 and were skipped")
         method_bytes = self.method.held_bytes()
         self.method.detach()
         model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
@@ -380,6 +395,7 @@ class Loop:
             other_seconds=self.state.other_seconds,
             tokens=self.state.tokens,
             method_bytes=method_bytes,
+            loss_scaling=scaling,
             device=self.accelerator.device,
         )
         if self.accelerator.is_main_process:
@@ -391,6 +407,22 @@ class Loop:
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
         return result
+
+    def _read_losses(self) -> None:
+        """Read and log the losses of finished steps; what the device still has to do for them is training time."""
+        started = time.perf_counter()
+        self.log.losses(self.losses.read())
+        self.state.seconds += time.perf_counter() - started
+
+    def _settle_determinism(self) -> str | None:
+        """Find out, on a GPU, whether the model trains with deterministic kernels alone; None elsewhere."""
+        from dpstune.determinism import settle
+
+        if self.accelerator.device.type != "cuda":
+            return None
+        indices = self._passes(self.plan.chunks(1)[0])[0]
+        with self.accelerator.autocast():
+            return settle(self.model, lambda: self.method.loss(self.model, self._batch(indices)))
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
@@ -418,8 +450,9 @@ class Loop:
 
     def _batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Return training examples as the model's keyword arguments, on its device."""
-        batch = self.datasets["train"].collate(indices)
-        return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
+        from dpstune.data import to_device
+
+        return to_device(self.datasets["train"].collate(indices), self.accelerator.device)
 
     def _evaluation_due(self, step: int) -> bool:
         interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
@@ -454,7 +487,6 @@ class Loop:
     def _record(self, evaluations: dict[str, Evaluation]) -> None:
         """Log evaluations, and remember them where they are the best so far."""
         step = self.state.step
-        self.log.losses(self.losses.read())
         self.log.evaluations(step, evaluations)
         headline = next(iter(evaluations[self.eval_splits[0]].metrics.values()), None)
         if headline is not None and (not self.state.best or headline > self.state.best["value"]):

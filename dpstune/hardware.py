@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.determinism import ask_for_the_same_bits, fix_workspaces
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ PACKAGES = ("dpstune", "torch", "transformers", "accelerate", "datasets", "evalu
 def choose_precision(asked: str, device_type: str) -> str:
     """Return the precision a run computes in: ``fp16``, ``bf16`` or ``fp32``.
 
-    ``auto`` is fp16 with loss scaling on CUDA (as in the paper, Appendix C), bf16 on a CPU that computes it
-    natively, fp32 otherwise.
+    ``auto`` is what the device computes natively in half precision, bf16 before fp16, and fp32 where there is neither:
+    bf16 has float32's range and needs no loss scaling; fp16, which the paper used (Appendix C), is left to older GPUs
+    and to those who ask for it (docs/precision.md).
 
     Raises:
         RequestError: The device cannot do what was asked; the message names what it can.
@@ -33,7 +35,7 @@ def choose_precision(asked: str, device_type: str) -> str:
     native = available_precisions(device_type)
     if asked == "auto":
         return native[0]
-    available = ("bf16", "fp32") if device_type == "cpu" else native  # any CPU can emulate bf16
+    available = ("fp16", "bf16", "fp32") if device_type == "cpu" else native  # any CPU can emulate either half
     if asked not in available:
         raise RequestError(
             f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
@@ -46,16 +48,25 @@ def available_precisions(device_type: str) -> tuple[str, ...]:
     import torch
 
     if device_type == "cuda":
-        return ("fp16", "bf16", "fp32") if torch.cuda.is_bf16_supported(False) else ("fp16", "fp32")
+        return ("bf16", "fp16", "fp32") if torch.cuda.is_bf16_supported(False) else ("fp16", "fp32")
     if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return ("bf16", "fp32")
     return ("fp32",)
+
+
+def slow_precision(precision: str, device_type: str) -> str | None:
+    """Return a line about a precision that the device does not compute natively; None where it does."""
+    native = available_precisions(device_type)
+    if precision in native:
+        return None
+    return f"{precision} is slow on this {device_type.upper()}; training.precision=auto computes in {native[0]} here"
 
 
 def device_type() -> str:
     """Return the kind of device this process computes on; in a distributed run the ranks meet here first."""
     from accelerate import PartialState
 
+    fix_workspaces()
     if "LOCAL_RANK" in os.environ:
         # The defaults of its functions are the group of all ranks: imported once there is one, they would keep it, and
         # its threads, to the end of the process.
@@ -74,10 +85,12 @@ def _cpu_alone() -> bool:
 def new_accelerator(precision: str) -> Accelerator:
     """Return an Accelerator of this run's own, also where the process trained another run before.
 
+    Args:
+        precision: fp16, bf16 or fp32.
+
     Raises:
         RequestError: A launcher asks for weights or gradients in pieces, of which no method could see the whole.
     """
-    import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, TorchDynamoPlugin
@@ -91,21 +104,35 @@ def new_accelerator(precision: str) -> Accelerator:
     if _cpu_alone():
         keep_freed_memory()
         bound_kernel_caches()
+    fix_workspaces()
+    fp16_on_cpu = precision == "fp16" and _cpu_alone()
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
         cpu=_cpu_alone(),
         # What a launcher's configuration says of these would change the training behind the recipe's back.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_plugin=TorchDynamoPlugin(backend="no"),
-        mixed_precision="no" if precision == "fp32" else precision,
+        mixed_precision="no" if precision == "fp32" or fp16_on_cpu else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
     )
+    if fp16_on_cpu:
+        compute_in_fp16_on_cpu(accelerator)
     if accelerator.device.type == "cuda":
-        # The same bits from the same recipe: cuBLAS needs a fixed workspace, and kernels without a deterministic
-        # variant say so instead of refusing.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        ask_for_the_same_bits()
     return accelerator
+
+
+def compute_in_fp16_on_cpu(accelerator: Accelerator) -> None:
+    """Have an Accelerator that was made without mixed precision compute in fp16 on a CPU, before it prepares a model.
+
+    Accelerate itself does so on accelerators alone. From here on its code is what runs on a GPU: autocast around the
+    model's forward, scaled losses, ``unscale_gradients``, updates that the scaler skips.
+    """
+    import torch
+
+    accelerator.state._mixed_precision = "fp16"
+    accelerator.native_amp = True
+    accelerator.scaler = torch.amp.GradScaler("cpu")
 
 
 def part_from_the_other_ranks() -> None:

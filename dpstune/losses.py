@@ -1,4 +1,4 @@
-"""Losses of the training steps, read from the device a few at a time."""
+"""Losses of the training steps and fp16's loss scale, read from the device a few steps at a time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from dpstune.errors import RunError
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
+    from torch.optim import Optimizer
 
 STEPS_BETWEEN_READINGS = 10  # on an accelerator: reading a loss waits for it
+LEAST_SCALE = 1.0  # below it a scaled loss is smaller than the loss, and overflows all the same
 
 
 class LossReadings:
     """Losses of finished steps, kept on the device until a few are read at once.
 
+    Under fp16 a step whose gradients overflow is skipped and the loss scale halved: a loss may be infinite there
+    without harm. Each reading says what the scale is and how many steps were skipped so far.
+
     Args:
-        accelerator: Where they are, and the ranks they are averaged over.
+        accelerator: Where they are, the ranks they are averaged over, and the loss scaler where there is one.
+        optimizer: Counts the updates it made.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, optimizer: Optimizer) -> None:
+        self._accelerator, self._optimizer = accelerator, optimizer
         self._interval = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_READINGS
         self._pending: list[tuple[int, Tensor, float]] = []
 
@@ -42,8 +48,10 @@ class LossReadings:
     def read(self) -> list[dict[str, Any]]:
         """Return what is kept, a dict a step, and keep it no longer.
 
+        Under fp16 the last of them also holds what ``scaling`` returns.
+
         Raises:
-            RunError: A loss is not finite.
+            RunError: A loss is not finite, or under fp16 the loss scale fell below 1.
         """
         import torch
 
@@ -56,10 +64,38 @@ class LossReadings:
             for (step, _, rate), value in zip(self._pending, values, strict=True)
         ]
         self._pending = []
-        for line in lines:
-            if not math.isfinite(line["loss"]):
-                raise RunError(
-                    f"the loss of step {line['step']} is {line['loss']}; try a lower training.learning_rate, more "
-                    "training.warmup_steps or training.precision fp32"
-                )
+        scaling = self.scaling(lines[-1]["step"])
+        if scaling is None:
+            _refuse_infinite(lines)
+        else:
+            _refuse_vanished(scaling, lines[-1]["step"])
+            lines[-1] |= scaling
         return lines
+
+    def scaling(self, step: int) -> dict[str, Any] | None:
+        """Return ``loss_scale``, and the ``skipped_steps`` of ``step``; None where losses are not scaled."""
+        import torch
+
+        scaler = self._accelerator.scaler
+        if scaler is None:
+            return None
+        updates = [state["step"] for state in self._optimizer.state.values() if "step" in state]
+        made = int(torch.stack(updates).max()) if updates else 0
+        return {"loss_scale": float(scaler.get_scale()), "skipped_steps": step - made}
+
+
+def _refuse_infinite(lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        if not math.isfinite(line["loss"]):
+            raise RunError(
+                f"the loss of step {line['step']} is {line['loss']}; try a lower training.learning_rate, more "
+                "training.warmup_steps or training.precision fp32"
+            )
+
+
+def _refuse_vanished(scaling: dict[str, Any], step: int) -> None:
+    if scaling["loss_scale"] < LEAST_SCALE:
+        raise RunError(
+            f"gradients overflow fp16 whatever the loss is scaled by: {scaling['skipped_steps']} of {step} steps were "
+            "skipped; try a lower training.learning_rate, more training.warmup_steps or training.precision bf16 or fp32"
+        )

@@ -33,6 +33,7 @@ def build_result(
     other_seconds: float,
     tokens: int,
     method_bytes: int,
+    loss_scaling: Mapping[str, Any] | None,
     device: torch.device,
 ) -> dict[str, Any]:
     """Return the content of result.json.
@@ -53,6 +54,7 @@ def build_result(
         other_seconds: Wall time of evaluations and preparation.
         tokens: Tokens trained on, padding not counted.
         method_bytes: Bytes the method held.
+        loss_scaling: What ``LossReadings.scaling`` says after the last step.
         device: Where it ran.
     """
     from dpstune.hardware import peak_memory_bytes
@@ -90,6 +92,7 @@ def build_result(
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "peak_memory_bytes": peak_memory_bytes(device),
         "method_bytes": method_bytes,
+        "loss_scaling": None if loss_scaling is None else dict(loss_scaling),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,17 @@ class RunLog:
         return 0 if self._metrics is None else self._metrics.size
 
     def losses(self, lines: list[dict[str, Any]]) -> None:
-        """Log finished steps: a dict of step, loss and learning rate each."""
+        """Log finished steps: a dict of step, loss and learning rate each, and of fp16's scaling where it was read.
+
+        A loss that is not finite, in a step that fp16 skipped, is null in metrics.jsonl.
+        """
         for line in lines:
             line["epoch"] = self._epoch(line["step"])
-            self._event("train/loss", line["loss"], line["step"])
-            self._event("train/learning_rate", line["learning_rate"], line["step"])
+            for name in ("loss", "learning_rate", "loss_scale", "skipped_steps"):
+                if name in line:
+                    self._event(f"train/{name}", line[name], line["step"])
         if self._metrics is not None:
-            self._metrics.append(lines)
+            self._metrics.append([{**line, "loss": _finite(line["loss"])} for line in lines])
         if lines:
             self._progress.step(lines[-1]["step"], lines[-1]["loss"], lines[-1]["learning_rate"])
 
@@ -80,3 +85,7 @@ class RunLog:
     def _event(self, name: str, value: float, step: int) -> None:
         if self._events is not None:
             self._events.add_scalar(name, value, step)
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from dpstune import checkpoints, engine, results
+from dpstune.determinism import ask_for_the_same_bits
 from dpstune.errors import RequestError, RunError
+from dpstune.hardware import available_precisions
 from dpstune.interruption import Interrupted
 from dpstune.methods import REGISTRY
 from dpstune.progress import SilentProgress
@@ -267,6 +269,45 @@ class TestOwnFiles:
         assert list(run.result["last"]["metrics"]) == ["validation", "test"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes fp16 natively")
+def test_a_precision_that_the_device_emulates_is_said_to_be_slow(tiny_task, tmp_path):
+    notes = Notes()
+    loaded = load_recipe(str(tiny_task), overrides=["training.precision=fp16", "training.steps=2"])
+    run = engine.train(loaded, output=tmp_path, progress=notes)
+    native = available_precisions("cpu")[0]
+    assert f"fp16 is slow on this CPU; training.precision=auto computes in {native} here" in notes.told
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert (environment["precision"], environment["determinism"]) == ("fp16", None)
+
+
+def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, tmp_path, monkeypatch):
+    """On a GPU; here the trial is made on a CPU, where `put_` is an operation that strict mode refuses."""
+    settle_on_a_gpu = engine.Loop._settle_determinism
+
+    def settle_here(loop):
+        class Gpu:
+            type = "cuda"
+
+        def put(module, inputs, output):
+            return output + torch.zeros_like(output).put_(torch.tensor([0]), torch.tensor([0.0]))
+
+        loop.model.classifier.register_forward_hook(put)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(loop.accelerator), "device", Gpu())
+            patch.setattr(loop, "_batch", lambda indices: loop.datasets["train"].collate(indices))
+            ask_for_the_same_bits()
+            return settle_on_a_gpu(loop)
+
+    monkeypatch.setattr(engine.Loop, "_settle_determinism", settle_here)
+    try:
+        run = engine.train(load_recipe(str(tiny_task), overrides=["training.steps=2"]), output=tmp_path)
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    determinism = json.loads((run.folder / "environment.json").read_text())["determinism"]
+    assert determinism.startswith("warn_only: put_ does not have a deterministic implementation")
+
+
 class TestFailures:
     def test_a_loss_that_is_not_finite_stops_the_run(self, train):
         with pytest.raises(RunError, match=r"the loss of step \d+ is (nan|inf); try a lower training.learning_rate"):
@@ -289,12 +330,6 @@ class TestFailures:
             train("training.steps=3")
         assert caught.value.exit_code == 130
         assert len(list(tmp_path.glob("runs/*/*/*/result.json"))) == 1
-
-    def test_fp16_needs_a_gpu(self, train):
-        if torch.cuda.is_available():
-            pytest.skip("a GPU is there")
-        with pytest.raises(RequestError, match="fp16 is not available on device 'cpu'; choose bf16 or fp32"):
-            train("training.precision=fp16")
 
     def test_more_tokens_than_the_model_takes(self, train):
         with pytest.raises(RequestError, match=r"data.max_length: 100 is more than the model's 64 tokens"):

@@ -19,6 +19,7 @@ from dpstune.hardware import (
     new_accelerator,
     peak_memory_bytes,
     reset_peak_memory,
+    slow_precision,
 )
 
 CPU = torch.device("cpu")
@@ -42,27 +43,28 @@ def test_a_cpu_computes_natively_in_fp32_and_where_it_can_in_bf16(native_bf16):
 
 
 @pytest.mark.usefixtures("native_bf16")
-@pytest.mark.parametrize("asked", ["bf16", "fp32"])
-def test_a_cpu_computes_in_bf16_and_fp32_where_it_is_asked_to(asked):
+@pytest.mark.parametrize("asked", ["fp16", "bf16", "fp32"])
+def test_a_cpu_computes_in_every_precision_that_is_asked_for(asked):
     assert choose_precision(asked, "cpu") == asked
-    with torch.autocast("cpu", torch.bfloat16, enabled=asked == "bf16"):
-        assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[asked]
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(asked, torch.bfloat16)
+    with torch.autocast("cpu", half, enabled=asked != "fp32"):
+        assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == (torch.float32 if asked == "fp32" else half)
 
 
-@pytest.mark.usefixtures("native_bf16")
-def test_fp16_on_a_cpu_is_refused_with_what_there_is():
-    with pytest.raises(RequestError) as error:
-        choose_precision("fp16", "cpu")
-    assert str(error.value) == "training.precision: fp16 is not available on device 'cpu'; choose bf16 or fp32"
+def test_what_a_cpu_emulates_is_slow(native_bf16):
+    assert slow_precision("fp32", "cpu") is None
+    assert (slow_precision("bf16", "cpu") is None) == native_bf16
+    assert slow_precision("fp16", "cpu").startswith("fp16 is slow on this CPU; training.precision=auto computes in ")
 
 
-@pytest.mark.parametrize(("supported", "available"), [(True, ("fp16", "bf16", "fp32")), (False, ("fp16", "fp32"))])
-def test_a_gpu_prefers_fp16_and_has_bf16_only_natively(monkeypatch, supported, available):
+@pytest.mark.parametrize(("supported", "available"), [(True, ("bf16", "fp16", "fp32")), (False, ("fp16", "fp32"))])
+def test_a_gpu_has_bf16_only_natively_and_then_prefers_it(monkeypatch, supported, available):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
     )
     assert available_precisions("cuda") == available
-    assert choose_precision("auto", "cuda") == "fp16"
+    assert choose_precision("auto", "cuda") == available[0]
+    assert choose_precision("fp16", "cuda") == "fp16"
     if not supported:
         with pytest.raises(RequestError, match="bf16 is not available on device 'cuda'; choose fp16 or fp32"):
             choose_precision("bf16", "cuda")
