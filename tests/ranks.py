@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_model
 
-from dpstune import engine
+from dpstune import engine, hardware
 from dpstune.hardware import part_from_the_other_ranks
 from dpstune.recipe import load_recipe
+from tests.loss_scale import LARGE, scaling_from
 
 torch.set_num_threads(1)
 folder, recipes = Path(sys.argv[1]), sys.argv[2:]
@@ -21,11 +22,13 @@ finish = engine.Loop.finish
 
 
 def finish_and_keep(loop, *arguments, **settings):
-    save_model(loop.model, folder / f"{loop.recipe.method.name}-rank{os.environ['RANK']}.safetensors")
+    name = f"{loop.recipe.method.name}-{loop.recipe.training.precision}"
+    save_model(loop.model, folder / f"{name}-rank{os.environ['RANK']}.safetensors")
     return finish(loop, *arguments, **settings)
 
 
 engine.Loop.finish = finish_and_keep
+hardware.compute_in_fp16_on_cpu = scaling_from(LARGE)
 for recipe in recipes:
     engine.train(load_recipe(recipe), output=folder / "runs")
 part_from_the_other_ranks()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from dpstune import engine
+from dpstune import engine, hardware
 from dpstune.batches import StepPlan
 from dpstune.data import encode
 from dpstune.errors import RequestError, RunError
@@ -18,9 +18,11 @@ from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer
 from dpstune.methods import REGISTRY
 from dpstune.models import load_classifier, load_tokenizer
 from dpstune.recipe import load_recipe
+from tests.loss_scale import LARGE, scaling_from
 
 STEPS = 18
 SETTINGS = {"dps-dense": {"update_ratio": 0.2}, "dps-mix": {"update_ratio": 0.2}, "reinit": {"layers": 1}}
+HALF = {"fp16": True, "optim": "adamw_torch_fused"}
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available()}
 
 
@@ -46,7 +48,15 @@ def recipe(tmp_path_factory, tiny_model):
     return recipe
 
 
-def build_trainer(loaded, folder, **arguments):
+class HalfTrainer(MethodTrainer):
+    """A Trainer in fp16 on a CPU, whose first steps overflow."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        scaling_from(LARGE)(self.accelerator)
+
+
+def build_trainer(loaded, folder, trainer=MethodTrainer, **arguments):
     """A Trainer on the recipe's model and on its examples, in the order in which the engine sees them."""
     recipe = loaded.recipe
     task = Inputs().task(recipe)
@@ -71,7 +81,7 @@ def build_trainer(loaded, folder, **arguments):
         "seed": recipe.seed,
         **QUIET,
     }
-    return MethodTrainer(
+    return trainer(
         model,
         TrainingArguments(**{**settings, **arguments}),
         train_dataset=[dataset.collate([index]) for index in order],
@@ -81,8 +91,12 @@ def build_trainer(loaded, folder, **arguments):
     )
 
 
-def load(recipe, method, accumulation=1):
-    overrides = [f"training.batch_size={4 // accumulation}", f"training.gradient_accumulation={accumulation}"]
+def load(recipe, method, accumulation=1, precision="fp32"):
+    overrides = [
+        f"training.precision={precision}",
+        f"training.batch_size={4 // accumulation}",
+        f"training.gradient_accumulation={accumulation}",
+    ]
     overrides += [f"method.{key}={value}" for key, value in SETTINGS.get(method, {}).items()]
     if method == "r3f":
         overrides += ["method.sigma=1e-9"]  # noise that both draw, from generators of their own
@@ -109,6 +123,44 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert trainer.method.model is None, "detached"
     expected = load_file(run.folder / "model" / "model.safetensors")
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_trainer_and_engine_skip_the_same_steps_in_fp16(recipe, tmp_path, monkeypatch, method):
+    monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))
+    loaded = load(recipe, method, precision="fp16")
+    run = engine.train(loaded, output=tmp_path)
+    trainer = build_trainer(loaded, tmp_path / "trainer", HalfTrainer, **HALF)
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    scale = trainer.accelerator.scaler.get_scale()
+    assert run.result["loss_scaling"]["loss_scale"] == scale < LARGE
+    expected = load_file(run.folder / "model" / "model.safetensors")
+    assert apart(expected, trainer.model.state_dict(), start) < 0.05
+
+
+@pytest.mark.parametrize("method", ["dps-dense", "dps-mix", "child-tuning-f"])
+def test_a_resumed_trainer_goes_on_with_the_same_bits_in_fp16(recipe, tmp_path, method):
+    loaded = load(recipe, method)
+    saving = {"save_strategy": "steps", "save_steps": 9, **HALF}
+    whole = build_trainer(loaded, tmp_path, HalfTrainer, **saving)
+    whole.train()
+    resumed = build_trainer(loaded, tmp_path, HalfTrainer, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
+    first, second = (trainer.model.state_dict() for trainer in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole.accelerator.scaler.state_dict() == resumed.accelerator.scaler.state_dict()
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_full_determinism_trains_every_method(recipe, tmp_path, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, full_determinism=True, max_steps=6)
+    try:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert trainer.train().global_step == 6
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("method", ["r3f", "r-drop"])
