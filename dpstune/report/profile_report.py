@@ -43,8 +43,8 @@ _PARTS = ("weights", "gradients", "optimizer", "method", "activations")
 def print_costs(outcome: Mapping[str, Any]) -> None:
     """Print what was measured on stderr: a table of costs and a table of memory a batch size.
 
-    ``x`` is times vanilla, ``paper x`` so in the paper's Table 3; ``bytes/w`` is the peak beyond vanilla's, a linear
-    weight.
+    ``x`` is times vanilla, ``paper x`` so in the paper's Table 3; ``opening`` is the time of the step that opens Stage
+    II; ``start`` is the peak before step 1; ``bytes/w`` is the peak beyond vanilla's, a linear weight.
 
     Args:
         outcome: What ``profile`` returned.
@@ -65,14 +65,15 @@ def print_costs(outcome: Mapping[str, Any]) -> None:
     )
 
 
-_COSTS = ("method", "step", "time x", "tokens/s", "peak MiB", "peak x", "paper x")
-_MEMORY = ("method", "weights", "grads", "optim", "method", "activ", "bytes/w")
+_COSTS = ("method", "step", "time x", "opening", "tokens/s", "peak MiB", "peak x", "paper x")
+_MEMORY = ("method", "weights", "grads", "optim", "method", "activ", "start", "reserved", "bytes/w")
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", min_width=len(title))
+    table = Table(title=title, title_justify="left", min_width=len(title), box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="left" if name == "method" and not table.columns else "right", no_wrap=True)
     for row in rows:
@@ -93,6 +94,7 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
         name,
         _format(cost["seconds"], "{:.3f} s"),
         _format(cost["ratio"], "{:.3f}"),
+        _format(cost["opening_seconds"], "{:.3f} s"),
         _format(cost["tokens_per_second"], "{:.0f}"),
         _mebibytes(peak),
         f"{peak / cost['vanilla_peak']:.2f}",
@@ -101,8 +103,10 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 
 def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
-    parts = [_mebibytes(cost["memory"][part]) for part in _PARTS]
-    return [name, *parts, f"{cost['bytes_a_linear_weight']:.2f}"]
+    memory = cost["memory"]
+    parts = [_mebibytes(memory[part]) for part in (*_PARTS, "before_training")]
+    reserved = "" if memory["reserved"] is None else _mebibytes(memory["reserved"])
+    return [name, *parts, reserved, f"{cost['bytes_a_linear_weight']:.2f}"]
 
 
 def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:

@@ -17,9 +17,11 @@ class Meter(Protocol):
 
     Attributes:
         peak: The most that were held at once.
+        reserved: The most that the allocator had taken from the device for them; None where there is no such allocator.
     """
 
     peak: int
+    reserved: int | None
 
     def held(self) -> int:
         """Return the bytes held now."""
@@ -50,6 +52,7 @@ class TensorMeter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
+        self.reserved: int | None = None
         self._held = 0
         self._known: set[int] = set()
 
@@ -87,7 +90,7 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 class CudaMeter:
-    """Counts what CUDA's allocator hands out on one device.
+    """Counts what CUDA's allocator hands out on one device, and what it takes from the device for that.
 
     Args:
         device: The device.
@@ -95,6 +98,7 @@ class CudaMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.peak = 0
+        self.reserved: int | None = 0
         self._device = device
 
     def held(self) -> int:
@@ -102,6 +106,7 @@ class CudaMeter:
         return torch.cuda.memory_allocated(self._device) - self._before
 
     def __enter__(self) -> Self:
+        torch.cuda.empty_cache()  # what others freed and the allocator keeps was not reserved for these
         torch.cuda.reset_peak_memory_stats(self._device)
         self._before = torch.cuda.memory_allocated(self._device)
         return self
@@ -110,6 +115,7 @@ class CudaMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.peak = torch.cuda.max_memory_allocated(self._device) - self._before
+        self.reserved = torch.cuda.max_memory_reserved(self._device) - self._before
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:

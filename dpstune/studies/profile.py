@@ -24,6 +24,7 @@ from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_key
 
 METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
+TIMED_OPENINGS = 3  # of Stage II; each takes a step of Stage I before it
 LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
 _SET_BY_THE_PROFILE = (
     "model.init",
@@ -105,7 +106,10 @@ class Memory:
     """Bytes of the tensors of a training step.
 
     Args:
-        peak: The most held at once.
+        peak: The most held at once in a step.
+        reserved: The most that CUDA's allocator had taken from the GPU for it; None on a CPU.
+        before_training: The most held before step 1, while the model was built and the method prepared: CHILD-TUNING-D
+            sees the training data then.
         weights: Parameters and buffers.
         gradients: One for each parameter that trains; they grow while activations go.
         optimizer: AdamW's state.
@@ -114,6 +118,8 @@ class Memory:
     """
 
     peak: int
+    reserved: int | None
+    before_training: int
     weights: int
     gradients: int
     optimizer: int
@@ -136,6 +142,8 @@ class Cost:
         ratio: Median over pairs of steps, taken in turn, of the time over that of vanilla with the same dropout.
         ratio_quartiles: The quartiles of that.
         tokens_per_second: Tokens of a step over ``seconds``.
+        opening_seconds: Median time of the step that opens Stage II, where the subnetwork is chosen; None for a method
+            without stages, and where no step was timed.
     """
 
     method: dict[str, Any]
@@ -148,9 +156,14 @@ class Cost:
     ratio: float | None
     ratio_quartiles: tuple[float, float] | None
     tokens_per_second: float | None
+    opening_seconds: float | None
 
 
-def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def profile(
+    request: ProfileRequest,
+    told: Callable[[str], None] = lambda line: None,
+    found: Callable[[Cost], None] = lambda cost: None,
+) -> dict[str, Any]:
     """Measure every method at every batch size, each beside vanilla with the same dropout.
 
     Two models are in memory at a time. Vanilla itself is measured against a second vanilla: how far its ratio lies from
@@ -159,6 +172,7 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
     Args:
         request: What to measure.
         told: Called with a line before each measurement.
+        found: Called with each cost once it is measured; may raise to stop.
 
     Returns:
         A mapping for JSON: ``recipe``, ``model``, ``max_length``, ``steps``, ``parameters``, ``linear_weights``,
@@ -181,8 +195,9 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
                 vanilla = None  # let go of it before the other is built
                 vanilla = Side(request.load_vanilla(loaded.recipe.training.batch_size, side.dropout))
                 vanilla.warm_up()
-            costs.append(_measure(side, vanilla, request.steps))
+            costs.append(_measure(side, vanilla, request))
             del side
+            found(costs[-1])
     first = plan[0][0]
     return {
         "recipe": first.name,
@@ -195,13 +210,15 @@ def profile(request: ProfileRequest, told: Callable[[str], None] = lambda line: 
     }
 
 
-def _measure(side: Side, vanilla: Side, steps: int) -> Cost:
+def _measure(side: Side, vanilla: Side, request: ProfileRequest) -> Cost:
     """Measure one method beside vanilla: half of the steps in each stage of DPS."""
+    steps = request.steps
     times: list[tuple[float, float]] = []
     side.warm_up()
     times += take_turns(side.time_step, vanilla.time_step, -(-steps // 2))
     side.meter_step()  # the first of Stage II
     times += take_turns(side.time_step, vanilla.time_step, steps // 2)
+    openings = side.time_openings(request.half, TIMED_OPENINGS) if steps else []
     ratios = sorted(mine / other for mine, other in times)
     seconds = statistics.median(mine for mine, _ in times) if times else None
     beyond = side.memory.peak - vanilla.memory.peak
@@ -216,6 +233,7 @@ def _measure(side: Side, vanilla: Side, steps: int) -> Cost:
         ratio=statistics.median(ratios) if ratios else None,
         ratio_quartiles=(ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]) if ratios else None,
         tokens_per_second=side.tokens / seconds if seconds else None,
+        opening_seconds=statistics.median(openings) if openings else None,
     )
 
 
@@ -241,7 +259,7 @@ class Side:
 
     Args:
         loaded: The recipe.
-        inputs: What it trains on; None generates examples.
+        inputs: What it trains on; None generates a step's examples.
 
     Attributes:
         memory: What its steps were seen to take so far.
@@ -252,6 +270,7 @@ class Side:
         from dpstune.methods.base import linear_layers
         from dpstune.runs import RunFolder
         from dpstune.studies.generated import GeneratedInputs
+        from dpstune.studies.memory_meter import new_meter
 
         gc.collect()  # a model that was measured before may hang in a cycle
         self.recipe = recipe = loaded.recipe
@@ -260,13 +279,15 @@ class Side:
         self.device = accelerator.device
         with TemporaryDirectory(prefix="dpstune-profile-") as folder:
             inputs, watch = inputs or GeneratedInputs(), InterruptionWatch()
-            self.loop = Loop(recipe, inputs, RunFolder(Path(folder)), accelerator, watch, SilentProgress())
+            with new_meter(self.device) as meter:
+                self.loop = Loop(recipe, inputs, RunFolder(Path(folder)), accelerator, watch, SilentProgress())
         self.loop.log = RunLog(None, SilentProgress(), steps_per_epoch=1, size=0, after_step=0)
         own = self.loop.method.dropout(self.loop.total_steps)
         self.dropout = own if recipe.model.dropout is None else recipe.model.dropout
         self.tokens = self.loop.plan.tokens(self.loop.plan.chunks(1))
         self.linear_weights = sum(layer.weight.numel() for layer in linear_layers(self.loop.model).values())
-        self.memory = Memory(0, 0, 0, 0, 0, 0)
+        reserved = None if meter.reserved is None else 0
+        self.memory = Memory(0, reserved, meter.peak, 0, 0, 0, 0, 0)
 
     def describe(self) -> dict[str, Any]:
         """Return the model's size and where it runs."""
@@ -294,6 +315,24 @@ class Side:
         self.step()
         self._synchronize()
         return time.perf_counter() - started
+
+    def time_openings(self, last_of_stage_1: int, rounds: int) -> list[float]:
+        """Take the step that opens Stage II several times and return the seconds of each; none without stages.
+
+        Args:
+            last_of_stage_1: The step that ends the first Stage I.
+            rounds: How often.
+        """
+        method = self.loop.method
+        if not hasattr(method, "cycle"):
+            return []
+        seconds = []
+        for _ in range(rounds):
+            method.step = 1  # scores as a Stage I makes them, from one step: choosing among equal ones is another work
+            self.step()
+            method.step = last_of_stage_1 + 1
+            seconds.append(self.time_step())
+        return seconds
 
     def _synchronize(self) -> None:
         import torch
@@ -328,11 +367,16 @@ class Side:
         weights = tensor_bytes([*parameters, *loop.model.buffers()])
         optimizer = tensor_bytes(value for each in state for value in each.values() if isinstance(value, torch.Tensor))
         held = method.held_bytes()
+        before = weights + optimizer + held
+        known = self.memory
+        reserved = None if meter.reserved is None else max(known.reserved or 0, before + meter.reserved)
         self.memory = Memory(
-            peak=max(self.memory.peak, weights + optimizer + held + meter.peak),
+            peak=max(known.peak, before + meter.peak),
+            reserved=reserved,
+            before_training=known.before_training,
             weights=weights,
             gradients=tensor_bytes(parameter for parameter in parameters if parameter.requires_grad),
             optimizer=optimizer,
             method=held,
-            activations=max(self.memory.activations, *kept),
+            activations=max(known.activations, *kept),
         )
