@@ -14,46 +14,74 @@ GLUE = Path(os.environ.get("DPSTUNE_GLUE", HERE.parent.parent / "shared" / "data
 SETTINGS = ["data.train_size=500", "training.epochs=1"]  # RTE for a laptop
 
 
-def in_turn(sides, rounds):
-    """Call every function of a mapping ``rounds`` times, in turn and in changing order; return the seconds of each."""
+def synchronize():
+    """Wait until a GPU, where there is one, has done what it was told: it is told much faster than it computes."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def clock():
+    """Return the seconds of a clock, read when the device has nothing left to do."""
+    synchronize()
+    return time.perf_counter()
+
+
+def in_turn(sides, rounds, more=lambda: True):
+    """Call every function of a mapping ``rounds`` times, in turn and in changing order; return the seconds of each.
+
+    The first round warms up. ``more`` is asked before each other one whether there is time for it.
+    """
     seconds = {name: [] for name in sides}
     for number in range(-1, rounds):
+        if number >= 1 and not more():
+            break
         for name in sorted(sides, reverse=number % 2 == 1):
-            started = time.perf_counter()
+            started = clock()
             sides[name]()
-            if number >= 0:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
+            if number >= 0:
+                seconds[name].append(clock() - started)
     return seconds
 
 
 def ratio(seconds, name, base):
     """Return the median over rounds of one side's time over another's, with its quartiles."""
-    ratios = sorted(mine / other for mine, other in zip(seconds[name], seconds[base], strict=True))
+    ratios = [mine / other for mine, other in zip(seconds[name], seconds[base], strict=True)]
+    found = spread(ratios)
+    return {"median": found["median"], "quartiles": found["quartiles"], "rounds": len(ratios)}
+
+
+def spread(values, digits=4):
+    """Return median and quartiles of a list of numbers."""
+    ordered = sorted(values)
     return {
-        "median": round(statistics.median(ratios), 4),
-        "quartiles": [round(ratios[len(ratios) // 4], 4), round(ratios[-1 - len(ratios) // 4], 4)],
-        "rounds": len(ratios),
+        "median": round(statistics.median(ordered), digits),
+        "quartiles": [round(ordered[len(ordered) // 4], digits), round(ordered[-1 - len(ordered) // 4], digits)],
     }
 
 
 def save(name, content):
     """Write one benchmark's result, with machine, versions, date and how busy the machine was."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"about": about(), **content}, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+def about():
+    """Return what a reader must know of the machine, its software and how busy it was."""
     import torch
 
     from dpstune.hardware import choose_precision, describe_environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    environment = describe_environment(device, choose_precision("auto", device.type), 1)
-    about = {
-        **environment,
+    return {
+        **describe_environment(device, choose_precision("auto", device.type), 1),
         "processor": processor(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "date": date.today().isoformat(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"about": about, **content}, indent=2) + "\n")
-    print(f"wrote {path}")
 
 
 def processor():

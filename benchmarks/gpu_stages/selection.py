@@ -1,0 +1,81 @@
+"""Choosing a subnetwork: the k-th largest score of each of BERT-large's matrices, and of CHILD-TUNING-D's one slice."""
+
+import math
+
+from common import in_turn, spread
+from rig import first_line, free_memory
+
+P = 0.3
+LAYER = [(1024, 1024)] * 4 + [(4096, 1024), (1024, 4096)]
+LAYERS = 24
+SLICE = 302_309_376  # parameters of BERT-large's layers
+SHARE_OF_SLICE = 0.2
+ROUNDS = 5
+
+
+def topk(scores, share):
+    return scores.flatten().topk(math.ceil(scores.numel() * share), sorted=False).values.min()
+
+
+def kthvalue(scores, share):
+    n = scores.numel()
+    return scores.flatten().kthvalue(n - math.ceil(n * share) + 1).values
+
+
+def sort(scores, share):
+    return scores.flatten().sort(descending=True).values[math.ceil(scores.numel() * share) - 1]
+
+
+def bisection(scores, share):
+    """Set the bits of the answer from the highest on: scores are not negative, and ordered as their bits are."""
+    import torch
+
+    bits, wanted = scores.flatten().view(torch.int32), math.ceil(scores.numel() * share)
+    answer = torch.zeros((), dtype=torch.int32, device=scores.device)
+    for bit in range(30, -1, -1):
+        higher = answer | (1 << bit)
+        answer = torch.where((bits >= higher).sum() >= wanted, higher, answer)
+    return answer.view(torch.float32)
+
+
+def dpstune(scores, share):
+    from dpstune.methods.subnetwork import kth_largest
+
+    return kth_largest(scores, share)
+
+
+WAYS = {"dpstune": dpstune, "topk": topk, "bisection": bisection, "sort": sort, "kthvalue": kthvalue}
+
+
+def run(stage):
+    import torch
+
+    torch.manual_seed(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shapes, slice_size = ([(32, 16)] * 2, 4096) if stage.rehearse else (LAYER, SLICE)
+    layer = [torch.rand(shape, device=device).square() for shape in shapes]
+    stage.note(layers=LAYERS, one_layer=measure(stage, layer, 1 - P))
+    stage.say(f"one layer: {stage.found['one_layer']}")
+    del layer
+    free_memory()
+    whole = [torch.rand(slice_size, device=device).square()]
+    stage.note(slice_elements=slice_size, one_slice=measure(stage, whole, SHARE_OF_SLICE))
+    stage.say(f"one slice: {stage.found['one_slice']}")
+
+
+def measure(stage, tensors, share):
+    """Return the seconds of each way, and whether all give the bits that sorting gives."""
+    found, expected = {}, [sort(scores, share) for scores in tensors]
+    for name, way in WAYS.items():
+        if stage.left < 2:
+            found[name] = {"error": "no time left"}
+            continue
+        try:
+            seconds = in_turn(
+                {name: lambda way=way: [way(scores, share) for scores in tensors]}, ROUNDS, lambda: stage.left > 2
+            )
+            equal = all(bool(way(scores, share) == value) for scores, value in zip(tensors, expected, strict=True))
+            found[name] = {"seconds": spread(seconds[name], 6), "equal": equal}
+        except RuntimeError as error:  # without memory, or without a kernel
+            found[name] = {"error": first_line(error)}
+    return found
