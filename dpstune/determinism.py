@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+STRICT, WARN_ONLY = "strict", "warn_only"
 _REFUSAL = "deterministic"  # in whatever torch says where strict mode refuses an operation
 
 
@@ -20,16 +21,19 @@ def fix_workspaces() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def ask_for_the_same_bits() -> None:
+def ask_for_the_same_bits(how: str = STRICT) -> None:
     """Have torch run deterministic kernels alone, and raise where an operation has none.
 
-    With ``warn_only`` the backward passes of fused attention would stay what they are by default, and add up in an
+    If torch only warned, the backward passes of fused attention would stay what they are by default, and add up in an
     order that changes (PyTorch's ``attention_backward.cu`` looks at that flag). New tensors are not filled: that is for
     programs that read what they did not write, and takes a kernel a tensor.
+
+    Args:
+        how: ``strict``, or what ``settle`` returned of a model that needs other kernels: then torch only warns.
     """
     import torch
 
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=how != STRICT)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -45,18 +49,16 @@ def settle(model: nn.Module, new_loss: Callable[[], torch.Tensor]) -> str:
     Returns:
         ``strict``, or ``warn_only: `` and what torch said: two runs of this recipe may then differ in their last bits.
     """
-    import torch
-
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         new_loss().backward()
     except RuntimeError as error:
         if _REFUSAL not in str(error):
             raise
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        return f"warn_only: {first_line(error)}"
+        ask_for_the_same_bits(WARN_ONLY)
+        return f"{WARN_ONLY}: {first_line(error)}"
     finally:
         model.zero_grad()
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    return "strict"
+    return STRICT

@@ -151,7 +151,7 @@ class TrainingSection(Settings):
         warmup_steps, warmup_ratio: Exactly one (ratio 0.1).
         weight_decay, adam_betas, adam_epsilon: AdamW; biases and normalisation weights are not decayed.
         max_grad_norm: Gradients are clipped to this norm.
-        precision: ``auto`` is fp16 on CUDA, bf16 on a CPU that computes it natively, fp32 otherwise.
+        precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
         eval_every, save_every: In steps; None evaluates each epoch, and saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.

@@ -84,6 +84,7 @@ class TrainedModel:
     def __init__(self, place: TrainedPlace, max_length: int | None = None) -> None:
         import torch
 
+        from dpstune.determinism import ask_for_the_same_bits
         from dpstune.hardware import device_type
         from dpstune.models import load_tokenizer, load_trained_classifier
         from dpstune.sections import ModelSection
@@ -91,7 +92,10 @@ class TrainedModel:
         section = ModelSection(name=str(place.folder))
         self.place = place
         self.device = torch.device(device_type())
-        self.precision = _precision(place.run, self.device.type)
+        recorded = _recorded(place.run)
+        self.precision = _precision(recorded, self.device.type)
+        if recorded.get("determinism") is not None:
+            ask_for_the_same_bits(recorded["determinism"])
         self.model: PreTrainedModel = load_trained_classifier(section).eval()
         torch.nn.Module.to(self.model, self.device)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
@@ -133,12 +137,25 @@ class TrainedModel:
         return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
 
 
-def _precision(run: RunFolder | None, device: str) -> str:
-    """Return what a run was evaluated in, where this device has it; else what it prefers."""
-    from dpstune.hardware import choose_precision
+def _recorded(run: RunFolder | None) -> dict[str, Any]:
+    """Return what a run's environment.json says; nothing where there is no run, or no such file."""
+    if run is None:
+        return {}
+    with suppress(OSError, ValueError):
+        environment = json.loads(run.environment.read_text(encoding="utf-8"))
+        return environment if isinstance(environment, dict) else {}
+    return {}
 
-    if run is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError, RequestError):
-            recorded = json.loads(run.environment.read_text(encoding="utf-8"))["precision"]
-            return choose_precision(recorded, device)
+
+def _precision(recorded: dict[str, Any], device: str) -> str:
+    """Return what a run was evaluated in, where it was on this kind of device or the device computes it natively.
+
+    Else what the device prefers: a model that a GPU trained in fp16 is not emulated on a CPU, whose bits differ anyway.
+    """
+    from dpstune.hardware import available_precisions, choose_precision
+
+    precision, same_kind = recorded.get("precision"), recorded.get("device") == device
+    with suppress(RequestError):
+        if isinstance(precision, str) and (same_kind or precision in available_precisions(device)):
+            return choose_precision(precision, device)
     return choose_precision("auto", device)

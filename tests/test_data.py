@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import math
@@ -571,6 +572,25 @@ def test_a_batch_is_padded_to_its_own_longest_example(minilm):
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (2, long)
     assert batch["attention_mask"].sum(1).tolist() == [long, short]
     assert (batch["input_ids"][1, short:] == minilm.pad_token_id).all()
+
+
+@given(
+    texts=st.lists(st.tuples(*[st.text("ab c.", max_size=30)] * 2), min_size=1, max_size=6),
+    side=st.sampled_from(["left", "right"]),
+    data=st.data(),
+)
+def test_a_batch_is_what_the_tokenizer_pads(minilm, texts, side, data):
+    tokenizer = copy.deepcopy(minilm)
+    tokenizer.padding_side = side
+    dataset = encode(examples(texts), tokenizer, 16)
+    rows = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=8))
+    encoded = tokenizer(
+        [texts[row][0] for row in rows], [texts[row][1] for row in rows], truncation=True, max_length=16
+    )
+    expected = tokenizer.pad(encoded, return_tensors="pt")
+    for batch in (dataset.collate(rows), dataset.take(rows).collate(range(len(rows)))):
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
 def test_examples_come_in_the_asked_order_with_their_labels(minilm):

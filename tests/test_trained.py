@@ -21,13 +21,48 @@ def test_a_run_is_scored_to_the_bits_it_reported(zygote, tiny_run):
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="is of a CPU's precisions")
-@pytest.mark.parametrize(("recorded", "used"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", None), ([], None)])
+@pytest.mark.parametrize(
+    ("recorded", "used"),
+    [
+        ({"precision": "bf16", "device": "cpu"}, "bf16"),
+        ({"precision": "fp32", "device": "A GPU"}, "fp32"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16"),
+        ({"precision": "fp16", "device": "A GPU"}, None),
+        ({"precision": []}, None),
+        ({"precision": "fp64", "device": "cpu"}, None),
+        ([], None),
+    ],
+)
 def test_it_is_scored_in_the_precision_it_was_trained_in_where_that_can_be(tiny_run, tmp_path, recorded, used):
-    """A CPU computes bf16 whether or not it does so natively, and no fp16."""
+    """A CPU computes every precision that it was trained in, and emulates none that a GPU was trained in."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
-    (run / "environment.json").write_text(json.dumps({"precision": recorded}))
+    (run / "environment.json").write_text(json.dumps(recorded))
     model = TrainedModel(find_trained(run))
     assert model.precision == (used or choose_precision("auto", "cpu"))
+
+
+@pytest.mark.parametrize("determinism", ["strict", "warn_only: put_ has none", None])
+def test_it_is_scored_with_the_kernels_it_was_trained_with(tiny_run, tmp_path, determinism):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "environment.json").write_text(json.dumps({"precision": "fp32", "determinism": determinism}))
+    try:
+        TrainedModel(find_trained(run))
+        assert torch.are_deterministic_algorithms_enabled() == (determinism is not None)
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == (determinism == "warn_only: put_ has none")
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_run_in_fp16_is_scored_to_the_bits_it_reported(zygote, tiny_task, tmp_path):
+    half = ["--set", "training.precision=fp16", "--output", tmp_path]
+    assert zygote.run("train", "--recipe", tiny_task, *half).code == 0
+    (result,) = tmp_path.glob("*/*/*/result.json")
+    scored = zygote.run("eval", result.parent, "--json")
+    answer = json.loads(scored.stdout)
+    assert (answer["precision"], answer["metrics"]) == (
+        "fp16",
+        json.loads(result.read_text())["last"]["metrics"],
+    )
 
 
 def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task, one_thread):
