@@ -1,7 +1,7 @@
 """What each method costs beside vanilla, time and memory: `dpstune profile` on what is there.
 
-On a CPU MiniLM at 16 x 128 (time and memory), at 32 x 128 (memory), and BERT-large at 16 x 128 (memory, with --large);
-with a GPU BERT-large at both sizes in fp16.
+MiniLM at 16 x 128 (time and memory), at 32 x 128 (memory), and BERT-large at 16 x 128 (memory, with --large), on a CPU;
+on a GPU gpu.py measures it.
 
     python benchmarks/methods.py [--steps N] [--large]          writes results/methods-*.json
 """
@@ -26,8 +26,7 @@ def main():
     parser.add_argument("--large", action="store_true", help="BERT-large on a CPU: 18 GiB and half an hour")
     asked = parser.parse_args()
     if torch.cuda.is_available():
-        measure("bert-large-gpu", "bert-rte", (16, 32), asked.steps)
-        return
+        parser.error("here is a GPU: benchmarks/gpu.py measures what methods cost there")
     measure("minilm-cpu", "minilm-rte", (16,), asked.steps)
     measure("minilm-cpu-memory", "minilm-rte", (16, 32), 0)
     if asked.large:

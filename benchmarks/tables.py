@@ -1,18 +1,22 @@
-"""The tables of README.md, from results/*.json: each between a pair of markers, with the machine it comes from."""
+"""The tables of README.md and docs/profile.md, from results/*.json: each between two markers, with its machine."""
 
 import json
 import re
 
+import gpu_tables
 from common import HERE, RESULTS
+from gpu_tables import markdown, measured_on, spread
 
-README = HERE / "README.md"
-NOT_MEASURED = "not measured: no GPU was to be had"
+README, PROFILE = HERE / "README.md", HERE.parent / "docs" / "profile.md"
 
 
 def write_tables():
-    """Write every table whose results are there anew."""
+    """Write every table whose results are there anew; of a GPU's also those that were not measured."""
     built = {name: build() for name, build in TABLES.items()}
+    gpu = read("gpu")
+    built["gpu"] = gpu_tables.goals(gpu)
     replace_tables(README, {name: table for name, table in built.items() if table is not None})
+    replace_tables(PROFILE, {"table3": gpu_tables.table_3(gpu)})
 
 
 def replace_tables(page, tables):
@@ -32,32 +36,13 @@ def read(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def markdown(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
-
-
-def measured_on(result):
-    about, versions = result["about"], result["about"]["packages"]
-    load = "/".join(f"{value:g}" for value in about["load_average"])
-    where = about["device"] if about["device"] != "cpu" else f"{about['processor']}, {about['cpus']} cores"
-    return (
-        f"\n{where}, {about['threads']} threads, {about['precision']}, load average {load}; torch {versions['torch']}, "
-        f"transformers {versions['transformers']}; {about['date']}.\n"
-    )
-
-
 def cost(result, method, batch_size):
     found = [each for each in result["costs"] if each["method"]["name"] == method and each["batch_size"] == batch_size]
     return found[0]
 
 
-def spread(ratio, quartiles):
-    return f"{ratio:.3f} ({quartiles[0]:.3f} to {quartiles[1]:.3f})"
-
-
 def goals():
-    times, memory, gpu = read("methods-minilm-cpu"), read("methods-minilm-cpu-memory"), read("methods-bert-large-gpu")
+    times, memory = read("methods-minilm-cpu"), read("methods-minilm-cpu-memory")
     trainer, startup = read("trainer"), read("startup")
     if None in (times, memory, trainer, startup):
         return None
@@ -72,13 +57,6 @@ def goals():
     def time_of(method):
         found = cost(times, method, 16)
         return spread(found["ratio"], found["ratio_quartiles"])
-
-    def gpu_time_of(method):
-        return (
-            NOT_MEASURED
-            if gpu is None
-            else spread(cost(gpu, method, 16)["ratio"], cost(gpu, method, 16)["ratio_quartiles"])
-        )
 
     speed, peaks = trainer["speed"], trainer["peak_bytes"]
     still = speed["same, without dropout"]["accuracy"]
@@ -99,8 +77,6 @@ def goals():
         ("dps-mix, CPU", "<= 1.08", time_of("dps-mix"), "", methods),
         ("mixout, CPU", "<= 1.08", time_of("mixout"), "", methods),
         ("vanilla against itself, CPU: the noise", "", time_of("vanilla"), "", methods),
-        ("dps-dense step over vanilla, GPU", "<= 1.03", gpu_time_of("dps-dense"), "", methods),
-        ("dps-mix, mixout, GPU", "<= 1.06", gpu_time_of("dps-mix"), "", methods),
         (
             "vanilla, examples a second over `Trainer`'s: its own padding and our precision",
             ">= 1.3x",

@@ -22,7 +22,7 @@ def run(stage):
         torch.compile = partial(torch.compile, backend="eager")
     recipe = stage.write_recipe("minilm", steps=200)
     rows = {}
-    for method in METHODS:
+    for method in METHODS[-1:] if stage.rehearse else METHODS:
         if stage.left < 10 and rows and not stage.rehearse:
             rows[method] = {"error": "no time left"}
         else:

@@ -16,10 +16,10 @@ OVERFLOWS = (2, 3)  # steps, in Stage I of DPS and after one whose gradients wer
 TOO_LARGE = 2.0**60  # whatever is scaled by it overflows
 STILL = ("model.dropout=0.0", "training.learning_rate=0.01", "training.adam_epsilon=0.1")
 OWN = {"r-drop": ("method.dropout=0.0",), "child-tuning-f": ("method.p=0.999999",)}
-# The distance from the CPU's weights after 8 steps, over the way they went. Rounding decides between scores that are
-# almost equal: methods that select are allowed more.
-TOLERANCE = {"fp16": 0.02, "bf16": 0.1}
-TOLERANCE_WHERE_SELECTED = {"fp16": 0.1, "bf16": 0.3}
+# The distance from the CPU's weights after 8 steps, over the way they went. A CPU's own fp16 lies 0.001 from its fp32,
+# its bf16 0.007. Rounding decides between scores that are almost equal: methods that select are allowed more.
+TOLERANCE = {"fp16": 0.01, "bf16": 0.05}
+TOLERANCE_WHERE_SELECTED = {"fp16": 0.05, "bf16": 0.15}
 SELECTING = ("dps-dense", "dps-mix", "child-tuning-d")
 
 
