@@ -94,9 +94,13 @@ def has_gpu():
 
 
 def run_stages(asked, path):
-    """Run the stages one after the other and return the names of those that failed."""
+    """Run the stages one after the other and return the names of those that failed.
+
+    Where some were asked for, what others found before stays in the file.
+    """
     end = time.monotonic() + 60 * asked.minutes
-    stages = {}
+    earlier = json.loads(path.read_text()) if asked.stage and path.exists() else {}
+    stages = earlier.get("stages", {})
     content = {"rehearsal": asked.rehearse, "minutes": asked.minutes, "about": None, "stages": stages}
     for name in asked.stage or STAGES:
         box = min(end - time.monotonic(), STAGES[name] * asked.minutes * 60 / WHOLE + START)
@@ -112,7 +116,7 @@ def run_stages(asked, path):
         told = stages[name].get("error") or stages[name].get("reason") or ""
         print(f"--- {name}: {stages[name]['status']} after {stages[name]['seconds']:.1f} s {told}", flush=True)
     print(f"wrote {path}", flush=True)
-    return [name for name, stage in stages.items() if stage["status"] == "failed"]
+    return [name for name in asked.stage or STAGES if stages[name]["status"] == "failed"]
 
 
 def run_stage(name, box, asked):
@@ -167,6 +171,9 @@ def write(path, content):
 
 def work(asked):
     """Be the process of a stage."""
+    from dpstune.determinism import fix_workspaces
+
+    fix_workspaces()  # before anything talks to the GPU
     stage = Stage(asked.part, asked.seconds, asked.rehearse, minilm=asked.minilm)
     stage.write(about=about())
     try:

@@ -195,6 +195,7 @@ def accuracies(found):
     return "; ".join(
         f"{row['method']} {row['precision']} " + (f"{row['accuracy']:.3f}" if "accuracy" in row else row["error"])
         for row in found["rows"]
+        if row.get("steps") == row.get("of")  # not cut off
     ).replace("|", "/")
 
 

@@ -23,6 +23,9 @@ sys.path.insert(0, str(HERE.parent))  # dpstune itself, which need not be instal
 from common import clock, new_loop  # noqa: E402
 from rig import child_environment  # noqa: E402
 
+# Where this process, too, runs dpstune: what that has set for itself is not for a side that is another's.
+SET_BY_DPSTUNE = ("CUBLAS_WORKSPACE_CONFIG", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+
 
 class Side:
     """A side, as the process sees it that tells it what to do.
@@ -37,7 +40,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=child_environment(HERE.parent),
+            env={name: value for name, value in child_environment(HERE.parent).items() if name not in SET_BY_DPSTUNE},
         )
 
     def __enter__(self):

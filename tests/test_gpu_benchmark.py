@@ -112,6 +112,9 @@ def test_a_stage_that_fails_says_why_and_the_next_goes_on(without, tmp_path):
     content, _ = read(tmp_path / "found")
     assert [stage["status"] for stage in content["stages"].values()] == ["failed", "done"]
     assert "accelerate" in content["stages"]["strict"]["error"]
+    done = run("--rehearse", "--output", tmp_path / "found", "--stage", "selection")
+    assert done.returncode == 0
+    assert read(tmp_path / "found")[0]["stages"].keys() == {"strict", "selection"}, "what was found before stays"
 
 
 class Asked:

@@ -54,28 +54,29 @@ def run(stage):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shapes, slice_size = ([(32, 16)] * 2, 4096) if stage.rehearse else (LAYER, SLICE)
     layer = [torch.rand(shape, device=device).square() for shape in shapes]
-    stage.note(layers=LAYERS, one_layer=measure(stage, layer, 1 - P))
-    stage.say(f"one layer: {stage.found['one_layer']}")
+    stage.note(layers=LAYERS, slice_elements=slice_size, one_layer={}, one_slice={})
+    measure(stage, "one_layer", layer, 1 - P)
     del layer
     free_memory()
-    whole = [torch.rand(slice_size, device=device).square()]
-    stage.note(slice_elements=slice_size, one_slice=measure(stage, whole, SHARE_OF_SLICE))
-    stage.say(f"one slice: {stage.found['one_slice']}")
+    measure(stage, "one_slice", [torch.rand(slice_size, device=device).square()], SHARE_OF_SLICE)
 
 
-def measure(stage, tensors, share):
-    """Return the seconds of each way, and whether all give the bits that sorting gives."""
-    found, expected = {}, [sort(scores, share) for scores in tensors]
+def measure(stage, part, tensors, share):
+    """Note the seconds of each way, and whether all give the bits that sorting gives."""
+    expected = [sort(scores, share) for scores in tensors]
     for name, way in WAYS.items():
+
+        def choose(way=way):
+            return [way(scores, share) for scores in tensors]
+
         if stage.left < 2:
-            found[name] = {"error": "no time left"}
-            continue
-        try:
-            seconds = in_turn(
-                {name: lambda way=way: [way(scores, share) for scores in tensors]}, ROUNDS, lambda: stage.left > 2
-            )
-            equal = all(bool(way(scores, share) == value) for scores, value in zip(tensors, expected, strict=True))
-            found[name] = {"seconds": spread(seconds[name], 6), "equal": equal}
-        except RuntimeError as error:  # without memory, or without a kernel
-            found[name] = {"error": first_line(error)}
-    return found
+            row = {"error": "no time left"}
+        else:
+            try:
+                seconds = in_turn({name: choose}, ROUNDS, lambda: stage.left > 2)
+                equal = all(bool(found == value) for found, value in zip(choose(), expected, strict=True))
+                row = {"seconds": spread(seconds[name], 6), "equal": equal}
+            except RuntimeError as error:  # without memory, or without a kernel
+                row = {"error": first_line(error)}
+        stage.note(**{part: stage.found[part] | {name: row}})
+        stage.say(f"{part}, {name}: {row}")

@@ -78,6 +78,8 @@ def trace(step):
         done = time.perf_counter() - started
     names, kernels, busy = Counter(), Counter(), Counter()
     for event in profiler.events():
+        if event.is_user_annotation:  # such as the optimizer's step, over the kernels that are in it
+            continue
         if event.device_type == DeviceType.CUDA:
             kernels[event.name] += 1
             busy[event.name] += event.time_range.elapsed_us()
@@ -113,5 +115,5 @@ def waits_of(step):
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [each for each in caught if "synchroniz" in str(each.message)]
+    waits = [each for each in caught if "called a synchronizing" in str(each.message)]
     return dict(Counter(f"{'/'.join(Path(each.filename).parts[-3:])}:{each.lineno}" for each in waits))

@@ -106,6 +106,7 @@ class CudaMeter:
         return torch.cuda.memory_allocated(self._device) - self._before
 
     def __enter__(self) -> Self:
+        torch.cuda.init()  # the allocator has no statistics before
         torch.cuda.empty_cache()  # what others freed and the allocator keeps was not reserved for these
         torch.cuda.reset_peak_memory_stats(self._device)
         self._before = torch.cuda.memory_allocated(self._device)
