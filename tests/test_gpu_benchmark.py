@@ -105,6 +105,28 @@ def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmark
     assert "not measured" not in tables.table_3(content)
 
 
+def test_an_operation_without_a_deterministic_kernel_is_named(benchmarks, tmp_path, monkeypatch):
+    from dpstune.methods.vanilla import Vanilla
+
+    loss = Vanilla.loss
+
+    def loss_with_such_an_operation(method, model, batch):
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+        return loss(method, model, batch)
+
+    monkeypatch.setattr(Vanilla, "loss", loss_with_such_an_operation)
+    monkeypatch.setattr("dpstune.methods.REGISTRY", {"vanilla": "vanilla:Vanilla"})
+    stage = benchmarks("rig").Stage(tmp_path / "part.json", 600, rehearse=True)
+    try:
+        benchmarks("gpu_stages.strict").run(stage)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    first = json.loads((tmp_path / "part.json").read_text())["found"]["rows"][0]
+    assert first["raised_at_step"] == 1
+    assert "put_" in first["raised"]
+    assert ["put_" in warned for warned in first["warned"]] == [True]
+
+
 def test_a_stage_that_fails_says_why_and_the_next_goes_on(without, tmp_path):
     stages = ["--stage", "strict", "--stage", "selection"]
     done = run("--rehearse", "--output", tmp_path / "found", *stages, env=without("accelerate"))

@@ -339,6 +339,14 @@ class TestCommand:
         assert json.loads((folder / "profile.json").read_text()) == outcome
         assert (folder / "memory.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_a_gpus_table_says_what_was_reserved(self, outcome, capfd):
+        from dpstune.report.profile_report import print_costs
+
+        (cost,) = (cost for cost in outcome["costs"] if cost["method"]["name"] == "mixout")
+        memory = {**cost["memory"], "reserved": 12345 * 2**20}
+        print_costs({**outcome, "costs": [{**cost, "memory": memory}]})
+        assert "12345" in capfd.readouterr().err
+
     def test_an_earlier_profile_is_kept(self, run, wide_recipe, tmp_path):
         for size in (1, 2):
             code, _, err = run(
