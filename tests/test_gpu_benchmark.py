@@ -105,6 +105,7 @@ def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmark
     assert "not measured" not in tables.table_3(content)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_an_operation_without_a_deterministic_kernel_is_named(benchmarks, tmp_path, monkeypatch):
     from dpstune.methods.vanilla import Vanilla
 
