@@ -78,7 +78,7 @@ class R3F(Method[R3FConfig]):
             noise.uniform_(-self.config.sigma, self.config.sigma)
         if self.config.detach:
             noisy = noisy.detach()
-        # Of no rows too, the clean part keeps the embeddings in the graph: DistributedDataParallel looks for them there.
+        # Even of no rows, the clean part keeps the embeddings in the graph, where DistributedDataParallel looks.
         return torch.cat([clean, noisy + noise])
 
     @contextmanager
