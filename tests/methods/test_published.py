@@ -1,8 +1,11 @@
 """What published code does, written out with torch alone, against what dpstune does."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpstune import build_method
 from dpstune.errors import RequestError
@@ -13,7 +16,7 @@ SIGMA, WEIGHT, SEED = 0.3, 2.0, 5
 
 
 def lively(family="bert", **changes):
-    """A model in float64 without dropout, with weights so large that every gradient counts."""
+    """A model in float64, without dropout unless told, with weights so large that every gradient counts."""
     model = classifier(family, **changes).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -30,6 +33,10 @@ def passes(request, monkeypatch):
 def draw(embedded, noise):
     drawn = torch.empty_like(embedded)
     return drawn.normal_(0.0, SIGMA) if noise == "normal" else drawn.uniform_(-SIGMA, SIGMA)
+
+
+def as_it_is(embedded):
+    return embedded
 
 
 def noised(embedded, noise, detach):
@@ -65,7 +72,7 @@ def written_out(model, examples, noise, detach, family):
     """Two passes, one after the other; their loss and the gradient of every parameter."""
     model.zero_grad()
     torch.manual_seed(SEED)
-    clean = LOGITS[family](model, examples, lambda embedded: embedded)
+    clean = LOGITS[family](model, examples, as_it_is)
     noisy = LOGITS[family](model, examples, lambda embedded: noised(embedded, noise, detach))
     if clean.shape[1] == 1:
         loss = (clean[:, 0] - examples["labels"]).square().mean() + WEIGHT * (noisy - clean).square().mean()
@@ -76,8 +83,12 @@ def written_out(model, examples, noise, detach, family):
 
 
 def by_dpstune(model, examples, noise, **settings):
+    return by_method({"name": "r3f", "noise": noise, "sigma": SIGMA, "lambda": WEIGHT} | settings, model, examples)
+
+
+def by_method(settings, model, examples):
     model.zero_grad()
-    method = build_method({"name": "r3f", "noise": noise, "sigma": SIGMA, "lambda": WEIGHT} | settings)
+    method = build_method(settings)
     method.attach(model, total_steps=10)
     torch.manual_seed(SEED)
     loss = method.loss(model, examples)
@@ -116,6 +127,13 @@ class TestR3F:
         expected = written_out(model, batch(regression=True), "normal", detach, "bert")
         assert_same(by_dpstune(model, batch(regression=True), "normal", detach=detach), expected)
 
+    @pytest.mark.parametrize("detach", [True, False])
+    def test_both_passes_draw_dropout(self, detach, monkeypatch):
+        monkeypatch.setattr(twin, "TWIN_TOKENS", 0)  # draws in the order of two passes
+        model = lively(dropout=0.3)
+        expected = written_out(model, batch(), "normal", detach, "bert")
+        assert_same(by_dpstune(model, batch(), "normal", detach=detach), expected)
+
     def test_the_published_way_is_the_default(self):
         model = lively()
         assert_same(by_dpstune(model, batch(), "normal"), by_dpstune(model, batch(), "normal", detach=True))
@@ -130,10 +148,40 @@ class TestR3F:
 
     def test_the_clean_pass_alone_where_lambda_is_0(self, passes):
         model = lively()
-        loss = F.cross_entropy(bert_logits(model, batch(), lambda embedded: embedded), batch()["labels"])
+        loss = F.cross_entropy(bert_logits(model, batch(), as_it_is), batch()["labels"])
         loss.backward()
         expected = outcome(model, loss)
         assert_same(by_dpstune(model, batch(), "normal", **{"lambda": 0.0}), expected)
+
+
+class TestRDrop:
+    @pytest.mark.parametrize("alpha", [1.0, 5.0])
+    def test_gradients_of_every_parameter(self, alpha, monkeypatch):
+        """The paper's loss, which the authors' fork of fairseq sums over a batch and divides by its examples."""
+        monkeypatch.setattr(twin, "TWIN_TOKENS", 0)
+        model = lively(dropout=0.3)
+        torch.manual_seed(SEED)
+        first, second = (bert_logits(model, batch(), as_it_is) for _ in range(2))
+        labels = batch()["labels"]
+        loss = F.cross_entropy(first, labels) + F.cross_entropy(second, labels) + alpha * divergence(first, second) / 2
+        loss.backward()
+        expected = outcome(model, loss)
+        assert_same(by_method({"name": "r-drop", "alpha": alpha}, model, batch()), expected)
+
+
+class TestChildTuningD:
+    @given(
+        st.lists(st.integers(0, 10**6), min_size=2, max_size=300, unique=True),
+        st.floats(0.01, 0.99),
+    )
+    def test_the_interpolated_percentile_keeps_one_element_less_or_the_same(self, values, p):
+        fisher = torch.tensor([values], dtype=torch.float32)
+        method = build_method({"name": "child-tuning-d", "p": p})
+        method.attach(torch.nn.Linear(len(values), 1, bias=False), total_steps=1)
+        method.choose({"weight": fisher})
+        published = fisher >= float(np.percentile(fisher.double().numpy(), (1 - p) * 100))
+        assert not (published & ~method.masks["weight"]).any()
+        assert method.masks["weight"].sum() - published.sum() in (0, 1)
 
 
 def test_detach_is_true_or_false():
