@@ -176,6 +176,30 @@ def load_recipe(
     return LoadedRecipe(source.stem, draft.check(), source)
 
 
+# Keys that a method did not always have, with what it did before.
+_BEFORE_IT_WAS_A_KEY: dict[str, dict[str, Any]] = {"r3f": {"detach": False}}
+
+
+def load_run_recipe(file: Path) -> Recipe:
+    """Load the recipe that a run wrote into its folder.
+
+    A run writes out every default. A key that is not there is one its dpstune did not know: it has the value that the
+    run trained with, be the default another one now.
+
+    Args:
+        file: ``recipe.yaml`` in a run's folder.
+
+    Raises:
+        RequestError: There is no such file, or something in it is wrong.
+    """
+    draft = _Draft.read(find_recipe(str(file)))
+    method = draft.values.get("method")
+    if isinstance(method, dict):
+        draft.values["method"] = {**_BEFORE_IT_WAS_A_KEY.get(str(method.get("name")), {}), **method}
+    draft.make_paths_absolute()
+    return draft.check()
+
+
 def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None]) -> None:
     """Refuse what both ``--set`` and a flag of its own give.
 

@@ -48,7 +48,7 @@ def find_trained(place: Path) -> TrainedPlace:
     Raises:
         RequestError: There is none of them, the run is not finished, or its recipe cannot be read.
     """
-    from dpstune.recipe import load_recipe
+    from dpstune.recipe import load_run_recipe
 
     name = str(place)
     if not place.is_dir():
@@ -63,7 +63,7 @@ def find_trained(place: Path) -> TrainedPlace:
             raise RequestError(
                 f"{place} holds no model (a sweep with --no-models keeps none); rename the run and train it again"
             )
-        return TrainedPlace(name, run.model, run, load_recipe(str(run.recipe)).recipe)
+        return TrainedPlace(name, run.model, run, load_run_recipe(run.recipe))
     if not (place / "config.json").is_file():
         raise RequestError(f"{place} is neither a run's folder (no recipe.yaml) nor a model folder (no config.json)")
     return TrainedPlace(name, place, None, None)

@@ -22,12 +22,15 @@ class R3FConfig(MethodConfig):
         noise: Distribution of the noise.
         sigma: Its scale, above 0: the standard deviation, or half the width of the uniform interval.
         lambda_: ``lambda`` in YAML: weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 5.
+        detach: Whether the noisy pass takes the word embeddings as constants, as the authors' code does; if not, their
+            gradient also comes through that pass.
     """
 
     name: Literal["r3f"] = "r3f"
     noise: Literal["normal", "uniform"] = "normal"
     sigma: Annotated[float, Field(gt=0.0)] = 1e-5
     lambda_: Annotated[float, Field(ge=0.0, alias="lambda")] = 1.0
+    detach: bool = True
 
 
 class R3F(Method[R3FConfig]):
@@ -35,9 +38,11 @@ class R3F(Method[R3FConfig]):
 
     Each micro-batch is passed twice, the second time with noise of scale sigma on the word embeddings: loss =
     CE(clean) + lambda * (KL(noisy, clean) + KL(clean, noisy)), summed over classes, averaged over the batch; for
-    regression the mean squared difference of the two outputs takes the place of the KLs.
+    regression the mean squared difference of the two outputs takes the place of the KLs. Both passes draw the model's
+    dropout, and both outputs have a gradient; the word embeddings get theirs from the clean pass alone.
 
-    Source: Aghajanyan et al. 2021, section 2.2, equations 4 to 6.
+    Source: Aghajanyan et al. 2021, section 2.2, equations 4 to 6; the gradient of the word embeddings as in fairseq's
+    examples/rxf/rxf_src/sentence_prediction_r3f.py.
 
     >>> from dpstune import build_method
     >>> build_method({"name": "r3f", "lambda": 5, "noise": "uniform"}).config.lambda_
@@ -71,6 +76,9 @@ class R3F(Method[R3FConfig]):
             noise.normal_(0.0, self.config.sigma)
         else:
             noise.uniform_(-self.config.sigma, self.config.sigma)
+        if self.config.detach:
+            noisy = noisy.detach()
+        # Even of no rows, the clean part keeps the embeddings in the graph, where DistributedDataParallel looks.
         return torch.cat([clean, noisy + noise])
 
     @contextmanager

@@ -25,7 +25,9 @@ MarkSecond = Callable[[int], AbstractContextManager[None]]
 def twin_logits(
     model: nn.Module, batch: Mapping[str, Tensor], mark_second: MarkSecond = lambda row: nullcontext()
 ) -> tuple[Tensor, Tensor]:
-    """Return the float32 logits of two passes over a batch, [B, labels] each, with dropout drawn for each.
+    """Return the logits of two passes over a batch, [B, labels] each, with dropout drawn for each.
+
+    They are in float32, or in the model's precision where that is higher.
 
     A batch of up to ``TWIN_TOKENS`` is computed once at twice its size: one kernel launch in the place of two. Of a
     larger one the first pass keeps no activations. The backward pass takes the second pass first and frees what that
@@ -42,7 +44,7 @@ def twin_logits(
     if math.prod(shape[:2]) <= TWIN_TOKENS:
         with mark_second(shape[0]):
             twice = model(**{key: torch.cat([value, value]) for key, value in features.items()}).logits
-        first, second = twice.float().chunk(2)
+        first, second = _at_least_float32(twice).chunk(2)
         return first, second
     # Recomputed inside the backward pass, where a wrapper for distributed training must not be called.
     inner = model.module if isinstance(model, DistributedDataParallel) else model
@@ -54,7 +56,11 @@ def twin_logits(
     first = checkpoint(forgetful, *features.values(), use_reentrant=False)
     with mark_second(0):
         second = model(**features).logits
-    return first.float(), second.float()
+    return _at_least_float32(first), _at_least_float32(second)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def is_regression(logits: Tensor) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError
-from dpstune.recipe import Recipe, load_recipe
+from dpstune.recipe import Recipe, load_run_recipe
 from dpstune.runs import RunFolder
 
 RUN_PREFIX = "seed-"
@@ -197,7 +197,7 @@ def read_run(folder: Path) -> RunRecord:
     for key in ("value", "majority", "seconds"):
         if _number(result[key]) is None and (key == "seconds" or result[key] is not None):
             raise ValueError(f"{key} in result.json is {json.dumps(result[key])}, no finite number")
-    record = RunRecord(folder, load_recipe(str(run.recipe)).recipe, result)
+    record = RunRecord(folder, load_run_recipe(run.recipe), result)
     if result["seed"] != record.seed:
         raise ValueError(f"result.json is of seed {result['seed']}, recipe.yaml of seed {record.seed}")
     return record

@@ -152,6 +152,8 @@ class Sweep:
         self._folders: dict[Job, Path] = {}
         self._base = first.recipe.model_dump(mode="json")
         del self._base["data"]["dir"]
+        if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
+            self._base["others"] = [self._defaults(asked) for asked in others]
         self.inputs = Inputs()
         self.to_come: dict[str, int] = {}  # how many more points each method's search, once open, may propose at most
         self._records: dict[Job, RunRecord] = {}
@@ -161,6 +163,11 @@ class Sweep:
             self._refuse_what_is_no_recipe(method, point)
         if request.budget is None:
             self.plan(every)
+
+    def _defaults(self, asked: str) -> dict[str, Any]:
+        """Return what a method that is asked for is set to where no grid sets it."""
+        loaded = load_first(self.request.recipe, [asked], self.request.overrides, self.request.data_dir)
+        return loaded.recipe.method.model_dump(mode="json")
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
         """Load a point's recipe; an error names the flag that gave the wrong key."""

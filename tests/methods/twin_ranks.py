@@ -1,6 +1,8 @@
 """A program for two ranks: gradients of R-Drop and R3F through DistributedDataParallel, each rank on half the examples.
 
 twin_ranks.py FOLDER
+
+DistributedDataParallel looks for unused parameters, as under transformers' Trainer: it must find none.
 """
 
 import sys
@@ -13,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dpstune import build_method
 from dpstune.hardware import device_type, part_from_the_other_ranks
 from dpstune.methods import twin
-from tests.methods.test_twin import batch, classifier
+from tests.methods.test_twin import OF_TWO_RANKS, batch, classifier, one_noise_for_all
 
 device_type()  # the ranks meet here
 rank = torch.distributed.get_rank()
@@ -25,15 +27,15 @@ def gradients(settings):
     model = classifier()
     method = build_method(settings)
     method.attach(model, total_steps=10)
-    wrapped = DistributedDataParallel(model)
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
     for chunk in (0, 1):
         start = 4 * rank + 2 * chunk
         part = {key: value[start : start + 2] for key, value in examples.items()}
-        with wrapped.no_sync() if chunk == 0 else nullcontext():
+        with wrapped.no_sync() if chunk == 0 else nullcontext(), one_noise_for_all():
             (method.loss(wrapped, part) / 2).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-for settings in ({"name": "r-drop"}, {"name": "r3f", "sigma": 1e-9}):
-    torch.save(gradients(settings), Path(sys.argv[1]) / f"{settings['name']}-{rank}.pt")
+for name, settings in OF_TWO_RANKS.items():
+    torch.save(gradients(settings), Path(sys.argv[1]) / f"{name}-{rank}.pt")
 part_from_the_other_ranks()

@@ -120,3 +120,16 @@ def test_a_folder_that_is_not_there_is_a_wrong_request(tmp_path):
 )
 def test_a_restart_fails_at_or_below_the_majority_class(value, majority, failed):
     assert record(value=value, majority=majority).failed is failed
+
+
+def test_an_r3f_run_from_before_detach_was_a_key_is_no_run_of_the_new_default(tmp_path):
+    """Such a run let the gradient of the word embeddings come through the noisy pass; its recipe.yaml says nothing."""
+    earlier = make_run(tmp_path / "seed-1-earlier", "r3f")
+    text = (earlier / "recipe.yaml").read_text()
+    assert "  detach: true\n" in text
+    (earlier / "recipe.yaml").write_text(text.replace("  detach: true\n", ""))
+    make_run(tmp_path / "seed-1-new", "r3f")
+    make_run(tmp_path / "seed-2-asked", "r3f", seed=2, overrides=["method.detach=false"])
+    found = {each.folder.name: each.settings for each in read_runs(tmp_path)[0]}
+    assert found["seed-1-earlier"]["method.detach"] is False
+    assert found["seed-1-earlier"] == found["seed-2-asked"] != found["seed-1-new"]

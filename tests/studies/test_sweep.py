@@ -18,6 +18,7 @@ import pytest
 
 from dpstune.errors import RequestError
 from dpstune.interruption import Interrupted
+from dpstune.methods.r3f import R3F, R3FConfig
 from dpstune.runs import read_metrics
 from dpstune.studies.coordinator import run_sweep
 from dpstune.studies.points import read_runs
@@ -285,6 +286,22 @@ def test_a_sweep_is_another_where_what_any_seed_may_draw_has_changed(tiny_task, 
     (folder / "train.csv").write_text("\n".join([header, *("x" + row if row == left else row for row in rows)]) + "\n")
     assert first_part(after) == drawn
     assert after.study_name != before.study_name
+
+
+def test_a_sweep_is_another_where_a_method_does_otherwise_by_default(tiny_task, tmp_path, monkeypatch):
+    """A storage that says where the runs of an earlier default lie must not be asked for those of the new one."""
+
+    def of(*methods):
+        return Sweep(SweepRequest(str(tiny_task.parent / "tiny.yaml"), methods, 1, tmp_path))
+
+    class Earlier(R3FConfig):
+        detach: bool = False
+
+    now = of("vanilla", "r3f"), of("r3f"), of("vanilla")
+    monkeypatch.setattr(R3F, "config_class", Earlier)
+    before = of("vanilla", "r3f"), of("r3f"), of("vanilla")
+    assert [one.study_name == other.study_name for one, other in zip(now, before, strict=True)] == [False, False, True]
+    assert [one.folder == other.folder for one, other in zip(now, before, strict=True)] == [False, False, True]
 
 
 def first_part(a_sweep):
