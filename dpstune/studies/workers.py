@@ -13,13 +13,17 @@ from multiprocessing.process import BaseProcess
 
 from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
 from dpstune.interruption import Interrupted
-from dpstune.studies.gpu_share import GpuShare, gpu_in_turn
+from dpstune.studies.gpu_share import GpuShare, Turn, gpu_in_turn
 from dpstune.studies.queue import RunQueue, Taken
 from dpstune.studies.storage import wait_a_moment
 from dpstune.studies.sweep import Sweep, SweepRequest
 from dpstune.studies.worker_names import worker_name
 
 DEATHS_IN_A_ROW = 3
+OUT_OF_MEMORY = (
+    "out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size with more "
+    "training.gradient_accumulation, or training.gradient_checkpointing=true"
+)
 _CRASHED = 1
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -107,12 +111,13 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
         name = worker_name(number)
         while not stopping:
             queue.take_over_the_dead()
-            taken = queue.take(name) if share.has_room(sweep.peaks) else None
-            if taken is not None:
-                _do(sweep, queue, taken, share)
-            elif share.left or not _more_to_do(queue):
+            with share.turn(ended=lambda: bool(stopping)) as turn:
+                taken = queue.take(name) if turn is not None and share.has_room(sweep.peaks) else None
+                if taken is not None and turn is not None:
+                    _do(sweep, queue, taken, share, turn)
+            if share.left or (taken is None and not _more_to_do(queue)):
                 return
-            else:
+            if taken is None:
                 wait_a_moment()  # another worker may yet fail or die, or a search propose another point
     except Interrupted as interrupted:
         raise SystemExit(interrupted.exit_code) from None
@@ -138,19 +143,20 @@ def _end_with_the_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
+def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
     """Train one run; whatever goes wrong in it is recorded and does not stop the worker."""
     import torch
 
     from dpstune import engine
 
-    with queue.alive(taken):
+    with queue.alive(taken), share.present():
         try:
             run = engine.train(
                 sweep.request.load(taken.job),
                 output=sweep.request.output,
                 inputs=sweep.inputs,
                 keep_model=sweep.request.keep_models,
+                progress=turn,
             )
         except Interrupted:
             queue.give_back(taken)
@@ -160,11 +166,12 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare) -> None:
             wait_a_moment()
         except DpstuneError as error:
             queue.fail(taken, str(error), again=not isinstance(error, RequestError))
-        except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError) and share.guest:
-                share.left = True
-                queue.give_back(taken)
+        except torch.OutOfMemoryError:
+            if share.out_of_memory():
+                queue.give_back(taken, behind=True)
             else:
-                queue.fail(taken, unforeseen(error))
+                queue.fail(taken, OUT_OF_MEMORY)
+        except Exception as error:
+            queue.fail(taken, unforeseen(error))
         else:
             queue.finish(taken, run.result["value"], run.folder)
