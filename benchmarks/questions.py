@@ -52,7 +52,7 @@ TARGETS, CARRIED_SEEDS = ("mnli", "snli", "sick", "rte"), 3
 POINTS = {
     "vanilla": [""],
     "mixout": [f"p={p}" for p in (0.2, 0.4, 0.6, 0.8)],
-    "r3f": [f"noise=normal,sigma=1e-05,lambda={weight:g}" for weight in (0.1, 0.5, 1.0, 5.0)],
+    "r3f": [f"noise=normal,sigma=1e-05,lambda={weight:g},detach=False" for weight in (0.1, 0.5, 1.0, 5.0)],
     "r-drop": [f"alpha={alpha:g},dropout=0.1" for alpha in (0.1, 0.5, 1.0, 3.0, 5.0)],
     "reinit": [f"layers={layers}" for layers in (1, 2, 3, 4)],
     "child-tuning-d": [f"p={p}" for p in (0.1, 0.2, 0.3)],
@@ -65,7 +65,7 @@ FULLY_TRIED = ("stsb", "sick")
 BEST_POINTS = {
     "vanilla": [""],
     "mixout": ["p=0.2"],
-    "r3f": ["noise=normal,sigma=1e-05,lambda=0.1", "noise=normal,sigma=1e-05,lambda=0.5"],
+    "r3f": [f"noise=normal,sigma=1e-05,lambda={weight:g},detach=False" for weight in (0.1, 0.5)],
     "r-drop": ["alpha=0.1,dropout=0.1", "alpha=3,dropout=0.1"],
     "reinit": ["layers=2"],
     "child-tuning-d": ["p=0.3"],

@@ -143,12 +143,6 @@ def a_model_folder_without_weights(folder):
 
 
 @wrong
-def a_precision_the_device_lacks(folder):
-    spoil(folder, "precision: fp32", "precision: fp16")
-    return "training.precision: fp16 is not available on device 'cpu'; choose"
-
-
-@wrong
 def more_examples_than_there_are(folder):
     spoil(folder, "max_length: 24", "max_length: 24, train_size: 1000")
     return "data.train_size: 1000 is more than the 72 training examples"
