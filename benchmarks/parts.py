@@ -9,7 +9,8 @@ import torch
 from common import in_turn, ratio, save
 
 from dpstune.hardware import keep_freed_memory
-from dpstune.methods.base import add_squares, gradients_are_finite
+from dpstune.methods.base import gradients_are_finite
+from dpstune.methods.groups import add_squares
 from dpstune.methods.mixing import mix
 from dpstune.methods.subnetwork import octets, pack_bits, select, unpack_bits
 
@@ -54,15 +55,14 @@ def parts():
         model.register_parameter(str(number), parameter)
 
     def mix_all():
-        return [mix(w, t, m, P).bfloat16() for w, t, m in zip(weights, targets, columns, strict=True)]
+        return [mix(w, t, m / (1 - P)).bfloat16() for w, t, m in zip(weights, targets, columns, strict=True)]
 
     def old_squares():
         for total, gradient in zip(sums, gradients, strict=True):
             total.add_(gradient.square().where(true, 0.0))
 
     def new_squares():
-        for total, gradient in zip(sums, gradients, strict=True):
-            add_squares(total, gradient, true)
+        add_squares(sums, gradients, true)
 
     return {
         "gradients are finite: largest element, norm": (

@@ -220,31 +220,14 @@ def gradients_are_finite(model: nn.Module) -> torch.Tensor:
     return torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all()
 
 
-def add_squares(accumulator: torch.Tensor, gradient: torch.Tensor, finite: torch.Tensor) -> None:
-    """Add g * g to an accumulator of the gradient's shape where ``finite``, a 0-d bool tensor, is true.
-
-    >>> import torch
-    >>> accumulator = torch.ones(2)
-    >>> add_squares(accumulator, torch.tensor([2.0, 3.0]), torch.tensor(True))
-    >>> add_squares(accumulator, torch.tensor([2.0, float("nan")]), torch.tensor(False))
-    >>> accumulator.tolist()
-    [5.0, 10.0]
-    """
-    gradient = gradient.to(accumulator.dtype)
-    if finite.device.type != "cpu":  # asking would wait for the device
-        gradient = gradient.where(finite, 0.0)
-    elif not finite:
-        return
-    accumulator.addcmul_(gradient, gradient)
-
-
-def draw_column_masks(
+def draw_columns(
     linears: Mapping[str, nn.Linear], p: float, *, seed: int, step: int, mask_source: MaskSource | None
-) -> dict[str, torch.Tensor]:
-    """Return one bool mask over the input columns of each layer: True (the column trains) with probability 1 - p.
+) -> torch.Tensor:
+    """Return one bool mask over the input columns of all layers, one after the other, on the first layer's device.
 
-    All masks of a step come from one draw that depends on nothing but ``seed`` and ``step``: a resumed run and
-    every rank of a distributed one draw the same.
+    True (the column trains) has probability 1 - p. All masks of a step come from one draw that depends on nothing but
+    ``seed`` and ``step``: a resumed run and every rank of a distributed one draw the same, on any device. That is why
+    NumPy draws them, on the host; a GPU copies them from pinned memory while the host goes on.
 
     Args:
         linears: The layers, by name; the order counts.
@@ -259,17 +242,17 @@ def draw_column_masks(
     import torch
 
     widths = [linear.in_features for linear in linears.values()]
-    drawn = torch.from_numpy(stream(seed, "columns", step).random(sum(widths), dtype="float32") >= p)
-    masks = {}
-    device = next(iter(linears.values())).weight.device if linears else drawn.device
-    drawn = drawn.to(device, non_blocking=True)
-    for (name, linear), mask in zip(linears.items(), torch.split(drawn, widths), strict=True):
+    drawn = torch.tensor(stream(seed, "columns", step).random(sum(widths), dtype="float32") >= p)
+    for (name, linear), mask in zip(linears.items(), drawn.split(widths), strict=True):
         given = mask_source(name, step) if mask_source is not None else None
         if given is not None:
-            mask = torch.as_tensor(given).ne(0).flatten()
-            if mask.numel() != linear.in_features:
+            columns = torch.as_tensor(given).ne(0).flatten()
+            if columns.numel() != linear.in_features:
                 raise RequestError(
-                    f"mask_source gave {mask.numel()} columns for {name!r} at step {step}; it has {linear.in_features}"
+                    f"mask_source gave {columns.numel()} columns for {name!r} at step {step}; "
+                    f"it has {linear.in_features}"
                 )
-        masks[name] = mask.to(linear.weight.device, non_blocking=True)
-    return masks
+            mask.copy_(columns)
+    if linears and (device := next(iter(linears.values())).weight.device).type == "cuda":
+        return drawn.pin_memory().to(device, non_blocking=True)
+    return drawn.to(device) if linears else drawn

@@ -10,10 +10,10 @@ from dpstune.methods.base import (
     MethodConfig,
     ReservedProbability,
     UpdateRatio,
-    add_squares,
     gradients_are_finite,
     new_accumulator,
 )
+from dpstune.methods.groups import add_squares
 from dpstune.methods.subnetwork import Cycle, select
 
 if TYPE_CHECKING:
@@ -75,24 +75,28 @@ class DpsDense(Method[DpsDenseConfig]):
 
     def before_clip(self) -> None:
         """Accumulate squared gradients (Stage I) or zero those outside the subnetwork (Stage II)."""
+        import torch
+
         assert self.model is not None
         opens_block = self.cycle.opens_block(self.step)
+        buffers, gradients = self._with_gradients()
         if self.cycle.stage(self.step) == 1:
-            finite = gradients_are_finite(self.model)
-            for gam, gradient in self._with_gradients():
-                if opens_block:
-                    gam.zero_()
-                if gradient is not None:
-                    add_squares(gam, gradient, finite)
+            if opens_block and self.gam:
+                torch._foreach_zero_(list(self.gam.values()))
+            if gradients:
+                add_squares(buffers, gradients, gradients_are_finite(self.model))
         else:
-            for gam, gradient in self._with_gradients():
-                if opens_block:
+            if opens_block:
+                for gam in self.gam.values():
                     gam.copy_(select(gam, self.config.p))
-                if gradient is not None:
-                    gradient.mul_(gam)
+            if gradients:
+                # The selection is kept as floats, so that one call can multiply all gradients.
+                torch._foreach_mul_(gradients, buffers)
 
-    def _with_gradients(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        return [(self.gam[name], linear.weight.grad) for name, linear in self.linears.items()]
+    def _with_gradients(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the buffers of the weights that have a gradient, and those gradients."""
+        gradients = {name: layer.weight.grad for name, layer in self.linears.items() if layer.weight.grad is not None}
+        return [self.gam[name] for name in gradients], list(gradients.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step and each linear weight's buffer."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
-from dpstune.methods.base import ReservedProbability, UpdateRatio, add_squares, gradients_are_finite, new_accumulator
+from dpstune.methods.base import ReservedProbability, UpdateRatio, gradients_are_finite, new_accumulator
+from dpstune.methods.groups import add_squares, groups, multiply
 from dpstune.methods.mixing_method import MixingConfig, MixingMethod
-from dpstune.methods.subnetwork import Cycle, octets, pack_bits, select, unpack_bits
+from dpstune.methods.subnetwork import Cycle, octets, pack_bits, select, unpack_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     """Dynamic Parameter Selection, mixing variant.
 
     In train mode each linear layer of weight W [out, in] computes with W_eff = T + m * (W - T) / (1 - p), and W
-    receives the gradient dL/dW_eff * m.
+    receives the gradient dL/dW_eff * m; in Stage II its mask is put on in ``before_clip``.
 
     Stage I: T = W0, the pre-trained weight; m is one Bernoulli(1 - p) draw an input column, fresh every step.
     GAM += g * g per weight, FAM += m per column.
@@ -67,8 +69,13 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         # GAM in Stage I; T in Stage II, when GAM has done its work.
         self.gam_or_target = {name: new_accumulator(w) for name, w in weights.items()}
         self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
-        self.selected = {name: w.new_zeros(-(-w.numel() // 8), dtype=torch.uint8) for name, w in weights.items()}
-        self._octets = octets(next(iter(weights.values())).device) if weights else None
+        # The selections, a bit a weight, lie one after the other: neighbours are unpacked at once.
+        sizes = {name: -(-w.numel() // 8) for name, w in weights.items()}
+        device = next(iter(weights.values())).device if weights else torch.device("cpu")
+        self._packed = torch.zeros(sum(sizes.values()), dtype=torch.uint8, device=device)
+        self.selected = dict(zip(sizes, self._packed.split(list(sizes.values())), strict=True))
+        self._starts = dict(zip(sizes, accumulate([0, *sizes.values()]), strict=False))
+        self._octets = octets(device)
         super().acquire(model)  # last: it patches the layers, and memory may have run out before
 
     def dropout(self, total_steps: int) -> float | None:
@@ -80,44 +87,66 @@ class DpsMix(MixingMethod[DpsMixConfig]):
 
     def _prepare(self) -> None:
         """Draw the step's column masks (Stage I), or choose the subnetwork when Stage II opens."""
-        opens_block = self.cycle.opens_block(self.step)
+        import torch
+
+        opens_block = self.cycle.opens_block(self.step) and bool(self.linears)
         if self._masks_are_columns():
             if opens_block:
-                for name in self.linears:
-                    self.gam_or_target[name].zero_()
-                    self.fam[name].zero_()
+                torch._foreach_zero_([*self.gam_or_target.values(), *self.fam.values()])
             self._draw_columns()
         elif opens_block:
             self._select()
 
     def _select(self) -> None:
-        for name, linear in self.linears.items():
-            score = self.gam_or_target[name]
+        import torch
+
+        for name, score in self.gam_or_target.items():
             frequency = self.fam[name].clamp(min=1).to(score.dtype)
             score.div_(frequency)
             if self.cycle.update_steps >= LONG_STAGE:
                 score.mul_((-frequency / self.cycle.update_steps).exp())
             self.selected[name].copy_(pack_bits(select(score, self.config.p)))
-            self.gam_or_target[name].copy_(linear.weight.detach())
+        weights = [linear.weight.detach() for linear in self.linears.values()]
+        torch._foreach_copy_(list(self.gam_or_target.values()), weights)
 
-    def _mixture(self, name: str) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    def _target(self, name: str) -> torch.Tensor:
+        return super()._target(name) if self._columns_now else self.gam_or_target[name]
+
+    def _scales_of(self, names: Sequence[str]) -> list[torch.Tensor]:
         if self._columns_now:
-            return super()._mixture(name)
-        target, packed = self.gam_or_target[name], self.selected[name]
-        table = self._octets
-        return target, lambda: unpack_bits(packed, target.shape, table)
+            return super()._scales_of(names)
+        bits, places = self._unpack(names)
+        scales = bits.to(self.linears[names[0]].weight.dtype).div_(1.0 - self.config.p)
+        return [scales[place].view(shape) for place, shape in places]
+
+    def _unpack(self, names: Sequence[str]) -> tuple[torch.Tensor, list[tuple[slice, torch.Size]]]:
+        """Return the selection of some neighbouring layers, bool after bool, and where each lies, with its shape."""
+        start = self._starts[names[0]]
+        last = names[-1]
+        bits = unpack_bytes(self._packed[start : self._starts[last] + len(self.selected[last])], self._octets)
+        shapes = [self.linears[name].weight.shape for name in names]
+        firsts = [8 * (self._starts[name] - start) for name in names]
+        return bits, [(slice(first, first + shape.numel()), shape) for first, shape in zip(firsts, shapes, strict=True)]
 
     def before_clip(self) -> None:
-        """Accumulate squared gradients and column counts (Stage I); they arrive masked."""
+        """Accumulate squared gradients and column counts (Stage I), where they arrive masked; mask them (Stage II)."""
+        import torch
+
         super().before_clip()
-        if not self._masks_are_columns():
-            return
         assert self.model is not None
-        finite = gradients_are_finite(self.model)
-        for name, linear in self.linears.items():
-            if linear.weight.grad is not None:
-                add_squares(self.gam_or_target[name], linear.weight.grad, finite)
-                self.fam[name].add_(self.columns[name] & finite)
+        found = {name: layer.weight.grad for name, layer in self.linears.items() if layer.weight.grad is not None}
+        names, gradients = list(found), list(found.values())
+        if not names:
+            return
+        if self._masks_are_columns():
+            finite = gradients_are_finite(self.model)
+            add_squares([self.gam_or_target[name] for name in names], gradients, finite)
+            counted = self._by_layer((self._drawn & finite).to(torch.int32))
+            torch._foreach_add_([self.fam[name] for name in names], [counted[name] for name in names])
+        else:
+            for part in groups(gradients):
+                bits, places = self._unpack(names[part])
+                multiply(gradients[part], [bits[place].view(shape) for place, shape in places])
 
     def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
         return {
@@ -130,4 +159,5 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     def release(self) -> None:
         """Let the layers compute plainly again and drop the buffers."""
         super().release()
-        self.gam_or_target, self.fam, self.selected, self._octets = {}, {}, {}, None
+        self.gam_or_target, self.fam, self.selected = {}, {}, {}
+        del self._packed, self._octets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dpstune.errors import RequestError
+from dpstune.methods.groups import groups
 
-Mask = Callable[[], Tensor]
-"""Gives a 0/1 mask that broadcasts against a weight [out, in]; called anew in the forward and the backward pass."""
+Scale = Callable[[], Tensor]
+"""Gives m / (1-p), m a 0/1 mask that broadcasts against a weight [out, in], in its dtype; called when needed."""
 
 
-def mix(weight: Tensor, target: Tensor, mask: Tensor, p: float) -> Tensor:
+def mix(weight: Tensor, target: Tensor, scale: Tensor) -> Tensor:
     """Return W_eff = ((1-m)*T + m*W - p*T) / (1-p) = T + m*(W-T) / (1-p), shape [out, in].
 
     With m ~ Bernoulli(1-p) the mean of W_eff is W. (Lee et al. 2020, section 3; Zhang et al. 2022, section 3.2.)
@@ -25,17 +26,16 @@ def mix(weight: Tensor, target: Tensor, mask: Tensor, p: float) -> Tensor:
     Args:
         weight: W, the weight that trains, [out, in].
         target: T, what it is mixed with, [out, in].
-        mask: m, 0/1, broadcasting against [out, in]: [in] for a mask over input columns.
-        p: Reserved probability, in [0, 1).
+        scale: m / (1-p), broadcasting against [out, in]: [in] for a mask over input columns.
 
-    >>> mix(torch.tensor([[3.0, 3.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([True, False]), p=0.5).tolist()
+    >>> mix(torch.tensor([[3.0, 3.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([2.0, 0.0])).tolist()
     [[5.0, 1.0]]
     """
-    return torch.lerp(target.to(weight.dtype), weight, mask.to(weight.dtype) / (1.0 - p))
+    return torch.lerp(target.to(weight.dtype), weight, scale)
 
 
 class _MixedLinear(torch.autograd.Function):
-    """x @ W_eff^T + b for rows x [n, in], with dL/dW = m * dL/dW_eff.
+    """x @ W_eff^T + b for rows x [n, in], with dL/dW = gate * dL/dW_eff.
 
     No 1/(1-p) in the gradient: so it is in the authors' code and in mixout's.
     Under autocast W_eff is kept for the backward pass in half precision, as autocast keeps a plain layer's weight:
@@ -45,45 +45,118 @@ class _MixedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, mask: Mask, p: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor | None,
+        scale: Scale | None,
+        gate: Tensor | None,
+        mixed: Tensor | None,
     ) -> Tensor:
-        mixed = mix(weight, target, mask(), p).to(x.dtype)
-        ctx.save_for_backward(x, weight, target, None if mixed.dtype == weight.dtype else mixed)
-        ctx.mask, ctx.p, ctx.bias_dtype = mask, p, None if bias is None else bias.dtype
+        if mixed is None:
+            assert target is not None
+            assert scale is not None
+            mixed = mix(weight, target, scale()).to(x.dtype)
+        if mixed.dtype == weight.dtype:
+            ctx.save_for_backward(x, gate, None, weight, target)
+        else:
+            ctx.save_for_backward(x, gate, mixed, None, None)
+        ctx.scale, ctx.weight_dtype, ctx.bias_dtype = scale, weight.dtype, None if bias is None else bias.dtype
         return F.linear(x, mixed, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, target, mixed = ctx.saved_tensors
-        mask = ctx.mask()
+        x, gate, mixed, weight, target = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ (mix(weight, target, mask, ctx.p) if mixed is None else mixed)
+            grad_x = grad @ (mix(weight, target, ctx.scale()) if mixed is None else mixed)
         if ctx.needs_input_grad[1]:
-            grad_weight = (grad.t() @ x).to(weight.dtype).mul_(mask)
+            grad_weight = grad.t() @ x
+            if gate is None:
+                grad_weight = grad_weight.to(ctx.weight_dtype)
+            elif grad_weight.dtype == gate.dtype:
+                grad_weight.mul_(gate)
+            else:  # half precision times the weight's: one kernel converts and masks
+                grad_weight = grad_weight * gate
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0).to(ctx.bias_dtype)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
-def mixed_linear(x: Tensor, linear: nn.Linear, target: Tensor, mask: Mask, p: float) -> Tensor:
-    """Apply ``linear`` with its weight mixed with ``target``; autocast is honoured as ``nn.Linear`` honours it.
+def mixed_linear(
+    x: Tensor,
+    linear: nn.Linear,
+    target: Tensor | None = None,
+    scale: Scale | None = None,
+    *,
+    gate: Tensor | None = None,
+    mixed: Tensor | None = None,
+) -> Tensor:
+    """Apply ``linear`` with its weight mixed; autocast is honoured as ``nn.Linear`` honours it.
 
     Args:
         x: Input, [..., in].
         linear: The layer; its weight and bias receive the gradients.
-        target: T, [out, in].
-        mask: Gives m of the step.
-        p: Reserved probability.
+        target: T, [out, in]; for a weight that is not mixed yet.
+        scale: Gives m / (1-p); with ``target``.
+        gate: m, [in] or [out, in] in the weight's dtype, which the gradient of the weight is multiplied by; None leaves
+            the gradient whole.
+        mixed: W_eff, [out, in] in autocast's dtype, in the place of ``target`` and ``scale``.
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     # Rows in, rows out: a result that autograd took for a view could not be changed in place, as DeBERTa does.
     rows: Tensor = _MixedLinear.apply(  # type: ignore[no-untyped-call]
-        x.reshape(-1, x.shape[-1]), linear.weight, linear.bias, target, mask, p
+        x.reshape(-1, x.shape[-1]), linear.weight, linear.bias, target, scale, gate, mixed
     )
     return rows.view(*x.shape[:-1], rows.shape[-1])
+
+
+class HalfMixtures:
+    """The mixed weights of a step in autocast's half precision, made for all layers at once and kept until it is over.
+
+    A layer at a time, mixing launches three kernels where vanilla's autocast launches one; for all at once two for each
+    matrix and a few more, or a few in all where masks are as large as weights. It takes no more memory than the copies
+    that autocast keeps of plain weights, and the micro-batches of a step share them.
+
+    Args:
+        mix_all: Returns W_eff of some layers, by name, each in its weight's dtype.
+        weights: W of every layer, by name.
+    """
+
+    def __init__(self, mix_all: Callable[[Sequence[str]], list[Tensor]], weights: Mapping[str, Tensor]) -> None:
+        self._mix_all = mix_all
+        self._weights = weights
+        self._made: dict[str, tuple[int, Tensor]] = {}  # the weight's version it was made of, and W_eff
+
+    def clear(self) -> None:
+        """Forget all that was made."""
+        self._made = {}
+
+    def get(self, name: str, weight: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Return a layer's W_eff in ``dtype``, or None where it must be mixed by itself.
+
+        It is made anew where its weight was changed in place since. None is for a weight that is not this one: that of
+        a copy of the model.
+        """
+        if weight is not self._weights[name] or weight.dtype == dtype or torch.is_inference_mode_enabled():
+            return None
+        version, mixed = self._made.get(name, (-1, None))
+        if mixed is None or version != weight._version or mixed.dtype != dtype:
+            self._make([name] if mixed is not None and mixed.dtype == dtype else list(self._weights), dtype)
+            mixed = self._made[name][1]
+        return mixed
+
+    @torch.no_grad()
+    def _make(self, names: Sequence[str], dtype: torch.dtype) -> None:
+        weights = [self._weights[name] for name in names]
+        for part in groups(weights):
+            halves = [torch.empty_like(weight, dtype=dtype, requires_grad=False) for weight in weights[part]]
+            torch._foreach_copy_(halves, self._mix_all(names[part]))
+            for name, weight, half in zip(names[part], weights[part], halves, strict=True):
+                self._made[name] = (weight._version, half)
 
 
 def refuse_replaced_forwards(linears: Iterable[nn.Linear]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpstune.errors import RequestError
-from dpstune.methods.base import Method, MethodConfig, ReservedProbability, draw_column_masks
+from dpstune.methods.base import Method, MethodConfig, ReservedProbability, draw_columns
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class MixingMethod(Method[C]):
     """A method whose linear layers, in train mode, compute with W_eff = T + m * (W - T) / (1 - p).
 
     It keeps W0, the pre-trained weights, and draws the masks over input columns. A subclass says each step what T
-    and m are.
+    and m are. Under autocast the weights of all layers are mixed at once, in the first forward pass of a step.
     """
 
     def acquire(self, model: nn.Module) -> None:
@@ -40,7 +40,7 @@ class MixingMethod(Method[C]):
         Raises:
             RequestError: A layer's forward was replaced by someone else.
         """
-        from dpstune.methods.mixing import patch_forward, refuse_replaced_forwards
+        from dpstune.methods.mixing import HalfMixtures, patch_forward, refuse_replaced_forwards
 
         layers = self._layers()
         refuse_replaced_forwards(layer for _, layer in layers)
@@ -50,6 +50,11 @@ class MixingMethod(Method[C]):
         self._called: set[str] = set()  # weights that were seen computing through a layer's own forward
         self.pretrained = {name: linear.weight.detach().clone() for name, linear in self.linears.items()}
         self.columns: dict[str, torch.Tensor] = {}
+        # The columns as numbers of the weight's dtype: m, and m / (1-p).
+        self._gates: dict[str, torch.Tensor] = {}
+        self._scales: dict[str, torch.Tensor] = {}
+        weights = {name: linear.weight for name, linear in self.linears.items()}
+        self._halves = HalfMixtures(self._mix_all, weights)
         for name, linear in layers:
             patch_forward(linear, partial(self._forward, name))
 
@@ -66,6 +71,7 @@ class MixingMethod(Method[C]):
         """Have the subclass get ready, once a step."""
         if self._begun != self.step:
             self._columns_now = self._masks_are_columns()
+            self._halves.clear()
             self._prepare()
             self._begun = self.step
 
@@ -74,14 +80,38 @@ class MixingMethod(Method[C]):
         self._draw_columns()
 
     def _draw_columns(self) -> None:
-        self.columns = draw_column_masks(
-            self.linears, self.config.p, seed=self.seed, step=self.step, mask_source=self._mask_source
-        )
+        drawn = draw_columns(self.linears, self.config.p, seed=self.seed, step=self.step, mask_source=self._mask_source)
+        self._drawn = drawn
+        self.columns = self._by_layer(drawn)
+        for dtype in {linear.weight.dtype for linear in self.linears.values()}:
+            gates = drawn.to(dtype)
+            self._gates |= self._by_layer(gates, dtype)
+            self._scales |= self._by_layer(gates / (1.0 - self.config.p), dtype)
 
-    def _mixture(self, name: str) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-        """Return T [out, in] of this step and what gives m; by default W0 and the column mask."""
-        columns = self.columns[name]
-        return self.pretrained[name], lambda: columns
+    def _by_layer(self, columns: torch.Tensor, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        """Cut a vector over the columns of all layers into one a layer; with ``dtype``, for weights of that alone."""
+        parts = columns.split([linear.in_features for linear in self.linears.values()])
+        return {
+            name: part.to(linear.weight.device)
+            for (name, linear), part in zip(self.linears.items(), parts, strict=True)
+            if dtype in (None, linear.weight.dtype)
+        }
+
+    def _target(self, name: str) -> torch.Tensor:
+        """Return a layer's T [out, in] of this step: by default W0."""
+        return self.pretrained[name]
+
+    def _scales_of(self, names: Sequence[str]) -> list[torch.Tensor]:
+        """Return m / (1-p) of some neighbouring layers, each in its weight's dtype: by default the columns'."""
+        return [self._scales[name] for name in names]
+
+    def _mix_all(self, names: Sequence[str]) -> list[torch.Tensor]:
+        """Return W_eff of some neighbouring layers."""
+        import torch
+
+        weights = [self.linears[name].weight for name in names]
+        targets = [self._target(name).to(weight.dtype) for name, weight in zip(names, weights, strict=True)]
+        return list(torch._foreach_lerp(targets, weights, self._scales_of(names)))
 
     def _masks_are_columns(self) -> bool:
         """Tell whether this step's masks are drawn over columns."""
@@ -92,11 +122,17 @@ class MixingMethod(Method[C]):
 
         from dpstune.methods.mixing import mixed_linear
 
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             self.begin_step()
             self._called.add(name)
-        target, mask = self._mixture(name)
-        return mixed_linear(x, linear, target, mask, self.config.p)
+        gate = self._gates[name] if self._columns_now else None
+        if not compiling and torch.is_autocast_enabled(x.device.type):
+            mixed = self._halves.get(name, linear.weight, torch.get_autocast_dtype(x.device.type))
+            if mixed is not None:
+                return mixed_linear(x, linear, gate=gate, mixed=mixed)
+        # Compiled code mixes layer by layer: the compiler makes the kernels.
+        return mixed_linear(x, linear, self._target(name), lambda: self._scales_of([name])[0], gate=gate)
 
     def before_clip(self) -> None:
         """Refuse a model that uses a weight past its layer, where it could not be mixed.
@@ -104,6 +140,7 @@ class MixingMethod(Method[C]):
         Raises:
             RequestError: There is such a weight; the message names it.
         """
+        self._halves.clear()
         for name, linear in self.linears.items():
             if linear.weight.grad is not None and self._called and name not in self._called:
                 raise RequestError(
@@ -126,13 +163,14 @@ class MixingMethod(Method[C]):
             for name, buffer in buffers.items():
                 buffer.copy_(state[key][name])
         self._begun = int(state["begun"])
+        self._halves.clear()
         self._columns_now = self._masks_are_columns()
         if self._begun == self.step and self._columns_now:
             self._draw_columns()
 
     def held_bytes(self) -> int:
         """Return the bytes of the buffers and of the step's column masks."""
-        groups = [*self._buffers().values(), self.columns]
+        groups = [*self._buffers().values(), self.columns, self._gates, self._scales]
         return sum(buffer.nbytes for group in groups for buffer in group.values())
 
     def release(self) -> None:
@@ -141,4 +179,5 @@ class MixingMethod(Method[C]):
 
         for _, linear in self._layers():
             restore_forward(linear)
-        self.pretrained, self.columns = {}, {}
+        self.pretrained, self.columns, self._gates, self._scales = {}, {}, {}, {}
+        del self._halves

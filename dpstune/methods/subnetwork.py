@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,57 @@ def select(scores: torch.Tensor, p: float) -> torch.Tensor:
 def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Return, as a 0-d tensor, the k-th largest of n scores, k = ceil(n * share).
 
+    On a GPU ``kthvalue`` works on one multiprocessor alone, and older versions of torch refuse it in deterministic
+    mode: the index that it returns beside the value depended on chance. The least of the k largest is the same value.
+
     >>> import torch
     >>> kth_largest(torch.tensor([4.0, 1.0, 3.0, 2.0]), share=0.5).item()
     3.0
     """
-    n = scores.numel()
-    return scores.flatten().kthvalue(n - math.ceil(n * share) + 1).values
+    flat, k = scores.flatten(), math.ceil(scores.numel() * share)
+    if scores.device.type == "cpu":
+        return flat.kthvalue(len(flat) - k + 1).values
+    return least_of_largest(flat, k)
+
+
+def least_of_largest(flat: torch.Tensor, k: int) -> torch.Tensor:
+    """Return, as a 0-d tensor, the least of the k largest elements of a vector.
+
+    >>> import torch
+    >>> least_of_largest(torch.tensor([4.0, 1.0, 3.0, 2.0]), k=2).item()
+    3.0
+    """
+    return flat.topk(k, sorted=False).values.min()
+
+
+def kth_largest_of(scores: Sequence[torch.Tensor], share: float) -> torch.Tensor:
+    """Return, as a 0-d tensor, the k-th largest of all n scores of several tensors, k = ceil(n * share).
+
+    For hundreds of millions of them: nothing is sorted or copied into one tensor, which would take four times their
+    memory. Floats of 0 and more are in the order of their bits read as an integer, so the threshold's bits are found
+    one after the other, the highest first: a bit is 1 where k scores or more reach the number that has it. Only
+    integers are added, so the result is the same on every device and in every run, and nothing waits for the device.
+
+    Args:
+        scores: Tensors of one floating-point dtype; every score 0 or more and not nan, inf included.
+        share: In (0, 1].
+
+    >>> import torch
+    >>> kth_largest_of([torch.tensor([4.0, 1.0]), torch.tensor([[3.0, 2.0]])], share=0.5).item()
+    3.0
+    """
+    import torch
+
+    dtype = scores[0].dtype
+    integers = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    patterns = [each.detach().view(integers) for each in scores]
+    k = math.ceil(sum(each.numel() for each in patterns) * share)
+    threshold = torch.zeros((), dtype=integers, device=patterns[0].device)
+    for bit in reversed(range(torch.iinfo(integers).bits - 1)):
+        candidate = threshold + (1 << bit)
+        reached = torch.stack([(each >= candidate).sum(dtype=torch.int32) for each in patterns]).sum()
+        threshold = torch.where(reached >= k, candidate, threshold)
+    return threshold.view(dtype)
 
 
 def pack_bits(mask: torch.Tensor) -> torch.Tensor:
@@ -73,11 +119,11 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
     >>> bool((unpack_bits(pack_bits(mask), mask.shape) == mask).all())
     True
     """
+    import torch
+
     flat = mask.flatten()
-    padded = flat.new_zeros(-(-flat.numel() // 8) * 8)
-    padded[: flat.numel()] = flat
-    packed: torch.Tensor = (padded.view(-1, 8).byte() << _shifts(flat)).sum(1).byte()
-    return packed
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8))
+    return (padded.view(-1, 8).byte() << _shifts(flat)).sum(1, dtype=torch.uint8)
 
 
 def unpack_bits(packed: torch.Tensor, shape: torch.Size, table: torch.Tensor | None = None) -> torch.Tensor:
@@ -88,11 +134,16 @@ def unpack_bits(packed: torch.Tensor, shape: torch.Size, table: torch.Tensor | N
         shape: The shape that was packed.
         table: What ``octets`` returned, for a caller that unpacks often.
     """
+    return unpack_bytes(packed, table)[: shape.numel()].view(shape)
+
+
+def unpack_bytes(packed: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    """Return all bits of some bytes: a bool tensor [8 * bytes]; see ``unpack_bits``."""
     import torch
 
     if table is None:
         table = octets(packed.device)
-    return table.index_select(0, packed.int()).view(torch.bool)[: shape.numel()].view(shape)
+    return table.index_select(0, packed.int()).view(torch.bool)
 
 
 def octets(device: torch.device) -> torch.Tensor:

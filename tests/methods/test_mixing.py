@@ -12,13 +12,13 @@ def test_mixing_is_the_formula_of_the_paper():
     weight, target = torch.randn(5, 4), torch.randn(5, 4)
     mask, p = torch.tensor([1.0, 0.0, 1.0, 0.0]), 0.3
     expected = ((1 - mask) * target + mask * weight - p * target) / (1 - p)
-    torch.testing.assert_close(mix(weight, target, mask, p), expected)
+    torch.testing.assert_close(mix(weight, target, mask / (1 - p)), expected)
 
 
 def test_mixing_is_unbiased():
     torch.manual_seed(0)
     weight, target = torch.randn(3, 50), torch.randn(3, 50)
-    draws = torch.stack([mix(weight, target, torch.rand(50) >= 0.4, 0.4) for _ in range(20000)])
+    draws = torch.stack([mix(weight, target, (torch.rand(50) >= 0.4) / 0.6) for _ in range(20000)])
     torch.testing.assert_close(draws.mean(0), weight, atol=0.06, rtol=0)
 
 
@@ -27,16 +27,16 @@ def test_mixing_is_unbiased():
 def test_gradients_are_those_of_autograd_but_for_the_factor_of_the_weight(shape, bias):
     torch.manual_seed(0)
     layer, target = nn.Linear(4, 5, bias=bias).double(), torch.randn(5, 4, dtype=torch.double)
-    mask, p = torch.tensor([True, False, True, True]), 0.3
+    mask, p = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.double), 0.3
     x = torch.randn(shape, dtype=torch.double, requires_grad=True)
     weights = torch.randn((*shape[:-1], 5), dtype=torch.double)
 
-    (mixed_linear(x, layer, target, lambda: mask, p) * weights).sum().backward()
+    (mixed_linear(x, layer, target, lambda: mask / (1 - p), gate=mask) * weights).sum().backward()
     got = (x.grad, layer.weight.grad, layer.bias.grad if bias else None)
 
     x2, w2 = x.detach().requires_grad_(), layer.weight.detach().requires_grad_()
     b2 = layer.bias.detach().requires_grad_() if bias else None
-    (F.linear(x2, mix(w2, target, mask, p), b2) * weights).sum().backward()
+    (F.linear(x2, mix(w2, target, mask / (1 - p)), b2) * weights).sum().backward()
     torch.testing.assert_close(got[0], x2.grad)
     torch.testing.assert_close(got[1], w2.grad * (1 - p))
     if bias:
@@ -47,7 +47,7 @@ def test_autocast_computes_in_its_dtype_and_gradients_stay_float32():
     layer, target = nn.Linear(4, 5), torch.zeros(5, 4)
     x = torch.randn(3, 4, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = mixed_linear(x, layer, target, lambda: torch.ones(4), 0.0)
+        y = mixed_linear(x, layer, target, lambda: torch.ones(4), gate=torch.ones(4))
         plain = layer(x)
     assert y.dtype == plain.dtype == torch.bfloat16
     torch.testing.assert_close(y, plain)
@@ -59,7 +59,7 @@ def test_no_mixed_weight_is_kept_for_the_backward_pass():
     layer, target = nn.Linear(64, 64), torch.zeros(64, 64)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        mixed_linear(torch.randn(2, 64), layer, target, lambda: torch.ones(64), 0.5)
+        mixed_linear(torch.randn(2, 64), layer, target, lambda: torch.full((64,), 2.0))
     known = {layer.weight.data_ptr(), target.data_ptr()}
     assert sum(t.numel() for t in kept if t.data_ptr() not in known) == 2 * 64
 

@@ -1,0 +1,101 @@
+"""Work over many tensors in few kernel launches, with temporaries of a bounded size.
+
+A step on a GPU is bound by the launches of its kernels. torch's ``_foreach_`` functions take lists and launch a few
+kernels for all of their tensors; where each needs a temporary as large as itself, they are taken a group at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = 2**24
+"""Elements of a group on an accelerator: 64 MiB in float32, for which a ``_foreach_`` function launches one kernel."""
+
+
+def groups(tensors: Sequence[torch.Tensor]) -> Iterator[slice]:
+    """Cut a list into runs of up to ``GROUP`` elements of one dtype and device; a larger tensor is a group of its own.
+
+    On a CPU every tensor is: a launch costs nothing there, and a temporary that fits into its cache is made faster.
+
+    >>> import torch
+    >>> list(groups([torch.zeros(2), torch.zeros(2)]))
+    [slice(0, 1, None), slice(1, 2, None)]
+    """
+    start = elements = 0
+    for position, tensor in enumerate(tensors):
+        size = tensor.numel()
+        first = tensors[start]
+        alike = (tensor.dtype, tensor.device) == (first.dtype, first.device)
+        if position > start and (tensor.device.type == "cpu" or not alike or elements + size > GROUP):
+            yield slice(start, position)
+            start, elements = position, 0
+        elements += size
+    if tensors:
+        yield slice(start, len(tensors))
+
+
+def multiply(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> None:
+    """Multiply floating-point tensors in place by 0/1 masks of their shapes, of any dtype.
+
+    >>> import torch
+    >>> values = [torch.ones(2), torch.full((1, 2), 3.0)]
+    >>> multiply(values, [torch.tensor([True, False]), torch.tensor([[False, True]])])
+    >>> values
+    [tensor([1., 0.]), tensor([[0., 3.]])]
+    """
+    import torch
+
+    for part in groups(tensors):
+        factors = masks[part]
+        if part.stop - part.start > 1:
+            # In the dtype of what they multiply: of others ``_foreach_mul_`` launches a kernel a tensor.
+            factors = [torch.empty_like(tensor) for tensor in tensors[part]]
+            torch._foreach_copy_(factors, masks[part])
+        torch._foreach_mul_(tensors[part], factors)
+
+
+def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor], finite: torch.Tensor) -> None:
+    """Add g * g to each accumulator where ``finite``, a 0-d bool tensor, is true.
+
+    >>> import torch
+    >>> accumulator = torch.ones(2)
+    >>> add_squares([accumulator], [torch.tensor([2.0, 3.0])], torch.tensor(True))
+    >>> add_squares([accumulator], [torch.tensor([2.0, float("nan")])], torch.tensor(False))
+    >>> accumulator.tolist()
+    [5.0, 10.0]
+    """
+    import torch
+
+    on_device = finite.device.type != "cpu"  # where asking would wait for the device
+    if not on_device and not finite:
+        return
+    for part in groups(accumulators):
+        taken = [g.to(total.dtype) for total, g in zip(accumulators[part], gradients[part], strict=True)]
+        if on_device:
+            taken = zero_unless(finite, taken)
+        torch._foreach_addcmul_(accumulators[part], taken, taken)
+
+
+def zero_unless(condition: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return float32 or float64 tensors as they are where ``condition``, a 0-d bool tensor, is true, else zeros.
+
+    Their bits are multiplied, as integers, by 1 or 0: a product of floats would keep a nan, and ``where`` has no form
+    that takes a list.
+
+    >>> import torch
+    >>> spoilt = [torch.tensor([1.5, float("nan")]), torch.tensor([float("inf")])]
+    >>> zero_unless(torch.tensor(False), spoilt)
+    [tensor([0., 0.]), tensor([0.])]
+    >>> zero_unless(torch.tensor(True), spoilt)
+    [tensor([1.5000,    nan]), tensor([inf])]
+    """
+    import torch
+
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}
+    factor = condition.to(bits[tensors[0].dtype])
+    products = torch._foreach_mul([tensor.view(bits[tensor.dtype]) for tensor in tensors], factor)
+    return [product.view(tensor.dtype) for product, tensor in zip(products, tensors, strict=True)]
