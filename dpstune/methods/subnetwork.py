@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dpstune.methods.groups import on_host
+
 if TYPE_CHECKING:
     import torch
 
@@ -66,7 +68,7 @@ def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     3.0
     """
     flat, k = scores.flatten(), math.ceil(scores.numel() * share)
-    if scores.device.type == "cpu":
+    if on_host(scores):
         return flat.kthvalue(len(flat) - k + 1).values
     return least_of_largest(flat, k)
 

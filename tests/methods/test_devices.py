@@ -13,10 +13,9 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from dpstune import build_method
-from dpstune.methods import REGISTRY, base, selection, subnetwork
-from dpstune.methods.base import add_squares
-from dpstune.methods.selection import Selection
-from dpstune.methods.subnetwork import bisect_kth_largest, kth_largest
+from dpstune.methods import REGISTRY, groups, subnetwork
+from dpstune.methods.groups import add_squares
+from dpstune.methods.subnetwork import kth_largest, kth_largest_of, least_of_largest
 from tests.tiny import tiny_classifier
 
 STEPS = 12
@@ -31,7 +30,7 @@ SETTINGS = [
 @pytest.fixture
 def away(monkeypatch):
     """Have the methods take tensors of the CPU for an accelerator's."""
-    for module in (base, subnetwork, selection):
+    for module in (groups, subnetwork):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
 
 
@@ -41,7 +40,7 @@ def network():
     return nn.Sequential(*(part for shape in shapes for part in (nn.Linear(*shape), nn.Tanh())))
 
 
-def train(settings, steps=STEPS, spoilt=()):
+def train(settings, steps=STEPS, spoilt=(), half=False):
     """Return weights and the method's state after some steps; in those that are spoilt a gradient is not finite."""
     model, method = network(), build_method(settings)
     method.attach(model, total_steps=STEPS, seed=7)
@@ -50,7 +49,9 @@ def train(settings, steps=STEPS, spoilt=()):
         generator = torch.Generator().manual_seed(step)
         x, labels = torch.randn(12, 6, generator=generator), torch.randint(3, (12,), generator=generator)
         optimizer.zero_grad()
-        F.cross_entropy(model(x)[:, :3], labels).backward()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            loss = F.cross_entropy(model(x)[:, :3].float(), labels)
+        loss.backward()
         if step in spoilt:
             model[2].weight.grad[0, 0] = float("nan") if step % 2 else float("inf")
         method.before_clip()
@@ -70,15 +71,14 @@ def same(first, second):
     return first == second
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("spoilt", [(), (2, 3, 8)])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings["name"])
-def test_an_accelerators_way_gives_the_hosts_bits(settings, spoilt, monkeypatch, request):
-    on_host = train(settings, spoilt=spoilt)
+def test_an_accelerators_way_gives_the_hosts_bits(settings, spoilt, half, monkeypatch, request):
+    on_host = train(settings, spoilt=spoilt, half=half)
     request.getfixturevalue("away")
-    monkeypatch.setattr(selection, "SHARE_UNPACKED", 0.7)
-    monkeypatch.setattr(base, "GATED", 100)
-    monkeypatch.setattr(subnetwork, "LONG", 50)
-    assert all(map(same, on_host, train(settings, spoilt=spoilt)))
+    monkeypatch.setattr(groups, "GROUP", 150)
+    assert all(map(same, on_host, train(settings, spoilt=spoilt, half=half)))
 
 
 @pytest.mark.parametrize("method", [name for name in REGISTRY if name not in WITHOUT_META])
@@ -122,33 +122,19 @@ def test_every_way_to_the_kth_largest_score_finds_the_same_bits(array, share):
     flat = torch.from_numpy(array)
     k = math.ceil(len(flat) * share)
     expected = flat.sort(descending=True).values[k - 1]
-    for found in (kth_largest(flat, share), flat.topk(k, sorted=False).values.min(), bisect_kth_largest(flat, k)):
+    for found in (kth_largest(flat, share), least_of_largest(flat, k), kth_largest_of([flat[:7], flat[7:]], share)):
         assert torch.equal(found, expected)
-    assert torch.equal(bisect_kth_largest(flat.double(), k), expected.double())
-
-
-@given(st.lists(hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), min_size=1, max_size=5), st.data())
-def test_masks_unpacked_together_are_those_unpacked_alone(shapes, data):
-    masks = {str(n): torch.from_numpy(data.draw(hnp.arrays("bool", shape))) for n, shape in enumerate(shapes)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "on_host", lambda tensor: False)
-        patch.setattr(selection, "SHARE_UNPACKED", data.draw(st.floats(0.0, 1.0)))
-        chosen = Selection({name: mask.float() for name, mask in masks.items()}, 0.25, torch.float32)
-    for name, mask in masks.items():
-        chosen.choose(name, mask)
-    for name in data.draw(st.lists(st.sampled_from(list(masks)), max_size=12)):
-        assert torch.equal(chosen.mask(name), masks[name].float())
-        assert torch.equal(chosen.shares(name), masks[name].float() / 0.75)
+    assert torch.equal(kth_largest_of([flat.double()], share), expected.double())
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.usefixtures("away")
 def test_nothing_of_gradients_that_are_not_finite_is_added(value, dtype):
-    sums = [torch.ones(3, dtype=dtype), torch.ones(2, dtype=dtype), torch.ones(2, dtype=dtype)]
-    gradients = [torch.tensor([1.0, value, 2.0], dtype=dtype), torch.tensor([3.0, 4.0], dtype=dtype), None]
+    sums = [torch.ones(3, dtype=dtype), torch.ones(2, dtype=dtype)]
+    gradients = [torch.tensor([1.0, value, 2.0], dtype=dtype), torch.tensor([3.0, 4.0], dtype=dtype)]
     add_squares(sums, gradients, torch.tensor(False))
-    assert [each.tolist() for each in sums] == [[1.0] * 3, [1.0] * 2, [1.0] * 2]
+    assert [each.tolist() for each in sums] == [[1.0] * 3, [1.0] * 2]
     add_squares(sums[1:], gradients[1:], torch.tensor(True))
     assert sums[1].tolist() == [10.0, 17.0]
 
