@@ -185,4 +185,28 @@ def scaling():
     return markdown(columns, rows) + measured_on(result)
 
 
-TABLES = {"goals": goals, "parts": parts, "passes": passes, "cpu": cpu, "scaling": scaling}
+def precision():
+    result = read("precision")
+    if result is None:
+        return None
+    rows = [
+        (
+            name,
+            f"{row['selected_otherwise']:.2%}",
+            f"{row['largest_difference']:.1e}",
+            f"{row['answers_that_differ']} of {result['answers']}",
+        )
+        for name, row in result["against_fp32"].items()
+    ]
+    columns = ["precision", "weights selected otherwise", "largest difference of a logit", "answers that differ"]
+    return markdown(columns, rows) + measured_on(result)
+
+
+TABLES = {
+    "goals": goals,
+    "parts": parts,
+    "passes": passes,
+    "cpu": cpu,
+    "scaling": scaling,
+    "precision": precision,
+}
