@@ -12,7 +12,7 @@ import sys
 from common import HERE
 from tables import write_tables
 
-BENCHMARKS = ("parts", "passes", "cpu", "startup", "trainer", "methods", "scaling")
+BENCHMARKS = ("parts", "launches", "passes", "cpu", "startup", "trainer", "methods", "scaling")
 
 
 def main():
