@@ -12,7 +12,9 @@ import sys
 from common import HERE
 from tables import write_tables
 
-BENCHMARKS = ("parts", "passes", "cpu", "startup", "trainer", "methods", "scaling", "precision", "published")
+BENCHMARKS = (
+    *("parts", "launches", "passes", "cpu", "startup", "trainer", "methods", "scaling", "precision", "published"),
+)
 
 
 def main():

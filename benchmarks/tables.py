@@ -202,9 +202,50 @@ def precision():
     return markdown(columns, rows) + measured_on(result)
 
 
+def launches():
+    result = read("launches")
+    if result is None:
+        return None
+
+    def over(row, key):
+        return f"{row[key]:,} ({row[key] / row[f'vanilla_{key}']:.2f}x)"
+
+    rows = [
+        (row["method"], row["phase"], over(row, "launches"), over(row, "operations"), len(row["waits"]))
+        for row in result["rows"]
+    ]
+    columns = ["method", "phase", "kernel launches", "operations", "waits for the device"]
+    return markdown(columns, rows) + simulated_with(result)
+
+
+def peaks():
+    from dpstune.report.profile_report import TABLE_3
+
+    result = read("launches")
+    if result is None:
+        return None
+    rows = [
+        (name, *(f"{peaks[name]['step'] / 1e9:.1f} ({TABLE_3[int(size)][name]})" for size, peaks in both))
+        for both in [list(result["peaks"].items())]
+        for name in TABLE_3[16]
+    ]
+    columns = ["method", *(f"batch {size}, G (Table 3)" for size in result["peaks"])]
+    return markdown(columns, rows) + simulated_with(result)
+
+
+def simulated_with(result):
+    versions = result["about"]["packages"]
+    return (
+        f"\n{result['model']}, {result['length']} tokens, fp16, loss scaling, simulated; torch {versions['torch']}, "
+        f"transformers {versions['transformers']}; {result['about']['date']}.\n"
+    )
+
+
 TABLES = {
     "goals": goals,
     "parts": parts,
+    "launches": launches,
+    "peaks": peaks,
     "passes": passes,
     "cpu": cpu,
     "scaling": scaling,

@@ -16,8 +16,8 @@ GROUP = 2**24
 """Elements of a group on an accelerator: 64 MiB in float32, for which a ``_foreach_`` function launches one kernel."""
 
 
-def on_host(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is the host's own: asking for its value waits for no device, and kernels start at once."""
+def on_cpu(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor lies where a launch and a question about a number cost nothing."""
     return tensor.device.type == "cpu"
 
 
@@ -35,7 +35,7 @@ def groups(tensors: Sequence[torch.Tensor]) -> Iterator[slice]:
         size = tensor.numel()
         first = tensors[start]
         alike = (tensor.dtype, tensor.device) == (first.dtype, first.device)
-        if position > start and (on_host(tensor) or not alike or elements + size > GROUP):
+        if position > start and (on_cpu(tensor) or not alike or elements + size > GROUP):
             yield slice(start, position)
             start, elements = position, 0
         elements += size
@@ -75,11 +75,12 @@ def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor],
     """
     import torch
 
-    if on_host(finite) and not finite:
+    ask = on_cpu(finite)  # on a GPU that would wait for it
+    if ask and not finite:
         return
     for part in groups(accumulators):
         taken = [g.to(total.dtype) for total, g in zip(accumulators[part], gradients[part], strict=True)]
-        if not on_host(finite):  # asking would wait for it
+        if not ask:
             taken = zero_unless(finite, taken)
         torch._foreach_addcmul_(accumulators[part], taken, taken)
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dpstune.methods.groups import on_host
-
 if TYPE_CHECKING:
     import torch
 
@@ -67,8 +65,10 @@ def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     >>> kth_largest(torch.tensor([4.0, 1.0, 3.0, 2.0]), share=0.5).item()
     3.0
     """
+    from dpstune.methods.groups import on_cpu
+
     flat, k = scores.flatten(), math.ceil(scores.numel() * share)
-    if on_host(scores):
+    if on_cpu(scores):
         return flat.kthvalue(len(flat) - k + 1).values
     return least_of_largest(flat, k)
 

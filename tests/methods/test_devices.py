@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from dpstune import build_method
-from dpstune.methods import REGISTRY, groups, subnetwork
+from dpstune.methods import REGISTRY, groups
 from dpstune.methods.groups import add_squares
 from dpstune.methods.subnetwork import kth_largest, kth_largest_of, least_of_largest
 from tests.tiny import tiny_classifier
@@ -30,8 +30,7 @@ SETTINGS = [
 @pytest.fixture
 def away(monkeypatch):
     """Have the methods take tensors of the CPU for an accelerator's."""
-    for module in (groups, subnetwork):
-        monkeypatch.setattr(module, "on_host", lambda tensor: False)
+    monkeypatch.setattr(groups, "on_cpu", lambda tensor: False)
 
 
 def network():

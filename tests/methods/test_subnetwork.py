@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dpstune.methods.subnetwork import Cycle, pack_bits, select, unpack_bits
+from dpstune.methods.subnetwork import Cycle, kth_largest_of, least_of_largest, pack_bits, select, unpack_bits
 
 probabilities = st.floats(0.0, 1.0, exclude_max=True)
 scores = hnp.arrays(
@@ -21,6 +22,30 @@ def test_selection_is_that_of_a_full_sort(array, p):
     chosen = select(tensor, p)
     assert torch.equal(chosen, tensor >= threshold)
     assert chosen.sum() >= k
+
+
+# Few values, so that many tie; infinities, and values whose bits differ in the last place.
+ties = hnp.arrays(
+    "float32",
+    st.integers(1, 60),
+    elements=st.sampled_from([0.0, 1e-45, 1e-30, 1.0, float(np.nextafter(np.float32(1), 2)), 3e38, float("inf")]),
+)
+shares = st.one_of(st.floats(0.0, 1.0, exclude_min=True), st.sampled_from([1e-9, 0.5, 1 - 1e-9, 1.0]))
+
+
+@given(ties, shares)
+def test_a_gpu_finds_the_kth_value_by_the_k_largest(array, share):
+    scores = torch.from_numpy(array)
+    k = math.ceil(len(scores) * share)
+    assert torch.equal(least_of_largest(scores, k), scores.kthvalue(len(scores) - k + 1).values)
+
+
+@given(ties, shares, st.integers(0, 60), st.sampled_from([torch.float32, torch.float64]))
+def test_the_kth_value_of_several_tensors_is_found_bit_by_bit(array, share, cut, dtype):
+    scores = torch.from_numpy(array).to(dtype)
+    k = math.ceil(len(scores) * share)
+    several = [part for part in (scores[:cut], scores[cut:].unsqueeze(0)) if part.numel()]
+    assert torch.equal(kth_largest_of(several, share), scores.kthvalue(len(scores) - k + 1).values)
 
 
 def test_all_ties_stay_in():

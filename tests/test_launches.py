@@ -1,0 +1,82 @@
+"""What a step asks of a GPU, counted on a simulated one: benchmarks/launches.py on tiny models."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is None and shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """Count in a process of its own: what simulates the GPU must be there before torch."""
+    folder = tmp_path_factory.mktemp("launches")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        environment = importlib.import_module("launches").environment(folder)
+    finally:
+        sys.path.pop(0)
+    program = [sys.executable, "-m", "tests.launch_counts", folder / "counted.json"]
+    subprocess.run(program, check=True, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)})
+    return json.loads((folder / "counted.json").read_text())
+
+
+def by_phase(rows):
+    return {(row["method"], row["phase"]): row for row in rows}
+
+
+# Kernel launches beyond vanilla: of a step, and of each further layer.
+MOST = {
+    ("dps-dense", "Stage I"): (12, 0),
+    ("dps-dense", "opening of Stage II"): (34, 24),
+    ("dps-dense", "Stage II"): (1, 0),
+    ("dps-mix", "Stage I"): (18, 0),
+    ("dps-mix", "opening of Stage II"): (99, 66),
+    ("dps-mix", "Stage II"): (2, -6),
+    ("mixout", "every step"): (4, 0),
+    ("child-tuning-d", "every step"): (2, 0),
+    ("child-tuning-f", "every step"): (1, 0),
+    ("r3f", "every step"): (40, 0),
+    ("r-drop", "every step"): (40, 0),
+}
+
+
+@pytest.mark.parametrize("phase", MOST, ids="-".join)
+def test_launches_beyond_vanilla_do_not_grow_with_the_layers(counted, phase):
+    one, two = (by_phase(rows)[phase] for rows in counted["launches"])
+    beyond = one["launches"] - one["vanilla_launches"]
+    a_layer = (two["launches"] - two["vanilla_launches"]) - beyond
+    assert (beyond <= MOST[phase][0], a_layer <= MOST[phase][1]) == (True, True), (beyond, a_layer)
+
+
+def test_a_layer_of_vanilla_is_counted_right(counted):
+    """Six linear layers, each with matrix products forward, for its input and for its weight, and casts of both."""
+    one, two = (by_phase(rows)["vanilla", "every step"] for rows in counted["launches"])
+    assert 6 * 6 < two["launches"] - one["launches"] < 100
+    assert two["operations"] - one["operations"] > two["launches"] - one["launches"]
+
+
+OF_THE_MODEL = {"bart": {"unique_consecutive", "index", "index_put"}, "deberta": {"nonzero"}}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "bart", "deberta"])
+def test_no_method_makes_the_host_wait_for_the_device(counted, family):
+    """Nor does one touch a tensor of another device: the simulated step would have raised."""
+    found = counted["waits"][family]
+    assert len(found) == 8
+    hooks = ("before_clip", "before_update", "after_update", "scaler", "clipping")
+    for method, phases in found.items():
+        for phase, waits in phases.items():
+            assert [wait for wait in waits if wait[0] in hooks] == [], (method, phase)
+            if method not in ("r3f", "r-drop"):  # the model itself, without labels, may wait for other things
+                assert {name for _, name in waits} <= OF_THE_MODEL.get(family, set()), (method, phase)
