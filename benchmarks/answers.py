@@ -175,7 +175,7 @@ def majority_of(rows):
 
 
 def case_study():
-    from dpstune.studies.casestudy_sources import SourcesRequest, study_sources
+    from dpstune.studies.casestudy.sources import SourcesRequest, study_sources
 
     return study_sources(SourcesRequest(sources=(NUMBERS / "votes.csv",), output=NUMBERS))
 

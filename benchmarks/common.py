@@ -73,7 +73,7 @@ def about():
     """Return what a reader must know of the machine, its software and how busy it was."""
     import torch
 
-    from dpstune.hardware import choose_precision, describe_environment
+    from dpstune.device.hardware import choose_precision, describe_environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
@@ -94,12 +94,12 @@ def processor():
 
 def new_loop(loaded, folder, inputs):
     """Put a run together, as the engine does, without running it."""
-    from dpstune.engine import Loop
-    from dpstune.hardware import choose_precision, device_type, new_accelerator
-    from dpstune.interruption import InterruptionWatch
-    from dpstune.progress import SilentProgress
-    from dpstune.runlog import RunLog
-    from dpstune.runs import RunFolder
+    from dpstune.common.interruption import InterruptionWatch
+    from dpstune.common.progress import SilentProgress
+    from dpstune.device.hardware import choose_precision, device_type, new_accelerator
+    from dpstune.runs.folder import RunFolder
+    from dpstune.training.engine import Loop
+    from dpstune.training.runlog import RunLog
 
     accelerator = new_accelerator(choose_precision(loaded.recipe.training.precision, device_type()))
     loop = Loop(loaded.recipe, inputs, RunFolder(Path(folder)), accelerator, InterruptionWatch(), SilentProgress())

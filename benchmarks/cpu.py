@@ -36,9 +36,9 @@ def child():
     """Take the steps and print what they took."""
     import torch
 
-    from dpstune import hardware
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
+    from dpstune.data.inputs import Inputs
+    from dpstune.device import hardware
+    from dpstune.recipe.recipe import load_recipe
 
     if os.environ.get("BENCH_RETURN"):
         hardware.keep_freed_memory = lambda: None

@@ -164,14 +164,14 @@ def end_group(child):
 
 
 def write(path, content):
-    from dpstune.runs import write_json
+    from dpstune.runs.folder import write_json
 
     write_json(path, content)
 
 
 def work(asked):
     """Be the process of a stage."""
-    from dpstune.determinism import fix_workspaces
+    from dpstune.device.determinism import fix_workspaces
 
     fix_workspaces()  # before anything talks to the GPU
     stage = Stage(asked.part, asked.seconds, asked.rehearse, minilm=asked.minilm)

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dpstune.methods import BASELINE, REGISTRY, build_method
-from dpstune.studies.memory_meter import TensorMeter, tensor_bytes
+from dpstune.studies.profile.memory_meter import TensorMeter, tensor_bytes
 
 BATCH_SIZES, LENGTH = (16, 32), 128
 STEPS = 20  # of the run that a method is attached for; with the update_ratio below, Stage II opens at step 11
@@ -217,7 +217,7 @@ class Step:
         from accelerate.utils import convert_outputs_to_fp32
         from transformers import AutoModelForSequenceClassification
 
-        from dpstune.models import set_dropout
+        from dpstune.models.loading import set_dropout
 
         self.method = build_method(settings)
         self.dropout = self.method.dropout(STEPS) if dropout is None else dropout

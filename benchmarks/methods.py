@@ -12,7 +12,7 @@ from common import save
 
 
 def measure(name, recipe, batch_sizes, steps):
-    from dpstune.studies.profile import METHODS_OF_TABLE_3, ProfileRequest, profile
+    from dpstune.studies.profile.profile import METHODS_OF_TABLE_3, ProfileRequest, profile
 
     request = ProfileRequest(recipe, METHODS_OF_TABLE_3, batch_sizes, steps)
     save(f"methods-{name}", profile(request, print))

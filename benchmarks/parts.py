@@ -8,7 +8,7 @@ import math
 import torch
 from common import in_turn, ratio, save
 
-from dpstune.hardware import keep_freed_memory
+from dpstune.device.hardware import keep_freed_memory
 from dpstune.methods.base import gradients_are_finite
 from dpstune.methods.groups import add_squares
 from dpstune.methods.mixing import mix

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import torch
 from common import GLUE, SETTINGS, in_turn, new_loop, ratio, save
 
-from dpstune.hardware import choose_precision, keep_freed_memory
+from dpstune.device.hardware import choose_precision, keep_freed_memory
 
 
 def new_model():
-    from dpstune.models import load_classifier
-    from dpstune.recipe import ModelSection
+    from dpstune.models.loading import load_classifier
+    from dpstune.settings.sections import ModelSection
 
     section = ModelSection(name="minilm", init="random")
     return load_classifier(section, label_names=("a", "b"), kind="classification", dropout=0.1, seed=1).train()
@@ -53,7 +53,7 @@ def cost_of_a_pass():
 @contextmanager
 def uncut():
     """Compute every chunk in one pass."""
-    from dpstune import batches
+    from dpstune.data import batches
 
     kept = dict(batches.PASS_TOKENS)
     batches.PASS_TOKENS.clear()
@@ -65,8 +65,8 @@ def uncut():
 
 def cut_batches():
     """Take the steps of an epoch of RTE with batches cut and uncut, in turn; return the ratio of the times."""
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
+    from dpstune.data.inputs import Inputs
+    from dpstune.recipe.recipe import load_recipe
 
     inputs, found = Inputs(), {}
     for method in ("vanilla", "dps-dense", "dps-mix"):

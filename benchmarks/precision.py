@@ -16,8 +16,8 @@ SHORT = ["data.train_size=500", "training.steps=100", "model.dropout=0.0"]
 
 
 def loop_in(precision, folder):
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
+    from dpstune.data.inputs import Inputs
+    from dpstune.recipe.recipe import load_recipe
 
     overrides = [*SHORT, f"training.precision={precision}"]
     loaded = load_recipe("minilm-rte", method="dps-dense", data_dir=GLUE.absolute(), overrides=overrides)
@@ -45,7 +45,7 @@ def selection(loop, p):
 
 
 def scores(loop):
-    from dpstune.evaluation import score
+    from dpstune.evaluation.scoring import score
 
     return score(loop.wrapped, loop.datasets["validation"], width=2, batch_size=64, device=loop.accelerator.device)
 

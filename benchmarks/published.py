@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from common import save
 
 from dpstune import build_method
-from dpstune.inputs import Inputs
+from dpstune.data.inputs import Inputs
 from dpstune.methods.subnetwork import Cycle
 from dpstune.methods.twin import symmetric_divergence
-from dpstune.models import load_classifier, set_dropout
-from dpstune.recipe import load_recipe
-from dpstune.structure import word_embeddings
+from dpstune.models.loading import load_classifier, set_dropout
+from dpstune.models.structure import word_embeddings
+from dpstune.recipe.recipe import load_recipe
 
 RECIPE = load_recipe("demo").recipe
 SIZE, STEPS = 16, 50

@@ -230,7 +230,7 @@ def follows(record, recipe, overrides):
 
 @cache
 def protocol(recipe, overrides):
-    from dpstune.recipe import load_recipe
+    from dpstune.recipe.recipe import load_recipe
     from dpstune.studies.records import RunRecord
 
     return RunRecord(Path(), load_recipe(recipe, overrides=overrides).recipe, {}).settings
@@ -277,7 +277,7 @@ def carried():
 
 def votes(rows):
     """Return a row an example and method: how many restarts are right, as `dpstune casestudy --from` reads it."""
-    from dpstune.studies.casestudy_sources import SourcesRequest, study_sources
+    from dpstune.studies.casestudy.sources import SourcesRequest, study_sources
 
     records = restarts_studied(rows)
     counts = Counter(map(name_of, records))
@@ -301,7 +301,7 @@ def restarts_studied(rows):
 
 def write_numbers(name, rows):
     from dpstune.report.tables import csv_text
-    from dpstune.runs import write_text
+    from dpstune.runs.folder import write_text
 
     write_text(NUMBERS / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
     print(f"wrote {NUMBERS / name}: {len(rows)} rows")

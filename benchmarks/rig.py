@@ -45,7 +45,7 @@ class Stage:
         self.write()
 
     def write(self, **rest):
-        from dpstune.runs import write_json
+        from dpstune.runs.folder import write_json
 
         self._rest |= rest
         write_json(self._part, {"found": self.found, **self._rest})
@@ -78,7 +78,7 @@ class Stage:
 
     def load(self, recipe, method, precision="auto", *overrides):
         """Load a recipe with one of the methods, both stages of DPS in equal parts."""
-        from dpstune.recipe import load_recipe
+        from dpstune.recipe.recipe import load_recipe
 
         own = ["method.update_ratio=0.5"] if method.startswith("dps") else []
         own += ["method.layers=1"] if method == "reinit" else []
@@ -86,7 +86,7 @@ class Stage:
 
     def new_loop(self, loaded, inputs=None, folder=None):
         """Put a run together on generated inputs; a folder is where it finds and leaves checkpoints."""
-        from dpstune.studies.generated import GeneratedInputs
+        from dpstune.studies.profile.generated import GeneratedInputs
 
         place = folder or tempfile.mkdtemp(dir=self.folder)
         return new_loop(loaded, place, inputs or GeneratedInputs(steps=8, padded=True))
@@ -117,8 +117,8 @@ def new_config(shape, family):
 
 def precisions():
     """Return the half precisions to try: on a GPU those it has, on a CPU those it can emulate."""
+    from dpstune.device.hardware import choose_precision, device_type
     from dpstune.errors import RequestError
-    from dpstune.hardware import choose_precision, device_type
 
     found = []
     for precision in PRECISIONS:

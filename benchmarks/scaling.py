@@ -15,7 +15,7 @@ SIZES = [(8, 128), (16, 128), (32, 128), (64, 128), (16, 64), (16, 256)]
 def main():
     import torch
 
-    from dpstune.studies.profile import ProfileRequest, profile
+    from dpstune.studies.profile.profile import ProfileRequest, profile
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)

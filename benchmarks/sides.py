@@ -165,9 +165,9 @@ def build_trainer(loaded, inputs, folder, half, padding, callbacks=()):
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    from dpstune.batches import StepPlan
-    from dpstune.hardware import available_precisions
-    from dpstune.models import load_classifier
+    from dpstune.data.batches import StepPlan
+    from dpstune.device.hardware import available_precisions
+    from dpstune.models.loading import load_classifier
 
     recipe = loaded.recipe
     training, task, tokens = recipe.training, inputs.task(recipe), inputs.tokens(recipe)
@@ -237,7 +237,7 @@ def peak():
     """Return the most memory this process has held: of the GPU, where there is one."""
     import torch
 
-    from dpstune.hardware import peak_memory_bytes
+    from dpstune.device.hardware import peak_memory_bytes
 
     return peak_memory_bytes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -262,12 +262,12 @@ def flops_of(loop):
 def main():
     job = json.loads(sys.argv[1])
     if job["kind"] == "dpstune":  # before anything else is imported that talks to the GPU
-        from dpstune.hardware import device_type
+        from dpstune.device.hardware import device_type
 
         device_type()
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
-    from dpstune.studies.generated import GeneratedInputs
+    from dpstune.data.inputs import Inputs
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.studies.profile.generated import GeneratedInputs
 
     loaded = load_recipe(
         job["recipe"],

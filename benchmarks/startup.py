@@ -11,9 +11,9 @@ from common import GLUE, clock, save
 
 
 def main():
-    from dpstune import engine
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
+    from dpstune.data.inputs import Inputs
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.training import engine
 
     seconds = []
     first_step = engine.Loop.optimizer_step

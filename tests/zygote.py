@@ -18,8 +18,9 @@ SERVER = """
 import json, os, signal, sys
 import accelerate, datasets, evaluate, pyarrow.parquet, scipy.stats, sklearn.metrics, torch, transformers
 import torch.utils.tensorboard
-import dpstune.batches, dpstune.checkpoints, dpstune.cli, dpstune.data, dpstune.engine, dpstune.metrics, dpstune.models
-import dpstune.optim, dpstune.report.progress, dpstune.report.tables, dpstune.results
+import dpstune.cli, dpstune.data.batches, dpstune.data.reading, dpstune.evaluation.metrics, dpstune.models.loading
+import dpstune.report.progress, dpstune.report.tables, dpstune.training.checkpoints, dpstune.training.engine
+import dpstune.training.optim, dpstune.training.results
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)

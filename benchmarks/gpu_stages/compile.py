@@ -16,7 +16,7 @@ ROUNDS = 20
 def run(stage):
     import torch
 
-    from dpstune.studies.generated import GeneratedInputs
+    from dpstune.studies.profile.generated import GeneratedInputs
 
     if stage.rehearse:
         torch.compile = partial(torch.compile, backend="eager")

@@ -26,7 +26,7 @@ SELECTING = ("dps-dense", "dps-mix", "child-tuning-d")
 def run(stage):
     import torch
 
-    from dpstune.hardware import device_type
+    from dpstune.device.hardware import device_type
     from dpstune.methods import REGISTRY
 
     recipe = stage.write_recipe("small", length=64, steps=STEPS)

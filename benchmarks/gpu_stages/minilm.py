@@ -17,8 +17,8 @@ def run(stage):
         return f"{PACKAGE} is not installed, and --minilm names no folder"
     if not (GLUE / "RTE").is_dir():
         return f"there is no RTE in {GLUE}; DPSTUNE_GLUE says where GLUE lies"
-    from dpstune.inputs import Inputs
-    from dpstune.recipe import load_recipe
+    from dpstune.data.inputs import Inputs
+    from dpstune.recipe.recipe import load_recipe
 
     named = [f"model.name={Path(model).absolute()}"] if model else []
     short = ["data.train_size=24", "training.steps=2", "training.warmup_steps=0", "data.max_length=16"]
@@ -48,7 +48,7 @@ def run(stage):
 
 def train(stage, loaded, inputs):
     """Train as the engine does and score the validation split; accuracy is counted here, without a metric's library."""
-    from dpstune.evaluation import score
+    from dpstune.evaluation.scoring import score
 
     loop = stage.new_loop(loaded, inputs)
     started = clock()

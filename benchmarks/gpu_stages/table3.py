@@ -37,7 +37,7 @@ def run(stage):
 
 def measure(stage, name, model, methods, size, dropout, precision, steps):
     """Profile some methods that share a dropout; note each as it is measured, or that there was no time for it."""
-    from dpstune.studies.profile import ProfileRequest, profile
+    from dpstune.studies.profile.profile import ProfileRequest, profile
 
     rows, left = stage.found["rows"], list(methods)
     steps = 2 if stage.rehearse else steps

@@ -12,9 +12,9 @@ from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
-    from dpstune.studies.casestudy import CaseStudy
-    from dpstune.studies.casestudy_sources import SourcesRequest
-    from dpstune.studies.sweep import SweepRequest
+    from dpstune.studies.casestudy.casestudy import CaseStudy
+    from dpstune.studies.casestudy.sources import SourcesRequest
+    from dpstune.studies.sweep.sweep import SweepRequest
 
 DEFAULT_RESTARTS = 10  # Appendix A of the paper
 
@@ -47,9 +47,9 @@ def casestudy(
 ) -> None:
     """Find the examples that most restarts of a method get right, or wrong; made anew by the same command."""
     from dpstune.methods import BASELINE
-    from dpstune.studies.casestudy_sources import SourcesRequest
+    from dpstune.studies.casestudy.sources import SourcesRequest
     from dpstune.studies.grid import load_first
-    from dpstune.studies.sweep import SweepRequest
+    from dpstune.studies.sweep.sweep import SweepRequest
 
     output = output.expanduser()
     data_dir = data_dir and data_dir.expanduser().absolute()
@@ -93,15 +93,15 @@ def casestudy(
 
 
 def _study(request: SourcesRequest, as_json: bool) -> None:
-    from dpstune.studies.casestudy_sources import study_sources
+    from dpstune.studies.casestudy.sources import study_sources
 
     _report(study_sources(request), request.folder, {}, as_json)
 
 
 def _train_and_study(asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, as_json: bool) -> None:
     from dpstune.commands.watched import run_watched
-    from dpstune.studies.casestudy_sources import refuse_what_cannot_be_studied, study_sweep
-    from dpstune.studies.sweep import Sweep
+    from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
+    from dpstune.studies.sweep.sweep import Sweep
 
     planned = Sweep(asked)
     refuse_what_cannot_be_studied(planned, split, baseline)

@@ -29,13 +29,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a trained model on a task, its own or another whose labels match by name."""
-    from dpstune.data import folder_with_task
+    from dpstune.data.reading import folder_with_task
+    from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files, write_submission
+    from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.report.tables import print_evaluations
-    from dpstune.runs import make_writable_folder
-    from dpstune.submission import refuse_no_submission, refuse_taken_files, write_submission
-    from dpstune.targets import Target, evaluate_target, match_labels, read_target
-    from dpstune.tasks import TASKS
-    from dpstune.trained import TrainedModel, find_trained
+    from dpstune.runs.folder import make_writable_folder
+    from dpstune.settings.tasks import TASKS
 
     place = find_trained(trained.expanduser())
     data_dir = data_dir and data_dir.expanduser()

@@ -26,9 +26,9 @@ def predict(
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
 ) -> None:
     """Label rows as they come, with scores, on stdout: CSV and TSV stay what they are, the rest becomes JSON lines."""
-    from dpstune.prediction import LineReader, Writer, predict_rows, read_rows
-    from dpstune.sources import parquet_rows
-    from dpstune.trained import TrainedModel, find_trained
+    from dpstune.data.sources import parquet_rows
+    from dpstune.evaluation.prediction import LineReader, Writer, predict_rows, read_rows
+    from dpstune.evaluation.trained import TrainedModel, find_trained
 
     form = _form(file, form)
     place = find_trained(trained.expanduser())
@@ -59,7 +59,7 @@ def _open(file: str) -> AbstractContextManager[BinaryIO]:
 
 def _form(file: str, asked: str | None) -> str:
     """Return the input's format."""
-    from dpstune.prediction import FORMATS
+    from dpstune.evaluation.prediction import FORMATS
 
     form = asked or ("lines" if file == "-" else Path(file).suffix.lower().removeprefix(".") or "lines")
     form = "lines" if form == "txt" else form

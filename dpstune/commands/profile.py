@@ -30,8 +30,8 @@ def profile(
 ) -> None:
     """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
     from dpstune.report.profile_report import print_costs, write_profile
-    from dpstune.runs import make_writable_folder, set_aside
-    from dpstune.studies import profile as study
+    from dpstune.runs.folder import make_writable_folder, set_aside
+    from dpstune.studies.profile import profile as study
 
     request = study.ProfileRequest(
         recipe=recipe,

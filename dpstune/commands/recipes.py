@@ -16,7 +16,7 @@ app = typer.Typer(help="List, show, copy and check recipes.")
 @app.command("list")
 def list_recipes() -> None:
     """List the recipes that ship with dpstune."""
-    from dpstune.recipe import describe_recipe, load_recipe, shipped_recipes
+    from dpstune.recipe.recipe import describe_recipe, load_recipe, shipped_recipes
     from dpstune.report.tables import format_columns
 
     rows = [("NAME", "MODEL", "TASK", "METHOD", "WHAT")]
@@ -31,8 +31,8 @@ def list_recipes() -> None:
 @app.command("show")
 def show_recipe(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]) -> None:
     """Print a recipe's YAML."""
-    from dpstune.recipe import find_recipe
-    from dpstune.textfile import read_text
+    from dpstune.common.textfile import read_text
+    from dpstune.recipe.recipe import find_recipe
 
     print_out(read_text(find_recipe(name)))
 
@@ -44,9 +44,9 @@ def copy_recipe(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Copy a recipe, to make it your own."""
-    from dpstune.recipe import find_recipe
-    from dpstune.runs import write_text
-    from dpstune.textfile import read_text
+    from dpstune.common.textfile import read_text
+    from dpstune.recipe.recipe import find_recipe
+    from dpstune.runs.folder import write_text
 
     source = find_recipe(name)
     target = file.expanduser() if file else Path(source.name)
@@ -63,7 +63,7 @@ def check_recipes(
     names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.")],
 ) -> None:
     """Check recipes and print what each of them asks for."""
-    from dpstune.recipe import load_recipe, summarize_recipe
+    from dpstune.recipe.recipe import load_recipe, summarize_recipe
 
     wrong = []
     for name in names:
@@ -79,6 +79,6 @@ def check_recipes(
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
-    from dpstune.recipe import recipe_schema
+    from dpstune.recipe.recipe import recipe_schema
 
     print_json(recipe_schema())

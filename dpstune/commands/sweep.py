@@ -13,7 +13,7 @@ from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
 
 if TYPE_CHECKING:
-    from dpstune.studies.sweep import Outcome, Sweep
+    from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 TPE_BUDGET = 20
 
@@ -42,11 +42,11 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run a grid over many seeds, and report; the same command again goes on where it was stopped."""
-    from dpstune.recipe import load_recipe
+    from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_view import format_plan
-    from dpstune.studies.coordinator import open_searches
-    from dpstune.studies.estimate import plan_as_json
-    from dpstune.studies.sweep import Sweep, SweepRequest
+    from dpstune.studies.sweep.coordinator import open_searches
+    from dpstune.studies.sweep.estimate import plan_as_json
+    from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
     if sampler not in ("grid", "tpe"):
         raise RequestError(f"--sampler {sampler}: should be grid or tpe")
@@ -90,7 +90,7 @@ def _read_outcome(sweep: Sweep) -> Outcome:
     Raises:
         RequestError: Nothing is finished.
     """
-    from dpstune.studies.coordinator import open_searches
+    from dpstune.studies.sweep.coordinator import open_searches
 
     tally = None
     if sweep.has_storage:

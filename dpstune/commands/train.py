@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName
-from dpstune.interruption import Interrupted
+from dpstune.common.interruption import Interrupted
 from dpstune.report.output import print_json
 
 if TYPE_CHECKING:
-    from dpstune.recipe import LoadedRecipe
+    from dpstune.recipe.recipe import LoadedRecipe
 
 
 def train(
@@ -32,8 +32,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one recipe; the same command again continues an interrupted run."""
-    from dpstune.hardware import part_from_the_other_ranks
-    from dpstune.recipe import load_recipe, refuse_told_twice
+    from dpstune.device.hardware import part_from_the_other_ranks
+    from dpstune.recipe.recipe import load_recipe, refuse_told_twice
 
     named = None if method is None else f"--method {method}"
     numbered = None if seed is None else f"--seed {seed}"
@@ -63,9 +63,9 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any
     """Train one restart, show its result on stderr, and return it with the run's folder."""
     from contextlib import redirect_stdout
 
-    from dpstune import engine
     from dpstune.report.progress import new_progress
     from dpstune.report.tables import print_result
+    from dpstune.training import engine
 
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh)

@@ -38,12 +38,12 @@ def transfer(
 ) -> None:
     """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
     from dpstune.commands.watched import run_watched
-    from dpstune.data import folder_with_task
+    from dpstune.data.reading import folder_with_task
     from dpstune.methods import BASELINE
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
-    from dpstune.sections import OwnTask
+    from dpstune.settings.sections import OwnTask
     from dpstune.studies.grid import load_first
-    from dpstune.studies.sweep import Sweep, SweepRequest
+    from dpstune.studies.sweep.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
     folders = [folder.expanduser().absolute() for folder in data_dirs or ()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dpstune.report.output import tell
 
 if TYPE_CHECKING:
-    from dpstune.studies.sweep import Outcome, Sweep
+    from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
 def run_watched(sweep: Sweep, workers: int) -> Outcome:
@@ -17,7 +17,7 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
         Interrupted: See ``run_sweep``.
     """
     from dpstune.report.sweep_view import SweepView
-    from dpstune.studies.coordinator import run_sweep
+    from dpstune.studies.sweep.coordinator import run_sweep
 
     view = SweepView(sweep, workers)
     try:

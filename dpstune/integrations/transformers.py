@@ -14,8 +14,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method
 from dpstune.methods.base import Method, MethodConfig
-from dpstune.models import set_dropout
-from dpstune.runs import write_atomically
+from dpstune.models.loading import set_dropout
+from dpstune.runs.folder import write_atomically
 
 METHOD_STATE = "dpstune_method.pt"
 

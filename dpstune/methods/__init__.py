@@ -8,7 +8,7 @@ from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods.base import Method, MethodConfig
-from dpstune.settings import check_settings
+from dpstune.settings.base import check_settings
 
 # One line a method: its name and where its class is. A file is imported when its method is asked for.
 REGISTRY: dict[str, str] = {

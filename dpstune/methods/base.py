@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
-from dpstune.randomness import stream
-from dpstune.settings import Settings
+from dpstune.settings.base import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -55,7 +55,7 @@ class ChildTuningD(Method[ChildTuningDConfig]):
         """Let every gradient pass, until ``prepare`` has chosen."""
         import torch
 
-        from dpstune.structure import encoder_parameters
+        from dpstune.models.structure import encoder_parameters
 
         self._parameters = encoder_parameters(model)
         self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self._parameters.items()}

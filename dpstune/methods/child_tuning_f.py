@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dpstune.device.randomness import stream_seed
 from dpstune.methods.base import KeptShare, Method, MethodConfig
 from dpstune.methods.groups import groups
-from dpstune.randomness import stream_seed
 
 
 class ChildTuningFConfig(MethodConfig):

@@ -58,7 +58,7 @@ class R3F(Method[R3FConfig]):
         Raises:
             RequestError: The model has none.
         """
-        from dpstune.structure import word_embeddings
+        from dpstune.models.structure import word_embeddings
 
         embeddings = word_embeddings(model)
         self._first_noisy: int | None = None

@@ -45,8 +45,8 @@ class Reinit(Method[ReinitConfig]):
         Raises:
             RequestError: The model has fewer layers than ``layers``.
         """
-        from dpstune.randomness import stream_seed
-        from dpstune.structure import encoder_layers, initialize_again, pooler
+        from dpstune.device.randomness import stream_seed
+        from dpstune.models.structure import encoder_layers, initialize_again, pooler
 
         layers = encoder_layers(model)
         if self.config.layers > len(layers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dpstune.report.figures import SMALL_SIZE, TEXT_SIZE, TITLE_SIZE, method_colour, new_panels, plain_text, wrap_label
-from dpstune.studies.casestudy import CaseStudy
+from dpstune.studies.casestudy.casestudy import CaseStudy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

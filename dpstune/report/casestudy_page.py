@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from dpstune.studies.casestudy import CaseStudy, MethodVotes, Proportions
+from dpstune.studies.casestudy.casestudy import CaseStudy, MethodVotes, Proportions
 
 _TITLE_SLOT, _DATA_SLOT = "{{title}}", "{{data}}"
 

@@ -11,8 +11,8 @@ from dpstune.report.casestudy_page import render_page
 from dpstune.report.figures import write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
 from dpstune.report.tables import csv_text, format_columns
-from dpstune.runs import write_text
-from dpstune.studies.casestudy import CaseStudy, Change, Example, MethodVotes
+from dpstune.runs.folder import write_text
+from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, MethodVotes
 
 _MOST_LISTED = 20
 _LONGEST_TEXT = 160

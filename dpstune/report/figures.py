@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dpstune.runs import write_atomically
+from dpstune.runs.folder import write_atomically
 from dpstune.studies.points import format_setting, method_order
 from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import expected_best

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from dpstune.runs import write_text
+from dpstune.runs.folder import write_text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.methods import BASELINE
 from dpstune.report.output import people_console
-from dpstune.runs import write_json
+from dpstune.runs.folder import write_json
 from dpstune.studies.points import Point
 
 if TYPE_CHECKING:

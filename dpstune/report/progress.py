@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dpstune.report.output import people_console, tell
 
 if TYPE_CHECKING:
-    from dpstune.progress import Progress as ProgressProtocol
+    from dpstune.common.progress import Progress as ProgressProtocol
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -11,7 +11,7 @@ from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
-from dpstune.runs import write_text
+from dpstune.runs.folder import write_text
 from dpstune.studies.points import format_setting, model_names, task_names
 from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (

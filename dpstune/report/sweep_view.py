@@ -13,9 +13,9 @@ from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, form
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from dpstune.studies.queue import Job, Tally
     from dpstune.studies.records import RunRecord
-    from dpstune.studies.sweep import Sweep
+    from dpstune.studies.sweep.queue import Job, Tally
+    from dpstune.studies.sweep.sweep import Sweep
 
 
 class SweepView:
@@ -54,7 +54,7 @@ class SweepView:
             self._live.stop()
 
     def _headline(self, tally: Tally) -> str:
-        from dpstune.studies.estimate import pace
+        from dpstune.studies.sweep.estimate import pace
 
         left = len(self._sweep.jobs) - len(self._records) - len(tally.failed) - len(tally.dropped)
         seconds = pace(list(self._records.values()), left, self._workers)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.textfile import csv_line
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
-from dpstune.textfile import csv_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from dpstune.evaluation import Evaluation
+    from dpstune.evaluation.scoring import Evaluation
 
 
 def print_result(folder: Path, result: Mapping[str, Any]) -> None:

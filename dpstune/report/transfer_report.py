@@ -11,7 +11,7 @@ import numpy as np
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns
-from dpstune.runs import write_json, write_text
+from dpstune.runs.folder import write_json, write_text
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 

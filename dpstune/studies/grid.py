@@ -10,8 +10,8 @@ from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods import method_class
-from dpstune.recipe import LoadedRecipe, load_recipe, shipped_folder, split_override
-from dpstune.yaml_text import read_mapping, read_value
+from dpstune.recipe.recipe import LoadedRecipe, load_recipe, shipped_folder, split_override
+from dpstune.recipe.yaml_text import read_mapping, read_value
 
 Grid = Mapping[str, Sequence[Any]]
 """Dotted recipe keys, and the values each is tried at."""

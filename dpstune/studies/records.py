@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError
-from dpstune.recipe import Recipe, load_run_recipe
-from dpstune.runs import RunFolder
+from dpstune.recipe.recipe import Recipe, load_run_recipe
+from dpstune.runs.folder import RunFolder
 
 RUN_PREFIX = "seed-"
 _NAMED_UNFINISHED = 5

@@ -1,7 +1,7 @@
 """Transfer: models that were trained on one task, evaluated on others they never saw.
 
 Source: Zhang et al. 2022, section 4.4 and Appendix E. A model predicts among all the labels it knows; the prediction is
-then read as the target's label, by name (``dpstune.labels``).
+then read as the target's label, by name (``dpstune.data.labels``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpstune.data import folder_with_task
+from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
-from dpstune.runs import RunFolder, write_json, write_predictions
-from dpstune.sections import OwnTask, task_name
+from dpstune.evaluation.targets import Target, encode_target, evaluate_target, match_labels, read_target
+from dpstune.runs.folder import RunFolder, write_json, write_predictions
+from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.tasks import TASKS, Kind
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord
-from dpstune.targets import Target, encode_target, evaluate_target, match_labels, read_target
-from dpstune.tasks import TASKS, Kind
 
 if TYPE_CHECKING:
-    from dpstune.data import TaskData, TokenDataset
-    from dpstune.evaluation import Evaluation
-    from dpstune.recipe import Recipe
-    from dpstune.trained import TrainedModel
+    from dpstune.data.reading import TaskData
+    from dpstune.data.tokens import TokenDataset
+    from dpstune.evaluation.scoring import Evaluation
+    from dpstune.evaluation.trained import TrainedModel
+    from dpstune.recipe.recipe import Recipe
 
 NLI_TARGETS = ("mnli", "mnli-mm", "snli", "sick", "scitail", "rte", "hans")
 _SHORT = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validation_mismatched")}
@@ -168,7 +169,7 @@ def choose_targets(
 
 
 def _usual_targets(recipe: Recipe) -> list[str]:
-    from dpstune.labels import map_labels
+    from dpstune.data.labels import map_labels
 
     if not isinstance(recipe.task, str):
         raise RequestError("--targets: say on which tasks to evaluate, for example --targets snli,sick")
@@ -234,7 +235,7 @@ class Evaluator:
         """
         kept = {each.name: self._read(run, each) for each in self._targets}
         if None in kept.values():
-            from dpstune.trained import TrainedModel, find_trained
+            from dpstune.evaluation.trained import TrainedModel, find_trained
 
             model = TrainedModel(find_trained(run.folder))
             for each in self._targets:
@@ -244,7 +245,7 @@ class Evaluator:
         return [score for score in kept.values() if score is not None]
 
     def _score(self, model: TrainedModel, run: RunRecord, named: NamedTarget) -> TargetScore:
-        from dpstune.evaluation import prediction_columns
+        from dpstune.evaluation.scoring import prediction_columns
 
         task = named.examples
         if named.name not in self._tokens:
@@ -296,7 +297,7 @@ def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -
 
 
 def _majority(evaluation: Evaluation, task: TaskData) -> float | None:
-    from dpstune.metrics import compute_metric
+    from dpstune.evaluation.metrics import compute_metric
 
     if task.kind == "regression" or not evaluation.gold:
         return None
@@ -336,7 +337,7 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
         RequestError: A target has no labels, several splits, or labels that do not match the training task's by name.
         RunError: The hub could not be reached.
     """
-    from dpstune.labels import map_labels
+    from dpstune.data.labels import map_labels
 
     names, kind = _labels_of(recipe)
     trained = Target(recipe.task, "train", recipe.data.dir).name

@@ -10,7 +10,7 @@ import sys
 import torch
 from transformers import TrainingArguments
 
-from dpstune.hardware import part_from_the_other_ranks
+from dpstune.device.hardware import part_from_the_other_ranks
 from dpstune.integrations.transformers import MethodTrainer
 from tests.tiny import tiny_classifier
 

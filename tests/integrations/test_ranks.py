@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 METHODS = ["vanilla", "dps-dense", "dps-mix", "child-tuning-d", "child-tuning-f"]
 
 
+@pytest.mark.slow
 def test_both_ranks_hold_the_same_bits(tmp_path):
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     command = [*launch, "--main_process_port", "0", "--mixed_precision", "no", "-m", "tests.integrations.ranks"]

@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from dpstune import engine, hardware
-from dpstune.batches import StepPlan
-from dpstune.data import encode
+from dpstune.data.batches import StepPlan
+from dpstune.data.inputs import Inputs
+from dpstune.data.tokens import encode
+from dpstune.device import hardware
 from dpstune.errors import RequestError, RunError
-from dpstune.inputs import Inputs
 from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer
 from dpstune.methods import REGISTRY
-from dpstune.models import load_classifier, load_tokenizer
-from dpstune.recipe import load_recipe
+from dpstune.models.loading import load_classifier, load_tokenizer
+from dpstune.recipe.recipe import load_recipe
+from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 
 STEPS = 18

@@ -162,7 +162,7 @@ class TestReinit:
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_constants_are_those_of_new_layers_and_draws_have_their_spread(self, family):
-        from dpstune.structure import encoder_layers
+        from dpstune.models.structure import encoder_layers
 
         model = classifier(family=family)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import nn
 from dpstune import build_method
 from dpstune.methods import groups
 from dpstune.methods.subnetwork import octets
-from dpstune.models import recompute_activations
+from dpstune.models.loading import recompute_activations
 from tests.methods.test_hooks import BUFFERED, SETTINGS, STEPS, network, start, take_step
 from tests.tiny import tiny_classifier
 

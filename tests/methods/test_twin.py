@@ -12,7 +12,7 @@ import torch
 from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods import twin
-from dpstune.models import _mend_half_precision, recompute_activations
+from dpstune.models.loading import _mend_half_precision, recompute_activations
 from tests.tiny import FAMILIES, tiny_classifier
 
 RATES = ("dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
@@ -134,6 +134,7 @@ def test_a_batch_of_more_than_2048_tokens_is_large(size, length, passes):
     assert first.shape == second.shape == (size, 2)
 
 
+@pytest.mark.slow
 def test_two_processes_average_the_gradients_of_their_batches(tmp_path):
     """Gloo, two micro-batches of which the first is not synchronised; against one process with all the examples."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]

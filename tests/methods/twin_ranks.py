@@ -13,7 +13,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dpstune import build_method
-from dpstune.hardware import device_type, part_from_the_other_ranks
+from dpstune.device.hardware import device_type, part_from_the_other_ranks
 from dpstune.methods import twin
 from tests.methods.test_twin import OF_TWO_RANKS, batch, classifier, one_noise_for_all
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dpstune.report.casestudy_page import page_data, render_page
-from dpstune.studies.casestudy import CaseStudy
+from dpstune.studies.casestudy.casestudy import CaseStudy
 from tests.browser import Browser
 from tests.report.test_casestudy_report import HOSTILE, make_study
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dpstune.report.casestudy_page import page_data, render_page
 from dpstune.report.casestudy_report import format_proportions, summarize, write_case_study
-from dpstune.studies.casestudy import CaseStudy, Example, MethodVotes, Restart
+from dpstune.studies.casestudy.casestudy import CaseStudy, Example, MethodVotes, Restart
 
 LABELS = ("entailment", "neutral", "contradiction")
 HOSTILE = "</script><script>window.hacked = 1</script><!-- <img src=x onerror='window.hacked = 1'> & \"quotes\""

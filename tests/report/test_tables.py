@@ -3,8 +3,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpstune.data.sources import file_rows
 from dpstune.report.tables import csv_text, print_evaluations, print_result
-from dpstune.sources import file_rows
 
 RESULT = {
     "recipe": "minilm-mnli",

@@ -4,7 +4,7 @@ import pytest
 
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
-from dpstune.recipe import load_recipe
+from dpstune.recipe.recipe import load_recipe
 from dpstune.studies.grid import as_overrides, grid_files, method_grid, parse_method, points, widen
 
 SIZES = {

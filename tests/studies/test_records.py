@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dpstune.errors import RequestError
-from dpstune.recipe import dump_recipe, load_recipe
+from dpstune.recipe.recipe import dump_recipe, load_recipe
 from dpstune.studies.points import read_runs
 from dpstune.studies.records import RunRecord, newest_of_each
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dpstune.errors import RequestError
-from dpstune.recipe import load_recipe
-from dpstune.runs import read_predictions
+from dpstune.recipe.recipe import load_recipe
+from dpstune.runs.folder import read_predictions
 from dpstune.studies.transfer import choose_targets
 
 NLI = ("entailment", "neutral", "contradiction")

@@ -1,0 +1,152 @@
+"""Which examples each optimizer step trains on, in which order, in which chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from dpstune.device.randomness import stream
+
+if TYPE_CHECKING:
+    from dpstune.recipe.recipe import Recipe
+
+# The tokens in whose time a device does what a pass costs beside its tokens (benchmarks/README.md); elsewhere than on a
+# CPU, where it was not measured, so many that no pass is worth it.
+PASS_TOKENS = {"cpu": 64}
+NO_PASS_TOKENS = 10**9
+POOL = 50  # steps whose examples are sorted together by ``bucketed``: long enough to find similar lengths
+
+
+def step_batches(
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    chunks_per_step: int,
+    batching: Literal["random", "bucketed"],
+    seed: int,
+    epoch: int,
+) -> list[list[list[int]]]:
+    """Return an epoch's optimizer steps; each is a list of chunks, each chunk a list of example indices.
+
+    Every example comes once an epoch. Every step holds batch_size * chunks_per_step examples, but for one that holds
+    what is left. The same seed and epoch give the same steps however a step is cut into chunks.
+
+    Args:
+        lengths: Tokens of each example.
+        batch_size: Examples a chunk.
+        chunks_per_step: Accumulation times processes.
+        batching: ``random``, or ``bucketed``: examples of similar length in one step.
+        seed: The run's seed.
+        epoch: The epoch, from 0.
+
+    >>> step_batches([3, 1, 2, 5, 4], batch_size=2, chunks_per_step=1, batching="bucketed", seed=0, epoch=0)
+    [[[3]], [[0, 4]], [[1, 2]]]
+    """
+    generator = stream(seed, "order", epoch)
+    order: list[int] = generator.permutation(len(lengths)).tolist()
+    size = batch_size * chunks_per_step
+    if batching == "bucketed":
+        pools = [order[start : start + size * POOL] for start in range(0, len(order), size * POOL)]
+        order = [index for pool in pools for index in sorted(pool, key=lambda index: lengths[index])]
+    steps = [order[start : start + size] for start in range(0, len(order), size)]
+    if batching == "bucketed":
+        steps = [steps[position] for position in generator.permutation(len(steps))]
+    return [[step[start : start + batch_size] for start in range(0, len(step), batch_size)] for step in steps]
+
+
+def cut_into_passes(
+    chunk: Sequence[int], lengths: Sequence[int], *, pass_tokens: int, most_tokens: float = math.inf
+) -> list[list[int]]:
+    """Cut a chunk into passes of examples of similar length, so that little is computed on padding.
+
+    It is the cheapest cut there is, where a pass costs its padded tokens and ``pass_tokens`` besides. No gradient
+    changes but for float error, since a step is a sum over its examples.
+
+    Args:
+        chunk: Example indices.
+        lengths: Tokens of each example.
+        pass_tokens: What each pass costs beside its tokens.
+        most_tokens: Padded tokens of a pass of more than one example.
+
+    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=64)
+    [[1, 2], [0, 3]]
+    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=1000)
+    [[1, 2, 0, 3]]
+    """
+    order = sorted(chunk, key=lambda index: lengths[index])
+    padded = len(order) * max((lengths[index] for index in order), default=0)
+    if order and padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
+        return [order]  # another pass would cost more than all of the padding
+    cheapest = [(0, 0)]  # for the first n examples: the cost, and where the last of their passes begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        most = end if end * longest <= most_tokens else max(1, int(most_tokens // longest))
+        cheapest.append(
+            min((cheapest[start][0] + pass_tokens + (end - start) * longest, start) for start in range(end - most, end))
+        )
+    passes: list[list[int]] = []
+    end = len(order)
+    while end > 0:
+        start = cheapest[end][1]
+        passes.insert(0, order[start:end])
+        end = start
+    return passes
+
+
+class StepPlan:
+    """Which examples each step trains on, in which chunks, on which rank.
+
+    A step holds batch_size x accumulation x processes examples (the last of an epoch may hold fewer). It is cut
+    into chunks of batch_size; chunk c goes to rank c mod processes. Each chunk's mean loss is weighted by its share
+    of the step's examples, so that the step's gradient is the mean over its examples however it is cut.
+
+    Args:
+        recipe: Batch size, accumulation, batching and seed.
+        lengths: Tokens of each training example.
+        processes: Ranks that share the work.
+    """
+
+    def __init__(self, recipe: Recipe, lengths: Sequence[int], processes: int) -> None:
+        training = recipe.training
+        self.lengths, self.processes = lengths, processes
+        self.chunks_per_step = training.gradient_accumulation * processes
+        self.steps_per_epoch = -(-len(lengths) // (training.batch_size * self.chunks_per_step))
+
+        @lru_cache(maxsize=1)
+        def epoch_steps(epoch: int) -> list[list[list[int]]]:
+            return step_batches(
+                lengths,
+                batch_size=training.batch_size,
+                chunks_per_step=self.chunks_per_step,
+                batching=training.batching,
+                seed=recipe.seed,
+                epoch=epoch,
+            )
+
+        self._epoch_steps = epoch_steps
+
+    def chunks(self, step: int) -> list[list[int]]:
+        """Return the chunks of example indices of a step, counted from 1."""
+        epoch, position = divmod(step - 1, self.steps_per_epoch)
+        return self._epoch_steps(epoch)[position]
+
+    def share(self, chunks: list[list[int]], rank: int) -> list[tuple[int, list[int], float]]:
+        """Return one rank's chunks: number within the step, indices, and the weight of their mean loss.
+
+        Gradients are averaged over ranks, so that weights are multiplied by their number. Every rank gets as many
+        chunks: where there are too few, it repeats one example with weight 0.
+        """
+        examples = sum(len(chunk) for chunk in chunks)
+        mine = [
+            (number, chunk, len(chunk) / examples * self.processes)
+            for number, chunk in enumerate(chunks)
+            if number % self.processes == rank
+        ]
+        rounds = -(-len(chunks) // self.processes)
+        return mine + [(len(chunks) + rank, chunks[0][:1], 0.0)] * (rounds - len(mine))
+
+    def tokens(self, chunks: list[list[int]]) -> int:
+        """Return the tokens in a step's chunks, padding not counted."""
+        return sum(self.lengths[index] for chunk in chunks for index in chunk)

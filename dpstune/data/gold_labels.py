@@ -1,0 +1,102 @@
+"""From labels as they were read to indices and values: which are none, how names are sorted, what is unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dpstune.data.examples import Examples
+from dpstune.data.sources import RawSplit
+from dpstune.errors import RequestError, did_you_mean, shortened, some_of
+from dpstune.settings.tasks import Kind
+
+LARGEST_VALUE = 3.4e38  # of float32
+UNLABELLED = (None, "")
+WRITTEN_GAPS = ("nan", "NaN")  # what a missing label becomes once str() has been at it
+NO_GOLD_LABEL = ("-", "-1")  # how SNLI and its kin mark a pair its annotators did not agree on
+_MOST_NUMBERS_AS_LABELS = 20  # more of them are likely values of a regression task that was not called one
+
+
+def sort_names(names: set[str]) -> tuple[str, ...]:
+    """Sort names, as numbers where all of them are; the same on every machine, "1" before "1.0" too."""
+    values = _numbers(names)
+    return tuple(sorted(names) if values is None else sorted(names, key=lambda name: (values[name], name)))
+
+
+def _numbers(names: Iterable[str]) -> dict[str, float] | None:
+    """Return the number that each name is; None where one is no finite number."""
+    try:
+        values = {name: float(name) for name in names}
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values.values())) else None
+
+
+def label_examples(
+    raw: RawSplit,
+    kind: Kind,
+    names: tuple[str, ...],
+    split: str,
+    notes: list[str],
+    unlabelled_marks: Sequence[str | None],
+) -> Examples:
+    """Turn raw labels into indices or values; drop examples without a gold label, and say how many.
+
+    Args:
+        raw: The split as it was read.
+        kind: Classification or regression.
+        names: The labels, in the order of their indices; empty for regression.
+        split: Its name; one that begins with ``test`` may have no labels.
+        notes: Takes what a reader should know.
+        unlabelled_marks: The labels that stand for none.
+
+    Raises:
+        RequestError: The split is empty or has no labels, or a label is unknown or no number.
+    """
+    if raw.renumbered:
+        notes.append(f"{raw.source}: ids repeat; examples are numbered by row")
+    if raw.malformed:
+        notes.append(f"{raw.source}: left out {raw.malformed} rows with too few or too many columns")
+    if not raw.ids:
+        raise RequestError(f"split {split} is empty: {raw.source} holds no examples")
+    unlabelled = [label in unlabelled_marks for label in raw.labels]
+    if not raw.labels or all(unlabelled):
+        if not split.startswith("test"):
+            raise RequestError(f"split {split} has no labels: {raw.source}")
+        return Examples(raw.ids, raw.texts, None)
+    kept = [i for i, without in enumerate(unlabelled) if not without]
+    if len(kept) < len(raw.ids):
+        written = next((label for label in raw.labels if label in WRITTEN_GAPS), None)
+        why = "no gold label" + (f" ({written!r} is read as none; should it be a label, rename it)" if written else "")
+        notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: {why}")
+    to_label = _value if kind == "regression" else _index
+    labels: list[Any] = [to_label(raw, i, names) for i in kept]
+    return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels)
+
+
+def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
+    label = raw.labels[position]
+    if label not in names:
+        place = f"{raw.source}:{raw.rows[position]}"
+        what = f"unknown label {shortened(repr(label))}; the labels are {some_of(names)}"
+        raise RequestError(f"{place}: {what}{_label_hint(str(label), names)}")
+    return names.index(label)
+
+
+def _label_hint(label: str, names: Sequence[str]) -> str:
+    """Say what may be meant by an unknown label; of many numbers the nearest in spelling says nothing."""
+    if len(names) > _MOST_NUMBERS_AS_LABELS and _numbers(names) is not None:
+        return "; where they are values rather than classes, say kind: regression"
+    return did_you_mean(label, names)
+
+
+def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
+    label = raw.labels[position]
+    try:
+        value = float(label or "nan")
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= LARGEST_VALUE:
+        raise RequestError(f"{raw.source}:{raw.rows[position]}: {label!r} is no number, and the task is regression")
+    return value

@@ -1,0 +1,272 @@
+"""From a task to token batches: examples with labels by name, subsampled, tokenised, padded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpstune.data.examples import Examples
+from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, sort_names
+from dpstune.data.sources import RawSplit, read_file, read_glue, read_hub
+from dpstune.device.randomness import stream
+from dpstune.errors import RequestError
+from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
+from dpstune.settings.tasks import HubSource, Kind, Task, get_task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its examples.
+
+    Args:
+        name: The task's name; a user's own task is called after its training file, or that file's folder.
+        kind: Classification or regression.
+        label_names: In the order of the model's outputs; empty for regression.
+        metric: The metric family.
+        splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
+        notes: What a person should know: what was dropped, and how many.
+        whole: The task that the training examples were drawn from; None where they are all of them.
+    """
+
+    name: str
+    kind: Kind
+    label_names: tuple[str, ...]
+    metric: str
+    splits: dict[str, Examples]
+    notes: tuple[str, ...]
+    whole: TaskData | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What changes when any example does."""
+        digest = hashlib.sha256()
+        for split, examples in self.splits.items():
+            content = [split, examples.ids, examples.texts, examples.labels]
+            digest.update(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    @property
+    def source_fingerprint(self) -> str:
+        """The same of all there was to draw from: equal for every seed."""
+        return (self.whole or self).fingerprint
+
+
+def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
+    """Read a task's examples, all that seeds draw theirs from.
+
+    Args:
+        task: A recipe's task.
+        data: Where it lies, and what is held out.
+        splits: Which splits; by default what a training run needs: training, validation, and a user's own test file.
+
+    Raises:
+        RequestError: A file, split, column or label is wrong; the message says which and where.
+        RunError: The hub could not be reached.
+    """
+    if data.held_out is not None and (splits is None or HELD_OUT in splits):
+        return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
+    return _read_splits(task, data, splits)
+
+
+def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
+    if isinstance(task, OwnTask):
+        return _load_own(task, splits)
+    known = get_task(task_name(task))
+    if isinstance(task, TableTask):
+        known = replace(known, hub=_moved(known, task))
+    return _load_known(known, data, splits or ("train", *known.validation_splits))
+
+
+def _hold_out(task: TaskData, size: int) -> TaskData:
+    """Take ``size`` training examples out of the training split, the same for every seed, to be evaluated."""
+    train = task.splits["train"]
+    most = len(train) - len(set(_strata(task)))
+    if size > most:
+        raise RequestError(
+            f"data.held_out: {size} leaves too few of the {len(train)} training examples of {task.name}; at most {most}"
+        )
+    held = _draw(task, size, stream(0, "held-out"), leave=1)
+    rest = sorted(set(range(len(train))).difference(held))
+    return replace(task, splits={"train": train.take(rest), HELD_OUT: train.take(held)})
+
+
+def draw_training_part(task: TaskData, size: int | None, *, seed: int) -> TaskData:
+    """Return a task with ``size`` of its training examples, drawn from the seed; all of them for None.
+
+    Raises:
+        RequestError: There are fewer, or all have the same label.
+    """
+    if size is not None and "train" in task.splits:
+        task = replace(task, splits={**task.splits, "train": _subsample(task, size, seed)}, whole=task)
+    _refuse_one_class(task, "every training example" if size is None else f"each of the {size} training examples drawn")
+    return task
+
+
+def _moved(known: Task, task: TableTask) -> HubSource:
+    if known.hub is None:
+        raise RequestError(f"task {known.name} is made by dpstune; it lies nowhere on the hub")
+    return replace(
+        known.hub,
+        id=task.hub_id or known.hub.id,
+        config=task.hub_config if task.hub_id or task.hub_config else known.hub.config,
+        revision=task.hub_revision or known.hub.revision,
+        text=task.text or known.hub.text,
+        label=task.label or known.hub.label,
+    )
+
+
+def _load_known(task: Task, data: DataSection, wanted: Sequence[str]) -> TaskData:
+    if task.toy:
+        from dpstune.data.toy import generate
+
+        for split in wanted:
+            _refuse_unknown_split(task.name, split, task.splits)
+        splits = {split: generate(task.name, split) for split in wanted}
+        return TaskData(task.name, task.kind, task.labels, task.metric, splits, ())
+    raw = {split: part for split in wanted for split, part in _read(task, data.dir, split)}
+    notes: list[str] = []
+    names = task.glue.names if task.glue is not None and data.dir is not None else {}
+    splits = {}
+    for split, part in raw.items():
+        if names:
+            part = replace(part, labels=[names.get(label or "", label) for label in part.labels])
+        marks = (*UNLABELLED, *NO_GOLD_LABEL) if task.kind == "classification" else UNLABELLED
+        splits[split] = label_examples(part, task.kind, task.labels, split, notes, marks)
+    return TaskData(task.name, task.kind, task.labels, task.metric, splits, tuple(notes))
+
+
+def _read(task: Task, folder: Path | None, split: str) -> list[tuple[str, RawSplit]]:
+    """Read one split; return it with its name, which for local JSONL files may be plain ``validation``."""
+    if folder is None:
+        assert task.hub is not None
+        _refuse_unknown_split(task.name, split, task.hub.splits)
+        return [(split, read_hub(task.hub, split))]
+    if not folder.is_dir():
+        raise RequestError(
+            f"there is no folder {folder}; --data-dir names the folder that holds the tasks' own folders"
+        )
+    if task.glue is not None and (folder / task.glue.folder).is_dir():
+        _refuse_unknown_split(task.name, split, task.glue.files)
+        return [(split, read_glue(folder, task.glue, split))]
+    if not (folder / task.name).is_dir():
+        expected = f"{task.glue.folder}/*.tsv or " if task.glue is not None else ""
+        raise RequestError(f"no task {task.name} in {folder}: expected {expected}{task.name}/*.jsonl there")
+    plain = split.partition("_")[0]
+    if split not in {known.partition("_")[0] for known in task.splits}:
+        _refuse_unknown_split(task.name, split, task.splits)
+    name = split if (folder / task.name / f"{split}.jsonl").exists() else plain
+    path = folder / task.name / f"{name}.jsonl"
+    return [(name, _read_jsonl(path, task, label_required=plain != "test"))]
+
+
+def folder_with_task(folders: Sequence[Path], name: str) -> Path | None:
+    """Return the first folder that holds a task's data, in GLUE's layout or as JSONL; None where none does."""
+    layout = get_task(name).glue
+    inside = [name, *([layout.folder] if layout is not None else [])]
+    return next((folder for folder in folders for each in inside if (folder / each).is_dir()), None)
+
+
+def _refuse_unknown_split(task: str, split: str, known: Collection[str]) -> None:
+    if split not in known:
+        raise RequestError(f"task {task} has no split {split!r}; it has {', '.join(known)}")
+
+
+def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
+    """Read a task's JSONL file, whichever of the task's usual names its text columns have."""
+    assert task.hub is not None
+    candidates = [task.hub.text, *([task.glue.text] if task.glue is not None else [])]
+    if len(task.hub.text) > 1:
+        candidates += [("premise", "hypothesis"), ("sentence1", "sentence2")]
+    problem: RequestError | None = None
+    for text in candidates:
+        try:
+            return read_file(path, text, "label", label_required=label_required)
+        except RequestError as error:
+            if "no column" not in str(error):
+                raise
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
+    name = task_name(task)
+    files = {split: path for split, path in task.files if path is not None}
+    for split in wanted or ():
+        _refuse_unknown_split(name, split, files)
+    raw = {
+        split: read_file(path, task.text, task.label, label_required=split != "test")
+        for split, path in files.items()
+        if wanted is None or split in wanted or split == "train"
+    }
+    names: tuple[str, ...] = ()
+    marks: tuple[str | None, ...] = UNLABELLED
+    if task.kind == "classification":
+        marks = (*UNLABELLED, *WRITTEN_GAPS)
+        names = sort_names({label for label in raw["train"].labels if label is not None and label not in marks})
+    notes: list[str] = []
+    splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
+    metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
+    return TaskData(name, task.kind, names, metric, splits, tuple(notes))
+
+
+def _subsample(task: TaskData, size: int, seed: int) -> Examples:
+    """Return ``size`` training examples, each label with its share, in their old order."""
+    train = task.splits["train"]
+    if size > len(train):
+        raise RequestError(f"data.train_size: {size} is more than the {len(train)} training examples of {task.name}")
+    return train.take(_draw(task, size, stream(seed, "subsample")))
+
+
+def _strata(task: TaskData) -> Sequence[float]:
+    """Return what a draw keeps the shares of: the training labels; regression has one stratum."""
+    train = task.splits["train"]
+    return train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
+
+
+def _draw(task: TaskData, size: int, generator: np.random.Generator, leave: int = 0) -> list[int]:
+    """Draw ``size`` positions of the training split, each label with its share, in ascending order.
+
+    Args:
+        task: The task.
+        size: How many.
+        generator: Draws them.
+        leave: How many of each label are not drawn in any case.
+    """
+    labels = _strata(task)
+    shuffled: list[int] = generator.permutation(len(labels)).tolist()
+    counts = Counter(labels)
+    exact = {label: size * count / len(labels) for label, count in counts.items()}
+    least = 1 if size >= len(exact) else 0  # no label is lost where there is room for all
+    quota = {label: min(counts[label] - leave, max(least, math.floor(share))) for label, share in exact.items()}
+    while sum(quota.values()) > size:
+        quota[max(quota, key=lambda label: (quota[label], label))] -= 1
+    while sum(quota.values()) < size:
+        open_labels = [label for label in exact if quota[label] < counts[label] - leave]
+        quota[min(open_labels, key=lambda label: (quota[label] - exact[label], label))] += 1
+    chosen = []
+    for index in shuffled:
+        if quota[labels[index]] > 0:
+            quota[labels[index]] -= 1
+            chosen.append(index)
+    return sorted(chosen)
+
+
+def _refuse_one_class(task: TaskData, which: str) -> None:
+    train = task.splits.get("train")
+    if train is None or train.labels is None or len(set(train.labels)) > 1:
+        return
+    what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
+    raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")

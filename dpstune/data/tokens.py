@@ -1,0 +1,121 @@
+"""A split as tokens, and batches cut out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING
+
+from dpstune.data.examples import Examples
+from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenDataset:
+    """A tokenised split; each feature's ints lie end to end in one tensor, so that a batch is cut out and not built.
+
+    Args:
+        features: ``input_ids`` and what else the model takes, a list of ints an example each.
+        labels: Label indices or values, or None.
+        tokenizer: Pads.
+        max_length: Tokens an example was cut to.
+        regression: Whether labels are values.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, list[list[int]]],
+        labels: Sequence[float] | None,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        regression: bool,
+    ) -> None:
+        self.max_length = max_length
+        self._labels, self._tokenizer, self._regression = labels, tokenizer, regression
+        self.lengths = [len(ids) for ids in features["input_ids"]]
+        self._ends = list(accumulate(self.lengths))
+        self._features = {name: _ints(chain.from_iterable(rows)) for name, rows in features.items()}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, indices: Sequence[int]) -> TokenDataset:
+        """Return some of the examples, in that order."""
+        features = {name: [row.tolist() for row in self._rows(name, indices)] for name in self._features}
+        labels = None if self._labels is None else [self._labels[i] for i in indices]
+        return TokenDataset(features, labels, self._tokenizer, self.max_length, self._regression)
+
+    def _rows(self, name: str, indices: Sequence[int]) -> list[torch.Tensor]:
+        return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
+
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, padded to its longest example: the model's keyword arguments, ``labels`` among them."""
+        import torch
+
+        lengths = torch.tensor([self.lengths[i] for i in indices]).unsqueeze(1)
+        width = int(lengths.max())
+        position = torch.arange(width)
+        on_the_right = self._tokenizer.padding_side == "right"
+        inside = position < lengths if on_the_right else position >= width - lengths
+        batch = {}
+        for name in self._features:
+            batch[name] = torch.full(inside.shape, self._padding(name))
+            batch[name][inside] = torch.cat(self._rows(name, indices))
+        if "attention_mask" in self._tokenizer.model_input_names:
+            batch["attention_mask"] = inside.long()
+        if self._labels is not None:
+            dtype = torch.float32 if self._regression else torch.int64
+            batch["labels"] = torch.tensor([self._labels[i] for i in indices], dtype=dtype)
+        return batch
+
+    def _padding(self, name: str) -> int:
+        """Return what a feature is padded with, as the tokenizer's own ``pad`` has it."""
+        tokenizer = self._tokenizer
+        value: int = tokenizer.pad_token_type_id if name == "token_type_ids" else tokenizer.pad_token_id
+        return value
+
+
+def _ints(values: Iterable[int]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(list(values), dtype=torch.int64)
+
+
+def to_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a batch on ``device``; it goes to a GPU by page-locked memory, so that nobody waits for the copy."""
+    if device.type == "cuda":
+        batch = {key: value.pin_memory() for key, value in batch.items()}
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def encode(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, regression: bool = False
+) -> TokenDataset:
+    """Tokenise a split, cutting the longer text first where a pair is too long.
+
+    Args:
+        examples: The split.
+        tokenizer: The model's.
+        max_length: Tokens an example is cut to.
+        regression: Whether labels are values.
+
+    Raises:
+        RequestError: The model takes fewer tokens than ``max_length``.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise RequestError(
+            f"data.max_length: {max_length} is more than the model's {tokenizer.model_max_length} tokens"
+        )
+    columns = list(zip(*examples.texts, strict=True))
+    encoded = tokenizer(
+        *[list(column) for column in columns],
+        split_special_tokens=True,  # a text that spells one, such as "[SEP]", does not end there
+        truncation="longest_first" if len(columns) > 1 else True,
+        max_length=max_length,
+        return_attention_mask=False,
+    )
+    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+    return TokenDataset(dict(encoded), examples.labels, tokenizer, max_length, regression)

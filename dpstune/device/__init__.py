@@ -1,0 +1,1 @@
+"""The machine: what it can do, which kernels run, what is drawn from a seed."""

@@ -1,0 +1,64 @@
+"""The same bits from the same recipe on a GPU: which kernels may run there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dpstune.common.hub import first_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+STRICT, WARN_ONLY = "strict", "warn_only"
+_REFUSAL = "deterministic"  # in whatever torch says where strict mode refuses an operation
+
+
+def fix_workspaces() -> None:
+    """Have cuBLAS work in buffers of fixed size; its first call reads this, so it is said before any call to CUDA."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def ask_for_the_same_bits(how: str = STRICT) -> None:
+    """Have torch run deterministic kernels alone, and raise where an operation has none.
+
+    If torch only warned, the backward passes of fused attention would stay what they are by default, and add up in an
+    order that changes (PyTorch's ``attention_backward.cu`` looks at that flag). New tensors are not filled: that is for
+    programs that read what they did not write, and takes a kernel a tensor.
+
+    Args:
+        how: ``strict``, or what ``settle`` returned of a model that needs other kernels: then torch only warns.
+    """
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=how != STRICT)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def settle(model: nn.Module, new_loss: Callable[[], torch.Tensor]) -> str:
+    """Try a forward and a backward pass; where the model needs an operation that strict mode refuses, only warn of it.
+
+    The model is left as it was: no gradients, the same buffers.
+
+    Args:
+        model: The model, not wrapped.
+        new_loss: Returns the loss of a batch.
+
+    Returns:
+        ``strict``, or ``warn_only: `` and what torch said: two runs of this recipe may then differ in their last bits.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        new_loss().backward()
+    except RuntimeError as error:
+        if _REFUSAL not in str(error):
+            raise
+        ask_for_the_same_bits(WARN_ONLY)
+        return f"{WARN_ONLY}: {first_line(error)}"
+    finally:
+        model.zero_grad()
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return STRICT

@@ -1,0 +1,249 @@
+"""What the machine can do: devices, precisions, memory, and how to describe it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.device.determinism import ask_for_the_same_bits, fix_workspaces
+from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+PACKAGES = ("dpstune", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "tokenizers")
+
+
+def choose_precision(asked: str, device_type: str) -> str:
+    """Return the precision a run computes in: ``fp16``, ``bf16`` or ``fp32``.
+
+    ``auto`` is what the device computes natively in half precision, bf16 before fp16, and fp32 where there is neither:
+    bf16 has float32's range and needs no loss scaling; fp16, which the paper used (Appendix C), is left to older GPUs
+    and to those who ask for it (docs/precision.md).
+
+    Raises:
+        RequestError: The device cannot do what was asked; the message names what it can.
+    """
+    native = available_precisions(device_type)
+    if asked == "auto":
+        return native[0]
+    available = ("fp16", "bf16", "fp32") if device_type == "cpu" else native  # any CPU can emulate either half
+    if asked not in available:
+        raise RequestError(
+            f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
+        )
+    return asked
+
+
+def available_precisions(device_type: str) -> tuple[str, ...]:
+    """Return the precisions a device computes natively, the preferred one first."""
+    import torch
+
+    if device_type == "cuda":
+        return ("bf16", "fp16", "fp32") if torch.cuda.is_bf16_supported(False) else ("fp16", "fp32")
+    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return ("bf16", "fp32")
+    return ("fp32",)
+
+
+def slow_precision(precision: str, device_type: str) -> str | None:
+    """Return a line about a precision that the device does not compute natively; None where it does."""
+    native = available_precisions(device_type)
+    if precision in native:
+        return None
+    return f"{precision} is slow on this {device_type.upper()}; training.precision=auto computes in {native[0]} here"
+
+
+def device_type() -> str:
+    """Return the kind of device this process computes on; in a distributed run the ranks meet here first."""
+    from accelerate import PartialState
+
+    fix_workspaces()
+    if "LOCAL_RANK" in os.environ:
+        # The defaults of its functions are the group of all ranks: imported once there is one, they would keep it, and
+        # its threads, to the end of the process.
+        import torch.distributed.nn  # noqa: F401
+    kind: str = PartialState(cpu=_cpu_alone()).device.type
+    return kind
+
+
+def _cpu_alone() -> bool:
+    """Tell whether there is no accelerator; the ranks that a launcher started find each other on the CPU only then."""
+    import torch
+
+    return not torch.accelerator.is_available()
+
+
+def new_accelerator(precision: str) -> Accelerator:
+    """Return an Accelerator of this run's own, also where the process trained another run before.
+
+    Args:
+        precision: fp16, bf16 or fp32.
+
+    Raises:
+        RequestError: A launcher asks for weights or gradients in pieces, of which no method could see the whole.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, TorchDynamoPlugin
+
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("1", "true", "yes"):
+            raise RequestError(
+                f"the launcher asks for {plugin}, which cuts gradients into pieces; every rank needs them whole: start "
+                "with `accelerate launch --multi_gpu`"
+            )
+    if _cpu_alone():
+        keep_freed_memory()
+        bound_kernel_caches()
+    fix_workspaces()
+    fp16_on_cpu = precision == "fp16" and _cpu_alone()
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=_cpu_alone(),
+        # What a launcher's configuration says of these would change the training behind the recipe's back.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_plugin=TorchDynamoPlugin(backend="no"),
+        mixed_precision="no" if precision == "fp32" or fp16_on_cpu else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+    )
+    if fp16_on_cpu:
+        compute_in_fp16_on_cpu(accelerator)
+    if accelerator.device.type == "cuda":
+        ask_for_the_same_bits()
+    return accelerator
+
+
+def compute_in_fp16_on_cpu(accelerator: Accelerator) -> None:
+    """Have an Accelerator that was made without mixed precision compute in fp16 on a CPU, before it prepares a model.
+
+    Accelerate itself does so on accelerators alone. From here on its code is what runs on a GPU: autocast around the
+    model's forward, scaled losses, ``unscale_gradients``, updates that the scaler skips.
+    """
+    import torch
+
+    accelerator.state._mixed_precision = "fp16"
+    accelerator.native_amp = True
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+
+
+def part_from_the_other_ranks() -> None:
+    """End the process group, where there is one, and its threads: they would abort a process that ends before them."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # wrapped models of finished runs lie in cycles, and hold the group
+        torch.distributed.destroy_process_group()
+
+
+# Names of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory this process frees, and use it again; where it is glibc.
+
+    A step frees its activations, and the next step needs as much again. Left alone, glibc returns large blocks to the
+    system, which hands them out page by page, each cleared first: 2 to 8 % of a step on a CPU (benchmarks/README.md).
+    """
+    if _libc_is_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def bound_kernel_caches() -> None:
+    """Have oneDNN keep its newest 64 kernels, unless the environment says another number; before its first.
+
+    It makes kernels for every shape it meets and keeps 1024 of them, about a megabyte each in bf16. Batches have
+    hundreds of shapes; making a kernel anew costs no time that can be measured (benchmarks/README.md).
+    """
+    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "64")
+
+
+def _libc_is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Free what an earlier run left, and start counting the peak anew, where the system allows it.
+
+    For a process that trains several runs: a run's model, wrapped and hooked, is held by circles of references, which
+    Python would only look for much later.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        if _libc_is_glibc():
+            ctypes.CDLL(None).malloc_trim(0)  # what was kept of an earlier run is not this one's
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # on Linux: the peak becomes what is held now
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most this process has held since the last reset: on CUDA of the GPU, else of main memory."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")  # on Linux getrusage counts in the process that started this one
+    if status.exists() and "VmHWM:" in (text := status.read_text()):
+        return int(text.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+    import resource
+
+    kilobytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes_or_bytes if sys.platform == "darwin" else kilobytes_or_bytes * 1024
+
+
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def free_gpu_bytes() -> int:
+    """Return what the current GPU has free for this process, other processes' share taken off."""
+    import torch
+
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+def describe_environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+    """Describe machine and software: what a reader of the numbers must know."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": precision,
+        "processes": processes,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

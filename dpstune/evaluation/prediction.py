@@ -1,0 +1,290 @@
+"""Label a user's own rows as they come: read a few, score them, hand them on; a file of any length, or a pipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dpstune.common.textfile import csv_line
+from dpstune.data.sources import DIALECTS, NumberedRow, no_column, plain_cell, stream_rows
+from dpstune.errors import RequestError, RunError, some_of
+from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.tasks import get_task
+
+if TYPE_CHECKING:
+    from dpstune.evaluation.trained import TrainedModel
+
+FORMATS = ("csv", "tsv", "jsonl", "parquet", "lines")
+USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
+
+_CHUNK = 1 << 16
+
+
+class LineReader:
+    """The lines of a UTF-8 stream, each handed on as soon as it is there; they end in \\n, \\r\\n or \\r.
+
+    Args:
+        stream: A binary stream that is buffered.
+        name: What it is called in errors.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
+        self._begun = b""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next line has not been read yet: to ask for it may take as long as whoever writes it takes."""
+        return not self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines with their ends.
+
+        Raises:
+            RequestError: A line is no UTF-8.
+        """
+        number = 0
+        while self._lines or self._read():
+            line = self._lines.pop()
+            number += 1
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                place = f"{self._name}:{number}"
+                raise RequestError(f"{place}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+    def _read(self) -> bool:
+        while not self._lines:
+            chunk = self._stream.read1(_CHUNK)  # type: ignore[attr-defined]
+            if not chunk and not self._begun:
+                return False
+            lines = (self._begun + chunk).splitlines(keepends=True)
+            # The last line may go on; after \r the \n of the same line end may follow.
+            self._begun = lines.pop() if chunk and not lines[-1].endswith(b"\n") else b""
+            self._lines = lines[::-1]
+        return True
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one row.
+
+    Args:
+        row: The row's own columns.
+        prediction: The label's name, or the value.
+        scores: Probabilities by label name; empty for regression.
+    """
+
+    row: Mapping[str, Any]
+    prediction: str | float
+    scores: Mapping[str, float]
+
+
+def predict_rows(
+    model: TrainedModel,
+    rows: Iterable[NumberedRow],
+    name: str,
+    text: Sequence[str] | None = None,
+    *,
+    waiting: Callable[[], bool] = lambda: False,
+) -> Iterator[Prediction]:
+    """Yield a prediction a row, in order; a batch is computed when it is full or nothing more is there to read.
+
+    Args:
+        model: The classifier.
+        rows: Numbered rows by column, such as ``read_rows`` yields.
+        name: What they come from, for errors.
+        text: The one or two text columns; None takes those the model was trained on, or usual ones.
+        waiting: Whether the next row is yet to come, so that the ones that are there should not wait for it.
+
+    Raises:
+        RequestError: A text column is missing, or a row has no text.
+        RunError: A score is not finite.
+    """
+    batch: list[Mapping[str, Any]] = []
+    texts: list[tuple[str, ...]] = []
+    columns: Sequence[str] = ()
+    try:
+        for number, row in rows:
+            columns = columns or _text_columns(model, text, row, name)
+            texts.append(_texts(row, columns, f"{name}:{number}"))
+            batch.append(row)
+            if len(batch) == model.batch_size or waiting():
+                yield from _predict(model, batch, texts)
+                batch, texts = [], []
+    except RequestError:  # the rows before the wrong one are answered
+        yield from _predict(model, batch, texts)
+        raise
+    yield from _predict(model, batch, texts)
+
+
+def read_rows(
+    reader: LineReader, name: str, form: str, on_header: Callable[[Sequence[str]], None] | None = None
+) -> Iterator[NumberedRow]:
+    """Yield numbered rows by column.
+
+    Args:
+        reader: Where the lines come from.
+        name: What they come from, for errors.
+        form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
+            Blank lines are passed over.
+        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
+
+    Raises:
+        RequestError: A row is malformed.
+    """
+    if form != "lines":
+        yield from stream_rows(name, iter(reader), form, on_header)
+        return
+    texts = 0
+    for number, line in enumerate(reader, start=1):
+        if not line.strip():
+            continue
+        parts = line.rstrip("\r\n").split("\t")
+        if len(parts) > 2:
+            raise RequestError(f"{name}:{number}: {len(parts)} texts; a line holds one, or two with a tab between")
+        texts = texts or len(parts)
+        if len(parts) != texts:
+            raise RequestError(
+                f"{name}:{number}: {_texts_in_words(len(parts))}, where the first had {_texts_in_words(texts)}"
+            )
+        yield number, dict(zip(("text",) if len(parts) == 1 else ("text1", "text2"), parts, strict=True))
+
+
+class Writer:
+    """Turns predictions into lines: of CSV and TSV with a header, of JSON an object each.
+
+    Args:
+        form: The input's format: csv and tsv stay what they are, whatever else becomes JSON lines.
+        label_names: The model's labels; empty for regression.
+        name: What the rows come from, for errors.
+    """
+
+    def __init__(self, form: str, label_names: Sequence[str], name: str) -> None:
+        self._form, self._dialect, self._name = form, DIALECTS.get(form), name
+        own = [f"score_{label}" for label in label_names] if self._dialect else ["scores"] if label_names else []
+        self._added = list(dict.fromkeys(["prediction", *own]))
+        self._header: list[str] = []
+        self.count = 0
+        """How many predictions have become lines."""
+
+    def begin(self, columns: Sequence[str]) -> None:
+        """Take the columns of a csv or tsv.
+
+        Raises:
+            RequestError: There is one that would be overwritten.
+        """
+        self._refuse_taken(columns)
+        self._header = [*columns, *self._added]
+
+    def header(self) -> list[str]:
+        """Return the lines that stand before the first prediction: a table's header, none in JSON lines.
+
+        Raises:
+            RequestError: The table has not even a header.
+        """
+        if self._dialect is None:
+            return []
+        if not self._header:
+            raise RequestError(f"{self._name} is empty: a {self._form} file begins with the names of its columns")
+        return [csv_line(self._header, self._dialect)]
+
+    def line(self, each: Prediction) -> str:
+        """Return a prediction's line or, before the first one, the header too; without the last line end.
+
+        Raises:
+            RequestError: The row has a column that would be overwritten.
+        """
+        first = self.count == 0
+        self.count += 1
+        if self._dialect is None:
+            return self._json_line(each)
+        by_column = {f"score_{label}": score for label, score in each.scores.items()}
+        values = {**each.row, "prediction": each.prediction, **by_column}
+        line = csv_line([values[column] for column in self._header], self._dialect)
+        return "\n".join([*self.header(), line] if first else [line])
+
+    def _json_line(self, each: Prediction) -> str:
+        self._refuse_taken(each.row)
+        scores = {"scores": each.scores} if each.scores else {}
+        row = {column: _for_json(value) for column, value in each.row.items()}
+        return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
+
+    def _refuse_taken(self, columns: Iterable[str]) -> None:
+        taken = next((column for column in columns if column in self._added), None)
+        if taken is not None:
+            raise RequestError(
+                f"{self._name}: a column is called {taken!r}, as one that predict adds; rename or remove it"
+            )
+
+
+def _predict(
+    model: TrainedModel, rows: Sequence[Mapping[str, Any]], texts: Sequence[tuple[str, ...]]
+) -> Iterator[Prediction]:
+    if not rows:
+        return
+    logits = model.score_texts(texts)
+    if not logits.isfinite().all():
+        raise RunError(f"{model.place.name}: its scores are not finite")
+    if model.kind == "regression":
+        for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
+            yield Prediction(row, round(value, 6), {})
+        return
+    answers = logits.argmax(-1).tolist()
+    for row, answer, scores in zip(rows, answers, logits.softmax(-1).tolist(), strict=True):
+        by_name = dict(zip(model.label_names, (round(score, 6) for score in scores), strict=True))
+        yield Prediction(row, model.label_names[answer], by_name)
+
+
+def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
+    """Choose the text columns: those asked for, the training task's, or the first usual ones that are there."""
+    if asked is not None:
+        missing = next((column for column in asked if column not in row), None)
+        if missing is not None:
+            raise no_column(name, missing, list(row))
+        return asked
+    for columns in (*_training_columns(model), *USUAL_COLUMNS):
+        if all(column in row for column in columns):
+            return columns
+    raise RequestError(
+        f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {some_of(row)}"
+    )
+
+
+def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
+    task = model.place.recipe.task if model.place.recipe is not None else None
+    if task is None:
+        return []
+    if isinstance(task, OwnTask):
+        return [task.text]
+    known = get_task(task_name(task))
+    return [source.text for source in (known.glue, known.hub) if source is not None]
+
+
+def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:
+    texts = []
+    for column in columns:
+        text = plain_cell(row, column, place)
+        if text is None:
+            raise RequestError(f"{place}: column {column!r} is {'empty' if column in row else 'missing'}")
+        texts.append(text)
+    if not any(map(str.strip, texts)):
+        raise RequestError(f"{place}: no text in {' and '.join(columns)}")
+    return tuple(texts)
+
+
+def _texts_in_words(count: int) -> str:
+    return "one text" if count == 1 else "two texts"
+
+
+def _for_json(value: Any) -> Any:
+    """Return a cell as JSON has it: no NaN, which Parquet's gaps are read as; dates are written as text by json."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _for_json(below) for key, below in value.items()}
+    return [_for_json(below) for below in value] if isinstance(value, list) else value

@@ -1,0 +1,151 @@
+"""Score a split with a model and turn scores into metrics and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from dpstune.data.examples import Examples
+    from dpstune.data.labels import LabelMapping
+    from dpstune.data.reading import TaskData
+    from dpstune.data.tokens import TokenDataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of one split.
+
+    Args:
+        split: The split's name.
+        metrics: The task's metrics, the headline first; None where a metric is undefined. Empty without labels.
+        scores: float32 [examples, model labels]: probabilities, or [examples, 1]: the predicted value.
+        predictions: An index into ``names`` an example, or the predicted value.
+        gold: Likewise; None without labels.
+        names: The labels that were compared: the task's, or the model's where the task has finer ones.
+    """
+
+    split: str
+    metrics: dict[str, float | None]
+    scores: np.ndarray[Any, Any]
+    predictions: list[Any]
+    gold: list[Any] | None
+    names: tuple[str, ...]
+
+    @property
+    def undefined(self) -> list[str]:
+        """The metrics without a value: the model gives every example the same, or all gold labels are equal."""
+        return [name for name, value in self.metrics.items() if value is None]
+
+
+def score(
+    model: nn.Module,
+    dataset: TokenDataset,
+    *,
+    width: int,
+    batch_size: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+    between_batches: Callable[[], None] | None = None,
+) -> torch.Tensor:
+    """Return the logits of every example, float32 [examples, labels], on the CPU, in the dataset's order.
+
+    Batches hold examples of similar length, so that little is computed on padding.
+
+    Args:
+        model: A classifier; its train or eval mode is restored.
+        dataset: The tokenised split.
+        width: The classifier's outputs: its labels, or 1 for regression.
+        batch_size: Examples a batch.
+        device: Where the model is.
+        share: (r, n): score only every n-th batch from the r-th on; the other rows are zero.
+        between_batches: Called before each batch; may raise to stop.
+    """
+    import torch
+
+    from dpstune.data.tokens import to_device
+
+    order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    rank, ranks = share
+    logits: list[torch.Tensor] = []
+    rows: list[int] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches[rank::ranks]:
+                if between_batches is not None:
+                    between_batches()
+                inputs = to_device(dataset.collate(batch), device)
+                inputs.pop("labels", None)
+                logits.append(model(**inputs).logits.float())
+                rows.extend(batch)
+    finally:
+        model.train(was_training)
+    scores = torch.zeros(len(dataset), width)
+    if logits:
+        scores[rows] = torch.cat(logits).cpu()
+    return scores
+
+
+def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: LabelMapping | None = None) -> Evaluation:
+    """Compare logits with the split's labels.
+
+    Args:
+        task: The task; its metric and label names are used.
+        split: One of ``task.splits``.
+        logits: float32 [examples, labels], as ``score`` returns them.
+        labels: How the model's labels are read in this task; None where the model was trained on it.
+
+    Raises:
+        RunError: A logit is not finite.
+    """
+    from dpstune.evaluation.metrics import compute_metric
+
+    if not bool(logits.isfinite().all()):
+        raise RunError(
+            f"the model's scores of split {split} are not finite: training has diverged; try a lower "
+            "training.learning_rate, more training.warmup_steps or training.precision fp32"
+        )
+    given = task.splits[split].labels
+    gold: list[Any] | None = None if given is None else list(given)
+    names = task.label_names
+    if task.kind == "regression":
+        scores, predictions = logits, logits[:, 0].tolist()
+    else:
+        scores, predictions = logits.softmax(-1), logits.argmax(-1).tolist()
+        if labels is not None:
+            names = labels.names
+            predictions = [labels.predictions[index] for index in predictions]
+            gold = None if gold is None else [labels.gold[index] for index in gold]
+    metrics: dict[str, float | None] = {}
+    if gold is not None:
+        metrics = compute_metric(task.metric, predictions, gold, label_count=len(names))
+    return Evaluation(split, metrics, scores.numpy(), predictions, gold, names)
+
+
+def prediction_columns(task: TaskData, evaluation: Evaluation) -> dict[str, list[Any]]:
+    """Return the columns of a predictions file: id, label and prediction (label names, or values), scores."""
+    examples: Examples = task.splits[evaluation.split]
+    gold = evaluation.gold if evaluation.gold is not None else [None] * len(examples)
+    predictions = evaluation.predictions
+    if evaluation.names:
+        gold = [None if index is None else evaluation.names[index] for index in gold]
+        predictions = [evaluation.names[index] for index in predictions]
+    columns = {
+        "id": examples.ids,
+        "label": gold,
+        "prediction": predictions,
+        "scores": evaluation.scores.tolist(),
+    }
+    if examples.phenomena is not None:
+        columns["phenomenon"] = examples.phenomena
+    return columns

@@ -1,0 +1,134 @@
+"""What a trained classifier makes of a task, its own or another: read it, match labels by name, score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpstune.errors import RequestError
+from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
+from dpstune.settings.tasks import get_task
+
+if TYPE_CHECKING:
+    from dpstune.data.labels import LabelMapping
+    from dpstune.data.reading import TaskData
+    from dpstune.data.tokens import TokenDataset
+    from dpstune.evaluation.scoring import Evaluation
+    from dpstune.evaluation.trained import TrainedModel
+
+
+@dataclass(frozen=True)
+class Target:
+    """A task to evaluate on.
+
+    Args:
+        task: As a recipe has it: a name of the table, a table task elsewhere on the hub, or a user's own.
+        split: One of its splits, or what several of them begin with: mnli's ``validation`` is matched and mismatched.
+        data_dir: Where its data lies; None for the hub.
+
+    >>> Target("mnli", "validation").splits
+    ('validation_matched', 'validation_mismatched')
+    """
+
+    task: str | TableTask | OwnTask
+    split: str
+    data_dir: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The task's name, as its data has it."""
+        return task_name(self.task)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The task's own names of the splits that are meant."""
+        if isinstance(self.task, OwnTask):
+            return (self.split,)
+        known = get_task(self.name).splits
+        beginning = tuple(split for split in known if split.partition("_")[0] == self.split)
+        return (self.split,) if self.split in known else beginning or (self.split,)
+
+    def read(self) -> TaskData:
+        """Return its examples: the splits that are meant, and no other.
+
+        Raises:
+            RequestError: There is no such split, or something in its files is wrong.
+            RunError: The hub could not be reached.
+        """
+        from dpstune.data.reading import draw_training_part, read_task
+
+        task = read_task(self.task, DataSection(dir=self.data_dir), splits=self.splits)
+        splits = {split: task.splits[split] for split in self.splits if split in task.splits}
+        if not splits and self.splits[0].endswith("_matched"):  # one file, by its plain name: mnli's first half
+            plain = self.splits[0].partition("_")[0]
+            splits = {split: examples for split, examples in task.splits.items() if split == plain}
+        if not splits:
+            there = ", ".join(task.splits)
+            raise RequestError(f"task {task.name} in {self.data_dir} has no split {self.split!r}; it has {there}")
+        return draw_training_part(replace(task, splits=splits), None, seed=0)
+
+
+def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
+    """Return the target a user names.
+
+    Args:
+        asked: A task of the table, or a recipe's YAML file, whose task is taken.
+        split: See ``Target``.
+        data_dir: Local data; a recipe file's own where it is None.
+
+    Raises:
+        RequestError: There is no such task or file.
+    """
+    if Path(asked).suffix in (".yaml", ".yml"):
+        from dpstune.recipe.recipe import load_recipe
+
+        recipe = load_recipe(asked, data_dir=data_dir).recipe
+        return Target(recipe.task, split, recipe.data.dir)
+    return Target(get_task(asked).name, split, data_dir)
+
+
+def match_labels(model: TrainedModel, task: TaskData) -> LabelMapping | None:
+    """Say how a model's labels are read in a task; None for regression.
+
+    Raises:
+        RequestError: One is a classifier and the other is not, or their labels do not match by name.
+    """
+    from dpstune.data.labels import map_labels
+
+    if model.kind != task.kind:
+        raise RequestError(f"{model.place.name} does {model.kind}, and task {task.name} is {task.kind}")
+    return map_labels(model.label_names, task.label_names) if task.kind == "classification" else None
+
+
+def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset]:
+    """Return a task's splits as a model reads them."""
+    from dpstune.data.tokens import encode
+
+    regression = task.kind == "regression"
+    return {
+        split: encode(examples, model.tokenizer, model.max_length, regression=regression)
+        for split, examples in task.splits.items()
+    }
+
+
+def evaluate_target(
+    model: TrainedModel, task: TaskData, tokens: Mapping[str, TokenDataset] | None = None
+) -> dict[str, Evaluation]:
+    """Score a task's splits with a trained model.
+
+    Args:
+        model: The classifier.
+        task: What ``Target.read`` returned.
+        tokens: What ``encode_target`` made of it, where several models with one tokenizer are evaluated.
+
+    Raises:
+        RequestError: The model's labels do not match the task's; see ``match_labels``.
+        RunError: A logit is not finite.
+    """
+    from dpstune.evaluation.scoring import evaluate_split
+
+    labels = match_labels(model, task)
+    tokens = tokens or encode_target(model, task)
+    return {split: evaluate_split(task, split, model.score(dataset), labels) for split, dataset in tokens.items()}

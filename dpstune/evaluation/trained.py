@@ -1,0 +1,161 @@
+"""Classifiers that were trained before: a run's, or any local model folder's, loaded to predict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.errors import RequestError
+from dpstune.runs.folder import RunFolder
+from dpstune.settings.sections import DataSection, TrainingSection
+from dpstune.settings.tasks import Kind
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dpstune.data.tokens import TokenDataset
+    from dpstune.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainedPlace:
+    """Where a trained classifier lies.
+
+    Args:
+        name: As the user has it.
+        folder: The model folder.
+        run: The run it is of; None for a model folder that no run wrote.
+        recipe: The run's recipe; likewise.
+    """
+
+    name: str
+    folder: Path
+    run: RunFolder | None
+    recipe: Recipe | None
+
+
+def find_trained(place: Path) -> TrainedPlace:
+    """Find the model of a run, or a model folder.
+
+    Args:
+        place: A run's folder, the model folder in it, or any local model folder.
+
+    Raises:
+        RequestError: There is none of them, the run is not finished, or its recipe cannot be read.
+    """
+    from dpstune.recipe.recipe import load_run_recipe
+
+    name = str(place)
+    if not place.is_dir():
+        raise RequestError(f"there is no folder {place}; give a run's folder or a model folder")
+    if place.name == "model" and (place.parent / "recipe.yaml").is_file():
+        place = place.parent
+    run = RunFolder(place)
+    if run.recipe.is_file():
+        if run.read_result() is None:
+            raise RequestError(f"{place} is a run that is not finished; the command that trains it goes on with it")
+        if not run.model.is_dir():
+            raise RequestError(
+                f"{place} holds no model (a sweep with --no-models keeps none); rename the run and train it again"
+            )
+        return TrainedPlace(name, run.model, run, load_run_recipe(run.recipe))
+    if not (place / "config.json").is_file():
+        raise RequestError(f"{place} is neither a run's folder (no recipe.yaml) nor a model folder (no config.json)")
+    return TrainedPlace(name, place, None, None)
+
+
+class TrainedModel:
+    """A classifier as it was trained, with its tokenizer, ready to score texts.
+
+    Args:
+        place: Where it lies.
+        max_length: Tokens an example is cut to; None takes the run's, or 128 where no run says, or what the model
+            takes where that is fewer.
+
+    Raises:
+        RequestError: Weights, configuration or tokenizer cannot be read, or the model takes fewer than ``max_length``.
+    """
+
+    def __init__(self, place: TrainedPlace, max_length: int | None = None) -> None:
+        import torch
+
+        from dpstune.device.determinism import ask_for_the_same_bits
+        from dpstune.device.hardware import device_type
+        from dpstune.models.loading import load_tokenizer, load_trained_classifier
+        from dpstune.settings.sections import ModelSection
+
+        section = ModelSection(name=str(place.folder))
+        self.place = place
+        self.device = torch.device(device_type())
+        recorded = _recorded(place.run)
+        self.precision = _precision(recorded, self.device.type)
+        if recorded.get("determinism") is not None:
+            ask_for_the_same_bits(recorded["determinism"])
+        self.model: PreTrainedModel = load_trained_classifier(section).eval()
+        torch.nn.Module.to(self.model, self.device)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
+        self.kind: Kind = "regression" if self.model.config.num_labels == 1 else "classification"
+        labels = self.model.config.id2label or {}
+        self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
+        data = place.recipe.data if place.recipe is not None else DataSection()
+        training = place.recipe.training if place.recipe is not None else TrainingSection()
+        most = self.tokenizer.model_max_length
+        if max_length is not None and max_length > most:
+            raise RequestError(f"--max-length: {max_length} is more than the model's {most} tokens")
+        self.max_length = max_length or min(data.max_length, most)
+        self.batch_size = training.eval_batch_size
+
+    def score(self, dataset: TokenDataset) -> torch.Tensor:
+        """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""
+        from dpstune.evaluation.scoring import score
+
+        with self._autocast():
+            return score(self.model, dataset, width=self._width, batch_size=self.batch_size, device=self.device)
+
+    def score_texts(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
+        """Return the logits of texts, one or two strings an example, float32 [examples, labels], on the CPU."""
+        from dpstune.data.examples import Examples
+        from dpstune.data.tokens import encode
+
+        examples = Examples([str(number) for number in range(len(texts))], list(texts), None)
+        return self.score(encode(examples, self.tokenizer, self.max_length))
+
+    @property
+    def _width(self) -> int:
+        return max(1, len(self.label_names))
+
+    def _autocast(self) -> Any:
+        import torch
+
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+
+
+def _recorded(run: RunFolder | None) -> dict[str, Any]:
+    """Return what a run's environment.json says; nothing where there is no run, or no such file."""
+    if run is None:
+        return {}
+    with suppress(OSError, ValueError):
+        environment = json.loads(run.environment.read_text(encoding="utf-8"))
+        return environment if isinstance(environment, dict) else {}
+    return {}
+
+
+def _precision(recorded: dict[str, Any], device: str) -> str:
+    """Return what a run was evaluated in, where it was on this kind of device or the device computes it natively.
+
+    Else what the device prefers: a model that a GPU trained in fp16 is not emulated on a CPU, whose bits differ anyway.
+    """
+    from dpstune.device.hardware import available_precisions, choose_precision
+
+    precision, same_kind = recorded.get("precision"), recorded.get("device") == device
+    with suppress(RequestError):
+        if isinstance(precision, str) and (same_kind or precision in available_precisions(device)):
+            return choose_precision(precision, device)
+    return choose_precision("auto", device)

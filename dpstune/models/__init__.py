@@ -1,0 +1,1 @@
+"""From a name to a classifier, and what a classifier is made of."""

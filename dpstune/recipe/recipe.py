@@ -1,0 +1,442 @@
+"""What a run is: the schema of a recipe, loading one, overriding its keys, checking it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+
+from dpstune.common.textfile import read_text
+from dpstune.errors import RequestError, did_you_mean, shortened
+from dpstune.methods import REGISTRY, method_class
+from dpstune.methods.base import MethodConfig
+from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value, write_mapping
+from dpstune.settings.base import Settings, check_settings, first_problem
+from dpstune.settings.sections import (
+    CountOrZero,
+    DataSection,
+    FilesSection,
+    ModelSection,
+    OwnTask,
+    TableTask,
+    TrainingSection,
+    known_task,
+    task_name,
+)
+
+__all__ = [
+    "DataSection",
+    "FilesSection",
+    "LoadedRecipe",
+    "ModelSection",
+    "OwnTask",
+    "Recipe",
+    "TableTask",
+    "TrainingSection",
+    "describe_recipe",
+    "dump_recipe",
+    "find_recipe",
+    "load_recipe",
+    "recipe_schema",
+    "shipped_folder",
+    "shipped_recipes",
+    "split_override",
+    "summarize_recipe",
+]
+
+DEFAULT_METHOD = "dps-dense"
+
+
+class _AnyMethod(MethodConfig):
+    """Stands in where the method's name is missing or unknown, to say so."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_in_the_registry(cls, name: str) -> str:
+        try:
+            method_class(name)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+
+class Recipe(Settings):
+    """Everything that changes a run's result.
+
+    Attributes:
+        model: The pre-trained model.
+        task: A name of the table, a table task somewhere else on the hub, or a user's own task.
+        data: The examples.
+        method: The method's name and its own keys.
+        training: How the weights are trained.
+        seed: Head initialisation, data order, dropout, masks: one restart.
+    """
+
+    model: ModelSection
+    task: str | TableTask | OwnTask
+    data: DataSection = DataSection()
+    method: SerializeAsAny[MethodConfig] = Field(default={"name": DEFAULT_METHOD}, validate_default=True)
+    training: TrainingSection = TrainingSection()
+    seed: CountOrZero = 42
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _read_task(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return known_task(value)
+        if isinstance(value, Mapping):
+            return check_settings(_task_schema(value), value, place="task")
+        if isinstance(value, Settings):
+            return value
+        raise ValueError("should be a task's name, or a mapping of files, text and label")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _read_method(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping):
+            return check_settings(_method_schema(value), value, place="method")
+        return value
+
+
+def _task_schema(values: Mapping[str, Any]) -> type[Settings]:
+    return TableTask if "name" in values else OwnTask
+
+
+def _method_schema(values: Mapping[str, Any]) -> type[Settings]:
+    name = values.get("name", DEFAULT_METHOD)
+    return method_class(name).config_class if isinstance(name, str) and name in REGISTRY else _AnyMethod
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and where it came from.
+
+    Args:
+        name: Its file's stem; runs are kept under it.
+        recipe: The recipe, checked.
+        source: Its file.
+    """
+
+    name: str
+    recipe: Recipe
+    source: Path
+
+
+def load_recipe(
+    name_or_file: str,
+    *,
+    method: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, str] = MappingProxyType({}),
+    seed: int | None = None,
+    data_dir: Path | None = None,
+) -> LoadedRecipe:
+    """Load a recipe that ships with dpstune, or a file, and override its keys.
+
+    Args:
+        name_or_file: A shipped recipe's name or a YAML file.
+        method: Another method; unless it is the recipe's own it takes its defaults.
+        overrides: ``a.b=value`` each, value read as YAML; applied after ``method``. Where one of a pair such as
+            steps and epochs is overridden, the recipe's other one gives way.
+        flags: What errors call an override, by its text, that another flag than ``--set`` gave.
+        seed: Another seed.
+        data_dir: Where local data lies.
+
+    Returns:
+        The checked recipe; paths in it are absolute. What stands in the file is relative to ``data.dir`` where that
+        is given (task files alone), else to the recipe's folder; what is overridden, to the working directory.
+
+    Raises:
+        RequestError: There is no such recipe, or something in it is wrong: file, line and key are named.
+
+    >>> load_recipe("demo", overrides=["training.epochs=1"]).recipe.training.steps is None
+    True
+    """
+    source = find_recipe(name_or_file)
+    draft = _Draft.read(source)
+    if method is not None:
+        draft.switch_method(method, f"--method {method}")
+    for override in overrides:
+        draft.override(override, flags.get(override, f"--set {shortened(override)}"))
+    if seed is not None:
+        draft.set(("seed",), seed, f"--seed {seed}")
+    if data_dir is not None:
+        told = draft.flag_of(("data", "dir"))
+        if told is not None:
+            raise RequestError(f"--data-dir {data_dir} and {told} give the same key; give one of them")
+        draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
+    draft.make_paths_absolute()
+    return LoadedRecipe(source.stem, draft.check(), source)
+
+
+# Keys that a method did not always have, with what it did before.
+_BEFORE_IT_WAS_A_KEY: dict[str, dict[str, Any]] = {"r3f": {"detach": False}}
+
+
+def load_run_recipe(file: Path) -> Recipe:
+    """Load the recipe that a run wrote into its folder.
+
+    A run writes out every default. A key that is not there is one its dpstune did not know: it has the value that the
+    run trained with, be the default another one now.
+
+    Args:
+        file: ``recipe.yaml`` in a run's folder.
+
+    Raises:
+        RequestError: There is no such file, or something in it is wrong.
+    """
+    draft = _Draft.read(find_recipe(str(file)))
+    method = draft.values.get("method")
+    if isinstance(method, dict):
+        draft.values["method"] = {**_BEFORE_IT_WAS_A_KEY.get(str(method.get("name")), {}), **method}
+    draft.make_paths_absolute()
+    return draft.check()
+
+
+def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None]) -> None:
+    """Refuse what both ``--set`` and a flag of its own give.
+
+    Args:
+        overrides: What ``--set`` gave.
+        flags: The keys that flags gave, each with its flag as it was written; None where it was not given.
+
+    Raises:
+        RequestError: A key is given twice.
+
+    >>> refuse_told_twice(["training.epochs=3"], {"seed": "--seed 3", "method": None})
+    """
+    for override in overrides:
+        flag = flags.get(split_override(override)[0])
+        if flag is not None:
+            raise RequestError(f"{flag} and --set {shortened(override)} give the same key; give one of them")
+
+
+def split_override(override: str) -> tuple[str, str | None]:
+    """Split ``KEY=VALUE`` into the dotted key and the value's text; None where there is no ``=``.
+
+    >>> split_override("training.steps = 5")
+    ('training.steps', ' 5')
+    """
+    key, equals, text = override.partition("=")
+    return key.strip(), text if equals else None
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that ship with dpstune, by name."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+
+
+def shipped_folder() -> Path:
+    """Return the folder of shipped recipes: in an installed package its own, in a checkout the one beside it."""
+    installed = Path(__file__).parent.parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def find_recipe(name_or_file: str) -> Path:
+    """Return the file of a recipe.
+
+    Raises:
+        RequestError: It is neither a shipped recipe nor a file; the nearest name is offered.
+    """
+    shipped = shipped_recipes()
+    if name_or_file in shipped:
+        return shipped[name_or_file]
+    path = Path(name_or_file).expanduser()
+    if not name_or_file.strip():
+        raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
+    if os.path.isdir(path):  # unlike Path's, these take a name of any length
+        raise RequestError(f"{name_or_file} is a folder; a recipe is a YAML file")
+    if os.path.exists(path):
+        return path
+    hint = did_you_mean(path.stem, shipped) or "; `dpstune recipes list` shows them all"
+    raise RequestError(f"no recipe and no file is called {name_or_file!r}{hint}")
+
+
+def describe_recipe(source: Path) -> str:
+    """Return what a recipe says it is: the first line of its opening comment.
+
+    >>> describe_recipe(find_recipe("roberta-rte"))
+    'RoBERTa-large on RTE. Zhang et al. 2022, Appendix C, Table 2.'
+    """
+    line = read_text(source).partition("\n")[0]
+    return line.lstrip("# ") if line.startswith("#") else ""
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every key that has a value written out, that loads back to the same recipe."""
+    return write_mapping(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def summarize_recipe(recipe: Recipe) -> str:
+    """Return what a recipe asks for, in one line.
+
+    >>> summarize_recipe(load_recipe("roberta-rte").recipe)
+    'FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05), 2036 steps of 16 examples, seed 42'
+    """
+    training = recipe.training
+    settings = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump().items() if key != "name")
+    method = f"{recipe.method.name} ({settings})" if settings else recipe.method.name
+    examples = training.batch_size * training.gradient_accumulation
+    length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs in steps"
+    subject = f"{recipe.model.name} on {task_name(recipe.task)}"
+    return f"{subject}, {method}, {length} of {examples} examples, seed {recipe.seed}"
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe file, for editors, with every method's own keys."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    definitions.pop("MethodConfig", None)
+    variants: list[dict[str, Any]] = [{"type": "string", "enum": list(REGISTRY)}]
+    for name in REGISTRY:
+        config = method_class(name).config_class.model_json_schema()
+        if name != DEFAULT_METHOD:
+            config["required"] = ["name"]
+        definitions[config["title"]] = config
+        variants.append({"$ref": f"#/$defs/{config['title']}"})
+    schema["properties"]["method"] = {"anyOf": variants, "default": {"name": DEFAULT_METHOD}}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "dpstune recipe"
+    return schema
+
+
+S = TypeVar("S", bound=Settings)
+
+# Keys of which one gives way when the other is overridden.
+_PAIRS = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_ratio", "warmup_ratio": "warmup_steps"}
+_SECTIONS = ("model", "data", "method", "training")
+
+
+class _Draft:
+    """A recipe's plain values before they are checked, and where each was given.
+
+    Args:
+        source: The recipe's file.
+        values: Its values.
+        places: ``file:line`` or the flag of each key.
+    """
+
+    def __init__(self, source: Path, values: dict[str, Any], places: dict[KeyPath, str]) -> None:
+        self.source, self.values, self.places = source, values, places
+        for section in _SECTIONS:
+            if section in values and values[section] is None:  # a section whose keys are all left out
+                del values[section]
+        if isinstance(values.get("method"), str):
+            values["method"] = {"name": values["method"]}
+
+    @classmethod
+    def read(cls, source: Path) -> _Draft:
+        values, lines = read_mapping(source)
+        return cls(source, values, {path: f"{source}:{line}" for path, line in lines.items()})
+
+    def switch_method(self, name: Any, place: str) -> None:
+        """Change the method; the keys of the recipe's own method go with it, those of flags stay."""
+        method = self.values.get("method", {"name": DEFAULT_METHOD})
+        if not isinstance(method, dict) or method.get("name", DEFAULT_METHOD) != name:
+            kept = method if isinstance(method, dict) else {}
+            method = {key: value for key, value in kept.items() if self._is_overridden(("method", key))}
+        self.values["method"] = {**method, "name": name}
+        self.places["method", "name"] = place
+
+    def override(self, override: str, place: str) -> None:
+        """Set a key as ``--set`` does."""
+        key, text = split_override(override)
+        path = tuple(key.split("."))
+        if text is None or not all(path):
+            raise RequestError(f"{place}: should be KEY=VALUE, for example --set training.epochs=5")
+        value = read_value(text, place)
+        if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):
+            self.switch_method(value, place)
+            return
+        value = _anchored(path, value)
+        if path[0] == "training" and len(path) == 2 and value is not None:
+            other = ("training", _PAIRS.get(path[1], ""))
+            if not self._is_overridden(other) and isinstance(self.values.get("training"), dict):
+                self.values["training"].pop(other[1], None)
+        self.set(path, value, place)
+
+    def set(self, path: KeyPath, value: Any, place: str) -> None:
+        """Set the key at ``path``."""
+        section = self.values
+        for depth, part in enumerate(path[:-1]):
+            if path[: depth + 1] == ("task",) and isinstance(section.get(part), str):
+                section[part] = {"name": section[part]}
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise RequestError(f"{place}: {'.'.join(path[: depth + 1])} holds a value, no keys")
+        section[path[-1]] = value
+        self.places = {below: given for below, given in self.places.items() if below[: len(path)] != path}
+        self.places[path] = place
+
+    def flag_of(self, path: KeyPath) -> str | None:
+        """Return the flag that gave a key of a section, alone or with the section; None where none did."""
+        section = self.values.get(path[0])
+        if not isinstance(section, dict) or path[1] not in section:
+            return None
+        return next((self.places[each] for each in (path, path[:1]) if self._is_overridden(each)), None)
+
+    def make_paths_absolute(self) -> None:
+        """Anchor relative paths; see ``load_recipe``."""
+        folder = self.source.parent.absolute()
+        data, task, model = (self.values.get(section) for section in ("data", "task", "model"))
+        name = model.get("name") if isinstance(model, dict) else None
+        if isinstance(name, str) and name.startswith((".", "~")):
+            model["name"] = str(folder / Path(name).expanduser())  # type: ignore[index]
+        if isinstance(data, dict) and isinstance(data.get("dir"), str):
+            folder = folder / Path(data["dir"]).expanduser()
+            data["dir"] = str(folder)
+        files = task.get("files") if isinstance(task, dict) else None
+        if isinstance(files, dict):
+            for split, file in files.items():
+                if isinstance(file, str):
+                    files[split] = str(folder / Path(file).expanduser())
+
+    def check(self) -> Recipe:
+        """Check every key."""
+        values = dict(self.values)
+        for section in _SECTIONS:
+            if section in values and not isinstance(values[section], dict):
+                raise RequestError(f"{self._place((section,))}: {section}: should be a mapping of keys to values")
+        if "method" in values:
+            values["method"] = self._check_part(_method_schema(values["method"]), values["method"], ("method",))
+        task = values.get("task")
+        if isinstance(task, dict):
+            checked = self._check_part(_task_schema(task), task, ("task",))
+            values["task"] = task["name"] if list(task) == ["name"] else checked
+        return self._check_part(Recipe, values, ())
+
+    def _check_part(self, schema: type[S], values: Any, prefix: KeyPath) -> S:
+        try:
+            return schema.model_validate(values)
+        except ValidationError as error:
+            below, message = first_problem(error, schema)
+            path = (*prefix, *below)
+            raise RequestError(f"{self._place(path)}: {'.'.join(path)}: {message}") from None
+
+    def _place(self, path: KeyPath) -> str:
+        """Return where the key at ``path``, or the nearest key above it, was given."""
+        flags = [place for below, place in self.places.items() if below[: len(path)] == path and place.startswith("--")]
+        if flags:
+            return flags[-1]
+        given = [self.places[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in self.places]
+        return given[0] if given else str(self.source)
+
+    def _is_overridden(self, path: KeyPath) -> bool:
+        return self.places.get(path, "").startswith("--")
+
+
+def _anchored(path: KeyPath, value: Any) -> Any:
+    """Return an override's value with the paths in it, at any depth, anchored to the working directory."""
+    if isinstance(value, dict):
+        return {key: _anchored((*path, str(key)), below) for key, below in value.items()}
+    is_path = path == ("data", "dir") or path[:2] == ("task", "files")
+    if isinstance(value, str) and (is_path or (path == ("model", "name") and value.startswith((".", "~")))):
+        return str(Path(value).expanduser().absolute())
+    return value

@@ -1,0 +1,1 @@
+"""A run's folder, and what makes it this run and no other."""

@@ -1,0 +1,75 @@
+"""What makes a run this run and no other: all that changes its result, as the name of its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpstune.data.reading import TaskData
+    from dpstune.recipe.recipe import LoadedRecipe, Recipe
+    from dpstune.runs.folder import RunFolder
+
+
+def run_folder(
+    loaded: LoadedRecipe, task: TaskData, output: Path, *, precision: str, device: str, processes: int
+) -> RunFolder:
+    """Return the folder of a run; its name's hash stands for all that changes the result.
+
+    Where the data and the model lie does not change it, what they hold does.
+
+    Args:
+        loaded: The recipe.
+        task: Its examples.
+        output: The folder that holds all runs.
+        precision: What the run computes in.
+        device: The kind of device it runs on.
+        processes: How many processes share it.
+    """
+    from dpstune.runs.folder import RunFolder, run_hash
+
+    recipe = loaded.recipe
+    ingredients = _what_is_run(recipe, task)
+    del ingredients["training"]["precision"]
+    ingredients |= {"precision": precision, "device": device, "processes": processes}
+    name = f"seed-{recipe.seed}-{run_hash(ingredients)}"
+    return RunFolder(output / loaded.name / recipe.method.name / name)
+
+
+def run_digest(recipe: Recipe, task: TaskData, *, processes: int) -> str:
+    """Return a hash of what is run, wherever that is: the same on every kind of device.
+
+    Args:
+        recipe: The recipe.
+        task: Its examples.
+        processes: How many processes share it: a step holds that many times the batch.
+    """
+    from dpstune.runs.folder import run_hash
+
+    return run_hash({**_what_is_run(recipe, task), "processes": processes})
+
+
+def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
+    """Return what tells a run's model and its task from others, whatever the seed and wherever they lie.
+
+    Args:
+        recipe: The recipe.
+        task: Its examples.
+    """
+    from dpstune.models.loading import model_fingerprint
+    from dpstune.runs.folder import run_hash
+
+    task_hash = run_hash({"task": [task.kind, task.metric, task.label_names, task.source_fingerprint]})
+    return {"model": model_fingerprint(recipe.model), "task": task_hash}
+
+
+def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
+    from dpstune.models.loading import model_fingerprint
+
+    ingredients = recipe.model_dump(mode="json")
+    del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
+    del ingredients["training"]["save_every"]
+    return ingredients | {
+        "task": [task.kind, task.metric, task.label_names, task.fingerprint],
+        "model_fingerprint": model_fingerprint(recipe.model),
+    }

@@ -1,0 +1,1 @@
+"""The examples that every restart gets right or wrong."""

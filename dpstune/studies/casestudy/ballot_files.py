@@ -1,0 +1,224 @@
+"""Predictions made elsewhere, read from tables: CSV, TSV, JSONL or Parquet.
+
+Two kinds of table are read. One row a prediction: ``id`` with ``prediction`` (and the gold ``label``) or ``correct``
+(0 or 1), and ``seed`` or ``restart`` where the rows say which restart they are of. Counts: ``id`` with ``correct``, how
+many of the ``restarts`` were right; or a column ``correct_NAME`` for each method, as a case study's own examples.csv
+has them. ``method`` says whose row it is; without it the file's name does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpstune.data.sources import file_rows, no_column, plain_cell
+from dpstune.errors import RequestError, did_you_mean, some_of
+from dpstune.studies.casestudy.ballots import Ballot, Gathered, MethodBallots
+from dpstune.studies.casestudy.casestudy import Example
+
+TEXT_COLUMNS = (
+    *("text", "text1", "text2", "premise", "hypothesis", "question", "question1", "question2"),
+    *("sentence", "sentence1", "sentence2", "sentence_A", "sentence_B"),
+)
+_KNOWN = ("id", "method", "seed", "restart", "label", "prediction", "correct", "restarts", "phenomenon")
+_COUNT_PREFIX, _RESTARTS_PREFIX = "correct_", "restarts_"
+# What a run's predictions, a case study's own table and pandas' row numbers add.
+_IGNORED = ("scores", "", "__index_level_0__", "Unnamed: 0")
+_IGNORED_PREFIXES = ("verdict_", "change_")
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+def read_ballot_file(path: Path, gathered: Gathered, *, texts: Sequence[str] = (), restarts: int | None = None) -> None:
+    """Add a table's methods and examples to what is gathered.
+
+    Args:
+        path: The file.
+        gathered: Gains them.
+        texts: Its text columns, where they have other names than ``TEXT_COLUMNS``.
+        restarts: How many restarts its counts are of, where no column says so.
+
+    Raises:
+        RequestError: The file is not there, is no UTF-8 or malformed, lacks a column or has an unknown one, a row is
+            there twice, or a count is larger than the restarts; file and line are named.
+    """
+    reader: _Reader | None = None
+    for number, cells in file_rows(path):
+        row = _Row(f"{path}:{number}", cells or {})
+        if reader is None:
+            reader = _Reader(path, _find_layout(path, list(cells or ()), texts), restarts)
+        gathered.add_example(reader.read(row), row.place)
+    if reader is None:
+        raise RequestError(f"{path}: holds no predictions; a row an example and restart is expected")
+    for method in reader.methods.values():
+        gathered.add_method(method)
+
+
+class _Row:
+    """A row of a table.
+
+    Args:
+        place: ``file:line``, for errors.
+        cells: Its cells, by column.
+    """
+
+    def __init__(self, place: str, cells: Mapping[str, Any]) -> None:
+        self.place, self._cells = place, cells
+
+    def get(self, column: str) -> str | None:
+        """Return a cell's text; None where there is no such column or nothing in it."""
+        return plain_cell(self._cells, column, self.place) or None
+
+    def has(self, column: str) -> bool:
+        """Return whether there is such a column."""
+        return column in self._cells
+
+    def need(self, column: str) -> str:
+        """Return a cell's text, which has to be there."""
+        value = self.get(column)
+        if value is None:
+            raise RequestError(f"{self.place}: column {column!r} is empty")
+        return value
+
+    def count(self, column: str) -> int:
+        """Return a cell's whole number."""
+        value = self.need(column)
+        if not value.isascii() or not value.isdecimal():
+            raise RequestError(f"{self.place}: {column} is {value!r}, where there should be a whole number")
+        return int(value)
+
+    def truth(self, column: str) -> bool:
+        """Return whether a cell says yes."""
+        value = self.need(column).lower()
+        if value not in _TRUTH:
+            raise RequestError(
+                f"{self.place}: {column} is {value!r}, where there should be 0 or 1: each row is one prediction, since "
+                "there is a column 'seed', 'restart' or 'prediction'"
+            )
+        return _TRUTH[value]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a table's columns say.
+
+    Args:
+        texts: The text columns.
+        restart: The column that tells restarts apart, if there is one.
+        votes: Whether a row is a prediction; else it holds counts.
+        counted: The methods that have a count column of their own.
+    """
+
+    texts: Sequence[str]
+    restart: str | None
+    votes: bool
+    counted: Sequence[str]
+
+
+def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layout:
+    for needed in ("id", *texts):
+        if needed not in columns:
+            raise no_column(str(path), needed, columns)
+    found = list(texts) or [column for column in TEXT_COLUMNS if column in columns]
+    counted = [column.removeprefix(_COUNT_PREFIX) for column in columns if column.startswith(_COUNT_PREFIX)]
+    for column in columns:
+        known = column in (*_KNOWN, *_IGNORED, *found)
+        if not known and not column.startswith((*_IGNORED_PREFIXES, _COUNT_PREFIX, _RESTARTS_PREFIX)):
+            hint = did_you_mean(column, [*_KNOWN, *TEXT_COLUMNS])
+            raise RequestError(f"{path}: unknown column {column!r}; --text {column} shows it as a text{hint}")
+    restart = next((column for column in ("seed", "restart") if column in columns), None)
+    votes = "prediction" in columns or (restart is not None and not counted)
+    if not votes and not counted and "correct" not in columns:
+        raise RequestError(
+            f"{path}: holds neither 'prediction' nor 'correct'; a row should say what a restart predicted, or how many "
+            f"restarts were right; its columns are {some_of(columns)}"
+        )
+    return _Layout(found, restart, votes, counted)
+
+
+class _Reader:
+    """Sorts one table's rows into methods as they come.
+
+    Args:
+        path: The file.
+        layout: What its columns say.
+        restarts: How many restarts its counts are of, where no column says so.
+    """
+
+    def __init__(self, path: Path, layout: _Layout, restarts: int | None) -> None:
+        self._path, self._layout, self._restarts = path, layout, restarts
+        self.methods: dict[str, MethodBallots] = {}
+        self._ballots: dict[tuple[str, str | int], Ballot] = {}
+        self._times_met: Counter[tuple[str, str]] = Counter()
+
+    def read(self, row: _Row) -> Example:
+        """Read a row, and return the example it is of."""
+        example = row.need("id")
+        if self._layout.votes:
+            self._read_vote(row, example)
+        elif self._layout.counted:
+            for name in self._layout.counted:
+                self._read_count(row, example, name, _COUNT_PREFIX + name, _RESTARTS_PREFIX + name)
+        else:
+            self._read_count(row, example, self._name(row), "correct", "restarts")
+        texts = tuple(text for text in map(row.get, self._layout.texts) if text is not None)
+        return Example(example, row.get("label"), texts, row.get("phenomenon"))
+
+    def _name(self, row: _Row) -> str:
+        return row.need("method") if row.has("method") else self._path.stem
+
+    def _method(self, name: str) -> MethodBallots:
+        return self.methods.setdefault(name, MethodBallots(name, str(self._path)))
+
+    def _read_vote(self, row: _Row, example: str) -> None:
+        name = self._name(row)
+        self._times_met[name, example] += 1
+        restart: str | int = self._times_met[name, example]  # rows that name no restart are one each
+        if self._layout.restart is not None:
+            restart = f"{self._layout.restart} {row.need(self._layout.restart)}"
+        ballot = self._ballots.get((name, restart))
+        if ballot is None:
+            ballot = Ballot(restart if isinstance(restart, str) else None, str(self._path))
+            self._ballots[name, restart] = ballot
+            self._method(name).ballots.append(ballot)
+        if example in ballot.predictions or example in ballot.right:
+            raise RequestError(f"{row.place}: example {example!r} is there twice for {restart} of {name}")
+        if row.has("prediction"):
+            ballot.predictions[example] = row.need("prediction")
+        if row.has("correct") or not row.has("prediction"):
+            ballot.right[example] = row.truth("correct")
+
+    def _read_count(self, row: _Row, example: str, name: str, column: str, restarts_column: str) -> None:
+        method = self._method(name)
+        if example in method.counts:
+            raise RequestError(
+                f"{row.place}: example {example!r} is there twice for {name}; where each row is one prediction, a "
+                "column 'seed' or 'prediction' says so"
+            )
+        restarts = self._restarts_of(row, restarts_column)
+        if restarts != (method.restarts or restarts):
+            raise RequestError(
+                f"{row.place}: {restarts} restarts of {name} here and {method.restarts} before; every example should "
+                "have the same"
+            )
+        method.restarts = restarts
+        correct = row.count(column)
+        if correct > restarts:
+            raise RequestError(f"{row.place}: {column} is {correct}, more than the {restarts} restarts of {name}")
+        method.counts[example] = correct
+
+    def _restarts_of(self, row: _Row, column: str) -> int:
+        for named in (column, "restarts"):
+            if row.has(named):
+                restarts = row.count(named)
+                if restarts == 0:
+                    raise RequestError(f"{row.place}: {named} is 0; nothing was restarted, so nothing can be counted")
+                return restarts
+        if self._restarts is None:
+            raise RequestError(
+                f"{self._path}: does not say of how many restarts its counts are; add a column 'restarts', or give "
+                "--restarts N; where a row is one restart's answer, add a column 'seed'"
+            )
+        return self._restarts

@@ -1,0 +1,136 @@
+"""From runs and files to a case study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpstune.errors import RequestError
+from dpstune.recipe.recipe import LoadedRecipe
+from dpstune.runs.folder import run_hash
+from dpstune.studies.casestudy.ballot_files import read_ballot_file
+from dpstune.studies.casestudy.ballot_runs import (
+    add_runs,
+    add_task,
+    add_texts,
+    named_points,
+    refuse_regression,
+    refuse_unlabelled,
+)
+from dpstune.studies.casestudy.ballots import Gathered, choose_baseline, count_votes
+from dpstune.studies.casestudy.casestudy import CaseStudy
+from dpstune.studies.points import read_runs
+from dpstune.studies.records import RunRecord
+from dpstune.studies.sweep.sweep import Outcome, Sweep
+
+
+def refuse_what_cannot_be_studied(sweep: Sweep, split: str | None, baseline: str | None) -> None:
+    """Refuse, before anything is trained, regression, a split without labels, a baseline that is none of the methods.
+
+    Raises:
+        RequestError: It is so; or data or model are not what the recipe says.
+        RunError: The hub could not be reached.
+    """
+    planned = [RunRecord(Path(), sweep.request.load(job).recipe, {}) for job in sweep.jobs]
+    refuse_regression(planned[0].recipe, f"--recipe {sweep.request.recipe}")
+    choose_baseline(baseline, {name: point.method for name, (point, _) in named_points(planned).items()})
+    if split is not None:
+        refuse_unlabelled(sweep.inputs.task(planned[0].recipe), split)
+
+
+def study_sweep(
+    sweep: Sweep, outcome: Outcome, *, split: str | None = None, baseline: str | None = None
+) -> CaseStudy | None:
+    """Study the restarts that a sweep has trained, or found.
+
+    Args:
+        sweep: What was asked for.
+        outcome: What became of it.
+        split: The split; None for the one the headline metric is of.
+        baseline: The method to compare with; None takes ``vanilla`` where it is there.
+
+    Returns:
+        The study; None where no run is finished.
+
+    Raises:
+        RequestError: The runs' predictions were lost, or the baseline has no run.
+    """
+    records = list(outcome.records.values())
+    if not records:
+        return None
+    gathered = Gathered(notes=list(outcome.notes))
+    subject = add_runs(gathered, records, split)
+    add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
+    return count_votes(gathered, subject, baseline=baseline)
+
+
+@dataclass(frozen=True)
+class SourcesRequest:
+    """A study of what was predicted elsewhere.
+
+    Args:
+        sources: Files (see ``dpstune.studies.casestudy.ballot_files``) and folders of runs.
+        output: The folder that holds all runs, and the study's own.
+        recipe: Names the task of files that lack labels or texts; None for none.
+        methods: The methods to study; empty for all there are.
+        restarts: How many restarts a count is of, where no column says so.
+        split: The split that was predicted; None for the runs' headline, or the task's first validation split.
+        baseline: The method to compare with; None takes ``vanilla`` where it is there.
+        texts: Text columns of the files, where their names do not say so.
+        data_dir: Where the runs' data lies now; None for where it lay.
+    """
+
+    sources: tuple[Path, ...]
+    output: Path
+    recipe: LoadedRecipe | None = None
+    methods: tuple[str, ...] = ()
+    restarts: int | None = None
+    split: str | None = None
+    baseline: str | None = None
+    texts: tuple[str, ...] = ()
+    data_dir: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's files lie; the same sources have the same."""
+        asked = [self.methods, self.restarts, self.split, self.baseline, self.texts]
+        digest = run_hash({"sources": [str(source.absolute()) for source in self.sources], "asked": asked})
+        parent = self.output if self.recipe is None else self.output / self.recipe.name
+        return parent / f"casestudy-{digest}"
+
+
+def study_sources(request: SourcesRequest) -> CaseStudy:
+    """Study predictions made elsewhere.
+
+    Raises:
+        RequestError: A source is not there, cannot be read, or does not make a study with the others.
+        RunError: The hub could not be reached for the recipe's task.
+    """
+    gathered = Gathered()
+    subjects: list[str] = []
+    records: list[RunRecord] = []
+    if request.recipe is not None:
+        refuse_regression(request.recipe.recipe, "--recipe")
+    for source in request.sources:
+        if source.is_dir():
+            found, notes = read_runs(source)
+            gathered.notes += notes
+            if not found:
+                raise RequestError(f"{source}: holds no finished run{f' ({notes[0]})' if notes else ''}")
+            records += found
+        else:
+            read_ballot_file(source, gathered, texts=request.texts, restarts=request.restarts)
+            subjects.append(source.name)
+    if records:
+        subjects.insert(0, add_runs(gathered, records, request.split))
+    gathered.select(request.methods)
+    if request.recipe is not None:
+        add_task(gathered, request.recipe.recipe, request.split or (records[0].split if records else None))
+        if not records:
+            subjects.append(f"recipe {request.recipe.name}")
+    elif records:
+        recipe = records[0].recipe
+        if request.data_dir is not None:
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": request.data_dir})})
+        add_texts(gathered, recipe, request.split or records[0].split)
+    return count_votes(gathered, ", ".join(subjects), baseline=request.baseline, restarts=request.restarts)

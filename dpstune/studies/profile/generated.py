@@ -1,0 +1,108 @@
+"""Inputs for a run that measures and learns nothing: token ids and lengths drawn by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dpstune.data.inputs import Inputs
+from dpstune.data.reading import TaskData
+from dpstune.data.tokens import TokenDataset
+from dpstune.device.randomness import stream
+from dpstune.errors import RequestError
+from dpstune.recipe.recipe import Recipe
+from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.tasks import get_task
+
+if TYPE_CHECKING:
+    import torch
+
+_SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
+
+
+class GeneratedInputs(Inputs):
+    """What ``engine.Loop`` asks for, without data, tokenizer or hub.
+
+    The labels are as many as the recipe's task has; a user's own classification has two.
+
+    Args:
+        steps: Steps an epoch.
+        padded: See ``GeneratedTokens``.
+    """
+
+    def __init__(self, steps: int = 1, padded: bool = False) -> None:
+        super().__init__()
+        self._steps, self._padded = steps, padded
+
+    def task(self, recipe: Recipe) -> TaskData:
+        """Return a task of the recipe's kind without examples."""
+        if isinstance(recipe.task, OwnTask):
+            kind, metric = recipe.task.kind, recipe.task.metric or "accuracy"
+            labels = ("a", "b") if kind == "classification" else ()
+            return TaskData("own", kind, labels, metric, {}, ())
+        known = get_task(task_name(recipe.task))
+        return TaskData(known.name, known.kind, known.labels, known.metric, {}, ())
+
+    def tokenizer(self, recipe: Recipe) -> Any:
+        """Return None: nothing is tokenised."""
+        return None
+
+    def tokens(self, recipe: Recipe) -> dict[str, TokenDataset]:
+        """Return the training split alone.
+
+        Raises:
+            RequestError: The model takes fewer tokens than ``data.max_length``.
+        """
+        return {"train": GeneratedTokens(recipe, self.task(recipe), steps=self._steps, padded=self._padded)}
+
+
+class GeneratedTokens(TokenDataset):
+    """As many examples as an epoch holds, of up to ``data.max_length`` tokens and with a label, drawn from the seed.
+
+    Unless they are ``padded`` all have that length, but for one in a batch, which is a token shorter: models compute a
+    batch without any padding by other kernels than training data's batches.
+
+    Args:
+        recipe: Model, batch size and length.
+        task: Kind and labels.
+        steps: Steps an epoch.
+        padded: Whether lengths are drawn, from a fourth of ``data.max_length`` on; batches are padded to their longest.
+    """
+
+    def __init__(self, recipe: Recipe, task: TaskData, *, steps: int = 1, padded: bool = False) -> None:
+        import torch
+
+        from dpstune.models.loading import positions, read_config
+
+        training, length = recipe.training, recipe.data.max_length
+        _, config = read_config(recipe.model)
+        if length > positions(config):
+            raise RequestError(f"data.max_length: {length} is more than the model's {positions(config)} tokens")
+        size = training.batch_size
+        count = size * training.gradient_accumulation * steps
+        text = config.get_text_config()
+        special = {getattr(text, f"{name}_token_id", None) for name in _SPECIAL_TOKENS}
+        words = [word for word in range(text.vocab_size) if word not in special]
+        generator = stream(recipe.seed, "generated")
+        self._ids = torch.from_numpy(generator.choice(words, size=(count, length)))
+        labels = generator.integers(max(1, len(task.label_names)), size=count)
+        self._targets = torch.from_numpy(labels).to(torch.float32 if task.kind == "regression" else torch.int64)
+        if padded:
+            self.lengths = generator.integers(-(-length // 4), length + 1, size=count).tolist()
+        else:
+            self.lengths = [max(1, length - 1) if size > 1 and row % size == 0 else length for row in range(count)]
+        ends = torch.tensor(self.lengths)
+        if getattr(text, "eos_token_id", None) is not None:
+            self._ids[torch.arange(count), ends - 1] = text.eos_token_id  # BART reads a sentence where it ends
+        self._mask = (torch.arange(length) < ends.unsqueeze(1)).long()
+        self._ids[self._mask == 0] = getattr(text, "pad_token_id", None) or 0
+
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, padded to its longest example: ``input_ids``, ``attention_mask`` and ``labels``."""
+        rows = list(indices)
+        width = max(self.lengths[row] for row in rows)
+        return {
+            "input_ids": self._ids[rows, :width],
+            "attention_mask": self._mask[rows, :width],
+            "labels": self._targets[rows],
+        }

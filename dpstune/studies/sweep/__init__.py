@@ -1,0 +1,1 @@
+"""Grids and searches that any number of workers train."""

@@ -1,0 +1,150 @@
+"""Runs a sweep: fills its queue, keeps this machine's workers at it, and waits until all of it is done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dpstune.common.interruption import InterruptionWatch
+from dpstune.studies.records import RunRecord
+from dpstune.studies.sweep.queue import Job, RunQueue, Tally
+from dpstune.studies.sweep.search import PointSearch, hopeless
+from dpstune.studies.sweep.storage import wait_a_moment
+from dpstune.studies.sweep.sweep import Sweep
+from dpstune.studies.sweep.worker_names import worker_name
+from dpstune.studies.sweep.workers import Workers
+
+
+def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = lambda tally: None) -> Tally:
+    """Run what is not finished with ``workers`` processes on this machine, and wait for all of the sweep.
+
+    Args:
+        sweep: What to run.
+        workers: Processes on this machine; machines that share the storage add their own.
+        watch: Is told how it goes, about twice a second.
+
+    Raises:
+        Interrupted: A signal came; every worker has saved a checkpoint.
+    """
+    queue = sweep.open_queue()
+    coordinator = _Coordinator(sweep, queue, workers)
+    coordinator.advance(queue.tally())
+    done, _ = sweep.finished()
+    queue.add([job for job in sweep.jobs if job not in done], also_dropped=not sweep.request.prune)
+    queue.take_over_the_dead()
+    tally = queue.tally()
+    queue.say_more_may_come(worker_name(-1) if coordinator.searches else None)
+    processes = Workers(sweep.request, min(workers, tally.waiting + tally.running))
+    with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
+        try:
+            processes.start()
+            while processes.alive:
+                tally = queue.tally()
+                coordinator.advance(tally)
+                watch(tally)
+                wait_a_moment()
+                signals.end_if_asked()
+                processes.replace_the_dead(ended=len(tally.done) + len(tally.failed))
+        except BaseException:
+            processes.stop()
+            raise
+        finally:
+            processes.join()
+    coordinator.recall_points()
+    tally = queue.tally()
+    sweep.learn(tally)
+    watch(tally)
+    return tally
+
+
+def open_searches(sweep: Sweep) -> list[PointSearch]:
+    """Open the search of each method, none for a grid, and plan the points that were chosen so far."""
+    if sweep.request.budget is None:
+        return []
+    searches = [
+        PointSearch(sweep.storage, sweep.study_name, *item, sweep.request.budget) for item in sweep.grids.items()
+    ]
+    _recall_points(sweep, searches)
+    return searches
+
+
+def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
+    for search in searches:
+        chosen = search.points()
+        sweep.plan([(search.method, point) for point in chosen])
+        sweep.to_come[search.method] = search.to_come(chosen)
+
+
+class _Coordinator:
+    """Proposes points where workers would run out of them, and gives up what is hopeless.
+
+    Args:
+        sweep: The sweep.
+        queue: Its queue.
+        workers: So many points are kept open.
+    """
+
+    def __init__(self, sweep: Sweep, queue: RunQueue, workers: int) -> None:
+        self._sweep, self._queue, self._workers = sweep, queue, workers
+        self._ended: tuple[int, int, int] | None = None  # how much had, when this last looked
+        self.searches = open_searches(sweep)
+
+    def recall_points(self) -> None:
+        """Plan the points that other machines' coordinators proposed."""
+        _recall_points(self._sweep, self.searches)
+
+    def advance(self, tally: Tally) -> None:
+        """Look at what has ended since the last time."""
+        counts = (len(tally.done), len(tally.failed), len(tally.dropped))
+        if counts == self._ended:
+            return
+        self._ended = counts
+        self._sweep.learn(tally)
+        request = self._sweep.request
+        if not self.searches and not request.prune:
+            return
+        self.recall_points()
+        done, _ = self._sweep.finished()
+        if self.searches:
+            self._propose(tally, done)
+        if request.prune:
+            self._give_up_the_hopeless(done)
+
+    def _propose(self, tally: Tally, done: Mapping[Job, RunRecord]) -> None:
+        scores = {job.identity: record.score for job, record in done.items()}
+        if self._queue.shared:  # what other machines did, wherever its folders lie
+            scores = {**{identity: ended.value for identity, ended in tally.done.items()}, **scores}
+        ended = {*scores, *tally.failed, *tally.dropped}
+        for search in self.searches:
+            open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
+            while open_points < self._workers and (proposed := search.propose()) is not None:
+                self._queue.add(self._sweep.plan([(search.method, proposed)]))
+                open_points += not self._told(search, proposed, scores, ended)  # a repeated point may be over already
+        if ended >= {job.identity for job in self._sweep.jobs}:
+            self._queue.say_more_may_come(None)
+
+    def _told(
+        self, search: PointSearch, point: Mapping[str, Any], scores: Mapping[str, float], ended: set[str]
+    ) -> bool:
+        """Tell a search how a point did, and return true, where all its seeds have ended."""
+        restarts = [job.identity for job in self._sweep.restarts(search.method, point)]
+        if not ended.issuperset(restarts):
+            return False
+        own = [scores[restart] for restart in restarts if restart in scores]
+        search.tell(point, sum(own) / len(own) if own else None)
+        return True
+
+    def _give_up_the_hopeless(self, done: Mapping[Job, RunRecord]) -> None:
+        """Drop what is left of hopeless points, each judged among its method's: what all are compared with stays."""
+        by_point: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        for job in self._sweep.jobs:
+            by_point[job.method, " ".join(job.overrides)].append(job)
+        for method in dict.fromkeys(method for method, _ in by_point):
+            values: dict[str, Sequence[float | None]] = {
+                point: [done[job].score if job in done else None for job in jobs]
+                for (own, point), jobs in by_point.items()
+                if own == method
+            }
+            for point in hopeless(values):
+                self._queue.drop([job for job in by_point[method, point] if job not in done])

@@ -1,0 +1,126 @@
+"""How long runs that are yet to be done will take: by those that are, else by a few timed steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dpstune.data.inputs import Inputs
+
+if TYPE_CHECKING:
+    from dpstune.data.tokens import TokenDataset
+    from dpstune.recipe.recipe import Recipe
+    from dpstune.studies.records import RunRecord
+    from dpstune.studies.sweep.queue import Job
+    from dpstune.studies.sweep.sweep import Sweep
+
+TIMED_STEPS = 3
+FORWARD_SHARE = 1 / 3  # of a training step's time; the backward pass takes about twice the forward pass's
+
+
+def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
+    """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished.
+
+    Args:
+        finished: Runs that shared this machine as those that are left will.
+        left: How many are left.
+        workers: Processes that share this machine; of more than it has processors the rest only wait.
+    """
+    if not finished:
+        return None
+    at_once = min(workers, os.cpu_count() or 1)
+    return sum(record.all_seconds for record in finished) / len(finished) * left / at_once
+
+
+def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return what a sweep would run, and about how long it will take on this machine.
+
+    A search's runs are not known before it chose them: ``runs`` holds those it chose so far.
+    A method of which no run is finished is timed: a few steps of its first point on examples of its task.
+
+    Args:
+        sweep: The sweep.
+        workers: Processes that share this machine.
+        told: Is told what is timed.
+
+    Raises:
+        RequestError, RunError: As training would.
+    """
+    done, _ = sweep.finished()
+    to_come = sweep.yet_to_choose()
+    left = [*(job for job in sweep.jobs if job not in done), *to_come]
+    return {
+        "runs": [{"run": str(job), "done": job in done} for job in sweep.jobs],
+        "budget": sweep.request.budget,
+        "count": len(sweep.jobs) + len(to_come),
+        "left": len(left),
+        "workers": workers,
+        "seconds": _estimate(sweep, done, left, workers, told),
+    }
+
+
+def _estimate(
+    sweep: Sweep, done: Mapping[Job, RunRecord], left: Sequence[Job], workers: int, told: Callable[[str], None]
+) -> float:
+    from dpstune.device.hardware import visible_gpus
+
+    at_once = min(workers, max(1, len(visible_gpus())))  # what is timed alone has all of the CPU
+    seconds = 0.0
+    for method in dict.fromkeys(job.method for job in left):
+        own = [job for job in left if job.method == method]
+        measured = pace([record for job, record in done.items() if job.method == method], len(own), workers)
+        if measured is None:
+            told(f"timing {TIMED_STEPS} steps of {method}")
+            measured = _seconds_of_a_run(sweep, own[0]) * len(own) / at_once
+        seconds += measured
+    return seconds
+
+
+def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
+    from dpstune.data.batches import StepPlan
+    from dpstune.methods import method_class
+    from dpstune.methods.base import Method
+    from dpstune.recipe.recipe import split_override
+    from dpstune.studies.profile.profile import LENGTH_KEYS, Side
+    from dpstune.training.optim import plan_steps
+
+    recipe = sweep.request.load(job).recipe
+    tokens = sweep.inputs.tokens(recipe)
+    lengths = tokens["train"].lengths
+    steps_per_epoch = StepPlan(recipe, lengths, processes=1).steps_per_epoch
+    steps, _ = plan_steps(recipe.training, steps_per_epoch)
+    evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
+    if method_class(recipe.method.name).prepare is not Method.prepare:
+        steps += steps_per_epoch  # what it looks at before step 1
+    evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
+
+    kept = [override for override in job.overrides if split_override(override)[0] not in LENGTH_KEYS]
+    few = (*kept, f"training.steps={TIMED_STEPS + 1}", "training.warmup_steps=0")
+    side = Side(sweep.request.load(replace(job, overrides=few)), _FewExamples(sweep.inputs))
+    side.step()  # the first makes the optimizer's state
+    seconds = statistics.median(side.time_step() for _ in range(TIMED_STEPS))
+    return seconds * (steps + evaluations * FORWARD_SHARE * evaluated / side.tokens)
+
+
+class _FewExamples(Inputs):
+    """A task's examples, of the training split as many as the timed steps hold, and no other split.
+
+    Args:
+        whole: All of them.
+    """
+
+    def __init__(self, whole: Inputs) -> None:
+        super().__init__()
+        self.task, self.tokenizer = whole.task, whole.tokenizer  # type: ignore[method-assign]
+        self._whole = whole
+
+    def tokens(self, recipe: Recipe) -> dict[str, TokenDataset]:
+        """Return them, spread evenly over the split."""
+        train = self._whole.tokens(recipe)["train"]
+        training = recipe.training
+        count = (TIMED_STEPS + 1) * training.batch_size * training.gradient_accumulation
+        return {"train": train.take(range(0, len(train), max(1, len(train) // count)))}

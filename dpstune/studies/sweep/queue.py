@@ -1,0 +1,433 @@
+"""Runs waiting for workers: an Optuna study whose trials are taken by any number of processes, each exactly once.
+
+A trial is a run: its user attributes say which. Its states are Optuna's: WAITING, RUNNING (a worker's heartbeat says
+that it lives), COMPLETE (its value is the run's headline metric), FAIL (with the attribute ``error``, or a stale trial
+that was put back under another number).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from filelock import FileLock
+
+from dpstune.common.hub import first_line
+from dpstune.errors import RunError
+from dpstune.recipe.recipe import split_override
+from dpstune.studies.sweep.storage import (
+    DEATHS,
+    GRACE_SECONDS,
+    HEARTBEAT_SECONDS,
+    hide_passwords,
+    open_storage,
+    sqlite_file,
+)
+from dpstune.studies.sweep.worker_names import is_dead
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+ATTEMPTS = 2
+OUTAGE_SECONDS = 300  # so long a database may be away
+_LONGEST_PAUSE = 10.0
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+
+def patient(
+    ask: Callable[Concatenate[RunQueue, Parameters], Answer],
+) -> Callable[Concatenate[RunQueue, Parameters], Answer]:
+    """Have a method of the queue ask again while a shared storage is away: it restarts, or the network dropped.
+
+    Every such method can be repeated: it looks before it changes anything.
+
+    Raises:
+        RunError: The storage stayed away, or is a file that cannot be read or written.
+    """
+
+    @wraps(ask)
+    def asking(queue: RunQueue, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        given_up_at = time.monotonic() + (OUTAGE_SECONDS if queue.shared else 0)
+        pause = 0.5
+        while True:
+            try:
+                return ask(queue, *args, **kwargs)
+            except Exception as error:
+                if not _is_away(error):
+                    raise
+                if time.monotonic() > given_up_at:
+                    what = f"{queue.url}: {first_line(error.__cause__ or error)}"
+                    raise RunError(
+                        f"storage {hide_passwords(queue.url, what)}; nothing that was finished is lost: the same "
+                        "command goes on"
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    return asking
+
+
+def _is_away(error: Exception) -> bool:
+    """Tell whether an error says that the storage could not be reached, not that what was asked is wrong."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import (
+        DataError,
+        DBAPIError,
+        IntegrityError,
+        PendingRollbackError,
+        ProgrammingError,
+        TimeoutError,
+    )
+
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, DataError | IntegrityError | ProgrammingError):
+        return False
+    # A connection that is lost in the middle of a transaction shows itself in any of the driver's other errors.
+    return isinstance(cause, DBAPIError | PendingRollbackError | TimeoutError)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done.
+
+    Args:
+        method: The method.
+        overrides: Every ``KEY=VALUE`` that makes the recipe this run's.
+        seed: The restart.
+    """
+
+    method: str
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        """What two trials for the same run have in common."""
+        return json.dumps(asdict(self))
+
+    def __str__(self) -> str:
+        """Say what it runs, on a line."""
+        return " ".join([self.method, *self.overrides, f"seed {self.seed}"])
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A run this worker has taken.
+
+    Args:
+        trial: The trial's id in the storage.
+        job: What to run.
+        failures: How often it has failed before.
+    """
+
+    trial: int
+    job: Job
+    failures: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished run, as its worker told.
+
+    Args:
+        value: Its headline metric.
+        run: Its folder, on the machine that trained it.
+    """
+
+    value: float
+    run: Path
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How a study stands.
+
+    Args:
+        waiting, running: How many trials.
+        done: Identities of the finished jobs, with what came out.
+        failed: Identities of the jobs given up, with their errors.
+        dropped: Identities of the jobs taken out of the queue.
+        workers: What each worker is on, by its name.
+    """
+
+    waiting: int
+    running: int
+    done: dict[str, Ended]
+    failed: dict[str, str]
+    dropped: set[str]
+    workers: dict[str, Job]
+
+
+class RunQueue:
+    """The trials of one sweep.
+
+    Args:
+        url: Where they are kept: any storage URL Optuna takes.
+        name: The study's name.
+
+    Raises:
+        RequestError: The storage cannot be opened.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        import optuna
+
+        self._name = name
+        self._storage = open_storage(url, heartbeats=True)
+        self._study = optuna.create_study(
+            storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        self.url = url
+        file = sqlite_file(url)
+        self.shared = file is None
+        self._lock = None if file is None else FileLock(f"{file}.lock")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep every other process from changing a trial's state between our reading it and our changing it.
+
+        SQLite has a lock file, PostgreSQL a lock of its own, which ends with the transaction, and the transaction with
+        whoever holds it. Of other databases each trial's row lock alone is relied on.
+        """
+        if self._lock is not None:
+            with self._lock:
+                yield
+        elif self._storage.engine.dialect.name == "postgresql":
+            from sqlalchemy import text
+
+            with self._storage.engine.begin() as connection:
+                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": self._name})
+                yield
+        else:
+            yield
+
+    @patient
+    def add(self, jobs: Sequence[Job], *, also_dropped: bool = True) -> None:
+        """Add the jobs that are not there yet, in this order; one that was given up is tried anew.
+
+        In a storage on this machine a job that is complete there, but of which the caller found no run, is added again.
+        So is a job that was dropped, unless told otherwise.
+        """
+        from optuna import create_trial
+        from optuna.distributions import FloatDistribution
+        from optuna.trial import TrialState
+
+        with self._changing():
+            states = [TrialState.WAITING, TrialState.RUNNING]
+            states += [TrialState.COMPLETE] if self.shared else []
+            states += [] if also_dropped else [TrialState.PRUNED]
+            there = {trial.user_attrs["identity"] for trial in self._trials(*states)}
+            for job in jobs:
+                if job.identity in there:
+                    continue
+                numbers = dict(_numbers(job.overrides))
+                trial = create_trial(
+                    state=TrialState.WAITING,
+                    params=numbers,
+                    distributions={key: FloatDistribution(value, value) for key, value in numbers.items()},
+                    user_attrs={"identity": job.identity, "method": job.method, "seed": job.seed, "failures": 0},
+                )
+                self._study.add_trial(trial)
+
+    @patient
+    def take(self, worker: str) -> Taken | None:
+        """Take the first waiting trial, or return None where none waits; no two workers get the same."""
+        with self._changing():
+            return self._take(worker)
+
+    def _take(self, worker: str) -> Taken | None:
+        from optuna.trial import TrialState
+
+        states = [TrialState.RUNNING, *([TrialState.COMPLETE] if self.shared else [])]
+        there = self._trials(*states)
+        for trial in there:  # taken when the connection broke before the answer came
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
+                return Taken(trial._trial_id, _job(trial), trial.user_attrs["failures"])
+        seen = {trial.user_attrs["identity"] for trial in there}
+        for trial in sorted(self._trials(TrialState.WAITING), key=_times_put_back):
+            # Who takes it is said first: a worker that dies in between must not leave a run nobody answers for.
+            self._storage.set_trial_user_attr(trial._trial_id, "worker", worker)
+            self._storage.record_heartbeat(trial._trial_id)
+            if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                continue
+            if trial.user_attrs["identity"] in seen:  # two machines added the same job at the same moment
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+                continue
+            self._storage.set_trial_user_attr(trial._trial_id, "worker", worker)
+            return Taken(trial._trial_id, _job(trial), trial.user_attrs["failures"])
+        return None
+
+    @contextmanager
+    def alive(self, taken: Taken) -> Iterator[None]:
+        """Keep a taken trial's heartbeat going while the block runs."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                with suppress(Exception):  # a database that is away for a moment comes back
+                    self._storage.record_heartbeat(taken.trial)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    @patient
+    def finish(self, taken: Taken, value: float | None, run: Path) -> None:
+        """Record a finished run; an undefined metric counts as 0."""
+        from optuna.trial import TrialState
+
+        with self._ours():
+            self._storage.set_trial_user_attr(taken.trial, "run", str(run.absolute()))
+            self._storage.set_trial_state_values(taken.trial, TrialState.COMPLETE, [value or 0.0])
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Pass over a trial that was taken from a worker that slept too long; what it trained lies in its folder."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with suppress(UpdateFinishedTrialError):
+            yield
+
+    @patient
+    def fail(self, taken: Taken, error: str, *, again: bool = True) -> None:
+        """Put a failed run back once; the second time, or where it would fail ``again``, record its error.
+
+        Args:
+            taken: The run.
+            error: Why it failed.
+            again: Whether a second try may go otherwise.
+        """
+        from optuna.trial import TrialState
+
+        failures = taken.failures + 1
+        with self._ours():
+            self._storage.set_trial_user_attr(taken.trial, "failures", failures)
+            self._storage.set_trial_user_attr(taken.trial, "error", error)
+            state = TrialState.WAITING if again and failures < ATTEMPTS else TrialState.FAIL
+            self._storage.set_trial_state_values(taken.trial, state)
+
+    @patient
+    def give_back(self, taken: Taken, *, behind: bool = False) -> None:
+        """Put an interrupted run back; whoever takes it continues from its checkpoint.
+
+        Args:
+            taken: The run.
+            behind: Whether the other runs come first, since this one cannot be done now.
+        """
+        from optuna.trial import TrialState
+
+        with self._ours():
+            if behind:
+                busy = self._storage.get_trial(taken.trial).user_attrs.get("busy", 0)
+                self._storage.set_trial_user_attr(taken.trial, "busy", busy + 1)
+            self._storage.set_trial_state_values(taken.trial, TrialState.WAITING)
+
+    @patient
+    def drop(self, jobs: Sequence[Job]) -> None:
+        """Take jobs that still wait out of the queue."""
+        from optuna.trial import TrialState
+
+        identities = {job.identity for job in jobs}
+        with self._changing():
+            for trial in self._trials(TrialState.WAITING):
+                if trial.user_attrs["identity"] in identities:
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+
+    @patient
+    def say_more_may_come(self, coordinator: str | None) -> None:
+        """Have workers wait for jobs that ``coordinator``, a process's name, is yet to add; None ends that."""
+        self._study.set_user_attr("coordinator", coordinator)
+
+    @patient
+    def more_may_come(self) -> bool:
+        """Tell whether a living coordinator may add jobs."""
+        coordinator = self._study.user_attrs.get("coordinator")
+        return coordinator is not None and not is_dead(coordinator)
+
+    @patient
+    def take_over_the_dead(self) -> None:
+        """Put back the runs whose worker is gone: on this machine at once, elsewhere when its heartbeat is old."""
+        from optuna.storages import fail_stale_trials
+        from optuna.trial import TrialState
+
+        with self._changing():
+            fail_stale_trials(self._study)
+            for trial in self._trials(TrialState.RUNNING):
+                if is_dead(trial.user_attrs.get("worker", "")):
+                    self._put_back(trial)
+
+    def _put_back(self, trial: FrozenTrial) -> None:
+        """Put a dead worker's run back behind the others; one that took many workers with it is given up."""
+        from optuna.trial import TrialState
+
+        lost = trial.user_attrs.get("lost", 0) + 1
+        self._storage.set_trial_user_attr(trial._trial_id, "lost", lost)
+        if lost < DEATHS:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        else:
+            self._storage.set_trial_user_attr(trial._trial_id, "error", f"its worker died {lost} times")
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    @patient
+    def tally(self) -> Tally:
+        """Count."""
+        from optuna.trial import TrialState
+
+        by_state: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
+        for trial in self._trials():
+            by_state[trial.state].append(trial)
+        running = by_state[TrialState.RUNNING]
+        later = [*running, *by_state[TrialState.WAITING], *by_state[TrialState.COMPLETE]]
+        not_given_up = {trial.user_attrs["identity"] for trial in later}
+        return Tally(
+            waiting=len(by_state[TrialState.WAITING]),
+            running=len(running),
+            done={
+                trial.user_attrs["identity"]: Ended(trial.value or 0.0, Path(trial.user_attrs["run"]))
+                for trial in by_state[TrialState.COMPLETE]
+            },
+            failed={
+                trial.user_attrs["identity"]: trial.user_attrs["error"]
+                for trial in by_state[TrialState.FAIL]
+                if "error" in trial.user_attrs and trial.user_attrs["identity"] not in not_given_up
+            },
+            dropped={trial.user_attrs["identity"] for trial in by_state[TrialState.PRUNED]} - not_given_up,
+            workers={trial.user_attrs["worker"]: _job(trial) for trial in running if "worker" in trial.user_attrs},
+        )
+
+    def _trials(self, *states: Any) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+
+def _times_put_back(trial: FrozenTrial) -> int:
+    """Sort what killed its workers, or was busy with another command, behind what was not tried yet."""
+    return int(trial.user_attrs.get("lost", 0)) + int(trial.user_attrs.get("busy", 0))
+
+
+def _job(trial: FrozenTrial) -> Job:
+    values = json.loads(trial.user_attrs["identity"])
+    return Job(values["method"], tuple(values["overrides"]), values["seed"])
+
+
+def _numbers(overrides: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Yield the overrides that are numbers, for whoever looks at the study with Optuna's own tools."""
+    for override in overrides:
+        key, text = split_override(override)
+        try:
+            yield key, float(text or "")
+        except ValueError:
+            continue

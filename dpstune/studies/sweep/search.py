@@ -1,0 +1,153 @@
+"""Points proposed by a sampler in the place of a grid's, and points given up before all their seeds are run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from math import prod
+from statistics import median
+from typing import Any
+
+from dpstune.device.randomness import stream_seed
+from dpstune.studies.grid import Grid
+from dpstune.studies.sweep.storage import open_storage
+
+LOG_SPAN = 10.0  # a range this many times as wide as its lower end is searched by orders of magnitude
+POINTS_TO_COMPARE = 4
+SEEDS_TO_JUDGE = 2
+
+
+class PointSearch:
+    """Optuna's TPE over the ranges that one method's grid spans.
+
+    A proposed point is a trial of a study of its own beside the runs' queue: RUNNING until all its seeds are run, then
+    told their mean. What is kept there is enough to go on after any interruption.
+
+    Args:
+        url: The sweep's storage.
+        name: The sweep's name.
+        method: The method.
+        grid: Numeric keys with several values span a range; other keys are chosen from their values.
+        budget: Points to try, all in all.
+    """
+
+    def __init__(self, url: str, name: str, method: str, grid: Grid, budget: int) -> None:
+        import optuna
+
+        self.method, self._grid, self._budget = method, grid, budget
+        self._study = optuna.create_study(
+            storage=open_storage(url, heartbeats=False),
+            study_name=f"{name}: {method}",
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return every point proposed so far, in that order."""
+        return [dict(trial.user_attrs["point"]) for trial in self._trials()]
+
+    def to_come(self, chosen: Sequence[Mapping[str, Any]]) -> int:
+        """Return how many different points may yet be proposed, at most.
+
+        Args:
+            chosen: Every point proposed so far.
+        """
+        distinct = {json.dumps(point, sort_keys=True) for point in chosen}
+        return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
+
+    def propose(self) -> dict[str, Any] | None:
+        """Return another point, or None where the budget is used up or every point there is was proposed."""
+        from optuna.samplers import TPESampler
+
+        chosen = self.points()
+        if self.to_come(chosen) == 0:
+            return None
+        # Anew each time: machines that search together should not draw the same points.
+        seed = stream_seed(len(chosen), self._study.study_name) % 2**32
+        self._study.sampler = TPESampler(seed=seed, constant_liar=True)
+        trial = self._study.ask()
+        point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}
+        trial.set_user_attr("point", point)
+        return point
+
+    def tell(self, point: Mapping[str, Any], mean: float | None) -> None:
+        """Tell the mean of a point's finished seeds, once; None where every one of them failed."""
+        from optuna.trial import TrialState
+
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs["point"] == dict(point):
+                state = TrialState.FAIL if mean is None else TrialState.COMPLETE
+                self._study.tell(trial.number, mean, state=state)
+
+    def _trials(self, *states: Any) -> list[Any]:
+        trials = self._study.get_trials(deepcopy=False, states=states or None)
+        return [trial for trial in trials if "point" in trial.user_attrs]
+
+    def _suggest(self, trial: Any, key: str, values: Sequence[Any]) -> Any:
+        if not _span_a_range(values):
+            return trial.suggest_categorical(key, list(values))
+        low, high = min(values), max(values)
+        if _are_whole(values):
+            return trial.suggest_int(key, low, high)
+        value = trial.suggest_float(key, low, high, log=low > 0 and high / low >= LOG_SPAN)
+        return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
+
+
+def most_points(grid: Grid, budget: int) -> int:
+    """Return how many different points a search of a grid's ranges can propose at most.
+
+    >>> most_points({"method.layers": [1, 2, 7], "model.dropout": [None, 0.0]}, 20)
+    14
+    >>> most_points({"method.p": [0.1, 0.5]}, 20), most_points({}, 20)
+    (20, 1)
+    """
+    if any(_span_a_range(values) and not _are_whole(values) for values in grid.values()):
+        return budget
+    counts = [
+        max(values) - min(values) + 1 if _span_a_range(values) else len(set(map(json.dumps, values)))
+        for values in grid.values()
+    ]
+    return min(budget, prod(counts))
+
+
+def _span_a_range(values: Sequence[Any]) -> bool:
+    """Tell several numbers, between which a search may choose, from values it chooses one of."""
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return are_numbers and len(set(values)) > 1
+
+
+def _are_whole(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) for value in values)
+
+
+def hopeless(values: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Return the points to give up: worse than the median of the others after as many seeds (Golovin et al. 2017).
+
+    A point is judged once it has two seeds, and where at least four others have as many.
+
+    Args:
+        values: Each point's values, by ascending seed; what comes after a None, which has no value yet, is left out, so
+            that points are compared by the same seeds.
+
+    >>> hopeless({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.7, 0.7], "d": [0.8, 0.8], "e": [0.5, 0.6], "f": [0.1]})
+    ['c', 'e']
+    """
+    found = {name: _up_to_a_gap(each) for name, each in values.items()}
+    given_up = []
+    for name, own in found.items():
+        count = len(own)
+        if count < SEEDS_TO_JUDGE:
+            continue
+        others = [sum(each[:count]) / count for other, each in found.items() if other != name and len(each) >= count]
+        if len(others) >= POINTS_TO_COMPARE and sum(own) / count < median(others):
+            given_up.append(name)
+    return given_up
+
+
+def _up_to_a_gap(values: Sequence[float | None]) -> list[float]:
+    found: list[float] = []
+    for value in values:
+        if value is None:
+            break
+        found.append(value)
+    return found

@@ -1,0 +1,135 @@
+"""Where a sweep's runs are queued: databases that Optuna keeps studies in, opened, and told of without passwords."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from dpstune.common.hub import first_line
+from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+HEARTBEAT_SECONDS = 10
+GRACE_SECONDS = 60  # a trial whose heartbeat is this old has lost its worker
+DEATHS = 5  # so many workers may a run lose
+SECONDS_TO_MAKE_TABLES = 30
+SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password may be a part of any word
+_SQLITE = "sqlite:///"
+_DATABASES = ("postgresql", "mysql", "mariadb", _SQLITE)
+
+
+def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
+    """Open an Optuna storage.
+
+    Args:
+        url: Where it is.
+        heartbeats: Whether its trials are run by workers that may die.
+
+    Raises:
+        RequestError: It is no database, or cannot be opened.
+    """
+    import optuna
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+
+    if not url.startswith(_DATABASES) or url == _SQLITE:
+        raise RequestError(
+            f"--storage {hide_passwords(url, url)}: should be the URL of a database that Optuna keeps studies in: "
+            "postgresql://..., mysql://... or sqlite:///..."
+        )
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if any("@" in password for password in _passwords_in(url)):
+        raise RequestError(f"--storage {hide_passwords(url, url)}: an @ in the password should be written %40")
+    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
+
+    def connect() -> RDBStorage:
+        return RDBStorage(
+            # SQLAlchemy's own choice of a driver changed with its versions; this is the one of our extra
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            engine_kwargs={"pool_pre_ping": True, **options},
+            heartbeat_interval=HEARTBEAT_SECONDS if heartbeats else None,
+            grace_period=GRACE_SECONDS if heartbeats else None,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(DEATHS) if heartbeats else None,
+        )
+
+    given_up_at = time.monotonic() + SECONDS_TO_MAKE_TABLES
+    while True:
+        try:
+            return connect()
+        except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
+            if not _is_being_made(error) or time.monotonic() > given_up_at:
+                driver_is_missing = isinstance(error, ImportError) and url.startswith("postgresql")
+                hint = "; pip install 'dpstune[postgres]'" if driver_is_missing else ""
+                why = hide_passwords(url, f"{url}: cannot be opened: {first_line(error)}")
+                raise RequestError(f"--storage {why}{hint}") from None
+        wait_a_moment()
+
+
+def _is_being_made(error: Exception) -> bool:
+    """Tell whether another worker was making the same tables in a fresh storage at the same moment."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    clash = isinstance(error, OperationalError | ProgrammingError) and "already exists" in str(error)
+    return clash or isinstance(error, IntegrityError)
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of an SQLite storage in a file, whatever signs are in its path.
+
+    >>> sqlite_url(Path("/runs?/study.db"))
+    'sqlite:////runs%3F/study.db'
+    """
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of an SQLite storage; None for a server.
+
+    >>> sqlite_file("sqlite:////runs%3F/study.db?timeout=5")
+    PosixPath('/runs?/study.db')
+    """
+    from sqlalchemy import make_url
+
+    return Path(make_url(url).database or "") if url.startswith(_SQLITE) else None
+
+
+def hide_passwords(url: str, text: str) -> str:
+    """Return a text, such as what a driver said of a storage, without the passwords in the storage's URL.
+
+    >>> url = "postgresql://me:s@cret@host/db"
+    >>> hide_passwords(url, url)
+    'postgresql://me:***@host/db'
+    """
+    for password in _passwords_in(url):
+        for written in (password, unquote(password)):  # a driver may have decoded it
+            text = text.replace(f":{written}@", ":***@").replace(f"={written}", "=***")
+            if len(written) >= SHORTEST_TO_HIDE_ANYWHERE:
+                text = text.replace(written, "***")
+    return text
+
+
+def _passwords_in(url: str) -> list[str]:
+    """Return the passwords in a database's URL, as they are written there and as SQLAlchemy finds them.
+
+    An ``@`` in one may not be escaped; it counts to the password, so that what follows is not told either.
+    """
+    found = re.findall(r"[?&]\w*pass(?:word|wd)?=([^&]*)", url)
+    user_info = re.match(r"[^:]+://[^:/]*:([^@]*)@([^/?]*)", url)
+    if user_info is not None:
+        password, host = user_info.groups()
+        found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)
+    return [password for password in found if password]
+
+
+def wait_a_moment() -> None:
+    """Wait before asking the storage again."""
+    time.sleep(0.5)

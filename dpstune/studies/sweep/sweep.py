@@ -1,0 +1,330 @@
+"""A sweep: every point of some methods' grids, over many seeds, by any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from dpstune.data.inputs import Inputs
+from dpstune.device.hardware import choose_precision, device_type
+from dpstune.errors import DpstuneError, RequestError, RunError
+from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
+from dpstune.recipe.yaml_text import read_value
+from dpstune.runs.folder import RunFolder, run_hash, writing_to
+from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
+from dpstune.studies.grid import (
+    Grid,
+    as_overrides,
+    load_first,
+    method_grid,
+    overrides_for,
+    parse_method,
+    points,
+    refuse_unknown_keys,
+    widen,
+)
+from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_run
+from dpstune.studies.sweep.queue import Job, RunQueue, Tally
+from dpstune.studies.sweep.search import most_points
+from dpstune.studies.sweep.storage import sqlite_file, sqlite_url
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a sweep is asked to do.
+
+    Args:
+        recipe: A shipped recipe's name, or a file.
+        methods: The methods, ``NAME`` or ``NAME:key=value,...``; their grids ship with dpstune.
+        seeds: Restarts of each point: the recipe's seed, seed + 1, ...
+        output: The folder that holds all runs.
+        grid: ``KEY=V1,V2``: replaces a key of the grids, or adds one.
+        overrides: ``KEY=VALUE`` for every run; a ``method.KEY`` for those of the methods that have it.
+        data_dir: Local data.
+        storage: An Optuna storage URL that workers on several machines share; None keeps a file beside the runs.
+        budget: Points of each method that Optuna's TPE chooses, in the place of the grid's; None runs the grid.
+        prune: Give up points that are worse than the median of the others after as many seeds.
+        search: Run the grids; or each method at one point alone, its defaults but for the keys that are given.
+        keep_models: Keep the weights of each run; or its numbers and predictions alone.
+        study: What the runs are for; names the folder of the study's own files.
+    """
+
+    recipe: str
+    methods: tuple[str, ...]
+    seeds: int
+    output: Path
+    grid: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    data_dir: Path | None = None
+    storage: str | None = None
+    budget: int | None = None
+    prune: bool = False
+    search: bool = True
+    keep_models: bool = True
+    study: str = "sweep"
+
+    def what_is_run(self) -> list[Any]:
+        """Return what of the request decides which runs there are, wherever and by whomever they are run."""
+        return [self.methods, self.seeds, self.grid, self.overrides, self.budget is None, self.search]
+
+    def load(self, job: Job, flags: Mapping[str, str] = MappingProxyType({})) -> LoadedRecipe:
+        """Return one run's recipe; ``flags`` as ``load_recipe`` takes them."""
+        return load_recipe(
+            self.recipe,
+            method=job.method,
+            overrides=job.overrides,
+            flags=flags,
+            seed=job.seed,
+            data_dir=self.data_dir,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a sweep's jobs.
+
+    Args:
+        records: The finished runs that lie on this machine.
+        failed: What could not be run, with its error.
+        dropped: What was given up early.
+        elsewhere: How many runs were done by machines whose folders this one does not see.
+        left: How many are yet to be done.
+        notes: What a reader of the report should know.
+    """
+
+    records: dict[Job, RunRecord]
+    failed: dict[Job, str]
+    dropped: list[Job]
+    elsewhere: int
+    left: int
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "runs": [str(record.folder) for record in self.records.values()],
+            "failed": [{"run": str(job), "error": error} for job, error in self.failed.items()],
+            "dropped": [str(job) for job in self.dropped],
+            "left": self.left,
+        }
+
+    def refuse_what_is_missing(self) -> None:
+        """End a command whose runs are not all done with an error; for after its report.
+
+        Raises:
+            RunError: Runs are yet to be done, or failed.
+        """
+        count = len(self.records) + len(self.failed) + len(self.dropped) + self.elsewhere + self.left
+        if self.left:
+            raise RunError(f"{self.left} of {count} runs are left: workers ended early; the same command goes on")
+        if self.failed:
+            error = next(iter(self.failed.values()))
+            raise RunError(f"{len(self.failed)} of {count} runs failed; the first with: {error}")
+
+
+class Sweep:
+    """A sweep's jobs, its runs so far, and its queue.
+
+    Args:
+        request: What was asked.
+
+    Raises:
+        RequestError: Recipe, grid or a point of it is wrong.
+    """
+
+    def __init__(self, request: SweepRequest) -> None:
+        self.request = request
+        for override in request.overrides:
+            if split_override(override)[0] in ("method", "method.name"):
+                raise RequestError(f"--set {override}: here --method names the methods")
+        refuse_unknown_keys(request.methods, request.overrides, "--set")
+        refuse_unknown_keys(request.methods, request.grid, "--grid")
+        first = load_first(request.recipe, request.methods, request.overrides, request.data_dir)
+        self.name = first.name
+        self.first_seed = first.recipe.seed
+        self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
+        self.jobs: list[Job] = []
+        self._folders: dict[Job, Path] = {}
+        self._base = first.recipe.model_dump(mode="json")
+        del self._base["data"]["dir"]
+        if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
+            self._base["others"] = [self._defaults(asked) for asked in others]
+        self.inputs = Inputs()
+        self.to_come: dict[str, int] = {}  # how many more points each method's search, once open, may propose at most
+        self._records: dict[Job, RunRecord] = {}
+        self._elsewhere: dict[str, Path] = {}  # where another machine's runs lie, by the identity of their jobs
+        every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
+        for method, point in every:
+            self._refuse_what_is_no_recipe(method, point)
+        if request.budget is None:
+            self.plan(every)
+
+    def _defaults(self, asked: str) -> dict[str, Any]:
+        """Return what a method that is asked for is set to where no grid sets it."""
+        loaded = load_first(self.request.recipe, [asked], self.request.overrides, self.request.data_dir)
+        return loaded.recipe.method.model_dump(mode="json")
+
+    def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
+        """Load a point's recipe; an error names the flag that gave the wrong key."""
+        flags = dict.fromkeys(_own_overrides(asked), f"--method {asked}")
+        flags |= {override: f"--grid {override}" for override in as_overrides(point)}
+        self.request.load(self.restarts(asked, point)[0], flags)
+
+    def _grid(self, asked: str) -> Grid:
+        """Return what is searched for a method: its grid but for the keys that are given."""
+        method, own = parse_method(asked)
+        grid = widen(method_grid(method), method, self.request.grid) if self.request.search else {}
+        given = {split_override(override)[0] for override in (*self.request.overrides, *own)}
+        return {key: values for key, values in grid.items() if key not in given}
+
+    def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
+        """Return a point's runs, a seed each."""
+        method, _ = parse_method(asked)
+        given = overrides_for(method, self.request.overrides)
+        overrides = (*given, *_own_overrides(asked), *as_overrides(point))
+        return [Job(method, overrides, self.first_seed + restart) for restart in range(self.request.seeds)]
+
+    def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
+        """Add every seed of some points to the jobs, the first seed of all of them first; return the new ones."""
+        by_seed = zip(*(self.restarts(*point) for point in chosen), strict=True)
+        new = [job for job in dict.fromkeys(chain.from_iterable(by_seed)) if job not in self.jobs]
+        self.jobs += new
+        return new
+
+    def yet_to_choose(self) -> list[Job]:
+        """Return stand-ins for the runs of points that a search is yet to choose: those of the grid's first point."""
+        budget = self.request.budget or 0
+        return [
+            job
+            for asked, grid in self.grids.items()
+            for job in self.restarts(asked, points(grid)[0]) * self.to_come.get(asked, most_points(grid, budget))
+        ]
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the runs of this recipe lie."""
+        return self.request.output / self.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's own files lie."""
+        digest = run_hash({"base": self._base, "asked": self.request.what_is_run()})
+        return self.runs_folder / f"{self.request.study}-{digest}"
+
+    @cached_property
+    def study_name(self) -> str:
+        """The study's name; the same command on the same data and model has the same, on every machine."""
+        asked, grid = next(iter(self.grids.items()))
+        first, *_ = self.restarts(asked, points(grid)[0])
+        recipe = self.request.load(first).recipe
+        held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
+        base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
+        digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
+        return f"{self.name}-{self.request.study}-{digest}"
+
+    def learn(self, tally: Tally) -> None:
+        """Note where the storage says that runs lie: one of another kind of device has another folder."""
+        self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
+
+    def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
+        """Return this sweep's finished runs, whoever trained them, and notes on what could not be read.
+
+        Raises:
+            RequestError: Data or model are not what the recipe says.
+            RunError: The hub could not be reached.
+        """
+        notes = []
+        for job in self.jobs:
+            if job in self._records:
+                continue
+            folder = self._folder_of(job)
+            if job.identity in self._elsewhere and not RunFolder(folder).result.exists():
+                folder = self._elsewhere[job.identity]
+            if RunFolder(folder).result.exists():
+                try:
+                    self._records[job] = read_run(folder)
+                except (DpstuneError, OSError, ValueError) as error:
+                    notes.append(f"{folder}: skipped: damaged: {error}")
+        return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+
+    def look_everywhere(self) -> None:
+        """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""
+        done, _ = self.finished()
+        missing = [job for job in self.jobs if job not in done]
+        if not missing or not self.runs_folder.is_dir():
+            return
+        records, _ = every_run(self.runs_folder)
+        by_digest = newest_of_each(records, [record.digest for record in records])
+        found = {job: by_digest.get(self._digest_of(job)) for job in missing}
+        self._records |= {job: record for job, record in found.items() if record is not None}
+
+    def _digest_of(self, job: Job) -> str:
+        recipe = self.request.load(job).recipe
+        return run_digest(recipe, self.inputs.task(recipe), processes=1)
+
+    def _folder_of(self, job: Job) -> Path:
+        """Return the folder in which this machine trains a job; the engine asks for the same."""
+        if job not in self._folders:
+            loaded = self.request.load(job)
+            device = device_type()
+            precision = choose_precision(loaded.recipe.training.precision, device)
+            task = self.inputs.task(loaded.recipe)
+            folder = run_folder(loaded, task, self.request.output, precision=precision, device=device, processes=1)
+            self._folders[job] = folder.path
+        return self._folders[job]
+
+    def peaks(self) -> list[int]:
+        """Return the peak memory of each finished run, in bytes."""
+        results = [record.result for record in self.finished()[0].values()]
+        return [result["peak_memory_bytes"] for result in results if "peak_memory_bytes" in result]
+
+    @property
+    def storage(self) -> str:
+        """The storage's URL; the embedded one is a SQLite file in the sweep's folder."""
+        return self.request.storage or sqlite_url(self.folder / "study.db")
+
+    @property
+    def has_storage(self) -> bool:
+        """Whether the storage is there already, as far as can be told without asking a server."""
+        file = sqlite_file(self.storage)
+        return file is None or file.is_file()
+
+    def open_queue(self) -> RunQueue:
+        """Open the queue."""
+        if self.request.storage is None:
+            with writing_to(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+        return RunQueue(self.storage, self.study_name)
+
+    def outcome(self, tally: Tally | None) -> Outcome:
+        """Say what became of every job; without a tally, from the runs alone."""
+        records, notes = self.finished()
+        tally = tally or Tally(0, 0, {}, {}, set(), {})
+        missing = [job for job in self.jobs if job not in records]
+        failed = {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
+        dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
+        shared = self.request.storage is not None  # else what is not there is not there
+        elsewhere = [job for job in missing if shared and job.identity in tally.done]
+        if self.request.prune:
+            notes.append(
+                "pruning was on: points worse than the median of their method's others after two seeds or more were "
+                "given up"
+            )
+        notes += [f"given up early: {job}" for job in dropped]
+        notes += [f"failed: {job}: {error}" for job, error in failed.items()]
+        left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
+        if left:
+            notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")
+        return Outcome(records, failed, dropped, len(elsewhere), left, notes)
+
+
+def _own_overrides(asked: str) -> list[str]:
+    """Return the overrides of ``NAME:key=value,...``, each value written in one way."""
+    _, own = parse_method(asked)
+    pairs = map(split_override, own)
+    return as_overrides({key: read_value(text or "", f"--method {asked}") for key, text in pairs})

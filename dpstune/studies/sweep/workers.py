@@ -1,0 +1,177 @@
+"""The worker processes of one machine: each takes runs from the queue until none is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from dpstune.common.interruption import Interrupted
+from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
+from dpstune.studies.sweep.gpu_share import GpuShare, Turn, gpu_in_turn
+from dpstune.studies.sweep.queue import RunQueue, Taken
+from dpstune.studies.sweep.storage import wait_a_moment
+from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+from dpstune.studies.sweep.worker_names import worker_name
+
+DEATHS_IN_A_ROW = 3
+OUT_OF_MEMORY = (
+    "out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size with more "
+    "training.gradient_accumulation, or training.gradient_checkpointing=true"
+)
+_CRASHED = 1
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class Workers:
+    """This machine's workers; one that dies is replaced.
+
+    Args:
+        request: The sweep they work for.
+        count: How many.
+    """
+
+    def __init__(self, request: SweepRequest, count: int) -> None:
+        self._request, self._count = request, count
+        self._processes: dict[int, BaseProcess] = {}
+        self._deaths, self._ended = 0, -1
+
+    def start(self) -> None:
+        """Start them."""
+        for number in range(self._count):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        with gpu_in_turn(number) as share:
+            process = context.Process(target=_work, args=(self._request, number, self._count, share))
+            self._processes[number] = process  # before it lives: whatever ends this process stops it
+            with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
+                process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them is."""
+        return any(process.is_alive() for process in self._processes.values())
+
+    def replace_the_dead(self, *, ended: int) -> None:
+        """Start another for each worker that was killed or crashed, but not for ever.
+
+        Args:
+            ended: How many runs have ended: after three deaths between which none did, no other is started.
+        """
+        if ended != self._ended:
+            self._deaths, self._ended = 0, ended
+        for number, process in list(self._processes.items()):
+            code = process.exitcode
+            killed = code is not None and (code < 0 or code in (_CRASHED, _TERMINATED))
+            if killed and self._deaths < DEATHS_IN_A_ROW:
+                self._deaths += 1
+                self._start(number)
+
+    def stop(self) -> None:
+        """Have each of them save a checkpoint and end."""
+        for process in self._processes.values():
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for process in self._processes.values():
+            if process.pid is not None:
+                process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> None:
+    """Take runs until none is left: the life of a worker process."""
+    import torch
+
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))  # a run that trains listens itself
+    sys.stdout = sys.stderr
+    _end_with_the_parent()
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    try:
+        sweep = Sweep(request)
+        queue = sweep.open_queue()
+        name = worker_name(number)
+        while not stopping:
+            queue.take_over_the_dead()
+            with share.turn(ended=lambda: bool(stopping)) as turn:
+                taken = queue.take(name) if turn is not None and share.has_room(sweep.peaks) else None
+                if taken is not None and turn is not None:
+                    _do(sweep, queue, taken, share, turn)
+            if share.left or (taken is None and not _more_to_do(queue)):
+                return
+            if taken is None:
+                wait_a_moment()  # another worker may yet fail or die, or a search propose another point
+    except Interrupted as interrupted:
+        raise SystemExit(interrupted.exit_code) from None
+    except DpstuneError:
+        raise SystemExit(_CRASHED) from None  # the process that started this one meets the same error, and tells it
+    raise SystemExit(128 + stopping[0])
+
+
+def _more_to_do(queue: RunQueue) -> bool:
+    tally = queue.tally()
+    return bool(tally.running or tally.waiting) or queue.more_may_come()
+
+
+def _end_with_the_parent() -> None:
+    """Save and end where the process that started this one was killed: nobody else would tell its runs from others'."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
+    """Train one run; whatever goes wrong in it is recorded and does not stop the worker."""
+    import torch
+
+    from dpstune.training import engine
+
+    with queue.alive(taken), share.present():
+        try:
+            run = engine.train(
+                sweep.request.load(taken.job),
+                output=sweep.request.output,
+                inputs=sweep.inputs,
+                keep_model=sweep.request.keep_models,
+                progress=turn,
+            )
+        except Interrupted:
+            queue.give_back(taken)
+            raise
+        except BusyError:
+            queue.give_back(taken, behind=True)
+            wait_a_moment()
+        except DpstuneError as error:
+            queue.fail(taken, str(error), again=not isinstance(error, RequestError))
+        except torch.OutOfMemoryError:
+            if share.out_of_memory():
+                queue.give_back(taken, behind=True)
+            else:
+                queue.fail(taken, OUT_OF_MEMORY)
+        except Exception as error:
+            queue.fail(taken, unforeseen(error))
+        else:
+            queue.finish(taken, run.result["value"], run.folder)

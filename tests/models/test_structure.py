@@ -1,0 +1,156 @@
+"""Layers, pooler, embeddings and head of the real classes, found by structure."""
+
+import pytest
+import torch
+from torch import nn
+
+from dpstune.errors import RequestError
+from dpstune.models.structure import (
+    encoder_layers,
+    encoder_parameters,
+    initialize_again,
+    parameter_depths,
+    pooler,
+    word_embeddings,
+)
+from tests.tiny import LAYERS, VOCABULARY, tiny_classifier
+
+# Family: the layers' class, from bottom to top; the pooler's class; prefixes of what lies below the layers, of what
+# lies above them in the base model, and of the head.
+EXPECTED = {
+    "bert": (["BertLayer"] * 3, "BertPooler", ["bert.embeddings"], ["bert.pooler"], ["classifier"]),
+    "roberta": (["RobertaLayer"] * 3, None, ["roberta.embeddings"], [], ["classifier"]),
+    "electra": (
+        ["ElectraLayer"] * 3,
+        None,
+        ["electra.embeddings", "electra.embeddings_project"],
+        [],
+        ["classifier"],
+    ),
+    "bart": (
+        ["BartEncoderLayer"] * 3 + ["BartDecoderLayer"] * 3,
+        None,
+        [
+            "model.shared",
+            *(f"model.{side}.{part}" for side in ("encoder", "decoder") for part in ("embed", "layernorm_embedding")),
+        ],
+        [],
+        ["classification_head"],
+    ),
+    "deberta": (
+        ["DebertaLayer"] * 3,
+        "ContextPooler",
+        ["deberta.embeddings", "deberta.encoder.rel_embeddings"],
+        [],
+        ["pooler", "classifier"],
+    ),
+    "deberta-v2": (
+        ["DebertaV2Layer"] * 3,
+        "ContextPooler",
+        ["deberta.embeddings", "deberta.encoder.rel_embeddings", "deberta.encoder.LayerNorm"],
+        [],
+        ["pooler", "classifier"],
+    ),
+    "distilbert": (["TransformerBlock"] * 3, None, ["distilbert.embeddings"], [], ["pre_classifier", "classifier"]),
+    "albert": (
+        ["AlbertLayerGroup"],  # one layer, used three times
+        "Linear",
+        ["albert.embeddings", "albert.encoder.embedding_hidden_mapping_in"],
+        ["albert.pooler"],
+        ["classifier"],
+    ),
+    "modernbert": (
+        ["ModernBertEncoderLayer"] * 3,
+        None,
+        ["model.embeddings"],
+        ["model.final_norm"],
+        ["head", "classifier"],
+    ),
+}
+families = pytest.mark.parametrize("family", EXPECTED)
+
+
+@families
+def test_layers_from_bottom_to_top(family):
+    model = tiny_classifier(family)
+    layers = encoder_layers(model)
+    assert [type(layer).__name__ for layer in layers] == EXPECTED[family][0]
+    called = []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, *_: called.append(module))
+    model(input_ids=torch.tensor([[2, 8, 9, 3]]))
+    assert list(dict.fromkeys(called)) == layers
+
+
+@families
+def test_pooler_and_word_embeddings(family):
+    model = tiny_classifier(family)
+    found = pooler(model)
+    assert (None if found is None else type(found).__name__) == EXPECTED[family][1]
+    embeddings = word_embeddings(model)
+    called = set()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == len(VOCABULARY):
+            module.register_forward_hook(lambda module, *_: called.add(module))
+    model(input_ids=torch.tensor([[2, 8, 9, 3]]))
+    assert called
+    assert called <= set(embeddings)
+
+
+@families
+def test_depths_of_layerwise_rates(family):
+    """Clark et al. 2020: embeddings 0, layer i at i + 1, head n + 2; what stands between layers and head n + 1."""
+    model = tiny_classifier(family)
+    layers, _, below, above, head = EXPECTED[family]
+    depths, head_depth = parameter_depths(model)
+    assert head_depth == len(layers) + 2
+    assert set(depths) == {name for name, _ in model.named_parameters()}
+    names = {id(module): name for name, module in model.named_modules()}
+    prefixes = {names[id(layer)]: number + 1 for number, layer in enumerate(encoder_layers(model))}
+    prefixes |= dict.fromkeys(below, 0) | dict.fromkeys(above, len(layers) + 1) | dict.fromkeys(head, len(layers) + 2)
+    for name, depth in depths.items():
+        (expected,) = {prefixes[prefix] for prefix in prefixes if name.startswith(prefix)}
+        assert depth == expected, name
+
+
+@families
+def test_initialisation_again_is_the_models_own_and_touches_nothing_else(family):
+    model = tiny_classifier(family, seed=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
+            parameter._is_hf_initialized = True  # as after from_pretrained
+    top = encoder_layers(model)[-1]
+    torch.manual_seed(5)
+    expected_draw = torch.rand(2)
+    torch.manual_seed(5)
+    initialize_again(model, top, seed=1)
+    assert torch.equal(torch.rand(2), expected_draw)
+    fresh = encoder_layers(tiny_classifier(family, seed=4))[-1]
+    inside = {id(parameter) for parameter in top.parameters()}
+    for parameter in model.parameters():
+        assert (id(parameter) in inside) or bool((parameter == 7.0).all())
+    for parameter, new in zip(top.parameters(), fresh.parameters(), strict=True):
+        if new.unique().numel() == 1:  # biases and norms start as constants
+            assert torch.equal(parameter, new)
+        else:
+            assert abs(parameter.std() / new.std() - 1) < 0.5
+    before = [parameter.clone() for parameter in top.parameters()]
+    initialize_again(model, top, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(before, top.parameters(), strict=True))
+
+
+def test_encoder_parameters_are_the_layers():
+    names = encoder_parameters(tiny_classifier("bert"))
+    assert all(name.startswith("bert.encoder.layer.") for name in names)
+    assert len(names) == 16 * LAYERS
+
+
+def test_a_bare_network_is_all_encoder():
+    assert list(encoder_parameters(nn.Linear(2, 2))) == ["weight", "bias"]
+
+
+@pytest.mark.parametrize("find", [encoder_layers, word_embeddings, parameter_depths])
+def test_a_network_without_them_is_refused(find):
+    with pytest.raises(RequestError, match="Linear has no"):
+        find(nn.Linear(2, 2))

@@ -1,0 +1,56 @@
+"""A sweep's storage: what is no database is refused, and no message tells a password."""
+
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.studies.sweep.queue import RunQueue
+from dpstune.studies.sweep.storage import hide_passwords, sqlite_file, sqlite_url
+
+
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path):
+    with pytest.raises(RequestError, match="cannot be opened") as caught:
+        RunQueue(f"sqlite:///{tmp_path}/no/such/folder/study.db", "study")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["q?a", "p%41b", "x{y}", "a b#c&d=e:f@g", "é"])
+def test_a_storage_lies_in_the_folder_whatever_its_name(tmp_path, name):
+    file = tmp_path / name / "study.db"
+    file.parent.mkdir()
+    assert sqlite_file(sqlite_url(file)) == file
+    RunQueue(sqlite_url(file), "study")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert file.is_file()
+
+
+@pytest.mark.parametrize("password", ["secret", "se%40cret", "se?cret"])
+def test_a_password_is_not_repeated(password):
+    with pytest.raises(RequestError, match="cannot be opened") as caught:
+        RunQueue(f"postgresql://me:{password}@127.0.0.1:9/none", "study")
+    assert "cret" not in str(caught.value)
+    assert "me:***@127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://me@corp:secret@host/db", "postgresql://me@corp:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
+        ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+    ],
+)
+def test_no_url_tells_a_password(url, told):
+    assert hide_passwords(url, url) == told
+
+
+def test_an_at_sign_in_a_password_is_refused():
+    with pytest.raises(RequestError, match=r"^--storage postgresql://me:\*\*\*@host/db: an @ in the password should"):
+        RunQueue("postgresql://me:se@cret@host/db", "study")
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "journal.log", "somewhere"])
+def test_a_storage_that_is_no_database_is_refused(url):
+    with pytest.raises(RequestError, match=f"^--storage {url}: should be the URL of a database"):
+        RunQueue(url, "study")

@@ -1,0 +1,31 @@
+"""The processes a sweep starts, and the GPU each of them sees."""
+
+import os
+
+from dpstune.studies.sweep.workers import Workers
+
+
+def note(folder, number, workers, share):
+    """Stand in a worker's place: write down what it was started with."""
+    (folder / str(number)).write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {share.gpu} {share.guest}")
+
+
+def start(folder, count, monkeypatch, gpus):
+    """Return what each worker was started with on a machine with such GPUs."""
+    monkeypatch.setattr("dpstune.studies.sweep.gpu_share.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("dpstune.studies.sweep.workers._work", note)
+    workers = Workers(folder, count)
+    workers.start()
+    workers.join()
+    return [(folder / str(number)).read_text() for number in range(count)]
+
+
+def test_each_worker_starts_with_a_gpu_of_its_own_and_only_then_shares(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert start(tmp_path, 3, monkeypatch, ["2", "5"]) == ["2 2 False", "5 5 False", "2 2 True"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
+
+
+def test_without_a_gpu_the_environment_stays_what_it_was(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert start(tmp_path, 1, monkeypatch, []) == ["None None False"]

@@ -1,0 +1,124 @@
+"""Two processes train one model: bit for bit the same on both ranks, and what one process makes of the double batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dpstune.device import hardware
+from dpstune.methods import REGISTRY
+from dpstune.recipe.recipe import load_recipe
+from dpstune.runs.folder import read_metrics, read_predictions
+from dpstune.training import engine
+from tests.loss_scale import LARGE, scaling_from
+
+PRECISIONS = ("fp32", "fp16")
+SETTINGS = {"dps-dense": "p: 0.4, update_ratio: 0.2", "dps-mix": "p: 0.4, update_ratio: 0.2", "reinit": "layers: 1"}
+
+
+def write_recipe(folder, task, method, batch_size, precision="fp32"):
+    """The tiny task with a method and a batch size; no dropout, and no division by float noise."""
+    text = task.read_text().replace("train.csv", f"{task.parent}/train.csv")
+    text = text.replace("validation.csv", f"{task.parent}/validation.csv")
+    lines = [line for line in text.splitlines() if not line.startswith(("method:", "training:", "model:"))]
+    model = next(line for line in text.splitlines() if line.startswith("model:"))
+    settings = f", {SETTINGS[method]}" if method in SETTINGS else ""
+    training = f"batch_size: {batch_size}, learning_rate: 0.3, adam_epsilon: 1.0, steps: 14, precision: {precision}"
+    recipe = folder / f"{method}-{precision}.yaml"
+    recipe.write_text(
+        "\n".join(
+            [
+                *lines,
+                model.replace("}", ", dropout: 0.0}"),
+                f"method: {{name: {method}{settings}}}",
+                f"training: {{{training}, eval_every: 5}}",
+            ]
+        )
+    )
+    return recipe
+
+
+def losses_of(folder):
+    return [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_task, tmp_path_factory):
+    """What two processes made of every method, in both precisions: 9 steps an epoch."""
+    folder = tmp_path_factory.mktemp("ranks")
+    recipes = [str(write_recipe(folder, tiny_task, method, 4, p)) for p in PRECISIONS for method in REGISTRY]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            *launch,
+            "--main_process_port",
+            "0",
+            "--mixed_precision",
+            "no",
+            "-m",
+            "tests.training.ranks",
+            str(folder),
+            *recipes,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=1000,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("method", REGISTRY)
+def test_both_ranks_hold_the_same_bits(two_ranks, method, precision):
+    first, second = (load_file(two_ranks / f"{method}-{precision}-rank{rank}.safetensors") for rank in (0, 1))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
+    two_ranks, tiny_task, tmp_path, monkeypatch, method
+):
+    if method in ("r3f", "r-drop"):
+        pytest.skip("each rank draws noise of its own; one process draws other noise")
+    monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))
+    one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 8, "fp16"))), output=tmp_path)
+    (two,) = two_ranks.glob(f"runs/{method}-fp16/*/*/result.json")
+    scaling = [json.loads(result.read_text())["loss_scaling"] for result in (one.folder / "result.json", two)]
+    skipped = [each["skipped_steps"] for each in scaling]
+    assert [each["loss_scale"] for each in scaling] == [LARGE / 2**steps for steps in skipped]
+    # A rank's mean is over half of the examples, so that its scaled gradients are twice as large.
+    assert 1 <= skipped[0] <= skipped[1] <= skipped[0] + 1 < 12
+    losses = [losses_of(folder)[: skipped[0] + 1] for folder in (one.folder, two.parent)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tiny_model, tmp_path, method):
+    if method in ("r3f", "r-drop"):
+        pytest.skip("each rank draws noise of its own; one process draws other noise")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 8))), output=tmp_path)
+    torch.set_num_threads(threads)
+    (two,) = two_ranks.glob(f"runs/{method}-fp32/*/*/result.json")
+    losses = [losses_of(folder) for folder in (one.folder, two.parent)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-4)
+    weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one.folder, two.parent))
+    first = load_file(tiny_model / "model.safetensors")
+    moved = torch.cat([(weights[f"bert.{name}"] - tensor).flatten() for name, tensor in first.items()])
+    apart = torch.cat([(others[name] - tensor).flatten() for name, tensor in weights.items()])
+    # Where scores tie but for float noise, another weight may be selected.
+    assert apart.norm() < (2e-2 if method.startswith(("dps", "child-tuning-d")) else 1e-4) * moved.norm()
+    answers, other_answers = (
+        read_predictions(folder / "predictions" / "validation.parquet") for folder in (one.folder, two.parent)
+    )
+    assert answers["id"] == other_answers["id"]
+    assert answers["label"] == other_answers["label"]

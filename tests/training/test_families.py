@@ -1,0 +1,140 @@
+"""Five families of models by nine methods, end to end, on tiny models of the real classes."""
+
+import csv
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dpstune.errors import RequestError
+from dpstune.methods import REGISTRY
+from dpstune.recipe.recipe import load_recipe
+from dpstune.runs.folder import read_metrics, read_predictions
+from dpstune.training import engine
+from tests.tiny import FAMILIES, pairs, save_tiny_model, tiny_classifier
+
+STEPS, STOPPED_AT = 40, 23
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A task that a tiny model learns: which of two words a sentence is full of."""
+    folder = tmp_path_factory.mktemp("families")
+    for split, count in (("train", 48), ("validation", 12)):
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            rows = ((f"{('cat', 'dog')[n % 2]} " * (2 + n % 3), ("left", "right")[n % 2]) for n in range(count))
+            csv.writer(file).writerows([("text", "label"), *rows])
+    return folder
+
+
+@pytest.fixture
+def train(folder, tmp_path):
+    def train(family, method, *overrides):
+        model = folder / family
+        if not model.exists():
+            save_tiny_model(model, family)
+        recipe = folder / f"{family}.yaml"
+        recipe.write_text(
+            f"model: {{name: {model}}}\n"
+            "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
+            "data: {max_length: 12}\n"
+            f"training: {{batch_size: 8, learning_rate: 0.01, steps: {STEPS}, warmup_steps: 4, eval_every: {STEPS}}}\n"
+        )
+        if method == "reinit":
+            overrides = ["method.layers=1", *overrides]
+        if method.startswith("child-tuning"):
+            overrides = ["method.p=0.5", *overrides]
+        if method.startswith("dps"):
+            overrides = ["method.update_ratio=0.2", *overrides]
+        loaded = load_recipe(str(recipe), method=method, overrides=overrides)
+        return engine.train(loaded, output=tmp_path / "runs")
+
+    return train
+
+
+def losses(run):
+    return [line["loss"] for line in read_metrics(run.folder / "metrics.jsonl") if "loss" in line]
+
+
+@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY))
+def test_every_method_trains_every_family(train, folder, monkeypatch, family, method):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    class StopError(Exception):
+        pass
+
+    take_step = engine.Loop.optimizer_step
+
+    def stop_halfway(loop, step):
+        if step == STOPPED_AT:
+            raise StopError
+        take_step(loop, step)
+
+    settings = ["training.precision=fp32", "training.save_every=10"]
+    whole = train(family, method, *settings)
+    assert sum(losses(whole)[-6:]) < 0.7 * sum(losses(whole)[:6]), "the loss falls"
+
+    weights = load_file(whole.folder / "model" / "model.safetensors")
+    assert weights.keys() == load_untouched_keys(family), "no state-dict key is another"
+
+    model = AutoModelForSequenceClassification.from_pretrained(whole.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(whole.folder / "model")
+    saved = read_predictions(whole.folder / "predictions" / "validation.parquet")
+    with (folder / "validation.csv").open(newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    with torch.no_grad():
+        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    torch.testing.assert_close(logits.softmax(-1), torch.tensor(saved["scores"]), rtol=1e-4, atol=1e-5)
+    assert [model.config.id2label[index] for index in logits.argmax(-1).tolist()] == saved["prediction"]
+
+    (whole.folder / "result.json").rename(whole.folder / "whole.json")
+    whole.folder.rename(whole.folder.with_name("whole"))
+    monkeypatch.setattr(engine.Loop, "optimizer_step", stop_halfway)
+    with pytest.raises(StopError):
+        train(family, method, *settings)
+    monkeypatch.setattr(engine.Loop, "optimizer_step", take_step)
+    resumed = load_file(train(family, method, *settings).folder / "model" / "model.safetensors")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items()), "resume is bit-exact"
+
+
+def load_untouched_keys(family):
+    """The keys transformers itself saves."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_classifier(family).save_pretrained(folder)
+        return load_file(f"{folder}/model.safetensors").keys()
+
+
+@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY))
+def test_every_method_trains_every_family_in_bf16(train, family, method):
+    run = train(family, method, "training.precision=bf16")
+    assert sum(losses(run)[-6:]) < 0.8 * sum(losses(run)[:6])
+    weights = load_file(run.folder / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("family", "method"), pairs(["distilbert", "albert", "modernbert", "deberta-v2"], REGISTRY))
+def test_other_families_train_or_say_why_not(train, family, method):
+    run = train(family, method, "training.precision=fp32", "training.steps=12")
+    assert all(torch.tensor(losses(run)).isfinite())
+
+
+def test_albert_has_one_layer_to_start_anew(train):
+    with pytest.raises(RequestError, match=r"method.layers: 2 is more than the 1 layers of AlbertFor"):
+        train("albert", "reinit", "method.layers=2")
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_regression(train, folder, method):
+    for split, count in (("train", 48), ("validation", 12)):
+        with (folder / f"values-{split}.csv").open("w", newline="") as file:
+            rows = ((f"{('cat', 'dog')[n % 2]} " * (2 + n % 3), (0.5, 2.0)[n % 2]) for n in range(count))
+            csv.writer(file).writerows([("text", "label"), *rows])
+    files = [f"task.files.{split}={folder}/values-{split}.csv" for split in ("train", "validation")]
+    run = train("bert", method, *files, "task.kind=regression", "training.precision=fp32")
+    assert sum(losses(run)[-6:]) < 0.7 * sum(losses(run)[:6])
+    assert run.result["metric"] == "spearman"

@@ -1,0 +1,59 @@
+"""Batches that are cut into passes of similar length train the same model, in less time and memory."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dpstune.data import batches
+from dpstune.methods import REGISTRY
+from dpstune.recipe.recipe import load_recipe
+from dpstune.training import engine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STILL = ["model.dropout=0", "training.epochs=1", "training.learning_rate=0.05", "training.adam_epsilon=0.1"]
+
+
+def train(task, folder, method, *overrides):
+    """Train with the tiny task and return the losses, the weights and the sizes of the batches the model saw."""
+    sizes = []
+    collate = engine.Loop._batch
+
+    def batch(loop, indices):
+        sizes.append([len(indices), max(loop.plan.lengths[index] for index in indices)])
+        return collate(loop, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.Loop, "_batch", batch)
+        run = engine.train(load_recipe(str(task), method=method, overrides=[*STILL, *overrides]), output=folder)
+    return load_file(run.folder / "model" / "model.safetensors"), sizes
+
+
+@pytest.mark.parametrize("method", [method for method in REGISTRY if method != "r3f"])  # its noise is drawn a pass
+def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method):
+    own = {"r-drop": ["method.dropout=0"], "reinit": ["method.layers=1"]}.get(method, [])
+    whole, uncut = train(tiny_task, tmp_path / "whole", method, *own)
+    monkeypatch.setitem(batches.PASS_TOKENS, "cpu", 1)
+    parted, cut = train(tiny_task, tmp_path / "parted", method, *own)
+    assert len(cut) > len(uncut)
+    assert sum(size * longest for size, longest in cut) < sum(size * longest for size, longest in uncut)
+    start = load_file(tiny_model / "model.safetensors")
+    way = torch.cat([(whole[f"bert.{name}"] - tensor).flatten() for name, tensor in start.items()]).norm()
+    apart = torch.cat([(parted[name] - tensor).flatten() for name, tensor in whole.items()]).norm()
+    # Where scores tie but for float noise, another weight may be selected.
+    assert apart < (2e-2 if method.startswith(("dps", "child-tuning-d")) else 1e-4) * way
+
+
+@pytest.mark.parametrize("method", ["r3f", "r-drop"])
+def test_what_passes_twice_is_cut_where_its_batches_are_large(tiny_task, tmp_path, monkeypatch, method):
+    from dpstune.methods import method_class
+
+    monkeypatch.setattr(method_class(method), "most_tokens", 40)
+    _, sizes = train(tiny_task, tmp_path, method)
+    assert max(size * longest for size, longest in sizes) <= 40
+
+
+def test_on_another_device_nothing_is_cut(tiny_task, tmp_path, monkeypatch):
+    monkeypatch.delitem(batches.PASS_TOKENS, "cpu")
+    _, sizes = train(tiny_task, tmp_path, "vanilla")
+    assert {size for size, _ in sizes} == {6}
