@@ -28,11 +28,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -qq -c constraints.txt -e '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -q -c constraints.txt -e '.[demo,postgres,tensorboard,dev]'
+	$(PIP) install -qq -c constraints.txt -e '.[demo,postgres,tensorboard,dev]'
 	touch $@
 
 clean:
