@@ -145,8 +145,12 @@ class DpsMix(MixingMethod[DpsMixConfig]):
             torch._foreach_add_([self.fam[name] for name in names], [counted[name] for name in names])
         else:
             for part in groups(gradients):
-                bits, places = self._unpack(names[part])
-                multiply(gradients[part], [bits[place].view(shape) for place, shape in places])
+                self._mask(names[part], gradients[part])
+
+    def _mask(self, names: Sequence[str], gradients: list[torch.Tensor]) -> None:
+        """Multiply the gradients of some neighbouring layers by their selection."""
+        bits, places = self._unpack(names)
+        multiply(gradients, [bits[place].view(shape) for place, shape in places])
 
     def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
         return {

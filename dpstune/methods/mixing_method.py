@@ -50,9 +50,7 @@ class MixingMethod(Method[C]):
         self._called: set[str] = set()  # weights that were seen computing through a layer's own forward
         self.pretrained = {name: linear.weight.detach().clone() for name, linear in self.linears.items()}
         self.columns: dict[str, torch.Tensor] = {}
-        # The columns as numbers of the weight's dtype: m, and m / (1-p).
-        self._gates: dict[str, torch.Tensor] = {}
-        self._scales: dict[str, torch.Tensor] = {}
+        self._gates: dict[str, torch.Tensor] = {}  # the columns as numbers of the weight's dtype
         weights = {name: linear.weight for name, linear in self.linears.items()}
         self._halves = HalfMixtures(self._mix_all, weights)
         for name, linear in layers:
@@ -84,9 +82,7 @@ class MixingMethod(Method[C]):
         self._drawn = drawn
         self.columns = self._by_layer(drawn)
         for dtype in {linear.weight.dtype for linear in self.linears.values()}:
-            gates = drawn.to(dtype)
-            self._gates |= self._by_layer(gates, dtype)
-            self._scales |= self._by_layer(gates / (1.0 - self.config.p), dtype)
+            self._gates |= self._by_layer(drawn.to(dtype), dtype)
 
     def _by_layer(self, columns: torch.Tensor, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
         """Cut a vector over the columns of all layers into one a layer; with ``dtype``, for weights of that alone."""
@@ -103,7 +99,9 @@ class MixingMethod(Method[C]):
 
     def _scales_of(self, names: Sequence[str]) -> list[torch.Tensor]:
         """Return m / (1-p) of some neighbouring layers, each in its weight's dtype: by default the columns'."""
-        return [self._scales[name] for name in names]
+        import torch
+
+        return list(torch._foreach_div([self._gates[name] for name in names], 1.0 - self.config.p))
 
     def _mix_all(self, names: Sequence[str]) -> list[torch.Tensor]:
         """Return W_eff of some neighbouring layers."""
@@ -170,7 +168,7 @@ class MixingMethod(Method[C]):
 
     def held_bytes(self) -> int:
         """Return the bytes of the buffers and of the step's column masks."""
-        groups = [*self._buffers().values(), self.columns, self._gates, self._scales]
+        groups = [*self._buffers().values(), self.columns, self._gates]
         return sum(buffer.nbytes for group in groups for buffer in group.values())
 
     def release(self) -> None:
@@ -179,5 +177,5 @@ class MixingMethod(Method[C]):
 
         for _, linear in self._layers():
             restore_forward(linear)
-        self.pretrained, self.columns, self._gates, self._scales = {}, {}, {}, {}
+        self.pretrained, self.columns, self._gates = {}, {}, {}
         del self._halves
