@@ -20,10 +20,11 @@ import accelerate, datasets, evaluate, pyarrow.parquet, scipy.stats, sklearn.met
 import torch.utils.tensorboard
 import dpstune.cli, dpstune.data.batches, dpstune.data.reading, dpstune.evaluation.metrics, dpstune.models.loading
 import dpstune.report.progress, dpstune.report.tables, dpstune.training.checkpoints, dpstune.training.engine
-import dpstune.training.optim, dpstune.training.results
+import dpstune.training.optim, dpstune.training.results, dpstune.studies.sweep.workers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)
+dpstune.studies.sweep.workers.START_METHOD = "fork"  # a sweep's workers are warm, too
 signal.signal(signal.SIGTERM, dpstune.cli._exit_on_signal)  # a fork has it from its first moment on
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 print("ready", flush=True)

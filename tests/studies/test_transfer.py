@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,21 +50,19 @@ def place(tmp_path_factory, tiny_model):
     return folder
 
 
-def transfer(place, output, *more):
-    command = [sys.executable, "-m", "dpstune", "transfer", "--recipe", place / "tiny-mnli.yaml", "--output", output]
-    command += ["--data-dir", place / "nli", "--data-dir", place / "glue", "--seeds", "2", *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=1000, env=environment, check=False
-    )
+@pytest.fixture(scope="module")
+def transfer(zygote, place):
+    """Run a transfer's command line on what lies in the place."""
+    asked = ["--recipe", place / "tiny-mnli.yaml", "--data-dir", place / "nli", "--data-dir", place / "glue"]
+    return lambda output, *more: zygote.run("transfer", *asked, "--seeds", "2", "--output", output, *more)
 
 
 @pytest.fixture(scope="module")
-def done(place, tmp_path_factory):
+def done(transfer, tmp_path_factory):
     """Two methods, two seeds, all targets that are there; as JSON and as the report's folder."""
     output = tmp_path_factory.mktemp("out")
-    run = transfer(place, output, "--json")
-    assert run.returncode == 0, run.stderr
+    run = transfer(output, "--json")
+    assert run.code == 0, run.stderr
     (folder,) = output.glob("tiny-mnli/transfer-*")
     return json.loads(run.stdout), folder, output, run
 
@@ -133,13 +128,13 @@ def test_three_labels_are_folded_onto_two_by_name(done):
         assert prediction == ("entailment" if np.argmax(scores) == 0 else "not_entailment")
 
 
-def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(place, tmp_path):
+def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(transfer, place, tmp_path):
     """A model of two labels on three: two of three gold labels are not_entailment."""
     recipe = place / "tiny-rte.yaml"
     recipe.write_text((place / "tiny-mnli.yaml").read_text().replace("task: mnli", "task: toy-rte"))
     short = ["--set", "training.steps=2", "--set", "data.train_size=40"]
-    run = transfer(place, tmp_path, "--recipe", recipe, "--targets", "snli", "--method", "vanilla", *short, "--json")
-    assert run.returncode == 0, run.stderr
+    run = transfer(tmp_path, "--recipe", recipe, "--targets", "snli", "--method", "vanilla", *short, "--json")
+    assert run.code == 0, run.stderr
     rows = [json.loads(line) for line in (place / "nli" / "snli" / "validation.jsonl").read_text().splitlines()]
     folded = ["entailment" if row["label"] == "entailment" else "other" for row in rows]
     expected = max(folded.count("entailment"), folded.count("other")) / len(folded)
@@ -157,19 +152,19 @@ def test_the_report_shows_it(done):
     assert json.loads((folder / "transfer.json").read_text())["recipe"] == "tiny-mnli"
 
 
-def test_the_same_command_again_trains_and_scores_nothing(place, done):
+def test_the_same_command_again_trains_and_scores_nothing(transfer, done):
     before, _, output, _ = done
-    again = transfer(place, output, "--json")
-    assert again.returncode == 0, again.stderr
+    again = transfer(output, "--json")
+    assert again.code == 0, again.stderr
     assert json.loads(again.stdout)["table"] == before["table"]
     assert "evaluating" not in again.stderr
 
 
-def test_a_users_own_files_are_a_target(place, done):
+def test_a_users_own_files_are_a_target(transfer, place, done):
     """SciTail's labels: neutral stands for all that does not follow."""
     _, _, output, _ = done
-    run = transfer(place, output, "--targets", f"{place / 'mine.yaml'},snli", "--method", "vanilla", "--json")
-    assert run.returncode == 0, run.stderr
+    run = transfer(output, "--targets", f"{place / 'mine.yaml'},snli", "--method", "vanilla", "--json")
+    assert run.code == 0, run.stderr
     assert "evaluating vanilla seed 42 on mine" in run.stderr
     assert "on snli" not in run.stderr, "what was scored before is kept"
     cells = {cell["target"]: cell for cell in json.loads(run.stdout)["table"]}
@@ -192,10 +187,10 @@ def test_a_users_own_task_carries_where_its_labels_match(zygote, place, tmp_path
     assert "a model with the labels bad, good cannot be evaluated on a task with" in refused.stderr
 
 
-def test_a_transfer_of_which_every_run_fails_still_tells_programs(place, tmp_path):
+def test_a_transfer_of_which_every_run_fails_still_tells_programs(transfer, tmp_path):
     asked = ["--method", "reinit:layers=99", "--targets", "snli", "--seeds", "1", "--json"]
-    run = transfer(place, tmp_path / "out", *asked)
-    assert run.returncode == 1
+    run = transfer(tmp_path / "out", *asked)
+    assert run.code == 1
     told = json.loads(run.stdout)
     assert (told["runs"], told["table"], told["report"], len(told["failed"])) == ([], [], None, 1)
 

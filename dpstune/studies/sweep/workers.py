@@ -20,6 +20,7 @@ from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.worker_names import worker_name
 
 DEATHS_IN_A_ROW = 3
+START_METHOD = "spawn"  # a fork of a process that has used a GPU cannot use it
 OUT_OF_MEMORY = (
     "out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size with more "
     "training.gradient_accumulation, or training.gradient_checkpointing=true"
@@ -47,7 +48,7 @@ class Workers:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START_METHOD)
         with gpu_in_turn(number) as share:
             process = context.Process(target=_work, args=(self._request, number, self._count, share))
             self._processes[number] = process  # before it lives: whatever ends this process stops it

@@ -1,11 +1,7 @@
 """A case study that trains its restarts: what is there is reused, what was interrupted goes on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -80,20 +76,17 @@ def test_a_restart_that_fails_leaves_a_report_on_the_others_and_exit_code_1(zygo
 
 
 def test_an_interrupted_study_goes_on_where_it_was(zygote, tiny_task, tmp_path):
-    """Interrupted as a user does it, in a process of its own."""
     more = ["--restarts", "1", "--set", "training.epochs=15"]
-    command = [sys.executable, "-m", "dpstune", "casestudy", "--recipe", tiny_task, "--output", tmp_path, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not any(log.stat().st_size > 500 for log in tmp_path.glob("tiny/*/*/metrics.jsonl")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in err
+
+    def training():
+        return any(log.stat().st_size > 500 for log in tmp_path.glob("tiny/*/*/metrics.jsonl"))
+
+    command = ["casestudy", "--recipe", tiny_task, "--output", tmp_path, *more]
+    interrupted = zygote.run(*command, when=training, send=signal.SIGINT)
+    assert (interrupted.code, interrupted.stdout) == (130, "")
+    assert "Traceback" not in interrupted.stderr
     assert not list(tmp_path.glob("tiny/casestudy-*/report.html"))
-    run = zygote.run("casestudy", "--recipe", tiny_task, "--output", tmp_path, *more)
+    run = zygote.run(*command)
     assert run.code == 0, run.stderr
     assert len(results(tmp_path)) == 2
     assert list(tmp_path.glob("tiny/casestudy-*/report.html"))

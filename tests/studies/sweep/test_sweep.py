@@ -37,10 +37,10 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def sweep(recipe, output, *more):
-    return subprocess.run(
-        command(recipe, output, *more), capture_output=True, text=True, timeout=1000, env=environment(), check=False
-    )
+@pytest.fixture(scope="module")
+def sweep(zygote):
+    """Run a sweep's command line, its workers forks of a warm process, too."""
+    return lambda recipe, output, *more: zygote.run("sweep", "--recipe", recipe, "--output", output, *more)
 
 
 def children(process):
@@ -54,7 +54,7 @@ def children(process):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the workers")
 @pytest.mark.timeout(3000)  # of a busy machine
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_sixty_runs_survive_whatever_is_killed(tiny_task, tmp_path, database, request):
+def test_sixty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, database, request):
     """Four workers, killed one by one and all at once at random moments, until the sweep is done."""
     rng = random.Random(7)
     storage = ["--storage", request.getfixturevalue("server").url] if database == "postgresql" else []
@@ -93,7 +93,7 @@ def test_sixty_runs_survive_whatever_is_killed(tiny_task, tmp_path, database, re
     results = [record.folder / "result.json" for record in records]
     written = [each.stat().st_mtime_ns for each in results]
     again = sweep(tiny_task, tmp_path, *asked, "--json")
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.stderr
     assert [each.stat().st_mtime_ns for each in results] == written, "nothing is run again"
     outcome = json.loads(again.stdout)
     assert (len(outcome["runs"]), outcome["failed"], outcome["left"]) == (60, [], 0)
@@ -135,10 +135,10 @@ def command_line(process):
         return ""
 
 
-def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(tiny_task, tmp_path):
+def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tmp_path):
     grid = ["--method", "reinit", "--grid", "method.layers=1,9", "--seeds", "1", *SHORT]
     done = sweep(tiny_task, tmp_path, *grid, "--json")
-    assert done.returncode == 1
+    assert done.code == 1
     outcome = json.loads(done.stdout)
     assert (len(outcome["runs"]), outcome["left"]) == (1, 0)
     (failed,) = outcome["failed"]
@@ -150,7 +150,7 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(tiny_task, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_a_signal_stops_every_worker_and_the_same_command_goes_on(tiny_task, tmp_path, number, group):
+def test_a_signal_stops_every_worker_and_the_same_command_goes_on(sweep, tiny_task, tmp_path, number, group):
     """Sent to the command as a user does, or to the whole group as a scheduler does."""
     arguments = ["--method", "vanilla", "--seeds", "2", "--jobs", "2", "--set", "training.epochs=30"]
     process = subprocess.Popen(
@@ -170,22 +170,22 @@ def test_a_signal_stops_every_worker_and_the_same_command_goes_on(tiny_task, tmp
     saved = list(tmp_path.glob("tiny/vanilla/*/checkpoints/step-*"))
     assert saved
     done = sweep(tiny_task, tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert len(list(tmp_path.glob("tiny/vanilla/*/result.json"))) == 2
 
 
-def test_a_plan_runs_nothing(tiny_task, tmp_path):
+def test_a_plan_runs_nothing(sweep, tiny_task, tmp_path):
     done = sweep(tiny_task, tmp_path, "--method", "mixout", "--method", "vanilla", "--seeds", "2", "--plan")
-    assert done.returncode == 0
+    assert done.code == 0
     assert done.stdout.count("to do  mixout method.p=") == 16
     assert done.stdout.count("to do  vanilla seed") == 2
     assert re.search(r"^18 of 18 runs to do; about 0:\d\d:\d\d with 1 worker$", done.stdout, re.MULTILINE)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_for_programs(tiny_task, tmp_path):
+def test_a_plan_for_programs(sweep, tiny_task, tmp_path):
     asked = ["--method", "vanilla", "--seeds", "2", *SHORT]
-    assert sweep(tiny_task, tmp_path, *asked[:3], "1", *SHORT).returncode == 0
+    assert sweep(tiny_task, tmp_path, *asked[:3], "1", *SHORT).code == 0
     plan = json.loads(sweep(tiny_task, tmp_path, *asked, "--plan", "--json").stdout)
     assert [(run["run"].split()[-1], run["done"]) for run in plan["runs"]] == [("42", True), ("43", False)]
     assert (plan["count"], plan["left"]) == (2, 1)
@@ -195,17 +195,17 @@ def test_a_plan_for_programs(tiny_task, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
+def test_a_report_is_made_again_from_the_runs_alone(sweep, tiny_task, tmp_path):
     asked = ["--method", "vanilla", "--grid", "training.learning_rate=1e-3,1e-2", "--seeds", "2", *SHORT]
     nothing = sweep(tiny_task, tmp_path, *asked, "--report")
-    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert (nothing.code, nothing.stdout) == (2, "")
     assert "none of the sweep's runs is finished" in nothing.stderr
-    assert sweep(tiny_task, tmp_path, *asked).returncode == 0
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
     (folder,) = tmp_path.glob("tiny/sweep-*")
     table = (folder / "runs.csv").read_text()
     shutil.rmtree(folder)
     again = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.stderr
     assert (folder / "runs.csv").read_text() == table
     assert not list(folder.glob("study.db*")), "no storage is asked"
     first, *_ = map(Path, json.loads(again.stdout)["runs"])
@@ -214,28 +214,27 @@ def test_a_report_is_made_again_from_the_runs_alone(tiny_task, tmp_path):
     assert (str(other) in found["runs"], found["left"]) == (True, 0)
     shutil.rmtree(other)
     part = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
-    assert (part.returncode, json.loads(part.stdout)["left"]) == (0, 1)
-    assert sweep(tiny_task, tmp_path, *asked).returncode == 0
+    assert (part.code, json.loads(part.stdout)["left"]) == (0, 1)
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
     shutil.rmtree(Path(json.loads(again.stdout)["runs"][-1]))  # gone, whatever the storage says
     assert json.loads(sweep(tiny_task, tmp_path, *asked, "--report", "--json").stdout)["left"] == 1
     assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
 
 
 @pytest.mark.slow
-def test_weights_need_not_be_kept_but_those_that_were_there_stay(tiny_task, tmp_path):
+def test_weights_need_not_be_kept_but_those_that_were_there_stay(zygote, sweep, tiny_task, tmp_path):
     asked = ["--method", "vanilla", *SHORT, "--json"]
     (kept,) = json.loads(sweep(tiny_task, tmp_path, *asked, "--seeds", "1").stdout)["runs"]
     runs = json.loads(sweep(tiny_task, tmp_path, *asked, "--seeds", "2", "--no-models").stdout)["runs"]
     assert [(Path(run) / "model").is_dir() for run in runs] == [run == kept for run in runs]
     assert all((Path(run) / "predictions" / "validation.parquet").is_file() for run in runs)
     (without,) = set(runs) - {kept}
-    command = [sys.executable, "-m", "dpstune", "eval", without]
-    refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
+    refused = zygote.run("eval", without)
+    assert (refused.code, refused.stdout) == (2, "")
     assert "holds no model (a sweep with --no-models keeps none)" in refused.stderr
 
 
-def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(tiny_task, tmp_path):
+def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(sweep, tiny_task, tmp_path):
     storage = f"sqlite:///{tmp_path}/shared.db"
     asked = ["--method", "vanilla", "--seeds", "1", "--storage", storage, *SHORT, "--json"]
     (run,) = json.loads(sweep(tiny_task, tmp_path, *asked).stdout)["runs"]
@@ -244,7 +243,7 @@ def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_s
     engine.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = 'run'", (json.dumps(str(other)),))
     engine.commit()
     done = sweep(tiny_task, tmp_path, *asked)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == [str(other)]
     assert "do not lie in" not in done.stderr
 
@@ -262,7 +261,7 @@ def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tm
 
 
 @pytest.mark.slow
-def test_changed_data_is_not_taken_for_finished_and_moved_data_is(tiny_task, tmp_path):
+def test_changed_data_is_not_taken_for_finished_and_moved_data_is(sweep, tiny_task, tmp_path):
     folder = shutil.copytree(tiny_task.parent, tmp_path / "task")
     arguments = ["--method", "vanilla", "--seeds", "1", *SHORT, "--json"]
     first = json.loads(sweep(folder / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"]
@@ -332,21 +331,21 @@ def test_a_signal_while_workers_start_leaves_none(tiny_task, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_restarts_of_the_same_data_in_two_places_are_reported_as_one_point(tiny_task, tmp_path):
+def test_restarts_of_the_same_data_in_two_places_are_reported_as_one_point(sweep, tiny_task, tmp_path):
     folders = [shutil.copytree(tiny_task.parent, tmp_path / name) for name in ("here", "there")]
     asked = ["--method", "vanilla", *SHORT, "--json"]
-    assert sweep(folders[0] / "tiny.yaml", tmp_path / "runs", *asked, "--seeds", "1").returncode == 0
+    assert sweep(folders[0] / "tiny.yaml", tmp_path / "runs", *asked, "--seeds", "1").code == 0
     done = sweep(folders[1] / "tiny.yaml", tmp_path / "runs", *asked, "--seeds", "2")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     report = Path(json.loads(done.stdout)["report"]).with_name("report.md").read_text()
     assert "2 runs of 1 point (1 method: vanilla)" in report
 
 
-def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(tiny_task, tmp_path):
+def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(sweep, tiny_task, tmp_path):
     larger = Sweep(SweepRequest(str(tiny_task), ("mixout", "vanilla"), 1, tmp_path))
     larger.open_queue().add(larger.jobs)
     done = sweep(tiny_task, tmp_path, "--method", "vanilla", "--seeds", "1", *SHORT)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert len(list(tmp_path.glob("tiny/*/*/result.json"))) == 1
 
 
