@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -29,6 +30,7 @@ from dpstune.errors import DpstuneError, did_you_mean, unforeseen
 from dpstune.report.output import print_out, tell
 
 DEBUG_VARIABLE = "DPSTUNE_DEBUG"
+SECONDS_TO_LEAVE_A_CALLBACK = 0.01
 INTERRUPTED = "interrupted; nothing that was finished is lost"
 # Typer re-exports no more of its usage errors than this one; its base is what all of them share.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -71,6 +73,7 @@ def common(
 def main() -> NoReturn:
     """Run the command line and exit with its code; every error is one line on stderr."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
+    sys.unraisablehook = _signal_again
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:] or ["--help"]))
@@ -104,6 +107,23 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End the process as a shell would report it; training itself takes the signal over to save first."""
     os.write(sys.stderr.fileno(), f"error: {INTERRUPTED}\n".encode())  # a print may be under way
     sys.exit(128 + number)
+
+
+def _signal_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Send a signal once more whose exception Python dropped, since it came while a callback ran."""
+    number = _number_of(dropped.exc_value)
+    if number is None:
+        sys.__unraisablehook__(dropped)
+    else:
+        threading.Timer(SECONDS_TO_LEAVE_A_CALLBACK, os.kill, (os.getpid(), number)).start()
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    if isinstance(error, Interrupted):
+        return error.exit_code - 128
+    return signal.SIGTERM if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM else None
 
 
 def _fail(error: BaseException, message: str, exit_code: int) -> int:

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -300,3 +301,24 @@ def test_version(run):
     from dpstune import __version__
 
     assert run("--version") == (0, f"dpstune {__version__}\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_python_drops_ends_the_command_all_the_same(number):
+    """What is raised inside a callback, here of a weak reference, Python prints and drops."""
+    code = f"""
+import os, time, types, weakref
+from dpstune import cli
+
+def work(*arguments, **settings):
+    something = type("Something", (), {{}})()
+    reference = weakref.ref(something, lambda reference: os.kill(os.getpid(), {int(number)}))
+    del something
+    time.sleep(100)
+
+cli.typer.main.get_command = lambda app: types.SimpleNamespace(main=work)
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 128 + number
+    assert set(done.stderr.splitlines()) == {"error: interrupted; nothing that was finished is lost"}
