@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVER = """
-import json, os, signal, sys
+import json, multiprocessing, os, signal, sys
 import accelerate, datasets, evaluate, pyarrow.parquet, scipy.stats, sklearn.metrics, torch, transformers
 import torch.utils.tensorboard
 import dpstune.cli, dpstune.data.batches, dpstune.data.reading, dpstune.evaluation.metrics, dpstune.models.loading
@@ -24,7 +24,7 @@ import dpstune.training.optim, dpstune.training.results, dpstune.studies.sweep.w
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)
-dpstune.studies.sweep.workers.START_METHOD = "fork"  # a sweep's workers are warm, too
+dpstune.studies.sweep.workers.CONTEXT = multiprocessing.get_context("fork")  # a sweep's workers are warm, too
 signal.signal(signal.SIGTERM, dpstune.cli._exit_on_signal)  # a fork has it from its first moment on
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 print("ready", flush=True)

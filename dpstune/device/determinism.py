@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dpstune.common.hub import first_line
@@ -35,6 +36,23 @@ def ask_for_the_same_bits(how: str = STRICT) -> None:
 
     torch.use_deterministic_algorithms(True, warn_only=how != STRICT)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def kernels_for_the_same_bits(how: str | None) -> Iterator[None]:
+    """Ask for deterministic kernels inside the block alone, as a run recorded them; None leaves what is asked for."""
+    import torch
+
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    if how is not None:
+        ask_for_the_same_bits(how)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def settle(model: nn.Module, new_loss: Callable[[], torch.Tensor]) -> str:

@@ -35,7 +35,10 @@ def choose_precision(asked: str, device_type: str) -> str:
     native = available_precisions(device_type)
     if asked == "auto":
         return native[0]
-    available = ("fp16", "bf16", "fp32") if device_type == "cpu" else native  # any CPU can emulate either half
+    available = {
+        "cuda": native,
+        "cpu": ("fp16", "bf16", "fp32"),  # any CPU can emulate either half
+    }.get(device_type, ("fp16", "fp32"))  # Apple's and Intel's, on which Accelerate scales losses, too
     if asked not in available:
         raise RequestError(
             f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
@@ -57,7 +60,7 @@ def available_precisions(device_type: str) -> tuple[str, ...]:
 def slow_precision(precision: str, device_type: str) -> str | None:
     """Return a line about a precision that the device does not compute natively; None where it does."""
     native = available_precisions(device_type)
-    if precision in native:
+    if device_type != "cpu" or precision in native:
         return None
     return f"{precision} is slow on this {device_type.upper()}; training.precision=auto computes in {native[0]} here"
 
@@ -101,11 +104,11 @@ def new_accelerator(precision: str) -> Accelerator:
                 f"the launcher asks for {plugin}, which cuts gradients into pieces; every rank needs them whole: start "
                 "with `accelerate launch --multi_gpu`"
             )
-    if _cpu_alone():
+    on_cpu = device_type() == "cpu"  # also beside a GPU, where a launcher was told so
+    if on_cpu:
         keep_freed_memory()
         bound_kernel_caches()
-    fix_workspaces()
-    fp16_on_cpu = precision == "fp16" and _cpu_alone()
+    fp16_on_cpu = precision == "fp16" and on_cpu
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
         cpu=_cpu_alone(),
@@ -174,6 +177,14 @@ def _libc_is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told, so that a clock that is read now counts it."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Free what an earlier run left, and start counting the peak anew, where the system allows it.
 
@@ -217,12 +228,41 @@ def visible_gpus() -> list[str]:
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
+def gpu_identity(name: str) -> str:
+    """Return what tells the current GPU from every other, however a process sees it; ``name`` where there is none."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(0).uuid) if torch.cuda.is_available() else name
+
+
+def give_gpu_memory_back() -> None:
+    """Let other processes have what nothing here needs any more: a run's model lies in circles of references."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA was not used
+
+
 def free_gpu_bytes() -> int:
     """Return what the current GPU has free for this process, other processes' share taken off."""
     import torch
 
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info()[0]
+    give_gpu_memory_back()
+    try:
+        return torch.cuda.mem_get_info()[0]
+    except RuntimeError as error:  # not even room for what CUDA itself needs
+        if is_out_of_memory(error):
+            return 0
+        raise
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a GPU had no memory left: torch's own error, or what CUDA and its libraries say of it."""
+    import torch
+
+    told = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    return isinstance(error, torch.OutOfMemoryError) or is_told
 
 
 def describe_environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
@@ -236,6 +276,7 @@ def describe_environment(device: torch.device, precision: str, processes: int) -
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device_type": device.type,
         "precision": precision,
         "processes": processes,
         "packages": {name: _version(name) for name in PACKAGES},

@@ -42,11 +42,13 @@ def stream(seed: int, *path: str | int) -> np.random.Generator:
 
 
 def seed_torch(device: torch.device, seed: int, *path: str | int) -> None:
-    """Seed the generator that torch draws from on ``device``, dropout above all, for what ``path`` says."""
+    """Seed the generators that torch draws from, for what ``path`` says: ``device``'s, and the host's beside it.
+
+    Dropout draws on the device; BART's LayerDrop asks the host.
+    """
     import torch
 
     drawn = stream_seed(seed, *path)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(drawn)
-    else:
-        torch.default_generator.manual_seed(drawn)
+    torch.default_generator.manual_seed(drawn)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(drawn)

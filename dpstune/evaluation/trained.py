@@ -84,7 +84,6 @@ class TrainedModel:
     def __init__(self, place: TrainedPlace, max_length: int | None = None) -> None:
         import torch
 
-        from dpstune.device.determinism import ask_for_the_same_bits
         from dpstune.device.hardware import device_type
         from dpstune.models.loading import load_tokenizer, load_trained_classifier
         from dpstune.settings.sections import ModelSection
@@ -94,8 +93,7 @@ class TrainedModel:
         self.device = torch.device(device_type())
         recorded = _recorded(place.run)
         self.precision = _precision(recorded, self.device.type)
-        if recorded.get("determinism") is not None:
-            ask_for_the_same_bits(recorded["determinism"])
+        self._determinism = recorded.get("determinism") if self.device.type == "cuda" else None
         self.model: PreTrainedModel = load_trained_classifier(section).eval()
         torch.nn.Module.to(self.model, self.device)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
@@ -112,9 +110,10 @@ class TrainedModel:
 
     def score(self, dataset: TokenDataset) -> torch.Tensor:
         """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""
+        from dpstune.device.determinism import kernels_for_the_same_bits
         from dpstune.evaluation.scoring import score
 
-        with self._autocast():
+        with self._autocast(), kernels_for_the_same_bits(self._determinism):
             return score(self.model, dataset, width=self._width, batch_size=self.batch_size, device=self.device)
 
     def score_texts(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
@@ -154,7 +153,7 @@ def _precision(recorded: dict[str, Any], device: str) -> str:
     """
     from dpstune.device.hardware import available_precisions, choose_precision
 
-    precision, same_kind = recorded.get("precision"), recorded.get("device") == device
+    precision, same_kind = recorded.get("precision"), recorded.get("device_type", recorded.get("device")) == device
     with suppress(RequestError):
         if isinstance(precision, str) and (same_kind or precision in available_precisions(device)):
             return choose_precision(precision, device)

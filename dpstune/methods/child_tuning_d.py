@@ -33,7 +33,8 @@ class ChildTuningD(Method[ChildTuningDConfig]):
     the others are zero, at every step. Embeddings, pooler and head train as usual. A network without a stack of
     layers is all encoder.
 
-    One byte an encoder parameter is kept; the pass itself takes four more for a moment.
+    One byte an encoder parameter is kept; the pass itself takes eight more for a moment:
+    four of scores, four of gradients.
 
     Source: Xu et al. 2021, section 2.3; the clipping as in the authors' code.
 

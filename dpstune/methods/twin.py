@@ -79,7 +79,7 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
         RequestError: An example has several labels.
     """
     if is_regression(logits):
-        return F.mse_loss(logits.flatten(), labels.flatten().float())
+        return F.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
     if labels.ndim > 1:
         raise RequestError("r3f and r-drop compare one label an example; several at a time have another loss")
     return F.cross_entropy(logits, labels)

@@ -191,6 +191,7 @@ class Loop:
         import torch
 
         from dpstune.data.batches import StepPlan
+        from dpstune.device.hardware import wait_for
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
         from dpstune.training.checkpoints import Checkpoints
@@ -231,6 +232,7 @@ class Loop:
             rank, ranks = accelerator.process_index, accelerator.num_processes
             first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
             self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
+            wait_for(accelerator.device)
             self.state.other_seconds += time.perf_counter() - started
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(

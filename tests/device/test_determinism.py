@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpstune.device.determinism import ask_for_the_same_bits, fix_workspaces, settle
+from dpstune.device.determinism import ask_for_the_same_bits, fix_workspaces, kernels_for_the_same_bits, settle
 
 
 class Counting(nn.Module):
@@ -59,6 +59,15 @@ def test_another_error_of_the_model_is_its_own():
 def test_new_tensors_are_not_filled():
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.parametrize("how", ["strict", "warn_only: put_ has none", None])
+def test_inside_a_block_kernels_are_those_of_a_run_and_outside_what_they_were(how):
+    with kernels_for_the_same_bits(how):
+        assert torch.are_deterministic_algorithms_enabled() == (how is not None)
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == (how == "warn_only: put_ has none")
+    assert not torch.are_deterministic_algorithms_enabled()
+    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def test_workspaces_are_fixed_before_the_device_is_looked_for(monkeypatch):

@@ -14,6 +14,7 @@ from dpstune.device.hardware import (
     bound_kernel_caches,
     choose_precision,
     describe_environment,
+    is_out_of_memory,
     keep_freed_memory,
     new_accelerator,
     peak_memory_bytes,
@@ -70,10 +71,34 @@ def test_a_gpu_has_bf16_only_natively_and_then_prefers_it(monkeypatch, supported
             choose_precision("bf16", "cuda")
 
 
-def test_another_device_computes_in_fp32():
+def test_another_device_computes_in_fp32_unless_told():
     assert choose_precision("auto", "mps") == "fp32"
-    with pytest.raises(RequestError, match="fp16 is not available on device 'mps'; choose fp32"):
-        choose_precision("fp16", "mps")
+    assert choose_precision("fp16", "mps") == "fp16", "the recipes of Table 2 ask for it"
+    with pytest.raises(RequestError, match="bf16 is not available on device 'mps'; choose fp16 or fp32"):
+        choose_precision("bf16", "mps")
+
+
+def test_where_a_launcher_says_cpu_beside_a_gpu_losses_are_scaled_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("dpstune.device.hardware._cpu_alone", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    accelerator = new_accelerator("fp16")
+    assert accelerator.device.type == "cpu"
+    assert accelerator.native_amp
+    assert accelerator.scaler.is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (OSError("out of memory"), False),
+    ],
+)
+def test_a_gpu_without_memory_is_told_by_more_than_one_error(error, expected):
+    assert is_out_of_memory(error) == expected
 
 
 @needs_status

@@ -310,10 +310,12 @@ class Side:
 
     def time_step(self) -> float:
         """Take a step and return its seconds."""
-        self._synchronize()
+        from dpstune.device.hardware import wait_for
+
+        wait_for(self.device)
         started = time.perf_counter()
         self.step()
-        self._synchronize()
+        wait_for(self.device)
         return time.perf_counter() - started
 
     def time_openings(self, last_of_stage_1: int, rounds: int) -> list[float]:
@@ -333,12 +335,6 @@ class Side:
             method.step = last_of_stage_1 + 1
             seconds.append(self.time_step())
         return seconds
-
-    def _synchronize(self) -> None:
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def meter_step(self) -> None:
         """Take a step and note what it takes, where it is more than an earlier one took."""

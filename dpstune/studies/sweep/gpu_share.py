@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dpstune.common.progress import SilentProgress
-from dpstune.device.hardware import free_gpu_bytes, visible_gpus
+from dpstune.device.hardware import free_gpu_bytes, give_gpu_memory_back, gpu_identity, visible_gpus
 
 MARGIN = 1.25  # over a run's measured peak: what the allocator and the libraries keep beside its tensors
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -86,6 +86,7 @@ class GpuShare:
             with FileLock(place):
                 yield
         finally:
+            give_gpu_memory_back()
             place.unlink(missing_ok=True)
 
     def alone(self) -> bool:
@@ -105,7 +106,7 @@ class GpuShare:
 
     def _folder(self) -> Path:
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-        folder = Path(tempfile.gettempdir()) / f"dpstune-gpus-{user}" / str(self.gpu).replace("/", "-")
+        folder = Path(tempfile.gettempdir()) / f"dpstune-gpus-{user}" / gpu_identity(str(self.gpu)).replace("/", "-")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 

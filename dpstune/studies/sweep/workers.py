@@ -20,7 +20,7 @@ from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.worker_names import worker_name
 
 DEATHS_IN_A_ROW = 3
-START_METHOD = "spawn"  # a fork of a process that has used a GPU cannot use it
+CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
 OUT_OF_MEMORY = (
     "out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size with more "
     "training.gradient_accumulation, or training.gradient_checkpointing=true"
@@ -48,9 +48,8 @@ class Workers:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        context = multiprocessing.get_context(START_METHOD)
         with gpu_in_turn(number) as share:
-            process = context.Process(target=_work, args=(self._request, number, self._count, share))
+            process = CONTEXT.Process(target=_work, args=(self._request, number, self._count, share))
             self._processes[number] = process  # before it lives: whatever ends this process stops it
             with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
                 process.start()
@@ -146,8 +145,7 @@ def _end_with_the_parent() -> None:
 
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
     """Train one run; whatever goes wrong in it is recorded and does not stop the worker."""
-    import torch
-
+    from dpstune.device.hardware import is_out_of_memory
     from dpstune.training import engine
 
     with queue.alive(taken), share.present():
@@ -167,12 +165,12 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn
             wait_a_moment()
         except DpstuneError as error:
             queue.fail(taken, str(error), again=not isinstance(error, RequestError))
-        except torch.OutOfMemoryError:
-            if share.out_of_memory():
+        except Exception as error:
+            if not is_out_of_memory(error):
+                queue.fail(taken, unforeseen(error))
+            elif share.out_of_memory():
                 queue.give_back(taken, behind=True)
             else:
                 queue.fail(taken, OUT_OF_MEMORY)
-        except Exception as error:
-            queue.fail(taken, unforeseen(error))
         else:
             queue.finish(taken, run.result["value"], run.folder)
