@@ -17,6 +17,7 @@ metrics, and with them datasets and evaluate, are not needed.
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -41,7 +42,8 @@ STAGES = {
     "padded": 25,
     "selection": 15,
     "trace": 40,
-    "table3": 180,
+    "table3": 160,
+    "half": 20,
     "trainer": 45,
     "sharing": 30,
     "compile": 40,
@@ -68,7 +70,10 @@ def main():
         if not has_gpu():
             sys.exit(NO_GPU)
         output = Path(asked.output or RESULTS)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        sys.exit(f"{output} is a file; gpu.json goes into a folder")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     failed = run_stages(asked, output / "gpu.json")
     return 1 if failed else 0
@@ -76,15 +81,30 @@ def main():
 
 def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=WHOLE / 60, help="for all stages; each takes its share")
+    parser.add_argument("--minutes", type=minutes, default=WHOLE / 60, help="for all stages; each takes its share")
     parser.add_argument("--stage", action="append", choices=STAGES, help="this one alone; repeatable")
     parser.add_argument("--rehearse", action="store_true", help="tiny models, on any machine")
     parser.add_argument("--output", metavar="DIR", help="where gpu.json goes; results/ where nothing is said")
-    parser.add_argument("--minilm", metavar="DIR", help="a folder with MiniLM's weights, for the last stage")
+    parser.add_argument(
+        "--minilm", metavar="DIR", type=folder, help="a folder with MiniLM's weights, for the last stage"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def minutes(text):
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("a number above 0, please")
+    return value
+
+
+def folder(text):
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return text
 
 
 def has_gpu():
@@ -99,9 +119,8 @@ def run_stages(asked, path):
     Where some were asked for, what others found before stays in the file.
     """
     end = time.monotonic() + 60 * asked.minutes
-    earlier = json.loads(path.read_text()) if asked.stage and path.exists() else {}
-    stages = earlier.get("stages", {})
-    content = {"rehearsal": asked.rehearse, "minutes": asked.minutes, "about": None, "stages": stages}
+    stages = read_earlier(path).get("stages", {}) if asked.stage else {}
+    content = {"stages": stages}
     for name in asked.stage or STAGES:
         box = min(end - time.monotonic(), STAGES[name] * asked.minutes * 60 / WHOLE + START)
         if box < LEAST:
@@ -109,14 +128,25 @@ def run_stages(asked, path):
         else:
             print(f"--- {name}: {box:.0f} s at most", flush=True)
             for outcome in run_stage(name, box, asked):
-                content["about"] = outcome.pop("about", None) or content["about"]
-                stages[name] = outcome
+                stages[name] = {"rehearsal": asked.rehearse, **outcome}
                 write(path, content)
         write(path, content)
         told = stages[name].get("error") or stages[name].get("reason") or ""
         print(f"--- {name}: {stages[name]['status']} after {stages[name]['seconds']:.1f} s {told}", flush=True)
     print(f"wrote {path}", flush=True)
     return [name for name in asked.stage or STAGES if stages[name]["status"] == "failed"]
+
+
+def read_earlier(path):
+    """Return what an earlier run wrote; a file that cannot be read is kept beside."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        path.replace(path.with_suffix(".damaged"))
+        print(f"{path} could not be read; it is now {path.with_suffix('.damaged')}", flush=True)
+        return {}
 
 
 def run_stage(name, box, asked):

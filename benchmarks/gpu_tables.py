@@ -1,5 +1,6 @@
 """The tables of what was measured on a GPU, from results/gpu.json; without it each row says that there was none."""
 
+GB = 1e9  # the stricter reading of the paper's "G"
 NOT_MEASURED = "not measured: no GPU was to be had"
 FACTOR_GOALS = {"dps-dense": 1.03, "dps-mix": 1.06, "mixout": 1.06}
 OTHERS = ("roberta", "electra", "bart", "deberta")
@@ -18,6 +19,21 @@ def measured_on(result):
         f"\n{where}, {about['threads']} threads, {about['precision']}, load average {load}; torch {versions['torch']}, "
         f"transformers {versions['transformers']}; {about['date']}.\n"
     )
+
+
+def machines(result, *stages):
+    """Say on which machines the stages ran, a line each; what a later run measured again may be of another."""
+    told = {}
+    for name, stage in result["stages"].items():
+        about = stage.get("about")
+        if about is not None and (name in stages or not stages):
+            versions = about["packages"]
+            line = (
+                f"{about['device']}, {about['threads']} threads; torch {versions['torch']}, "
+                f"transformers {versions['transformers']}; {about['date']}"
+            )
+            told.setdefault(line, []).append(name)
+    return "".join(f"\n{line} ({', '.join(names)}).\n" for line, names in told.items())
 
 
 def spread(ratio, quartiles):
@@ -52,7 +68,7 @@ class Found:
             return show(outcome["found"])
         except (KeyError, MissingError):
             why = outcome.get("error") or outcome.get("reason") or outcome["status"]
-            return f"not measured: {why.replace('|', '/')}"
+            return f"not measured: {'not among what was found' if why == 'done' else why}".replace("|", "/")
 
 
 def costs_of(found, model, size):
@@ -75,18 +91,21 @@ def step_over_vanilla(model, method):
 def cells_below_the_paper(found):
     """Say in how many cells of Table 3 the peak is below the paper's, as allocated and as reserved."""
     paper = paper_table()
-    rows = [(row, gib) for size, column in paper.items() for row, gib in pairs(costs_of(found, "bert", size), column)]
+    rows = [(row, gb) for size, column in paper.items() for row, gb in pairs(costs_of(found, "bert", size), column)]
     if not rows:
         raise MissingError
     counts = [
-        sum(row["memory"][key] is not None and row["memory"][key] / 2**30 < gib for row, gib in rows)
-        for key in ("peak", "reserved")
+        sum(None not in sizes and max(sizes) / GB < paper for sizes, paper in sizes_of)
+        for sizes_of in (
+            [((row["memory"]["peak"], row["memory"]["before_training"]), gb) for row, gb in rows],
+            [((row["memory"]["reserved"],), gb) for row, gb in rows],
+        )
     ]
     return f"{counts[0]} of {len(rows)} measured (as reserved: {counts[1]})"
 
 
 def pairs(costs, column):
-    return [(costs[method], gib) for method, gib in column.items() if method in costs]
+    return [(costs[method], gb) for method, gb in column.items() if method in costs]
 
 
 def paper_table():
@@ -145,6 +164,10 @@ def price_of_the_same_bits(found):
         f"{row['strict']['different_on_repeat']} numbers differ (any kernels: {row['off']['different_on_repeat']})"
         for precision, row in found["rows"].items()
     )
+
+
+def fp16_over_bf16(found):
+    return spread(found["fp16_over_bf16"]["median"], found["fp16_over_bf16"]["quartiles"])
 
 
 def selections(found):
@@ -237,6 +260,7 @@ def goals(result):
         ("weights beside a CPU's in fp32, within the tolerance", "all", cell("methods", beside_the_cpu)),
         ("operations without a deterministic kernel", "none", cell("strict", raised)),
         ("deterministic kernels over any, MiniLM's shape, padded", "", cell("padded", price_of_the_same_bits)),
+        ("vanilla's step in fp16 over bf16, BERT-large, 16 x up to 128", "", cell("half", fp16_over_bf16)),
         ("choosing the subnetwork of BERT-large, by the ways there are", "", cell("selection", selections)),
         ("the step that opens Stage II: dps-dense", "", cell("table3", opening("dps-dense"))),
         ("the same: dps-mix", "", cell("table3", opening("dps-mix"))),
@@ -256,7 +280,7 @@ def goals(result):
         for model in OTHERS
         for method in ("dps-dense", "dps-mix")
     ]
-    return markdown(["what", "goal", "found"], rows) + (measured_on(result) if result else "")
+    return markdown(["what", "goal", "found"], rows) + (machines(result) if result else "")
 
 
 def table_3(result):
@@ -268,10 +292,10 @@ def table_3(result):
             def show(found, size=size, method=method):
                 row = costs_of(found, "bert", size)[method]
                 memory, reserved = row["memory"], row["memory"]["reserved"]
-                told = "" if reserved is None else f", {reserved / 2**30:.1f} reserved"
-                return f"{memory['peak'] / 2**30:.1f}{told}; {memory['before_training'] / 2**30:.1f} before step 1"
+                told = "" if reserved is None else f", {reserved / GB:.1f} reserved"
+                return f"{memory['peak'] / GB:.1f}{told}; {memory['before_training'] / GB:.1f} before step 1"
 
             rows.append((method, size, paper, found.cell("table3", show)))
-    return markdown(["method", "batch", "the paper's, G", "peak here, GiB"], rows) + (
-        measured_on(result) if result else ""
+    return markdown(["method", "batch", "the paper's, G", "peak here, G"], rows) + (
+        machines(result, "table3") if result else ""
     )

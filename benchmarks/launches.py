@@ -36,10 +36,14 @@ STEPS = 20  # of the run that a method is attached for; with the update_ratio be
 METHODS = [name for name in REGISTRY if name != "reinit"]
 PHASES = {"Stage I": 2, "opening of Stage II": 11, "Stage II": 12}
 
+CUDA_WITHOUT_GPU = "this torch is built for CUDA and there is no GPU: a CPU build, or a GPU, please"
+
 aten = torch.ops.aten
 ALLOCATIONS = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_unsafe_view", "lift_fresh"}
 READINGS = {"_local_scalar_dense", "is_nonzero", "equal"}  # give the host a number of the device
 WAITS = READINGS | {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}
+# Of the list of torch.use_deterministic_algorithms, what a method might be written with.
+UNSTEADY = {"kthvalue", "median", "put_", "histc", "bincount", "cumsum", "scatter_reduce", "index_reduce", "nll_loss2d"}
 IN_PLACE_DRAWS = {"uniform_", "normal_", "bernoulli_", "random_", "exponential_"}
 
 # aten/src/ATen/native/cuda/MultiTensorApply.cuh: elements of a chunk, chunks of a launch, tensors of a launch by the
@@ -55,13 +59,14 @@ class Launches(TorchDispatchMode):
         operations: How often each operation was dispatched, by name.
         kernels: The launches they make, by name.
         waits: The operations for which the host waits until the device is done, each with the part of the step.
+        unsteady: Those that have no deterministic kernel, or a slow one, on a GPU; a CPU has one.
         part: The part of the step that is under way.
     """
 
     def __init__(self):
         super().__init__()
         self.operations, self.kernels = Counter(), Counter()
-        self.waits = []
+        self.waits, self.unsteady = [], []
         self.part = ""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -75,6 +80,8 @@ class Launches(TorchDispatchMode):
         if on_gpu or made:
             self.operations[name] += 1
             self.kernels[name] += kernels(func, name, args, result)
+            if name in UNSTEADY:
+                self.unsteady.append((self.part, name))
             if waits(name, args, kwargs, result):
                 self.waits.append((self.part, name))
         return result
@@ -331,8 +338,11 @@ def environment(folder):
     Raises:
         FileNotFoundError: There is no C++ compiler.
         CalledProcessError: This torch is not one that the file fits.
+        RuntimeError: This torch is built for CUDA, and there is no GPU: it can neither use one nor be told of one.
     """
     if torch.version.cuda is not None:
+        if not torch.cuda.is_available():
+            raise RuntimeError(CUDA_WITHOUT_GPU)
         return dict(os.environ)
     root, library = Path(torch.__file__).parent, Path(folder) / "simulated_gpu.so"
     source = Path(__file__).with_name("simulated_gpu.cpp")
@@ -345,9 +355,9 @@ def environment(folder):
 def bert_large():
     from transformers import AutoConfig
 
-    import dpstune
+    from dpstune.models import loading
 
-    return AutoConfig.from_pretrained(Path(dpstune.__file__).parent / "architectures" / "bert-large-cased.json")
+    return AutoConfig.from_pretrained(Path(loading.__file__).parent / "architectures" / "bert-large-cased.json")
 
 
 def child():
@@ -363,11 +373,15 @@ def child():
 
 
 def main():
-    if os.environ.get("LD_PRELOAD", "").endswith("simulated_gpu.so") or torch.version.cuda is not None:
+    if os.environ.get("LD_PRELOAD", "").endswith("simulated_gpu.so") or torch.cuda.is_available():
         child()
         return
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, __file__], check=True, env=environment(folder))
+        try:
+            simulated = environment(folder)
+        except RuntimeError as error:
+            sys.exit(str(error))
+        subprocess.run([sys.executable, __file__], check=True, env=simulated)
 
 
 if __name__ == "__main__":

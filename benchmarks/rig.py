@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from common import new_loop
@@ -90,6 +91,26 @@ class Stage:
 
         place = folder or tempfile.mkdtemp(dir=self.folder)
         return new_loop(loaded, place, inputs or GeneratedInputs(steps=8, padded=True))
+
+
+@contextmanager
+def built_on_the_device():
+    """Draw random weights on the GPU inside the block: drawing BERT-large's on the host takes seconds a model."""
+    import torch
+
+    from dpstune.models import loading
+
+    load = loading.load_classifier
+
+    def load_on_the_device(*args, **kwargs):
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            return load(*args, **kwargs)
+
+    loading.load_classifier = load_on_the_device
+    try:
+        yield
+    finally:
+        loading.load_classifier = load
 
 
 def new_config(shape, family):

@@ -12,9 +12,18 @@ import sys
 from common import HERE
 from tables import write_tables
 
-BENCHMARKS = (
-    *("parts", "launches", "passes", "cpu", "startup", "trainer", "methods", "scaling", "precision", "published"),
-)
+BENCHMARKS = [
+    "parts",
+    "launches",
+    "passes",
+    "cpu",
+    "startup",
+    "trainer",
+    "methods",
+    "scaling",
+    "precision",
+    "published",
+]
 
 
 def main():

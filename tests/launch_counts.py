@@ -1,6 +1,6 @@
 """A program on a simulated GPU: what the steps of tiny models ask of it, as JSON; see benchmarks/launches.py.
 
-launch_counts.py FILE
+launch_counts.py FILE [bert-large]
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from launches import METHODS, Step, count, phases_of, settings_of, simulated_gpu
+from launches import BATCH_SIZES, LENGTH, METHODS, Step, bert_large, count, phases_of, settings_of, simulated_gpu
 
 from tests.tiny import FAMILIES, tiny_config
 
@@ -26,21 +26,30 @@ def launches(layers):
     return rows
 
 
-def waits(family):
-    """Return, by method and phase, for what the host waits."""
+def found_in(family):
+    """Return, by method and phase, for what the host waits, and what has no deterministic kernel."""
     found = {}
     for name in METHODS:
         with simulated_gpu():
             side = Step(config(family, 1), settings_of(name), shape=SHAPE, metered=False)
-            found[name] = {phase: side.take(step).waits for phase, step in phases_of(name).items()}
-            found[name]["prepare"] = side.prepared.waits
+            counted = {phase: side.take(step) for phase, step in phases_of(name).items()}
+            counted["prepare"] = side.prepared
+            found[name] = {phase: {"waits": each.waits, "unsteady": each.unsteady} for phase, each in counted.items()}
     return found
 
 
-def main(file):
-    content = {"launches": [launches(1), launches(2)], "waits": {family: waits(family) for family in FAMILIES}}
+def launches_of_bert_large():
+    rows, _ = count(bert_large, (BATCH_SIZES[0], LENGTH), ["dps-dense", "dps-mix"], metered=False)
+    return rows
+
+
+def main(file, what=None):
+    if what == "bert-large":
+        Path(file).write_text(json.dumps(launches_of_bert_large()))
+        return
+    content = {"launches": [launches(1), launches(2)], "found": {family: found_in(family) for family in FAMILIES}}
     Path(file).write_text(json.dumps(content))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -67,8 +67,7 @@ def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmark
     done = run("--rehearse", "--output", tmp_path / "found", "--minutes", 60, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     content, found = read(tmp_path / "found")
-    assert content["rehearsal"] is True
-    assert content["about"]["packages"]["torch"]
+    assert all(stage["rehearsal"] and stage["about"]["packages"]["torch"] for stage in content["stages"].values())
     assert list(content["stages"]) == list(benchmarks("gpu").STAGES)
     real_data = content["stages"].pop("minilm")
     assert real_data["status"] == "done" or real_data["reason"]
@@ -94,6 +93,7 @@ def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmark
     assert {("bert", size, method) for size, column in TABLE_3.items() for method in column} <= set(costs)
     assert len(costs) == len(set(costs)) == 14 + 4 * 2
     assert found["table3"]["left_out"] == []
+    assert found["half"]["fp16_over_bf16"]["median"] > 0
     assert found["trainer"]["over_trainer"].keys() == {"same", "usual"}
     assert found["trainer"]["flops_a_second"] > 0
     assert [row["workers"] for row in found["sharing"]["rows"]] == [1, 2]
@@ -173,6 +173,29 @@ def test_a_run_that_is_killed_leaves_what_it_measured(tmp_path):
     assert found["selection"]["one_slice"]["topk"]["equal"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--minutes", "nan"], "a number above 0, please"),
+        (["--minutes", "-1"], "a number above 0, please"),
+        (["--minilm", "nowhere"], "nowhere is no folder"),
+        (["--output", __file__], "is a file; gpu.json goes into a folder"),
+    ],
+)
+def test_a_wrong_request_is_a_line(benchmarks, monkeypatch, capsys, asked, told):
+    gpu = benchmarks("gpu")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--rehearse", *asked])
+    with pytest.raises(SystemExit) as refused:
+        gpu.main()
+    assert told in f"{refused.value.code} {capsys.readouterr().err}"
+
+
+def test_a_damaged_file_is_kept_beside(benchmarks, tmp_path):
+    (tmp_path / "gpu.json").write_text("{")
+    assert benchmarks("gpu").read_earlier(tmp_path / "gpu.json") == {}
+    assert (tmp_path / "gpu.damaged").read_text() == "{"
+
+
 def test_what_is_not_asked_in_earnest_is_refused():
     refused = run("--rehearse", "--output", BENCHMARKS / "results")
     assert refused.returncode == 1
@@ -186,10 +209,10 @@ def test_what_is_not_asked_in_earnest_is_refused():
 @pytest.fixture
 def made_up(benchmarks):
     """A gpu.json of round numbers, with a stage that was cut off and one that failed."""
-    gib = 2**30
+    gb = 10**9
 
     def cost(model, size, method, peak):
-        memory = {"peak": peak * gib, "reserved": (peak + 2) * gib, "before_training": gib}
+        memory = {"peak": peak * gb, "reserved": (peak + 2) * gb, "before_training": gb}
         times = {"ratio": 1.02, "ratio_quartiles": [1.01, 1.03], "seconds": 0.05, "opening_seconds": 0.1}
         return {"model": model, "table_3_batch_size": size, "method": {"name": method}, "memory": memory, **times}
 
@@ -220,11 +243,12 @@ def made_up(benchmarks):
     about = {
         "device": "NVIDIA Made-up",
         "threads": 16,
-        "precision": "bf16",
-        "load_average": [1, 2, 3],
         "date": "2026-01-01",
+        "packages": {"torch": "2.11", "transformers": "5.17"},
     }
-    return {"about": {**about, "packages": {"torch": "2.11", "transformers": "5.17"}}, "stages": stages}
+    stages["table3"]["about"] = about
+    stages["methods"]["about"] = {**about, "device": "NVIDIA Other"}
+    return {"stages": stages}
 
 
 def test_the_tables_of_a_made_up_gpu(benchmarks, made_up, tmp_path, monkeypatch):
@@ -241,7 +265,7 @@ def test_the_tables_of_a_made_up_gpu(benchmarks, made_up, tmp_path, monkeypatch)
     assert rows["| dps-dense step over vanilla, BERT-large, 16 x 128"] == ["<= 1.03", "1.020 (1.010 to 1.030) |"]
     assert rows["| dps-mix step over vanilla, BERT-large, 16 x 128"][1] == "not measured: out of time |"
     assert rows["| dps-mix step over vanilla, bart, 16 x 128"][1] == "1.020 (1.010 to 1.030) |"
-    # 9 of 10.6 and 15 of 16.3 as allocated; 11 and 17 as reserved.
+    # 9 of 10.6 and 15 of 16.3 as allocated; 11 and 17 as reserved; 10^9 bytes.
     assert rows["| peak memory below the paper's Table 3"][1] == "2 of 2 measured (as reserved: 0) |"
     assert rows["| numbers that differ in a second run"][1] == "3 in 1 pairs of runs |"
     assert rows["| methods in which overflows in fp16 change the schedule and the scale alone"][1] == "1 of 1 |"
@@ -250,7 +274,10 @@ def test_the_tables_of_a_made_up_gpu(benchmarks, made_up, tmp_path, monkeypatch)
         in rows["| the same, `Trainer` as run_glue.py has it: fp32, all padded to 128"][1]
     )
     assert rows["| operations without a deterministic kernel"][1] == "not measured: not asked for |"
-    assert "NVIDIA Made-up, 16 threads, bf16" in readme
+    assert "\nNVIDIA Made-up, 16 threads; torch 2.11, transformers 5.17; 2026-01-01 (table3).\n" in readme
+    assert "\nNVIDIA Other, 16 threads; torch 2.11, transformers 5.17; 2026-01-01 (methods).\n" in readme
+    assert "NVIDIA Made-up" in profile
+    assert "NVIDIA Other" not in profile
     assert "| dps-dense | 16 | 16.3 | 15.0, 17.0 reserved; 1.0 before step 1 |" in profile
     assert "| dps-dense | 32 | 20.0 | not measured: out of time |" in profile
 

@@ -26,25 +26,21 @@ def sort(scores, share):
     return scores.flatten().sort(descending=True).values[math.ceil(scores.numel() * share) - 1]
 
 
-def bisection(scores, share):
-    """Set the bits of the answer from the highest on: scores are not negative, and ordered as their bits are."""
-    import torch
-
-    bits, wanted = scores.flatten().view(torch.int32), math.ceil(scores.numel() * share)
-    answer = torch.zeros((), dtype=torch.int32, device=scores.device)
-    for bit in range(30, -1, -1):
-        higher = answer | (1 << bit)
-        answer = torch.where((bits >= higher).sum() >= wanted, higher, answer)
-    return answer.view(torch.float32)
-
-
-def dpstune(scores, share):
+def a_matrix(scores, share):
+    """As DPS chooses."""
     from dpstune.methods.subnetwork import kth_largest
 
     return kth_largest(scores, share)
 
 
-WAYS = {"dpstune": dpstune, "topk": topk, "bisection": bisection, "sort": sort, "kthvalue": kthvalue}
+def of_all(scores, share):
+    """As CHILD-TUNING-D chooses among all weights: bit by bit."""
+    from dpstune.methods.subnetwork import kth_largest_of
+
+    return kth_largest_of([scores], share)
+
+
+WAYS = {"dps": a_matrix, "child-tuning-d": of_all, "topk": topk, "sort": sort, "kthvalue": kthvalue}
 
 
 def run(stage):

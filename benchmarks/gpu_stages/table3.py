@@ -6,7 +6,7 @@ stand beside one vanilla: the model's own 0.1, or none.
 
 from dataclasses import asdict
 
-from rig import free_memory, precisions
+from rig import built_on_the_device, free_memory, precisions
 
 BY_DROPOUT = {0.1: ("vanilla", "r-drop", "r3f", "child-tuning-d"), 0.0: ("dps-dense", "dps-mix", "mixout")}
 OTHERS = {
@@ -58,7 +58,8 @@ def measure(stage, name, model, methods, size, dropout, precision, steps):
         if stage.left < 2 * ROOM:
             raise OutOfTimeError
         batch = min(size, 4) if stage.rehearse else size
-        profile(ProfileRequest(recipe, methods, (batch,), steps, overrides), found=found)
+        with built_on_the_device():
+            profile(ProfileRequest(recipe, methods, (batch,), steps, overrides), found=found)
     except OutOfTimeError:
         stage.note(left_out=[*stage.found["left_out"], *(f"{name}, {size}, {method}" for method in left)])
     except RuntimeError as error:  # a smaller GPU holds fewer of them

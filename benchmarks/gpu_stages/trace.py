@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from common import in_turn, ratio, spread, synchronize
-from rig import free_memory
+from rig import built_on_the_device, free_memory
 
 STEPS = 10
 AS_SET = (True, False)  # deterministic kernels alone, new tensors not filled: what dpstune sets
@@ -24,7 +24,8 @@ def run(stage):
     for method in METHODS:
         if method != METHODS[0] and stage.left < 8:
             break
-        loop = stage.new_loop(stage.load(recipe, method))
+        with built_on_the_device():
+            loop = stage.new_loop(stage.load(recipe, method))
         for _ in range(3):
             step_in_mode(loop, *AS_SET)
         stage.note(**{method: trace(partial(step_in_mode, loop, *AS_SET))})
