@@ -55,6 +55,11 @@ def pairs(families, methods):
     ]
 
 
+def some(quick, of):
+    """Return all values, those that are not quick marked slow."""
+    return [pytest.param(value, marks=[] if value in quick else [pytest.mark.slow]) for value in of]
+
+
 def tiny_config(family="bert", **changes):
     """A configuration of a family's real class, three layers of 16 units."""
     from transformers import AutoConfig

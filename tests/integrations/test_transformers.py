@@ -20,6 +20,7 @@ from dpstune.models.loading import load_classifier, load_tokenizer
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
+from tests.tiny import some
 
 STEPS = 18
 SETTINGS = {"dps-dense": {"update_ratio": 0.2}, "dps-mix": {"update_ratio": 0.2}, "reinit": {"layers": 1}}
@@ -113,7 +114,7 @@ def apart(first, second, start):
     return (distance / way).item()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", some([2], of=[1, 2]))
 @pytest.mark.parametrize("method", REGISTRY)
 def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, accumulation):
     loaded = load(recipe, method, accumulation)
@@ -126,7 +127,7 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", some(["dps-mix", "child-tuning-f"], of=REGISTRY))
 def test_trainer_and_engine_skip_the_same_steps_in_fp16(recipe, tmp_path, monkeypatch, method):
     monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))
     loaded = load(recipe, method, precision="fp16")
@@ -140,7 +141,7 @@ def test_trainer_and_engine_skip_the_same_steps_in_fp16(recipe, tmp_path, monkey
     assert apart(expected, trainer.model.state_dict(), start) < 0.05
 
 
-@pytest.mark.parametrize("method", ["dps-dense", "dps-mix", "child-tuning-f"])
+@pytest.mark.parametrize("method", some(["dps-dense"], of=["dps-dense", "dps-mix", "child-tuning-f"]))
 def test_a_resumed_trainer_goes_on_with_the_same_bits_in_fp16(recipe, tmp_path, method):
     loaded = load(recipe, method)
     saving = {"save_strategy": "steps", "save_steps": 9, **HALF}
@@ -153,7 +154,7 @@ def test_a_resumed_trainer_goes_on_with_the_same_bits_in_fp16(recipe, tmp_path, 
     assert whole.accelerator.scaler.state_dict() == resumed.accelerator.scaler.state_dict()
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", some(["dps-mix"], of=REGISTRY))
 def test_full_determinism_trains_every_method(recipe, tmp_path, method):
     trainer = build_trainer(load(recipe, method), tmp_path, full_determinism=True, max_steps=6)
     try:

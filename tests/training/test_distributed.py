@@ -16,7 +16,6 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 
-PRECISIONS = ("fp32", "fp16")
 SETTINGS = {"dps-dense": "p: 0.4, update_ratio: 0.2", "dps-mix": "p: 0.4, update_ratio: 0.2", "reinit": "layers: 1"}
 
 
@@ -46,11 +45,9 @@ def losses_of(folder):
     return [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tiny_task, tmp_path_factory):
-    """What two processes made of every method, in both precisions: 9 steps an epoch."""
-    folder = tmp_path_factory.mktemp("ranks")
-    recipes = [str(write_recipe(folder, tiny_task, method, 4, p)) for p in PRECISIONS for method in REGISTRY]
+def train_on_two_ranks(folder, task, precision):
+    """Train every method in two processes: 9 steps an epoch."""
+    recipes = [str(write_recipe(folder, task, method, 4, precision)) for method in REGISTRY]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     done = subprocess.run(
         [
@@ -74,23 +71,35 @@ def two_ranks(tiny_task, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.fixture(scope="module")
+def two_ranks(tiny_task, tmp_path_factory):
+    return train_on_two_ranks(tmp_path_factory.mktemp("ranks"), tiny_task, "fp32")
+
+
+@pytest.fixture(scope="module")
+def two_ranks_in_fp16(tiny_task, tmp_path_factory):
+    return train_on_two_ranks(tmp_path_factory.mktemp("ranks"), tiny_task, "fp16")
+
+
+@pytest.mark.parametrize("ranks", ["two_ranks", pytest.param("two_ranks_in_fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", REGISTRY)
-def test_both_ranks_hold_the_same_bits(two_ranks, method, precision):
-    first, second = (load_file(two_ranks / f"{method}-{precision}-rank{rank}.safetensors") for rank in (0, 1))
+def test_both_ranks_hold_the_same_bits(method, ranks, request):
+    folder = request.getfixturevalue(ranks)
+    first, second = (load_file(next(folder.glob(f"{method}-*-rank{rank}.safetensors"))) for rank in (0, 1))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", REGISTRY)
 def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
-    two_ranks, tiny_task, tmp_path, monkeypatch, method
+    two_ranks_in_fp16, tiny_task, tmp_path, monkeypatch, method
 ):
     if method in ("r3f", "r-drop"):
         pytest.skip("each rank draws noise of its own; one process draws other noise")
     monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))
     one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 8, "fp16"))), output=tmp_path)
-    (two,) = two_ranks.glob(f"runs/{method}-fp16/*/*/result.json")
+    (two,) = two_ranks_in_fp16.glob(f"runs/{method}-fp16/*/*/result.json")
     scaling = [json.loads(result.read_text())["loss_scaling"] for result in (one.folder / "result.json", two)]
     skipped = [each["skipped_steps"] for each in scaling]
     assert [each["loss_scale"] for each in scaling] == [LARGE / 2**steps for steps in skipped]

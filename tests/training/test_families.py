@@ -109,6 +109,7 @@ def load_untouched_keys(family):
         return load_file(f"{folder}/model.safetensors").keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY))
 def test_every_method_trains_every_family_in_bf16(train, family, method):
     run = train(family, method, "training.precision=bf16")

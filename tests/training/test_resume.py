@@ -81,8 +81,15 @@ def test_killed_at_random_moments_a_run_ends_bit_identical(zygote, tiny_task, tm
     pytest.fail(f"of 10 runs that were to be killed {killed} were, and {resumed} went on from a checkpoint")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    ("number", "code", "accumulation"),
+    [
+        (signal.SIGINT, 130, 1),
+        (signal.SIGTERM, 143, 3),
+        pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_writes_a_checkpoint_and_the_same_command_continues(
     zygote, tiny_task, tmp_path, number, code, accumulation
 ):

@@ -146,6 +146,7 @@ def open_at_once(url, start, opened):
         opened.put(repr(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_fresh_storage_may_be_opened_by_many_at_the_same_moment(tmp_path, database, request):
     url = f"sqlite:///{tmp_path}/fresh.db"
