@@ -12,7 +12,7 @@ from dpstune.report.figures import dress, method_colour, method_marker, new_figu
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns
 from dpstune.runs.folder import write_json, write_text
-from dpstune.studies.points import Point, group_points
+from dpstune.studies.points import Point, group_points, model_names
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 
 if TYPE_CHECKING:
@@ -149,8 +149,9 @@ def _what_was_run(scores: Sequence[TargetScore], targets: Sequence[NamedTarget])
     first = scores[0].run
     runs = {str(score.run.folder) for score in scores}
     sizes = ", ".join(f"{score.target} {score.examples}" for score in scores[: len(targets)])
+    models = ", ".join(model_names([score.run for score in scores]))
     return (
-        f"{len(runs)} runs of {first.recipe.model.name} trained on {first.result['task']} "
+        f"{len(runs)} runs of {models} trained on {first.result['task']} "
         f"({first.examples('train')} examples), evaluated as they are on other tasks. Examples: {sizes}."
     )
 
