@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 144
+PIXELS = 2  # of a figure to one of a page: as many as most screens have
+DOTS_PER_INCH = 96 * PIXELS
 MOST_CELLS = 60
 LABEL_WIDTH = 34
 MOST_TICKS = 10
