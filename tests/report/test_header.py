@@ -3,10 +3,10 @@
 import json
 import os
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
 
 from dpstune.commands.options import command_to_repeat
 from dpstune.report.header import profile_header, runs_header
@@ -43,17 +43,9 @@ def long_sweep(tmp_path_factory):
     """A report on points with many settings, of a model in a folder, trained on two machines."""
     folder = tmp_path_factory.mktemp("long")
     for seed in (1, 2):
-        for method, keys in (
-            ("vanilla", ()),
-            ("child-tuning-d", ("method.p=0.25",)),
-            ("dps-dense", ("method.p=0.15",)),
-        ):
+        for method, keys in (("vanilla", []), ("child-tuning-d", ["method.p=0.25"]), ("dps-dense", ["method.p=0.15"])):
             for rate in (0.000123, 0.000456):
-                more = [
-                    f"training.learning_rate={rate}",
-                    f"training.weight_decay={rate}",
-                    f"data.max_length={64 + seed}",
-                ]
+                more = [f"training.learning_rate={rate}", f"training.weight_decay={rate}", "data.max_length=64"]
                 more += [f"model.name={FOLDER}", f"training.layerwise_lr_decay={1 - rate}", *keys]
                 run = make_run(folder / "runs" / f"seed-{seed}-{method}-{rate}", method, seed, 0.5 + rate, more)
                 where = {"device": "NVIDIA H100", "precision": "bf16"} if seed == 2 else {}
@@ -126,6 +118,26 @@ def test_the_command_reaches_the_page_from_the_command_line(zygote, tmp_path):
     assert "Date" in page.texts
 
 
+def test_a_task_that_is_renamed_keeps_its_runs_and_its_sweep(zygote, tiny_task, tmp_path):
+    text = tiny_task.read_text().replace("train: train", f"train: {tiny_task.parent}/train")
+    text = text.replace("validation: validation", f"validation: {tiny_task.parent}/validation")
+    recipe = tmp_path / "reviews.yaml"
+    short = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--no-models"]
+    asked = ["sweep", "--recipe", recipe, "--method", "vanilla", "--seeds", "1", *short, "--output", tmp_path / "runs"]
+    pages = []
+    for name in ("", "name: product reviews, "):
+        recipe.write_text(text.replace("files:", f"{name}files:"))
+        run = zygote.run(*asked, "--json")
+        assert run.code == 0, run.stderr
+        pages.append(json.loads(run.stdout)["report"])
+    assert pages[0] == pages[1]
+    (result,) = tmp_path.glob("runs/reviews/*/*/result.json")
+    assert json.loads(result.read_text())["task"] == "reviews", "as it was called when it was trained"
+    texts = Page(Path(pages[0]).read_text()).texts
+    for expected in ("dpstune sweep", "--no-models", "reviews", "model"):
+        assert expected in texts
+
+
 def test_a_command_stays_one_in_markdown():
     from dpstune.report.header import report_header
 
@@ -134,13 +146,14 @@ def test_a_command_stays_one_in_markdown():
     assert "a=`b` &lt;c&gt; *d*" in render_html("t", [header])
 
 
-class TestInABrowser:
-    @pytest.fixture(scope="class")
-    def browser(self, tmp_path_factory):
-        browser = Browser(tmp_path_factory.mktemp("profile"))
-        yield browser
-        browser.close()
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
+
+class TestInABrowser:
     WIDE = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
 
     def test_nothing_scrolls_sideways_at_1200(self, browser, long_sweep):
