@@ -87,7 +87,8 @@ def run(arguments: Sequence[str]) -> int:
     0
     """
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="dpstune", standalone_mode=False)
+        command = typer.main.get_command(app)
+        code = command.main(list(arguments), prog_name="dpstune", standalone_mode=False, obj=list(arguments))
     except DpstuneError as error:
         return _fail(error, str(error), error.exit_code)
     except Interrupted as error:

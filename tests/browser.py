@@ -117,9 +117,10 @@ class Browser:
             self.ask("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
             self.ask("Input.dispatchKeyEvent", type="keyUp", key=letter)
 
-    def screen(self, width, height, scheme="light"):
-        """Set the window's size in pixels, and the reader's colour scheme."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    def screen(self, width, height, scheme="light", scale=1):
+        """Set the window's size in pixels of the page, the reader's colour scheme, and the screen's pixels to one."""
+        size = {"width": width, "height": height, "deviceScaleFactor": scale}
+        self.ask("Emulation.setDeviceMetricsOverride", **size, mobile=False)
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def picture(self):

@@ -112,7 +112,7 @@ def an_empty_split(folder):
 def one_class_only(folder):
     write_rows(folder / "train.csv", [("a", "b", "yes")] * 3)
     write_rows(folder / "validation.csv", [("a", "b", "yes")] * 3)
-    return "every training example of task has the label 'yes'; there is nothing to learn"
+    return "every training example of tiny has the label 'yes'; there is nothing to learn"
 
 
 @wrong

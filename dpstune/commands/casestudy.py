@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Output, Overrides, Storage
+from dpstune.commands.options import AsJson, DataDir, Output, Overrides, Storage, command_to_repeat
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -20,6 +20,7 @@ DEFAULT_RESTARTS = 10  # Appendix A of the paper
 
 
 def casestudy(
+    context: typer.Context,
     recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
     methods: Annotated[
         list[str] | None,
@@ -51,6 +52,7 @@ def casestudy(
     from dpstune.studies.grid import load_first
     from dpstune.studies.sweep.sweep import SweepRequest
 
+    command = command_to_repeat(context)
     output = output.expanduser()
     data_dir = data_dir and data_dir.expanduser().absolute()
     loaded = None
@@ -72,7 +74,7 @@ def casestudy(
             texts=tuple(texts or ()),
             data_dir=data_dir,
         )
-        _study(request, as_json)
+        _study(request, command, as_json)
         return
     if recipe is None or loaded is None:
         raise RequestError("--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one")
@@ -89,16 +91,18 @@ def casestudy(
         search=False,
         study="casestudy",
     )
-    _train_and_study(asked, jobs or 1, split, baseline, as_json)
+    _train_and_study(asked, jobs or 1, split, baseline, command, as_json)
 
 
-def _study(request: SourcesRequest, as_json: bool) -> None:
+def _study(request: SourcesRequest, command: str, as_json: bool) -> None:
     from dpstune.studies.casestudy.sources import study_sources
 
-    _report(study_sources(request), request.folder, {}, as_json)
+    _report(study_sources(request), request.folder, command, {}, as_json)
 
 
-def _train_and_study(asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, as_json: bool) -> None:
+def _train_and_study(
+    asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, command: str, as_json: bool
+) -> None:
     from dpstune.commands.watched import run_watched
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
     from dpstune.studies.sweep.sweep import Sweep
@@ -111,17 +115,17 @@ def _train_and_study(asked: SweepRequest, jobs: int, split: str | None, baseline
     except RequestError:
         outcome.refuse_what_is_missing()  # the cause, where a method has no run
         raise
-    _report(study, planned.folder / (split or ""), outcome.as_json(), as_json)
+    _report(study, planned.folder / (split or ""), command, outcome.as_json(), as_json)
     outcome.refuse_what_is_missing()
 
 
-def _report(study: CaseStudy | None, folder: Path, runs: dict[str, Any], as_json: bool) -> None:
+def _report(study: CaseStudy | None, folder: Path, command: str, runs: dict[str, Any], as_json: bool) -> None:
     """Write a study's report, and tell people and programs what is in it; no run, no study."""
     from dpstune.report.casestudy_report import format_proportions, summarize, write_case_study
 
     told: dict[str, Any] = {"report": None}
     if study is not None:
-        page = write_case_study(folder, study)
+        page = write_case_study(folder, study, command)
         for note in study.notes:
             tell(f"note: {note}")
         tell(format_proportions(study))

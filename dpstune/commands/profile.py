@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Overrides, RecipeName
+from dpstune.commands.options import AsJson, Overrides, RecipeName, command_to_repeat
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
 
 def profile(
+    context: typer.Context,
     recipe: RecipeName,
     methods: Annotated[
         list[str] | None,
@@ -47,7 +48,9 @@ def profile(
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)
     print_costs(outcome)
-    tell(f"figure: {write_profile(folder, outcome)}")
+    page = write_profile(folder, outcome, command_to_repeat(context))
+    tell(f"figure: {folder / 'memory.png'}")
+    tell(f"report: {page}")
     if as_json:
         print_json(outcome)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage
+from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage, command_to_repeat
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
@@ -19,6 +19,7 @@ TPE_BUDGET = 20
 
 
 def sweep(
+    context: typer.Context,
     recipe: RecipeName,
     methods: Annotated[list[str] | None, typer.Option("--method", help="A method, with its grid. Repeatable.")] = None,
     grid: Annotated[
@@ -75,7 +76,7 @@ def sweep(
         print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
     outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
-    report = _write_report(planned, outcome)
+    report = _write_report(planned, outcome, command_to_repeat(context))
     if as_json:
         print_json({**outcome.as_json(), "report": report})
     if not report_only:
@@ -105,11 +106,12 @@ def _read_outcome(sweep: Sweep) -> Outcome:
     return outcome
 
 
-def _write_report(sweep: Sweep, outcome: Outcome) -> str | None:
+def _write_report(sweep: Sweep, outcome: Outcome, command: str) -> str | None:
     from dpstune.report.sweep_report import write_sweep_report
 
     if not outcome.records:
         return None
-    report = str(write_sweep_report(sweep.folder, list(outcome.records.values()), notes=outcome.notes))
+    records = list(outcome.records.values())
+    report = str(write_sweep_report(sweep.folder, records, notes=outcome.notes, command=command))
     tell(f"report: {report}")
     return report

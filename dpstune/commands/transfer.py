@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Jobs, Output, Overrides, RecipeName, Storage
+from dpstune.commands.options import AsJson, Jobs, Output, Overrides, RecipeName, Storage, command_to_repeat
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def transfer(
+    context: typer.Context,
     recipe: RecipeName,
     targets: Annotated[
         str | None,
@@ -78,9 +79,9 @@ def transfer(
         evaluator = Evaluator(carried_to, tell)
         scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
         cells = tabulate(scores, carried_to)
-        report = str(
-            write_transfer_report(sweep.folder, sweep.name, scores, cells, carried_to, [*notes, *outcome.notes])
-        )
+        notes += outcome.notes
+        command = command_to_repeat(context)
+        report = str(write_transfer_report(sweep.folder, sweep.name, scores, cells, carried_to, notes, command))
         tell(format_transfer(cells, carried_to))
         tell(f"report: {report}")
     if as_json:

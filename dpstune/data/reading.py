@@ -31,7 +31,7 @@ class TaskData:
     """A task and its examples.
 
     Args:
-        name: The task's name; a user's own task is called after its training file, or that file's folder.
+        name: The task's name; for people alone where it is a user's own.
         kind: Classification or regression.
         label_names: In the order of the model's outputs; empty for regression.
         metric: The metric family.

@@ -106,7 +106,7 @@ class Recipe(Settings):
 
 
 def _task_schema(values: Mapping[str, Any]) -> type[Settings]:
-    return TableTask if "name" in values else OwnTask
+    return TableTask if "name" in values and "files" not in values else OwnTask
 
 
 def _method_schema(values: Mapping[str, Any]) -> type[Settings]:
@@ -150,8 +150,9 @@ def load_recipe(
         data_dir: Where local data lies.
 
     Returns:
-        The checked recipe; paths in it are absolute. What stands in the file is relative to ``data.dir`` where that
-        is given (task files alone), else to the recipe's folder; what is overridden, to the working directory.
+        The checked recipe; a user's own task without a name has the recipe's. Paths in it are absolute: what stands in
+        the file is relative to ``data.dir`` where that is given (task files alone), else to the recipe's folder; what
+        is overridden, to the working directory.
 
     Raises:
         RequestError: There is no such recipe, or something in it is wrong: file, line and key are named.
@@ -173,7 +174,14 @@ def load_recipe(
             raise RequestError(f"--data-dir {data_dir} and {told} give the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
-    return LoadedRecipe(source.stem, draft.check(), source)
+    return LoadedRecipe(source.stem, _with_a_named_task(draft.check(), source.stem), source)
+
+
+def _with_a_named_task(recipe: Recipe, name: str) -> Recipe:
+    """Call a user's own task after its recipe, unless it has a name."""
+    if not isinstance(recipe.task, OwnTask) or recipe.task.name is not None:
+        return recipe
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update={"name": name})})
 
 
 # Keys that a method did not always have, with what it did before.

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from importlib.resources import files
 from typing import Any
 
+from dpstune.report.page import FACTS_STYLE, Facts, block_html
 from dpstune.studies.casestudy.casestudy import CaseStudy, MethodVotes, Proportions
 
-_TITLE_SLOT, _DATA_SLOT = "{{title}}", "{{data}}"
+_DATA_SLOT = "{{data}}"
 
 
-def render_page(study: CaseStudy, title: str) -> str:
+def render_page(study: CaseStudy, title: str, header: Facts | None = None) -> str:
     """Return the page; it loads nothing and follows the reader's light or dark scheme.
 
     Args:
         study: The study.
         title: The page's title.
+        header: What it opens with.
     """
     page = files("dpstune.report").joinpath("casestudy_page.html").read_text(encoding="utf-8")
     before, after = page.split(_DATA_SLOT)
-    return before.replace(_TITLE_SLOT, escape(title)) + _for_script(page_data(study)) + after
+    slots = {"title": escape(title), "facts_style": FACTS_STYLE, "facts": block_html(header) if header else ""}
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], before) + _for_script(page_data(study)) + after
 
 
 def _for_script(content: dict[str, Any]) -> str:

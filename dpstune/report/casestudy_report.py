@@ -9,6 +9,7 @@ from typing import Any
 from dpstune.report.casestudy_figure import proportions_figure
 from dpstune.report.casestudy_page import render_page
 from dpstune.report.figures import write_figure
+from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
 from dpstune.report.tables import csv_text, format_columns
 from dpstune.runs.folder import write_text
@@ -18,12 +19,13 @@ _MOST_LISTED = 20
 _LONGEST_TEXT = 160
 
 
-def write_case_study(folder: Path, study: CaseStudy) -> Path:
+def write_case_study(folder: Path, study: CaseStudy, command: str | None = None) -> Path:
     """Write report.html, report.md, examples.csv, proportions.csv, figure.png and figure.svg.
 
     Args:
         folder: Where to; made where it is not there.
         study: The study.
+        command: The command line that makes the report again.
 
     Returns:
         The HTML page; it needs no other file.
@@ -37,9 +39,10 @@ def write_case_study(folder: Path, study: CaseStudy) -> Path:
     write_text(folder / "proportions.csv", csv_text(list(_proportion_rows(study))))
     write_text(folder / "examples.csv", csv_text(list(_example_rows(study))))
     title = f"Case study: {study.subject}"
-    write_text(folder / "report.md", render_markdown(title, _blocks(study, folder / "figure.png")))
+    header = runs_header(study.runs, command, study.files)
+    write_text(folder / "report.md", render_markdown(title, [header, *_blocks(study, folder / "figure.png")]))
     page = folder / "report.html"
-    write_text(page, render_page(study, title))
+    write_text(page, render_page(study, title, header))
     return page
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dpstune.runs.folder import write_atomically
-from dpstune.studies.points import format_setting, method_order
+from dpstune.studies.points import method_order
 from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import expected_best
 from dpstune.studies.summary import PointSummary, best_points
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 144
+PIXELS = 2  # of a figure to one of a page: as many as most screens have
+DOTS_PER_INCH = 96 * PIXELS
 MOST_CELLS = 60
 LABEL_WIDTH = 34
 MOST_TICKS = 10
@@ -203,7 +204,7 @@ def _line(key: str, cells: dict[Any, PointSummary], title: str, metric: str) -> 
         axes.set_xscale("log")
     if len(values) <= MOST_TICKS or not numeric:
         axes.xaxis.set_major_locator(FixedLocator(places))
-        axes.xaxis.set_major_formatter(FixedFormatter([plain_text(_named(value)) for value in values]))
+        axes.xaxis.set_major_formatter(FixedFormatter(_ticks(values, key, cells.values())))
         axes.xaxis.set_minor_locator(NullLocator())
     dress(axes, f"{title}\n± standard deviation over seeds; faint dots are runs", _short(key), metric, grid="y")
     return figure
@@ -243,8 +244,8 @@ def _heat_map(
     best = next(iter(best_points(list(cells.values())).values()))
     row, column = next(place for cell, place in places.items() if cells[cell] is best)
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=3))
-    axes.set_xticks(range(len(columns)), [plain_text(_named(value)) for value in columns])
-    axes.set_yticks(range(len(rows)), [plain_text(_named(value)) for value in rows])
+    axes.set_xticks(range(len(columns)), _ticks(columns, keys[1], cells.values()))
+    axes.set_yticks(range(len(rows)), _ticks(rows, keys[0], cells.values()))
     dress(axes, f"{title}\n± standard deviation over seeds; best cell outlined", _short(keys[1]), _short(keys[0]))
     return figure
 
@@ -305,8 +306,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _named(value: Any) -> str:
-    return format_setting(value) or "none"
+def _ticks(values: Sequence[Any], key: str, summaries: Iterable[PointSummary]) -> list[str]:
+    """Return what stands at the values of a setting, as their points have it."""
+    texts = {each.point.get(key): each.point.text(key) for each in summaries}
+    return [plain_text(texts[value] or "none") for value in values]
 
 
 def _short(key: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from dpstune.report.figures import PIXELS
 from dpstune.runs.folder import write_text
 
 
@@ -34,8 +36,34 @@ class Bullets:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """One line of what a report is of.
+
+    Args:
+        label: What it is about.
+        text: What there is to say.
+        details: The same in full, shown on demand; empty where the text is all there is.
+        code: Whether the text is for a shell.
+    """
+
+    label: str
+    text: str
+    details: str = ""
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report is of, a line each."""
+
+    items: Sequence[Fact]
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table; scrolls sideways on a small screen.
+    """A table; scrolls sideways where a small screen leaves it no room.
+
+    A cell of words breaks after a comma, one of numbers before a bracket or ±, and neither anywhere else.
 
     Args:
         header: Column names.
@@ -52,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A PNG file beside the report; embedded in the HTML page.
+    """A PNG file beside the report, of ``PIXELS`` to a pixel of the page; embedded in the HTML page.
 
     Args:
         path: The file.
@@ -63,7 +91,18 @@ class Image:
     description: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Image
+Block = Heading | Paragraph | Bullets | Facts | Table | Image
+
+FACTS_STYLE = """
+.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.25rem 1.2rem; margin: 1rem 0 1.5rem;
+  padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 8px; font-size: 0.92rem; }
+.facts dt { font-weight: 600; }
+.facts dd { margin: 0; overflow-wrap: anywhere; }
+.facts code { font: 0.9em/1.6 ui-monospace, monospace; }
+.facts code span { display: inline-block; max-width: 100%; }
+.facts summary { cursor: pointer; }
+.facts details p { margin: 0.2rem 0; max-width: none; }
+""".strip()
 
 # Colours are system colours and thin mixes of them: they follow the reader's light or dark scheme.
 _PAGE = """<!DOCTYPE html>
@@ -82,12 +121,16 @@ body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--ink);
 p, li {{ max-width: 48rem; overflow-wrap: anywhere; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+th, td {{ padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: baseline; }}
 th {{ vertical-align: bottom; }}
-.word {{ text-align: left; }}
+td span {{ white-space: nowrap; }}
+.word {{ text-align: left; min-width: 6rem; }}
+.word + .word {{ min-width: 12rem; }}
+.word span {{ display: inline-block; max-width: 100%; white-space: normal; overflow-wrap: anywhere; }}
 .best {{ background: var(--best); font-weight: 600; }}
 figure {{ margin: 1.5rem 0; }}
 img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }}
+{facts_style}
 </style>
 </head>
 <body>
@@ -112,7 +155,8 @@ def render_html(title: str, blocks: Sequence[Block]) -> str:
     >>> "&lt;b&gt;" in render_html("t", [Paragraph("<b>")])
     True
     """
-    return _PAGE.format(title=escape(title), body="\n".join(_html(block) for block in blocks))
+    body = "\n".join(block_html(block) for block in blocks)
+    return _PAGE.format(title=escape(title), facts_style=FACTS_STYLE, body=body)
 
 
 def render_markdown(title: str, blocks: Sequence[Block]) -> str:
@@ -129,7 +173,8 @@ def render_markdown(title: str, blocks: Sequence[Block]) -> str:
     return "\n\n".join([f"# {_plain(title)}", *(_markdown(block) for block in blocks)]) + "\n"
 
 
-def _html(block: Block) -> str:
+def block_html(block: Block) -> str:
+    """Return one block as HTML."""
     match block:
         case Heading(text):
             return f"<h2>{escape(text)}</h2>"
@@ -138,18 +183,42 @@ def _html(block: Block) -> str:
         case Bullets(items):
             return "\n".join(["<ul>", *(f"<li>{escape(item)}</li>" for item in items), "</ul>"])
         case Image(path, description):
-            content = base64.b64encode(path.read_bytes()).decode()
-            return f'<figure><img alt="{escape(description)}" src="data:image/png;base64,{content}"></figure>'
+            picture = path.read_bytes()
+            width, height = (length // PIXELS for length in _png_size(picture))
+            source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+            size = f'width="{width}" height="{height}"'
+            return f'<figure><img alt="{escape(description)}" {size} src="{source}"></figure>'
+        case Facts(items):
+            rows = (f"<dt>{escape(item.label)}</dt><dd>{_fact_html(item)}</dd>" for item in items)
+            return "\n".join(['<dl class="facts">', *rows, "</dl>"])
         case Table():
             return _html_table(block)
 
 
+def _fact_html(item: Fact) -> str:
+    text = escape(item.text)
+    if item.code:  # breaks before a flag, not inside one
+        text = f"<code>{' '.join(f'<span>{escape(part)}</span>' for part in re.split(' (?=--)', item.text))}</code>"
+    if not item.details:
+        return text
+    return f"<details><summary>{text}</summary><p>{escape(item.details)}</p></details>"
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG file, which stand at its head."""
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
 def _html_table(table: Table) -> str:
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="word">{escape(cell)}</{tag}>' if column < table.words else f"<{tag}>{escape(cell)}</{tag}>"
-            for column, cell in enumerate(row)
-        )
+        made = []
+        for column, cell in enumerate(row):
+            word = column < table.words
+            parts = re.split(r"(?<=,) | (?=[(±])", cell)
+            text = escape(cell) if tag == "th" else " ".join(f"<span>{escape(part)}</span>" for part in parts if part)
+            made.append(f'<{tag} class="word">{text}</{tag}>' if word else f"<{tag}>{text}</{tag}>")
+        return "".join(made)
 
     lines = ['<div class="scroll" tabindex="0" role="region" aria-label="table"><table>']
     lines.append(f"<thead><tr>{cells('th', table.header)}</tr></thead>")
@@ -171,6 +240,8 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"- {_plain(item)}" for item in items)
         case Image(path, description):
             return f"![{_plain(description)}]({path.name})"
+        case Facts(items):
+            return "\n".join(f"- {item.label}: {_fact_markdown(item)}" for item in items)
         case Table():
             marks = [":--" if column < block.words else "--:" for column in range(len(block.header))]
             rows = [
@@ -183,6 +254,12 @@ def _markdown(block: Block) -> str:
                 *map(_markdown_row, rows),
             ]
             return "\n".join(lines)
+
+
+def _fact_markdown(item: Fact) -> str:
+    ticks, space = ("``", " ") if "`" in item.text else ("`", "")
+    text = f"{ticks}{space}{item.text}{space}{ticks}" if item.code else _plain(item.text)
+    return f"{text} ({_plain(item.details)})" if item.details else text
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

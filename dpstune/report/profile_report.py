@@ -109,14 +109,42 @@ def _memory_row(name: str, cost: Mapping[str, Any]) -> list[str]:
     return [name, *parts, reserved, f"{cost['bytes_a_linear_weight']:.2f}"]
 
 
-def write_profile(folder: Path, outcome: Mapping[str, Any]) -> Path:
-    """Write ``profile.json`` and ``memory.png`` into a folder, and return the figure's path."""
+def write_profile(folder: Path, outcome: Mapping[str, Any], command: str | None = None) -> Path:
+    """Write ``profile.json``, ``memory.png``, ``report.md`` and ``report.html`` into a folder; return the page.
+
+    Args:
+        folder: Where to.
+        outcome: What ``profile`` returned.
+        command: The command line that measures it again.
+    """
     from dpstune.report.figures import write_figure
+    from dpstune.report.header import profile_header
+    from dpstune.report.page import Block, Heading, Image, Paragraph, Table, write_report
 
     write_json(folder / "profile.json", dict(outcome))
     figure = folder / "memory.png"
     write_figure(figure, memory_figure(outcome))
-    return figure
+    blocks: list[Block] = [
+        profile_header(outcome, command),
+        Image(figure, "Peak memory of each method over vanilla's, here and in the paper's Table 3"),
+    ]
+    for batch_size, costs in _by_batch_size(outcome["costs"]).items():
+        names = _names(costs)
+        blocks += [
+            Heading(f"{batch_size} x {outcome['max_length']} tokens"),
+            Table(_COSTS, list(map(_cost_row, names, costs))),
+            Paragraph("Where the memory goes, in MiB; bytes/w is in bytes."),
+            Table(_MEMORY, list(map(_memory_row, names, costs))),
+        ]
+    blocks += [
+        Heading("How to read the numbers"),
+        Paragraph(
+            "time x and peak x are times vanilla's, with the method's own dropout; paper x is that of its "
+            "Table 3, where each has its own. opening is the time of the step that opens Stage II. start is the peak "
+            "before step 1. bytes/w is the peak beyond vanilla's, a linear weight."
+        ),
+    ]
+    return write_report(folder, f"Profile of {outcome['recipe']}", blocks)
 
 
 def memory_figure(outcome: Mapping[str, Any]) -> Figure:

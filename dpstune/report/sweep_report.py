@@ -9,6 +9,7 @@ from typing import Any
 from dpstune.errors import RequestError, counted
 from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
+from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.runs.folder import write_text
@@ -26,13 +27,16 @@ SIGNIFICANT = 0.05  # the customary level; the report says where too few seeds m
 _MOST_SEEDS_LISTED = 10
 
 
-def write_sweep_report(folder: Path, records: Sequence[RunRecord], *, notes: Sequence[str] = ()) -> Path:
+def write_sweep_report(
+    folder: Path, records: Sequence[RunRecord], *, notes: Sequence[str] = (), command: str | None = None
+) -> Path:
     """Write report.md, report.html, points.csv, runs.csv and the figures.
 
     Args:
         folder: Where to; made where it is not there.
         records: Finished runs of one task; see ``dpstune.studies.records.read_runs``.
         notes: What else the reader should know, a line each: skipped folders, failed trials, pruning.
+        command: The command line that makes the report again.
 
     Returns:
         The HTML page; it needs no other file.
@@ -49,6 +53,7 @@ def write_sweep_report(folder: Path, records: Sequence[RunRecord], *, notes: Seq
     write_text(folder / "runs.csv", _runs_csv(summaries))
     title = f"Sweep of {_recipe_names(records)}"
     blocks: list[Block] = [
+        runs_header(records, command),
         Paragraph(_what_was_run(records, summaries)),
         Paragraph(_majority_text(records)),
         *_best_section(summaries, best, compare_with_baseline(best), records[0]),

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
+from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns
 from dpstune.runs.folder import write_json, write_text
-from dpstune.studies.points import Point, group_points
+from dpstune.studies.points import Point, group_points, model_names
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def write_transfer_report(
     cells: Sequence[TransferCell],
     targets: Sequence[NamedTarget],
     notes: Sequence[str],
+    command: str | None = None,
 ) -> Path:
     """Write report.html, report.md, transfer.csv (a row a run and target), transfer.json, transfer.png and .svg.
 
@@ -38,6 +40,7 @@ def write_transfer_report(
         cells: Their summary.
         targets: In the order of the columns.
         notes: What else the reader should know, a line each.
+        command: The command line that makes the report again.
 
     Returns:
         The HTML page; it needs no other file.
@@ -49,6 +52,7 @@ def write_transfer_report(
         write_figure(folder / f"transfer.{ending}", figure)
     title = f"Transfer of {recipe}"
     blocks: list[Block] = [
+        runs_header(list({str(score.run.folder): score.run for score in scores}.values()), command),
         Paragraph(_what_was_run(scores, targets)),
         Heading("In-domain and out-of-domain"),
         _table(cells, targets),
@@ -149,8 +153,9 @@ def _what_was_run(scores: Sequence[TargetScore], targets: Sequence[NamedTarget])
     first = scores[0].run
     runs = {str(score.run.folder) for score in scores}
     sizes = ", ".join(f"{score.target} {score.examples}" for score in scores[: len(targets)])
+    models = ", ".join(model_names([score.run for score in scores]))
     return (
-        f"{len(runs)} runs of {first.recipe.model.name} trained on {first.result['task']} "
+        f"{len(runs)} runs of {models} trained on {first.result['task']} "
         f"({first.examples('train')} examples), evaluated as they are on other tasks. Examples: {sizes}."
     )
 

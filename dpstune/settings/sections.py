@@ -69,6 +69,7 @@ class OwnTask(Settings):
     """A user's own task.
 
     Attributes:
+        name: What it is called, for people: no part of what a run is. None takes the recipe's name.
         files: Where the splits lie.
         text: One or two text columns.
         label: The label column: strings or numbers.
@@ -76,11 +77,19 @@ class OwnTask(Settings):
         metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression.
     """
 
+    name: Annotated[str, Field(min_length=1)] | None = None
     files: FilesSection
     text: TextColumns
     label: str
     kind: Kind = "classification"
     metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_path(cls, name: str | None) -> str | None:
+        if name is not None and ("/" in name or not name.strip()):  # it names files too, such as a transfer's scores
+            raise ValueError(f"should be a name without slashes, not {name!r}")
+        return name
 
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> OwnTask:
@@ -113,11 +122,20 @@ class TableTask(Settings):
 
 
 def task_name(task: str | TableTask | OwnTask) -> str:
-    """Return what a task is called: in the table; a user's own after its training file, or that file's folder."""
-    if isinstance(task, OwnTask):
+    """Return what a task is called: in the table, or by its recipe.
+
+    A user's own of which a run of an earlier dpstune wrote no name is called after its training file, or that file's
+    folder.
+    """
+    if isinstance(task, OwnTask) and task.name is None:
         train = task.files.train
         return train.parent.name if train.stem == "train" else train.stem
-    return task if isinstance(task, str) else task.name
+    return task if isinstance(task, str) else str(task.name)
+
+
+def nameless(task: str | TableTask | OwnTask) -> str | TableTask | OwnTask:
+    """Return a task without what only people call it: two recipes of the same files have the same task."""
+    return task.model_copy(update={"name": None}) if isinstance(task, OwnTask) else task
 
 
 class DataSection(Settings):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dpstune.methods import REGISTRY
+from dpstune.models.names import shown_models
+from dpstune.settings.sections import OwnTask
 from dpstune.studies.records import RunRecord, every_run, newest_of_each
 
 # Which settings, and those below them, say where a model or a task lies: its fingerprint tells it better.
@@ -23,10 +25,12 @@ class Point:
     Args:
         method: The method's name.
         settings: Dotted keys and values, in the recipe's order.
+        models: What the models among them are called, for people; one that is not there, by its name.
     """
 
     method: str
     settings: tuple[tuple[str, Any], ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -44,12 +48,17 @@ class Point:
         >>> Point("mixout", (("method.p", 0.3), ("training.learning_rate", 2e-5))).label
         'p 0.3, training.learning_rate 2e-05'
         """
-        given = [(key, value) for key, value in self.settings if value is not None]
-        return ", ".join(f"{key.removeprefix('method.')} {format_setting(value)}" for key, value in given)
+        given = [key for key, value in self.settings if value is not None]
+        return ", ".join(f"{key.removeprefix('method.')} {self.text(key)}" for key in given)
 
     def get(self, key: str) -> Any:
         """Return the value of a dotted key, or None."""
         return dict(self.settings).get(key)
+
+    def text(self, key: str) -> str:
+        """Return the value of a dotted key as people read it."""
+        value = self.get(key)
+        return self.models.get(value, value) if key == "model.name" and value else format_setting(value)
 
 
 SeedRecords = dict[int, RunRecord]
@@ -78,13 +87,21 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
 
 
 def task_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return what the tasks of some runs are called; one that lies in several places, as in the first of them."""
+    """Return what the tasks of some runs are called; one that lies in several places, as in the first of them.
+
+    A user's own tasks of one name are told apart by what they hold.
+    """
     return _names(records, "task", [str(record.result["task"]) for record in records])
 
 
 def model_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return what the models of some runs are called; one that lies in several places, as in the first of them."""
-    return _names(records, "model", [record.recipe.model.name for record in records])
+    """Return what the models of some runs are called; one that lies in several places, as in the first of them.
+
+    A model in a folder is called by the folder's last part; see ``shown_models``.
+    """
+    names = [settings["model.name"] for settings in _settings_of(records)]
+    shown = shown_models(dict.fromkeys(names))
+    return _names(records, "model", [shown[name] for name in names])
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:
@@ -110,9 +127,14 @@ def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]
         method: _differing_keys([settings[identity] for identity in groups if methods[identity] == method])
         for method in dict.fromkeys(methods.values())
     }
+    models = shown_models(dict.fromkeys(own["model.name"] for own in settings.values()))
     points = [
         (
-            Point(methods[identity], tuple((key, settings[identity].get(key)) for key in keys[methods[identity]])),
+            Point(
+                methods[identity],
+                tuple((key, settings[identity].get(key)) for key in keys[methods[identity]]),
+                models,
+            ),
             dict(sorted(runs.items())),
         )
         for identity, runs in groups.items()
@@ -170,6 +192,10 @@ def _place(record: RunRecord, section: str) -> dict[str, Any]:
     }
 
 
+def _where(record: RunRecord, section: str) -> Hashable:
+    return frozenset(_place(record, section).items())
+
+
 def _changed_in_place(records: Sequence[RunRecord]) -> set[str]:
     """Return the fingerprints of models and tasks that share their place with another.
 
@@ -179,17 +205,32 @@ def _changed_in_place(records: Sequence[RunRecord]) -> set[str]:
     for record in records:
         for section, fingerprint in record.fingerprints.items():
             read = record.settings.get("data.held_out") if section == "task" else None
-            held[section, frozenset(_place(record, section).items()), read].add(fingerprint)
+            held[section, _where(record, section), read].add(fingerprint)
     return {fingerprint for found in held.values() if len(found) > 1 for fingerprint in found}
 
 
 def _names(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> list[str]:
+    held = {_where(each, section): each.fingerprints[section] for each in records if section in each.fingerprints}
+    alike = _alike_in_name(records, section, names)
     first: dict[str, str] = {}
     for record, settings, name in zip(records, _settings_of(records), names, strict=True):
         content = settings.get(f"{section}.content")
         told = name if content is None else f"{name} of content {content}"
-        first.setdefault(record.fingerprints.get(section, name), told)
+        # What a run of an earlier dpstune lacks is that of the place: a task may be called another name since.
+        own = record.fingerprints.get(section) or held.get(_where(record, section), name)
+        if content is None and own in alike:
+            told = f"{name} of content {own[:_FINGERPRINT_DIGITS]}"
+        first.setdefault(own, told)
     return list(dict.fromkeys(first.values()))
+
+
+def _alike_in_name(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> set[str]:
+    """Return the fingerprints of users' own tasks of which another one has the name, in another place."""
+    held: dict[Hashable, set[str]] = defaultdict(set)
+    for record, name in zip(records, names, strict=True):
+        if section == "task" and section in record.fingerprints and isinstance(record.recipe.task, OwnTask):
+            held[name, record.settings.get("data.held_out")].add(record.fingerprints[section])
+    return {fingerprint for found in held.values() if len(found) > 1 for fingerprint in found}
 
 
 def _identity(settings: Mapping[str, Any]) -> Hashable:

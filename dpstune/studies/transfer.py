@@ -20,7 +20,7 @@ from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.evaluation.targets import Target, encode_target, evaluate_target, match_labels, read_target
 from dpstune.runs.folder import RunFolder, write_json, write_predictions
-from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.sections import OwnTask, nameless, task_name
 from dpstune.settings.tasks import TASKS, Kind
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord
@@ -155,7 +155,8 @@ def choose_targets(
         home = replace(home, split=_SHORT[home.name][1])
     there = next((each for each in named if each.in_domain and each.target.split == home.split), None)
     if there is None:
-        there = NamedTarget(home.name, home, in_domain=True)
+        taken = home.name in {each.name for each in named}  # by another task of that name: its files tell it apart
+        there = NamedTarget(task_name(nameless(home.task)) if taken else home.name, home, in_domain=True)
         named.append(there)
     notes: list[str] = []
     if asked is None:
@@ -189,14 +190,14 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
     name, _, split = asked.partition(":")
     if Path(name).suffix in (".yaml", ".yml"):
         target = read_target(name, split or "validation", None)
-        name = Path(name).stem
+        name = target.name if isinstance(target.task, OwnTask) else Path(name).stem
     else:
         task, usual_split = _SHORT.get(name, (name, "validation"))
         folder = folder_with_task(data_dirs, task)
         target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
     trained = Target(recipe.task, target.split)
     own = isinstance(recipe.task, OwnTask)  # two of them may have one name
-    in_domain = target.task == recipe.task if own else target.name == trained.name
+    in_domain = nameless(target.task) == nameless(recipe.task) if own else target.name == trained.name
     return NamedTarget(f"{name}-{split}" if split else name, target, in_domain)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune import __version__
+from dpstune.models.names import shown_models
 from dpstune.runs.folder import write_folder
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
 {yaml.safe_dump(header, sort_keys=False).strip()}
 ---
 
-# {recipe.model.name} fine-tuned on {task.name}
+# {shown_models([recipe.model.name])[recipe.model.name]} fine-tuned on {task.name}
 
 Fine-tuned with {recipe.method.name} ({settings}) by dpstune {__version__}, seed {recipe.seed}, on
 {result["examples"]["train"]} examples, {result["steps"]} steps.

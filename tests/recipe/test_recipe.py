@@ -310,6 +310,7 @@ own_tasks = st.fixed_dictionaries(
         "files": st.fixed_dictionaries({"train": paths, "validation": paths}),
         "text": st.lists(words, min_size=1, max_size=2),
         "label": words,
+        "name": words.filter(lambda name: name.strip() and "/" not in name),
     },
     optional={"metric": st.sampled_from(["accuracy", "f1", "matthews"])},
 )
@@ -369,5 +370,28 @@ def test_the_schema_knows_every_section_and_every_method():
 def test_the_summary_says_how_long_and_how_large(write):
     recipe = load_recipe(write("training: {gradient_accumulation: 2}\nmethod: vanilla\n")).recipe
     assert summarize_recipe(recipe) == "minilm on toy-nli, vanilla, 3 epochs in steps of 32 examples, seed 42"
-    own = load_recipe(write(OWN_TASK.replace("a.csv", "reviews/train.csv"))).recipe
+    own = load_recipe(write(OWN_TASK, "reviews.yaml")).recipe
     assert summarize_recipe(own).startswith("minilm on reviews, dps-dense (")
+
+
+def test_a_users_own_task_is_called_by_its_name_or_else_by_its_recipe(write):
+    named = write(OWN_TASK.replace("task: {", "task: {name: product reviews, "), "ux.yaml")
+    assert load_recipe(named).recipe.task.name == "product reviews"
+    assert load_recipe(named, overrides=["task.name=others"]).recipe.task.name == "others"
+    unnamed = load_recipe(write(OWN_TASK, "ux.yaml")).recipe
+    assert unnamed.task.name == "ux"
+    kept = write(dump_recipe(unnamed), "recipe.yaml")
+    assert load_recipe(kept).recipe == unnamed, "what a run keeps has the name"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a/b", "task.name: should be a name without slashes, not 'a/b'"),
+        ("' '", "task.name: should be a name without slashes, not ' '"),
+        ("''", "task.name: should be at least 1 character, not ''"),
+        ("5", "task.name: should be a valid string, not 5"),
+    ],
+)
+def test_a_wrong_name_of_a_task_is_refused(write, name, message):
+    assert refused(write(OWN_TASK.replace("task: {", f"task: {{name: {name}, "))).endswith(message)

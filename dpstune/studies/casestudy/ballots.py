@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.methods import BASELINE, REGISTRY
 from dpstune.studies.casestudy.casestudy import CaseStudy, Example, MethodVotes, Restart
+from dpstune.studies.records import RunRecord
 
 
 @dataclass
@@ -70,11 +72,15 @@ class Gathered:
         methods: The methods, by name.
         examples: The examples, by id, in the order they were met.
         notes: What a reader should know.
+        runs: The finished runs among the sources.
+        files: The files among them.
     """
 
     methods: dict[str, MethodBallots] = field(default_factory=dict)
     examples: dict[str, Example] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def add_method(self, new: MethodBallots) -> None:
         """Add a method; further restarts join those of the same name.
@@ -172,7 +178,7 @@ def count_votes(
             f"no method, or no single one, is called {BASELINE}: nothing is rescued or lost; --baseline NAME compares "
             "with another"
         )
-    return CaseStudy(subject, list(gathered.examples.values()), methods, chosen, notes)
+    return CaseStudy(subject, list(gathered.examples.values()), methods, chosen, notes, gathered.runs, gathered.files)
 
 
 def choose_baseline(asked: str | None, methods: Mapping[str, str]) -> str | None:

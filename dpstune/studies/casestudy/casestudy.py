@@ -10,7 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dpstune.studies.records import RunRecord
 
 Verdict = Literal["easy", "hard", "neither"]
 Change = Literal["rescued", "lost"]
@@ -136,6 +140,8 @@ class CaseStudy:
         methods: The methods, each with a count for every example.
         baseline: Name of the method the others are compared with; None for none.
         notes: What a reader should know.
+        runs: The finished runs it is of.
+        files: The files it is of.
     """
 
     subject: str
@@ -143,6 +149,8 @@ class CaseStudy:
     methods: Sequence[MethodVotes]
     baseline: str | None
     notes: Sequence[str] = ()
+    runs: Sequence[RunRecord] = ()
+    files: Sequence[Path] = ()
 
     @cached_property
     def phenomena(self) -> list[str]:

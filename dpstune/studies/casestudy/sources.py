@@ -120,6 +120,7 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
             records += found
         else:
             read_ballot_file(source, gathered, texts=request.texts, restarts=request.restarts)
+            gathered.files.append(source)
             subjects.append(source.name)
     if records:
         subjects.insert(0, add_runs(gathered, records, request.split))

@@ -338,6 +338,9 @@ class TestCommand:
         folder = tmp_path / "runs" / "wide" / "profile"
         assert json.loads((folder / "profile.json").read_text()) == outcome
         assert (folder / "memory.png").read_bytes().startswith(b"\x89PNG")
+        page = (folder / "report.html").read_text()
+        for word in ("Profile of wide", "dpstune profile", "16 x 8 tokens", "bytes/w", outcome["date"]):
+            assert word in page
 
     def test_a_gpus_table_says_what_was_reserved(self, outcome, capfd):
         from dpstune.report.profile_report import print_costs

@@ -1,0 +1,119 @@
+"""What every report opens with: recipe, model, task, machine, date, and the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from dpstune.models.names import shown_models
+from dpstune.report.page import Fact, Facts
+from dpstune.runs.folder import RunFolder
+from dpstune.studies.points import model_names, task_names
+from dpstune.studies.records import RunRecord
+
+
+def report_header(
+    *,
+    recipe: str = "",
+    model: str = "",
+    model_places: Iterable[str] = (),
+    task: str = "",
+    environments: Iterable[Mapping[str, Any]] = (),
+    dates: Iterable[str] = (),
+    command: str | None = None,
+) -> Facts:
+    """Return the head of a report; what is not known is left out.
+
+    Args:
+        recipe: The recipe's name.
+        model: What the model is called.
+        model_places: Where it lies, in full, where its name does not say so.
+        task: What the task is called.
+        environments: Machine and software of each run, as ``describe_environment`` has them.
+        dates: When each run ended, as YYYY-MM-DD.
+        command: The command line that makes the report again.
+    """
+    machines = {_machine(each): _software(each) for each in environments}
+    days = sorted(set(dates))
+    facts = [
+        Fact("Recipe", recipe),
+        Fact("Model", model, ", ".join(model_places)),
+        Fact("Task", task),
+        Fact("Machine", "; ".join(machines), "; ".join(dict.fromkeys(machines.values()))),
+        Fact("Date", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""),
+        Fact("Command", command or "", code=True),
+    ]
+    return Facts([fact for fact in facts if fact.text])
+
+
+def runs_header(records: Sequence[RunRecord], command: str | None, files: Sequence[Path] = ()) -> Facts:
+    """Return the head of a report on finished runs.
+
+    Args:
+        records: The runs.
+        command: See ``report_header``.
+        files: What was read beside the runs; their dates count too.
+    """
+    names = dict.fromkeys(record.recipe.model.name for record in records)
+    results = [RunFolder(record.folder).result for record in records]
+    return report_header(
+        recipe=", ".join(dict.fromkeys(str(record.result["recipe"]) for record in records)),
+        model=", ".join(model_names(records)),
+        model_places=[name for name, shown in shown_models(names).items() if shown != name],
+        task=", ".join(task_names(records)),
+        environments=filter(None, (_environment(record) for record in records)),
+        dates=[_day(file) for file in (*results, *files) if file.exists()],
+        command=command,
+    )
+
+
+def profile_header(outcome: Mapping[str, Any], command: str | None) -> Facts:
+    """Return the head of a report on what ``profile`` measured."""
+    name = outcome["model"]
+    shown = shown_models([name])[name]
+    return report_header(
+        recipe=outcome["recipe"],
+        model=shown,
+        model_places=[name] if shown != name else [],
+        environments=[outcome["environment"]],
+        dates=[outcome["date"]],
+        command=command,
+    )
+
+
+def _environment(record: RunRecord) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(RunFolder(record.folder).environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _day(file: Path) -> str:
+    return date.fromtimestamp(file.stat().st_mtime).isoformat()
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """Return the device and what it computed in: what decides how long a run takes.
+
+    >>> _machine({"device": "cpu", "threads": 1, "cpus": 8, "machine": "x86_64", "precision": "fp32", "processes": 2})
+    'cpu (x86_64, 1 thread of 8 cores), fp32, 2 processes'
+    """
+    device, threads, cpus = (environment.get(key) for key in ("device", "threads", "cpus"))
+    text = str(device or "unknown")
+    if device == "cpu":
+        text += f" ({environment.get('machine')}, {threads} {'thread' if threads == 1 else 'threads'} of {cpus} cores)"
+    parts = [text, environment.get("precision")]
+    if environment.get("processes", 1) != 1:
+        parts.append(f"{environment['processes']} processes")
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages")
+    named = packages.items() if isinstance(packages, dict) else ()
+    versions = [f"{name} {version}" for name, version in named if version]
+    return ", ".join([str(environment.get("platform", "")), f"Python {environment.get('python', '')}", *versions])
