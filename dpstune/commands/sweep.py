@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,11 @@ import typer
 
 from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage, command_to_repeat
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted, some_of
 from dpstune.report.output import print_json, print_out, tell
 
 if TYPE_CHECKING:
-    from dpstune.studies.sweep.sweep import Outcome, Sweep
+    from dpstune.studies.sweep.sweep import Outcome, Sweep, SweepRequest
 
 TPE_BUDGET = 20
 
@@ -40,6 +41,13 @@ def sweep(
     output: Output = Path("runs"),
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run and how long, and run nothing.")] = False,
     report_only: Annotated[bool, typer.Option("--report", help="Report on what is finished; run nothing.")] = False,
+    launcher: Annotated[
+        str | None, typer.Option(help="slurm or local: submit each worker of --jobs as a task, and do not wait.")
+    ] = None,
+    launcher_options: Annotated[
+        list[str] | None,
+        typer.Option("--launcher-set", metavar="KEY=VALUE", help="An option of sbatch for the tasks. Repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a grid over many seeds, and report; the same command again goes on where it was stopped."""
@@ -47,14 +55,16 @@ def sweep(
     from dpstune.report.sweep_view import format_plan
     from dpstune.studies.sweep.coordinator import open_searches
     from dpstune.studies.sweep.estimate import plan_as_json
+    from dpstune.studies.sweep.launcher import refuse_wrong_options
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
     if sampler not in ("grid", "tpe"):
         raise RequestError(f"--sampler {sampler}: should be grid or tpe")
     if budget is not None and sampler == "grid":
         raise RequestError(f"--budget {budget}: the grid has its own points; with --sampler tpe it counts")
-    if plan and report_only:
-        raise RequestError("--plan and --report: give one")
+    if plan + report_only + (launcher is not None) > 1:
+        raise RequestError("--plan, --report and --launcher: give one")
+    refuse_wrong_options(launcher, launcher_options or ())
     asked = SweepRequest(
         recipe=recipe,
         methods=tuple(methods or [load_recipe(recipe).recipe.method.name]),
@@ -75,12 +85,54 @@ def sweep(
         planned_runs = plan_as_json(planned, jobs, tell)
         print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
+    if launcher is not None:
+        _launch(planned, launcher, jobs, launcher_options or (), as_json)
+        return
     outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
     report = _write_report(planned, outcome, command_to_repeat(context))
     if as_json:
         print_json({**outcome.as_json(), "report": report})
     if not report_only:
         outcome.refuse_what_is_missing()
+
+
+def _launch(sweep: Sweep, launcher: str, tasks: int, options: Sequence[str], as_json: bool) -> None:
+    """Submit tasks that each run the same command with one worker, and say which they are.
+
+    Raises:
+        RequestError: The tasks would not meet, or see ``submit``.
+        RunError: See ``submit``.
+    """
+    from dpstune.studies.sweep.launcher import submit
+    from dpstune.studies.sweep.storage import sqlite_file
+
+    if launcher == "slurm" and tasks > 1 and sqlite_file(sweep.storage) is not None:
+        raise RequestError(
+            "--launcher slurm: its tasks meet in a database that every node reaches; add --storage postgresql://..."
+        )
+    logs = (sweep.folder / "tasks").absolute()
+    ids = submit(launcher, logs, _same_command(sweep.request), tasks, options)
+    tell(f"submitted {counted(tasks, 'task')}: {some_of(ids)}; logs in {logs}; --report shows what is finished")
+    if as_json:
+        print_json({"tasks": ids, "logs": str(logs)})
+
+
+def _same_command(request: SweepRequest) -> list[str]:
+    """Return the command line that runs what was asked for with one worker."""
+    repeated = {"--method": request.methods, "--grid": request.grid, "--set": request.overrides}
+    once = {
+        "--recipe": request.recipe,
+        "--seeds": request.seeds,
+        "--storage": request.storage,
+        "--budget": request.budget,
+        "--sampler": None if request.budget is None else "tpe",
+        "--data-dir": request.data_dir,
+        "--output": request.output,
+    }
+    given = [(flag, value) for flag, values in repeated.items() for value in values]
+    given += [(flag, str(value)) for flag, value in once.items() if value is not None]
+    switches = ["--prune"] * request.prune + ["--no-models"] * (not request.keep_models)
+    return ["sweep", *(f"{flag}={value}" for flag, value in given), *switches]
 
 
 def _read_outcome(sweep: Sweep) -> Outcome:

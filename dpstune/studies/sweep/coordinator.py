@@ -1,4 +1,8 @@
-"""Runs a sweep: fills its queue, keeps this machine's workers at it, and waits until all of it is done."""
+"""Runs a sweep: fills its queue, keeps this machine's workers at it, and waits until all of it is done.
+
+In Optuna a trial is a point, and a worker asks for its own. Here a point is several runs, which several workers train:
+one process proposes points, and tells Optuna the mean once the last seed of one has ended.
+"""
 
 from __future__ import annotations
 

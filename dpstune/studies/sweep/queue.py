@@ -2,7 +2,14 @@
 
 A trial is a run: its user attributes say which. Its states are Optuna's: WAITING, RUNNING (a worker's heartbeat says
 that it lives), COMPLETE (its value is the run's headline metric), FAIL (with the attribute ``error``, or a stale trial
-that was put back under another number).
+that was put back under another number), PRUNED (taken out of the queue).
+
+Optuna 5 keeps the trials and finds the stale ones, and queues those anew. What it leaves to us, and why:
+* Exactly once. ``Study.ask`` makes a new trial where none waits, and in SQLite, which locks no rows, several processes
+  are given the same trial (four of them took 60 trials 75 to 81 times).
+* Heartbeats. Optuna's beat in ``Study.optimize`` alone, and for good no more once the database was away for a moment.
+* Workers of this machine. That one has ended is known at once and for certain, so that its trial waits again as it is.
+* Second tries. Optuna has none for a run that failed, and none for a request to a database that restarts.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ATTEMPTS = 2
+LOST = "its workers were lost"  # Optuna says nothing of a stale trial that it tries no more
 OUTAGE_SECONDS = 300  # so long a database may be away
 _LONGEST_PAUSE = 10.0
 
@@ -288,19 +296,22 @@ class RunQueue:
     @patient
     def finish(self, taken: Taken, value: float | None, run: Path) -> None:
         """Record a finished run; an undefined metric counts as 0."""
+        self._leave(taken.trial, "COMPLETE", [value or 0.0], run=str(run.absolute()))
+
+    def _leave(
+        self, trial: int, state: str, values: Sequence[float] | None = None, **attributes: int | str | None
+    ) -> None:
+        """End a trial or put it back, with what is to be known of it.
+
+        One that was taken from a worker that slept too long is passed over; what it trained lies in its folder.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        with self._ours():
-            self._storage.set_trial_user_attr(taken.trial, "run", str(run.absolute()))
-            self._storage.set_trial_state_values(taken.trial, TrialState.COMPLETE, [value or 0.0])
-
-    @contextmanager
-    def _ours(self) -> Iterator[None]:
-        """Pass over a trial that was taken from a worker that slept too long; what it trained lies in its folder."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
         with suppress(UpdateFinishedTrialError):
-            yield
+            for name, value in attributes.items():
+                self._storage.set_trial_user_attr(trial, name, value)
+            self._storage.set_trial_state_values(trial, TrialState[state], values)
 
     @patient
     def fail(self, taken: Taken, error: str, *, again: bool = True) -> None:
@@ -311,14 +322,9 @@ class RunQueue:
             error: Why it failed.
             again: Whether a second try may go otherwise.
         """
-        from optuna.trial import TrialState
-
         failures = taken.failures + 1
-        with self._ours():
-            self._storage.set_trial_user_attr(taken.trial, "failures", failures)
-            self._storage.set_trial_user_attr(taken.trial, "error", error)
-            state = TrialState.WAITING if again and failures < ATTEMPTS else TrialState.FAIL
-            self._storage.set_trial_state_values(taken.trial, state)
+        state = "WAITING" if again and failures < ATTEMPTS else "FAIL"
+        self._leave(taken.trial, state, failures=failures, error=error)
 
     @patient
     def give_back(self, taken: Taken, *, behind: bool = False) -> None:
@@ -328,13 +334,8 @@ class RunQueue:
             taken: The run.
             behind: Whether the other runs come first, since this one cannot be done now.
         """
-        from optuna.trial import TrialState
-
-        with self._ours():
-            if behind:
-                busy = self._storage.get_trial(taken.trial).user_attrs.get("busy", 0)
-                self._storage.set_trial_user_attr(taken.trial, "busy", busy + 1)
-            self._storage.set_trial_state_values(taken.trial, TrialState.WAITING)
+        busy = self._storage.get_trial(taken.trial).user_attrs.get("busy", 0)
+        self._leave(taken.trial, "WAITING", busy=busy + behind)
 
     @patient
     def drop(self, jobs: Sequence[Job]) -> None:
@@ -372,15 +373,11 @@ class RunQueue:
 
     def _put_back(self, trial: FrozenTrial) -> None:
         """Put a dead worker's run back behind the others; one that took many workers with it is given up."""
-        from optuna.trial import TrialState
-
         lost = trial.user_attrs.get("lost", 0) + 1
-        self._storage.set_trial_user_attr(trial._trial_id, "lost", lost)
         if lost < DEATHS:
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            self._leave(trial._trial_id, "WAITING", lost=lost)
         else:
-            self._storage.set_trial_user_attr(trial._trial_id, "error", f"its worker died {lost} times")
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._leave(trial._trial_id, "FAIL", lost=lost, error=f"its worker died {lost} times")
 
     @patient
     def tally(self) -> Tally:
@@ -401,9 +398,9 @@ class RunQueue:
                 for trial in by_state[TrialState.COMPLETE]
             },
             failed={
-                trial.user_attrs["identity"]: trial.user_attrs["error"]
+                trial.user_attrs["identity"]: trial.user_attrs.get("error", LOST)
                 for trial in by_state[TrialState.FAIL]
-                if "error" in trial.user_attrs and trial.user_attrs["identity"] not in not_given_up
+                if trial.user_attrs["identity"] not in not_given_up
             },
             dropped={trial.user_attrs["identity"] for trial in by_state[TrialState.PRUNED]} - not_given_up,
             workers={trial.user_attrs["worker"]: _job(trial) for trial in running if "worker" in trial.user_attrs},

@@ -1,4 +1,8 @@
-"""Points proposed by a sampler in the place of a grid's, and points given up before all their seeds are run."""
+"""Points proposed by a sampler in the place of a grid's, and points given up before all their seeds are run.
+
+Proposing is Optuna's, by ask and tell. Giving up is not: Optuna's ``MedianPruner`` compares a trial's best value so far
+with complete trials; here points are compared by the mean of the same seeds, while all of them are under way.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The worker processes of one machine: each takes runs from the queue until none is left."""
+"""The worker processes of one machine: each takes runs from the queue until none is left.
+
+Optuna's own workers are threads (``Study.optimize(n_jobs=...)``), which share torch's random state and get no signals.
+Python's pools of processes break with the first that is killed; here another is started in its place.
+"""
 
 from __future__ import annotations
 

@@ -128,6 +128,18 @@ def test_a_job_whose_worker_elsewhere_fell_silent_comes_back(url, monkeypatch):
     assert queue.take(worker_name(2)) is None
 
 
+def test_a_job_that_loses_workers_elsewhere_is_given_up_too(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    for _ in range(queues.DEATHS):
+        assert queue.tally().failed == {}
+        assert queue.take("0 elsewhere 1 1 m").job == JOBS[0]
+        set_back_all_heartbeats(url)
+        queue.take_over_the_dead()
+    assert queue.take("0 elsewhere 1 1 m") is None
+    assert queue.tally().failed == {JOBS[0].identity: "its workers were lost"}
+
+
 def test_a_run_taken_when_the_answer_was_lost_is_taken_again_by_the_same_worker(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:2])

@@ -1,0 +1,80 @@
+"""A sweep's workers as tasks of a scheduler: submitit writes the batch script and hands it in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from dpstune.common.hub import first_line
+from dpstune.errors import RequestError, RunError, did_you_mean
+from dpstune.recipe.recipe import split_override
+from dpstune.runs.folder import writing_to
+
+LAUNCHERS = ("slurm", "local")
+SECONDS_TO_SAVE = 60
+_MINUTES_OF_A_LOCAL_TASK = 7 * 24 * 60
+
+
+def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
+    """Refuse a launcher that there is not, and options where nothing takes them.
+
+    Raises:
+        RequestError: Which.
+    """
+    if launcher is not None and launcher not in LAUNCHERS:
+        raise RequestError(f"--launcher {launcher}: should be slurm or local{did_you_mean(launcher, LAUNCHERS)}")
+    if options and launcher != "slurm":
+        raise RequestError(f"--launcher-set {options[0]}: is an option of sbatch; add --launcher slurm")
+
+
+def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, options: Sequence[str]) -> list[str]:
+    """Submit tasks that run a command line of dpstune, return their ids, and wait for none.
+
+    A task becomes that very command: signals reach it, and its exit code is the task's.
+
+    Args:
+        launcher: ``slurm``, or ``local``: processes of this machine, without its GPUs, to try a command.
+        folder: For submitit's scripts and the tasks' logs. Nobody else may read it: a command may hold a password.
+        arguments: The command line.
+        tasks: How many.
+        options: ``KEY=VALUE`` of ``sbatch``; ``KEY`` where it takes no value.
+
+    Raises:
+        RequestError: submitit is not installed, or this machine is no SLURM cluster's.
+        RunError: ``sbatch`` refused the tasks, or the folder cannot be written.
+    """
+    try:
+        from submitit import LocalExecutor, SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+    except ImportError:
+        raise RequestError(f"--launcher {launcher}: needs submitit; pip install 'dpstune[slurm]'") from None
+    with writing_to(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    executor: LocalExecutor | SlurmExecutor
+    if launcher == "local":
+        executor = LocalExecutor(folder)
+        executor.update_parameters(timeout_min=_MINUTES_OF_A_LOCAL_TASK)
+    else:
+        try:
+            executor = SlurmExecutor(folder)
+        except RuntimeError:
+            hint = "submit from a node of a SLURM cluster"
+            raise RequestError(f"--launcher slurm: there is no srun on this machine; {hint}") from None
+        # Of its own submitit asks for five minutes, and for a signal that would end dpstune before it has saved.
+        asked: dict[str, Any] = {"signal": f"TERM@{SECONDS_TO_SAVE}", "requeue": True}
+        for key, value in map(split_override, options):
+            asked[key.replace("-", "_")] = True if value is None else value
+        executor.update_parameters(job_name="dpstune", time=None, wckey=None, additional_parameters=asked)
+    command = partial(os.execv, sys.executable, [sys.executable, "-m", "dpstune", *arguments])
+    try:
+        with redirect_stderr(StringIO()):  # submitit prints there what it raises, too
+            jobs = executor.submit_array([command] * tasks)
+    except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
+        raise RunError(f"--launcher {launcher}: nothing was submitted: {first_line(error)}") from None
+    return [job.job_id for job in jobs]
