@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +140,17 @@ def test_what_is_asked_of_slurm(run, slurm, tiny_task, tmp_path):
     assert {line for line in given if not line.startswith(("error=", "output="))} == own
     assert run(*asked, "--launcher", "slurm")[0] == 0
     assert "--time" not in (folder / "script").read_text(), "the partition's own limit"
+
+
+def test_the_cluster_page_s_command_is_submitted(run, slurm, tmp_path):
+    folder = slurm(SUBMITS)
+    page = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^dpstune (.*--launcher slurm.*)$", page, flags=re.MULTILINE)
+    assert run(*line.replace("/shared", str(tmp_path)).split())[0] == 0
+    script = (folder / "script").read_text()
+    assert all(
+        f"#SBATCH --{asked}\n" in script for asked in ("array=0-7%8", "partition=gpu", "gres=gpu:1", "time=8:00:00")
+    )
 
 
 def test_what_sbatch_refuses_is_said_in_its_own_words(run, slurm, tiny_task, tmp_path):
