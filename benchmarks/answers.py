@@ -1,4 +1,4 @@
-"""The tables and pictures of docs/results.md, from docs/results/*.csv and results/methods-*.json alone.
+"""The tables and pictures of docs/results.md and its appendix, from docs/results/*.csv and results/methods-*.json alone.
 
     python benchmarks/answers.py
 
@@ -38,6 +38,7 @@ from questions import (
 )
 from tables import markdown, replace_tables
 
+PAGES = (DOCS / "results.md", DOCS / "results-appendix.md")
 MAJORITY = "always the commonest label"
 VANILLA = "vanilla"
 WITHOUT_DROPOUT = ("mixout", "dps-dense", "dps-mix")  # they ask for none in runs as short as these
@@ -48,7 +49,10 @@ BATCH = 16
 def main():
     from dpstune.report.figures import write_figure
 
-    replace_tables(DOCS / "results.md", build_tables())
+    tables = build_tables()
+    for page in PAGES:
+        text = page.read_text()
+        replace_tables(page, {name: table for name, table in tables.items() if f"<!-- {name} -->" in text})
     for name, figure in build_figures().items():
         write_figure(DOCS / f"{name}.png", figure)
         print(f"wrote {DOCS / name}.png")
