@@ -1,4 +1,4 @@
-"""The tables and pictures of docs/results.md and its appendix, from docs/results/*.csv and results/methods-*.json alone.
+"""The tables and pictures of docs/results.md and its appendix, from docs/results and results/methods-*.json alone.
 
     python benchmarks/answers.py
 
