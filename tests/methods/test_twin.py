@@ -99,7 +99,7 @@ def test_regression(settings, two_passes):
 
 
 @pytest.mark.parametrize("autocast", some([True], of=[False, True]))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(["bert", "bart"], of=FAMILIES))
 @pytest.mark.parametrize("settings", SETTINGS[:2], ids=lambda s: s["name"])
 def test_what_is_computed_anew_has_the_same_dropout(settings, family, autocast, two_passes, monkeypatch):
     two_passes()

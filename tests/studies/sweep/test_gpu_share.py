@@ -164,6 +164,7 @@ def test_where_runs_are_seen_to_fit_one_by_one_none_is_lost(tmp_path):
     assert (len(tally.done), tally.failed, tally.waiting, tally.running) == (len(JOBS), {}, 0, 0)
 
 
+@pytest.mark.slow
 def test_where_guests_throw_the_first_worker_out_every_run_is_trained_in_the_end(tmp_path):
     """The driver tells of room that is not there: all start, and run out of memory beside each other."""
     tally = run_all(tmp_path, sees=False)
