@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _MOST_SHOWN = 80  # characters of a value
 _MOST_NAMED = 8
-_MOST_OF_A_NAME = 40  # characters: where a file has no header, its first row is taken for one
+_MOST_OF_A_NAME = 40  # characters; a file without a header gives its first row of texts as the names of its columns
 
 
 class DpstuneError(Exception):
@@ -26,15 +26,15 @@ class RequestError(DpstuneError):
 
 
 class RunError(DpstuneError):
-    """The request was right but the work failed: a full disk, a NaN loss, a hub out of reach. Exit code 1."""
+    """The request was right but the work failed: a full disk, a NaN loss, a hub that does not answer. Exit code 1."""
 
 
 class BusyError(RunError):
-    """Another process is at this very run; it will be done without us. Exit code 1."""
+    """Another process is training this very run, and will finish it. Exit code 1."""
 
 
 def unforeseen(error: BaseException) -> str:
-    """Say in one line what an error is that nobody raised on purpose.
+    """Describe in one line an error that dpstune did not raise on purpose.
 
     >>> unforeseen(ZeroDivisionError("division by zero"))
     'unexpected ZeroDivisionError: division by zero'
@@ -43,7 +43,7 @@ def unforeseen(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Say what takes less where something did not fit into memory; None for any other error.
+    """Describe an out-of-memory error and say what needs less memory; return None for any other error.
 
     >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ..."))[:65]
     'not enough memory (CUDA out of memory. Tried to allocate 2 GiB); '
@@ -55,8 +55,8 @@ def out_of_memory(error: BaseException) -> str | None:
         return None
     why = f" ({'. '.join(told.split('. ')[:2]).rstrip('.')})" if told else ""
     return (
-        f"not enough memory{why}; fewer examples at once and a smaller maximal length take less, in training "
-        "training.gradient_checkpointing=true does, too"
+        f"not enough memory{why}; fewer examples at once or a smaller maximal length need less; in training, so does "
+        "training.gradient_checkpointing=true"
     )
 
 
@@ -91,7 +91,7 @@ def counted(count: int, what: str) -> str:
 
 
 def some_of(names: Iterable[str]) -> str:
-    """List names for the one line of an error: the first few, where there may be thousands.
+    """List names for the one line of an error: at most the first eight, then how many there are.
 
     >>> some_of(["no", "yes"])
     'no, yes'

@@ -118,19 +118,19 @@ def one_class_only(folder):
 @wrong
 def no_utf8(folder):
     (folder / "train.csv").write_bytes(b"first,second,label\na,b,yes\nCaf\xe9,b,no\n")
-    return f"{folder}/train.csv:3: no UTF-8 text"
+    return f"{folder}/train.csv:3: not UTF-8 text"
 
 
 @wrong
 def a_recipe_that_is_no_utf8(folder):
     (folder / "tiny.yaml").write_bytes(b"model: {name: minilm}\n# Caf\xe9\n")
-    return f"{folder}/tiny.yaml:2: no UTF-8 text"
+    return f"{folder}/tiny.yaml:2: not UTF-8 text"
 
 
 @wrong
 def a_recipe_that_is_no_yaml(folder):
     (folder / "tiny.yaml").write_text("model: {name: minilm\n")
-    return f"{folder}/tiny.yaml:2: no valid YAML"
+    return f"{folder}/tiny.yaml:2: not valid YAML"
 
 
 @wrong

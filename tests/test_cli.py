@@ -87,19 +87,19 @@ class TestWrongRequests:
             (["train", "--recipe", ""], "a recipe's name is empty"),
             (
                 ["train", "--recipe", "demo", "--method", "mixout", "--set", "method.name=vanilla"],
-                "--method mixout and --set method.name=vanilla give the same key; give one of them",
+                "--method mixout and --set method.name=vanilla set the same key; give one of them",
             ),
             (
                 ["train", "--recipe", "demo", "--seed", "1", "--set", "seed=2"],
-                "--seed 1 and --set seed=2 give the same",
+                "--seed 1 and --set seed=2 set the same",
             ),
             (
                 ["train", "--recipe", "demo", "--data-dir", "a", "--set", "data.dir=b"],
-                "and --set data.dir=b give the same key",
+                "and --set data.dir=b set the same key",
             ),
             (
                 ["train", "--recipe", "demo", "--data-dir", "a", "--set", "data={dir: b}"],
-                "and --set data={dir: b} give the same key",
+                "and --set data={dir: b} set the same key",
             ),
             (["train", "--recipe", "dmeo"], "no recipe and no file is called 'dmeo'; did you mean 'demo'?"),
             (["train", "--recipe", "demo", "--set", "method.p=1"], "method.p: should be less than 1"),

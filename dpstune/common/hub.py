@@ -1,4 +1,4 @@
-"""What the Hugging Face hub answers when it cannot give what was asked, in one line each."""
+"""The errors of the Hugging Face hub, each turned into one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from dpstune.errors import RequestError, RunError
 
 SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
-# By name: the hub's library has changed its HTTP client twice, and each client's errors have these.
+# By name: the hub's library has changed its HTTP client twice, and the errors of each client have these names.
 _NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
 
 
@@ -22,7 +22,7 @@ def asking_the_hub_for(what: str, remedy: str) -> Iterator[None]:
         remedy: How to do without the hub.
 
     Raises:
-        RequestError: The hub has no such thing, or keeps it from this user.
+        RequestError: The hub has no such thing, or this user may not read it.
         RunError: The hub could not be reached.
     """
     import datasets
@@ -51,10 +51,10 @@ def asking_the_hub_for(what: str, remedy: str) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _go_offline_where_unreachable() -> str | None:
-    """Ask the hub for a sign of life, once a process, and return why none came.
+    """Ask once per process whether the hub answers; return why it does not, or None if it does.
 
-    Where none comes the hub's libraries are told to go on with what their caches hold: left to themselves they would
-    ask for half a minute, file by file, before they looked there.
+    If it does not, the hub's libraries are told to read their caches at once. Otherwise they would first ask the hub
+    for each file, for half a minute in all.
     """
     import datasets
     from huggingface_hub import constants, get_session, logging
@@ -66,7 +66,7 @@ def _go_offline_where_unreachable() -> str | None:
         get_session().head(constants.ENDPOINT, timeout=SECONDS_FOR_A_SIGN_OF_LIFE)
     except Exception as error:
         if not any(cls.__name__ in _NO_CONNECTION for cls in type(error).__mro__):
-            return None  # something answers there; what is wrong shows when it is asked for more
+            return None  # the hub answers; the next request will show what is wrong
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         return first_line(error)
     return None

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 
 
 class Interrupted(BaseException):
-    """A signal ended the work; like KeyboardInterrupt it passes through whatever only catches errors.
+    """A signal ended the work. Like KeyboardInterrupt, it is not caught by ``except Exception``.
 
     Args:
         number: The signal.
@@ -24,23 +24,23 @@ class Interrupted(BaseException):
 _NOTED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-# A scheduler signals a whole process group, and whoever started a process passes its own signal on: one request.
+# A process may get one request twice: from a scheduler that signals its whole group, and from its parent process.
 SECONDS_OF_ONE_SIGNAL = 5.0
 
 
 class InterruptionWatch:
-    """Notes SIGINT, SIGTERM and SIGHUP while it is entered; one that is ignored (``nohup``) stays ignored.
+    """Notes SIGINT, SIGTERM and SIGHUP inside a ``with`` block; a signal that is ignored (``nohup``) stays ignored.
 
-    Outside ``deferred`` work a signal ends the run at once, since nothing would be lost. While the loop trains,
-    the first signal is only noted, and the loop asks for it at its safe points; another one, some seconds later, ends
-    the run at once.
-    In a thread other than the main one, where Python delivers no signals, nothing is noted.
+    While ``deferring`` is False, a signal ends the run at once, since nothing would be lost. While it is True (the loop
+    trains), the first signal is only noted, and the loop asks for it at its safe points. Another signal, more than 5
+    seconds later, ends the run at once. In a thread other than the main one Python delivers no signals, so none is
+    noted.
 
-    A signal that ends the run at once is noted, too: Python drops what is raised inside a callback, and then the next
-    safe point ends it.
+    A signal that ends the run at once is noted, too. If it comes inside a callback, Python drops the exception, and the
+    next safe point ends the run.
 
     Args:
-        message: What to say of a run that a signal ends at once.
+        message: The message of ``Interrupted``.
     """
 
     def __init__(self, message: str = "interrupted before anything new could be saved") -> None:
@@ -73,10 +73,10 @@ class InterruptionWatch:
             self.end_if_asked()
 
     def end_if_asked(self) -> None:
-        """End the work at a safe point where a signal came.
+        """End the work if a signal came; to be called at safe points.
 
         Raises:
-            Interrupted: One came.
+            Interrupted: A signal came.
         """
         if self.received is not None:
             raise Interrupted(self.received, self._message)

@@ -1,4 +1,4 @@
-"""Text files: a user's are UTF-8, with or without a byte-order mark; ours are UTF-8, and their CSV reads back."""
+"""Text files in UTF-8: a user's may begin with a byte-order mark; CSV that dpstune writes reads back the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file; its line ends stay what they are.
 
     Raises:
-        RequestError: There is no such file, it cannot be read, or it is no UTF-8 (the line is named).
+        RequestError: There is no such file, it cannot be read, or it is not UTF-8 (the line is named).
     """
     try:
         content = path.read_bytes()
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise RequestError(f"{path}:{line}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise RequestError(f"{path}:{line}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
 def csv_line(cells: Iterable[Any], dialect: str = "excel") -> str:
@@ -37,5 +37,5 @@ def csv_line(cells: Iterable[Any], dialect: str = "excel") -> str:
     'a,0.1,,"two\\nlines"'
     """
     text = io.StringIO()
-    csv.writer(text, dialect).writerow(cells)  # with another line end than \r\n a lone \r would not be quoted
+    csv.writer(text, dialect).writerow(cells)  # a lone \r is quoted only where lines end in \r\n
     return text.getvalue().removesuffix("\r\n")

@@ -12,11 +12,11 @@ from dpstune.device.randomness import stream
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import Recipe
 
-# The tokens in whose time a device does what a pass costs beside its tokens (benchmarks/README.md); elsewhere than on a
-# CPU, where it was not measured, so many that no pass is worth it.
+# The fixed cost of a forward and backward pass, as the number of tokens that take as long (benchmarks/README.md).
+# Only a CPU's was measured; elsewhere it is set so high that no chunk is cut to save padding.
 PASS_TOKENS = {"cpu": 64}
 NO_PASS_TOKENS = 10**9
-POOL = 50  # steps whose examples are sorted together by ``bucketed``: long enough to find similar lengths
+POOL = 50  # ``bucketed`` sorts the examples of so many steps together: enough to find similar lengths
 
 
 def step_batches(
@@ -30,12 +30,12 @@ def step_batches(
 ) -> list[list[list[int]]]:
     """Return an epoch's optimizer steps; each is a list of chunks, each chunk a list of example indices.
 
-    Every example comes once an epoch. Every step holds batch_size * chunks_per_step examples, but for one that holds
-    what is left. The same seed and epoch give the same steps however a step is cut into chunks.
+    Every example comes once per epoch. Every step holds batch_size * chunks_per_step examples, except one that holds
+    the rest. The same seed and epoch give the same steps, however a step is cut into chunks.
 
     Args:
         lengths: Tokens of each example.
-        batch_size: Examples a chunk.
+        batch_size: Examples per chunk.
         chunks_per_step: Accumulation times processes.
         batching: ``random``, or ``bucketed``: examples of similar length in one step.
         seed: The run's seed.
@@ -59,16 +59,19 @@ def step_batches(
 def cut_into_passes(
     chunk: Sequence[int], lengths: Sequence[int], *, pass_tokens: int, most_tokens: float = math.inf
 ) -> list[list[int]]:
-    """Cut a chunk into passes of examples of similar length, so that little is computed on padding.
+    """Cut a chunk into forward passes over examples of similar length, so that little is computed on padding.
 
-    It is the cheapest cut there is, where a pass costs its padded tokens and ``pass_tokens`` besides. No gradient
-    changes but for float error, since a step is a sum over its examples.
+    A forward pass costs its tokens, padding included, plus ``pass_tokens``; no other cut costs less in all. Gradients
+    change only by float error, since a step is a sum over its examples.
 
     Args:
         chunk: Example indices.
         lengths: Tokens of each example.
-        pass_tokens: What each pass costs beside its tokens.
-        most_tokens: Padded tokens of a pass of more than one example.
+        pass_tokens: What each forward pass costs besides its tokens.
+        most_tokens: Most tokens, padding included, of a forward pass over more than one example.
+
+    Returns:
+        The example indices of each forward pass.
 
     >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=64)
     [[1, 2], [0, 3]]
@@ -78,8 +81,8 @@ def cut_into_passes(
     order = sorted(chunk, key=lambda index: lengths[index])
     padded = len(order) * max((lengths[index] for index in order), default=0)
     if order and padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
-        return [order]  # another pass would cost more than all of the padding
-    cheapest = [(0, 0)]  # for the first n examples: the cost, and where the last of their passes begins
+        return [order]  # another forward pass would cost more than all of the padding
+    cheapest = [(0, 0)]  # for the first n examples: the cost, and where their last forward pass begins
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         most = end if end * longest <= most_tokens else max(1, int(most_tokens // longest))
@@ -100,7 +103,7 @@ class StepPlan:
 
     A step holds batch_size x accumulation x processes examples (the last of an epoch may hold fewer). It is cut
     into chunks of batch_size; chunk c goes to rank c mod processes. Each chunk's mean loss is weighted by its share
-    of the step's examples, so that the step's gradient is the mean over its examples however it is cut.
+    of the step's examples, so that the step's gradient is the mean over its examples, however the step is cut.
 
     Args:
         recipe: Batch size, accumulation, batching and seed.
@@ -135,8 +138,8 @@ class StepPlan:
     def share(self, chunks: list[list[int]], rank: int) -> list[tuple[int, list[int], float]]:
         """Return one rank's chunks: number within the step, indices, and the weight of their mean loss.
 
-        Gradients are averaged over ranks, so that weights are multiplied by their number. Every rank gets as many
-        chunks: where there are too few, it repeats one example with weight 0.
+        Gradients are averaged over ranks, so the weights are multiplied by the number of ranks. Every rank gets equally
+        many chunks: one that has too few repeats one example with weight 0.
         """
         examples = sum(len(chunk) for chunk in chunks)
         mine = [

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Examples:
-    """A split.
+    """The examples of one split.
 
     Args:
-        ids: One an example.
-        texts: One or two strings an example.
+        ids: One per example.
+        texts: One or two strings per example.
         labels: Label indices, or values for regression; None where the split has no labels.
-        phenomena: What decides each example, for the toy tasks.
+        phenomena: What decides each example of a toy task; None for other tasks.
     """
 
     ids: list[str]

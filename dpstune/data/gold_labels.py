@@ -1,4 +1,4 @@
-"""From labels as they were read to indices and values: which are none, how names are sorted, what is unknown."""
+"""Turn labels as they were read into indices or values: sort their names, find missing and unknown ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dpstune.settings.tasks import Kind
 
 LARGEST_VALUE = 3.4e38  # of float32
 UNLABELLED = (None, "")
-WRITTEN_GAPS = ("nan", "NaN")  # what a missing label becomes once str() has been at it
-NO_GOLD_LABEL = ("-", "-1")  # how SNLI and its kin mark a pair its annotators did not agree on
-_MOST_NUMBERS_AS_LABELS = 20  # more of them are likely values of a regression task that was not called one
+WRITTEN_GAPS = ("nan", "NaN")  # what str() makes of a missing label
+NO_GOLD_LABEL = ("-", "-1")  # SNLI and corpora like it mark so a pair on which annotators did not agree
+_MOST_NUMBERS_AS_LABELS = 20  # more numbers are probably the values of a regression task that was not called one
 
 
 def sort_names(names: set[str]) -> tuple[str, ...]:
-    """Sort names, as numbers where all of them are; the same on every machine, "1" before "1.0" too."""
+    """Sort names: as numbers if all are numbers ("1" before "1.0"), else as text; the same on every machine."""
     values = _numbers(names)
     return tuple(sorted(names) if values is None else sorted(names, key=lambda name: (values[name], name)))
 
 
 def _numbers(names: Iterable[str]) -> dict[str, float] | None:
-    """Return the number that each name is; None where one is no finite number."""
+    """Return the number that each name is; None if one is not a finite number."""
     try:
         values = {name: float(name) for name in names}
     except ValueError:
@@ -48,11 +48,11 @@ def label_examples(
         kind: Classification or regression.
         names: The labels, in the order of their indices; empty for regression.
         split: Its name; one that begins with ``test`` may have no labels.
-        notes: Takes what a reader should know.
-        unlabelled_marks: The labels that stand for none.
+        notes: What a user should know is appended to it.
+        unlabelled_marks: What stands for a missing label.
 
     Raises:
-        RequestError: The split is empty or has no labels, or a label is unknown or no number.
+        RequestError: The split is empty or has no labels, or a label is unknown or not a number.
     """
     if raw.renumbered:
         notes.append(f"{raw.source}: ids repeat; examples are numbered by row")
@@ -68,7 +68,7 @@ def label_examples(
     kept = [i for i, without in enumerate(unlabelled) if not without]
     if len(kept) < len(raw.ids):
         written = next((label for label in raw.labels if label in WRITTEN_GAPS), None)
-        why = "no gold label" + (f" ({written!r} is read as none; should it be a label, rename it)" if written else "")
+        why = "no gold label" + (f" ({written!r} is read as missing; if it is a label, rename it)" if written else "")
         notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: {why}")
     to_label = _value if kind == "regression" else _index
     labels: list[Any] = [to_label(raw, i, names) for i in kept]
@@ -85,9 +85,9 @@ def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
 
 
 def _label_hint(label: str, names: Sequence[str]) -> str:
-    """Say what may be meant by an unknown label; of many numbers the nearest in spelling says nothing."""
+    """Return a hint about an unknown label: the name nearest to it, or regression if the labels are many numbers."""
     if len(names) > _MOST_NUMBERS_AS_LABELS and _numbers(names) is not None:
-        return "; where they are values rather than classes, say kind: regression"
+        return "; if they are values, not classes, set kind: regression"
     return did_you_mean(label, names)
 
 
@@ -98,5 +98,7 @@ def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_VALUE:
-        raise RequestError(f"{raw.source}:{raw.rows[position]}: {label!r} is no number, and the task is regression")
+        raise RequestError(
+            f"{raw.source}:{raw.rows[position]}: a regression label should be a finite float32, not {label!r}"
+        )
     return value

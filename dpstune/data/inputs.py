@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """Examples, tokenizer and tokens of the recipe last asked for; what another recipe has in common is kept.
+    """Examples, tokenizer and tokens of the last recipe; what the next recipe shares with it is kept.
 
     Files that change meanwhile are not read again.
     """

@@ -1,8 +1,8 @@
 """What a classifier's labels mean in another task: matched by name, never by position.
 
-Entailment comes with three labels (entailment, neutral, contradiction) or with two (entailment or not). Between the two
-the rule is that of the paper's transfer experiments (Zhang et al. 2022, Appendix E): a prediction is made first, among
-all the labels the model knows, and only then read as the target's.
+An entailment task has three labels (entailment, neutral, contradiction) or two (entailment or not). To compare one kind
+with the other, dpstune follows the paper's transfer experiments (Zhang et al. 2022, Appendix E): the model first
+predicts one of all its labels, and only then is that label read as one of the target's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MEANINGS: dict[str, Meaning] = {
 }
 _THREE_WAY = {"entailment", "neutral", "contradiction"}
 _TWO_WAY = {"entailment", "non-entailment"}
-_SCITAIL = {"entails", "neutral"}  # all that does not follow is called neutral there
+_SCITAIL = {"entails", "neutral"}  # SciTail calls all that does not follow neutral
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def map_labels(model: Sequence[str], target: Sequence[str]) -> LabelMapping:
         target: The target's label names, in its order.
 
     Raises:
-        RequestError: No label of one stands for each label of the other; the message names both sets.
+        RequestError: The labels do not match; the message names both sets.
 
     >>> map_labels(("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")).predictions
     (1, 0, 0)
@@ -96,7 +96,7 @@ def _by_name(
 def _readings(
     labels: Sequence[str], meanings: Sequence[Meaning], others: Sequence[str], theirs: Sequence[Meaning]
 ) -> dict[str, str]:
-    """Say as which of ``others`` each label is read: what is no entailment there is all one where they are two."""
+    """Return which of ``others`` each label is read as; of two, all but entailment is read as the other one."""
     names = dict(zip(theirs, others, strict=True))
     rest = names.get("non-entailment")
     return {
@@ -106,7 +106,7 @@ def _readings(
 
 
 def _meanings(labels: Sequence[str]) -> tuple[Meaning, ...] | None:
-    """Return what each label of an entailment task means; None where they are not such a task's."""
+    """Return what each label of an entailment task means; None for the labels of any other task."""
     folded = [label.casefold() for label in labels]
     if set(folded) == _SCITAIL:
         return tuple("entailment" if label == "entails" else "non-entailment" for label in folded)

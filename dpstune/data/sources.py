@@ -22,7 +22,7 @@ from dpstune.settings.tasks import GlueLayout, HubSource
 csv.field_size_limit(sys.maxsize)
 
 DIALECTS = {"csv": "excel", "tsv": "excel-tab"}
-"""The tables among the text formats, by the name that Python's csv has for them."""
+"""The text formats that are tables, each with its name in Python's csv."""
 
 
 @dataclass
@@ -31,12 +31,12 @@ class RawSplit:
 
     Args:
         source: The file or dataset, for errors.
-        ids: One an example: the source's own id, or the row number from 0.
-        texts: One or two strings an example.
-        labels: What the label column holds as text, None where a row has none; empty where there is no label column.
+        ids: One per example: the source's own id, or the row number from 0.
+        texts: One or two strings per example.
+        labels: The label column as text, None for a row without a label; empty if there is no label column.
         rows: The line or row number of each example, for errors.
         malformed: How many rows were left out because they were broken.
-        renumbered: Whether the source's ids repeat, so that row numbers stand in for them.
+        renumbered: Whether the source's ids repeat, so that row numbers replace them.
     """
 
     source: str
@@ -65,7 +65,7 @@ def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bo
         label_required: Whether a file without the label column is an error.
 
     Raises:
-        RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
+        RequestError: The file is not there, is not UTF-8, is malformed, or lacks a column.
     """
     return _collect(str(path), file_rows(path), text, label, label_required)
 
@@ -74,7 +74,7 @@ def file_rows(path: Path) -> Rows:
     """Yield the rows of a CSV, TSV, JSONL or Parquet file, read by the ending of its name.
 
     Raises:
-        RequestError: The file is not there, is no UTF-8 or malformed.
+        RequestError: The file is not there, is not UTF-8 or is malformed.
     """
     form = path.suffix.lower().removeprefix(".")
     if form == "parquet":
@@ -91,9 +91,9 @@ def stream_rows(
 
     Args:
         place: What the lines come from, for errors.
-        lines: With their ends.
+        lines: The lines with their line ends.
         form: csv, tsv or jsonl.
-        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
+        on_header: Is given the columns of a csv or tsv before its first row, even if it has no rows.
 
     Raises:
         RequestError: A row is malformed; its line is named.
@@ -110,7 +110,7 @@ def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
     """Read one split of a task from the TSV files GLUE distributes.
 
     Raises:
-        RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
+        RequestError: The file is not there, is not UTF-8, is malformed, or lacks a column.
     """
     path = folder / layout.folder / layout.files[split]
     is_test = split.startswith("test")
@@ -153,7 +153,7 @@ def _load_dataset(hub: HubSource, split: str) -> Any:
     with asking_the_hub_for(name, "give local data with --data-dir DIR"):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
-        except (ValueError, RuntimeError) as error:  # no such configuration or split; a loading script
+        except (ValueError, RuntimeError) as error:  # no such configuration or split, or a loading script
             raise RequestError(f"{name}: {first_line(error)}") from None
 
 
@@ -202,9 +202,12 @@ def no_column(place: str, column: str, there: list[str]) -> RequestError:
 
 
 def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
-    """Return a cell as text, None where it holds nothing; a number is written the same whatever its type was.
+    """Return a cell as text, None if it is empty.
 
-    A column of whole numbers becomes one of floats where a table has gaps: 1.0 is 1.
+    1.0 becomes "1": a column of whole numbers is read as floats if the table has gaps.
+
+    Raises:
+        RequestError: The cell holds a list, a mapping, or bytes that are not text.
     """
     value = row.get(column)
     if isinstance(value, float):
@@ -221,7 +224,7 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
         plain = None if value is None else str(value)
         (plain or "").encode()
     except ValueError as error:
-        raise RequestError(f"{place}: column {column!r} holds no text: {first_line(error)}") from None
+        raise RequestError(f"{place}: column {column!r} does not hold text: {first_line(error)}") from None
     return plain
 
 
@@ -248,12 +251,12 @@ class _Reader(Protocol):
 class _TabReader:
     """The rows of a TSV, whose quotes may be those of CSV or plain characters, as in the files GLUE distributes.
 
-    The first row tells how many cells a row has. A line that is a row of CSV by itself is read as such; one that is not
-    but has as many cells between its tabs is read as it stands. Where neither fits, a quoted cell goes on in the lines
-    below; so a cell with a line break is read where it is not in the last column, and no tab stands before the break.
+    The first row tells how many cells a row has. A line is read in the first of these ways that gives as many cells:
+    with the quotes of CSV; with quotes as plain characters; as the beginning of a quoted cell that goes on in the lines
+    below. So a cell with a line break is read only if it is not in the last column and has no tab before the break.
 
     Args:
-        lines: With their ends.
+        lines: The lines with their line ends.
     """
 
     def __init__(self, lines: Iterator[str]) -> None:
@@ -292,7 +295,7 @@ class _TabReader:
             longer = []
         if len(longer) == count:
             return longer
-        self.line_num = begun  # what is wrong is told of the line it began on
+        self.line_num = begun  # an error names the line on which the row began
         return row
 
 
@@ -328,7 +331,7 @@ def _table_rows(
 
 
 def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
-    """Read GLUE's own files; a few rows of QQP's, as distributed, are broken off."""
+    """Read a file as GLUE distributes it; incomplete rows, of which QQP has a few, are left out."""
     reader = csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     return _table_rows(path, reader, columns, skip_ragged=True)
 
@@ -340,7 +343,7 @@ def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
         try:
             row = json.loads(line, object_pairs_hook=partial(_json_object, f"{place}:{number}"))
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{place}:{number}: no valid JSON: {first_line(error)}") from None
+            raise RequestError(f"{place}:{number}: not valid JSON: {first_line(error)}") from None
         if not isinstance(row, dict):
             raise RequestError(f"{place}:{number}: a line should be a JSON object")
         yield number, row

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class TokenDataset:
-    """A tokenised split; each feature's ints lie end to end in one tensor, so that a batch is cut out and not built.
+    """A tokenised split. One tensor per feature holds all examples end to end; a batch is cut out of it.
 
     Args:
-        features: ``input_ids`` and what else the model takes, a list of ints an example each.
+        features: ``input_ids`` and the model's other inputs; of each, a list of ints per example.
         labels: Label indices or values, or None.
-        tokenizer: Pads.
-        max_length: Tokens an example was cut to.
+        tokenizer: The model's; says how to pad.
+        max_length: The tokens that longer examples were cut to.
         regression: Whether labels are values.
     """
 
@@ -43,7 +43,7 @@ class TokenDataset:
         return len(self.lengths)
 
     def take(self, indices: Sequence[int]) -> TokenDataset:
-        """Return some of the examples, in that order."""
+        """Return the examples at ``indices``, in that order."""
         features = {name: [row.tolist() for row in self._rows(name, indices)] for name in self._features}
         labels = None if self._labels is None else [self._labels[i] for i in indices]
         return TokenDataset(features, labels, self._tokenizer, self.max_length, self._regression)
@@ -52,7 +52,10 @@ class TokenDataset:
         return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
 
     def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a batch, padded to its longest example: the model's keyword arguments, ``labels`` among them."""
+        """Return a batch as the model's keyword arguments: int64 [examples, tokens], padded to the longest example.
+
+        ``labels`` are int64 [examples], float32 for regression; a split without labels has none.
+        """
         import torch
 
         lengths = torch.tensor([self.lengths[i] for i in indices]).unsqueeze(1)
@@ -85,7 +88,7 @@ def _ints(values: Iterable[int]) -> torch.Tensor:
 
 
 def to_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch on ``device``; it goes to a GPU by page-locked memory, so that nobody waits for the copy."""
+    """Return a batch on ``device``; it is copied to a GPU from page-locked memory, so that the CPU does not wait."""
     if device.type == "cuda":
         batch = {key: value.pin_memory() for key, value in batch.items()}
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
@@ -99,7 +102,7 @@ def encode(
     Args:
         examples: The split.
         tokenizer: The model's.
-        max_length: Tokens an example is cut to.
+        max_length: A longer example is cut to this many tokens.
         regression: Whether labels are values.
 
     Raises:
@@ -112,7 +115,7 @@ def encode(
     columns = list(zip(*examples.texts, strict=True))
     encoded = tokenizer(
         *[list(column) for column in columns],
-        split_special_tokens=True,  # a text that spells one, such as "[SEP]", does not end there
+        split_special_tokens=True,  # "[SEP]" in a text is read as text
         truncation="longest_first" if len(columns) > 1 else True,
         max_length=max_length,
         return_attention_mask=False,

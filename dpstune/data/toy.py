@@ -1,7 +1,7 @@
 """The toy tasks: sentence pairs generated from word tables, the same on every machine.
 
-Every example is decided by one phenomenon. The hypothesis is drawn before the label counts and the premise after,
-in such a way that neither sentence, nor the words of both together, say more about the label than chance.
+Every example is decided by one phenomenon. Sentences are drawn so that neither of them alone, nor the words of both
+together, say more about the label than chance.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dpstune.settings.tasks import TASKS, get_task
 
 SIZES = {"train": 2000, "validation": 500, "test": 500}
 
-# A table's lines hold a key and items; a key may come twice. `=` parts what means the same from its opposite (traits),
-# a category from its nouns, and two verbs of one meaning. Verbs are given as base, past, participle unless it equals
-# the past, and gerund. Nouns form their plural with an s. Of two patterns, the first is negative.
+# Each line of a table holds a key and items; a key may come twice. `=` separates words from their opposites (traits),
+# a category from its nouns, and two verbs of one meaning. A verb is given as base, past, participle (unless it equals
+# the past) and gerund. Nouns form their plural with an s. Of two patterns, the first is negative.
 _PLAIN = """
 names: Anna; Ben; Carla; David; Emma; Frank; Grace; Henry; Julia; Kevin; Laura; Martin; Nora; Oscar
 jobs: baker; nurse; pilot; teacher; farmer; lawyer; waiter; painter; doctor; singer; driver; gardener
@@ -135,7 +135,7 @@ class _Event(NamedTuple):
 
 
 class _Draw:
-    """Draws words, and all else, from a stream of raw 64-bit integers, which NumPy promises never to change."""
+    """Draws everything from a stream of raw 64-bit integers, which NumPy promises never to change."""
 
     def __init__(self, task: str) -> None:
         self.words: dict[str, list[str]] = {}
@@ -172,14 +172,14 @@ class _Draw:
         return [_verb(self.one(action.split(" = "))) for action in self.some(self.words["actions"], count)]
 
     def event(self) -> tuple[_Event, _Event]:
-        """Draw an event, and another that leaves it open: another person, another verb or another thing."""
+        """Draw an event, and one that neither affirms nor denies it: with another person, verb or thing."""
         who, whats, verbs = self.people(2), self.things(2), self.actions(2)
         event = _Event(who[0], verbs[0], f"the {whats[0]}", self.word("places"))
         others = [event._replace(who=who[1]), event._replace(verb=verbs[1]), event._replace(what=f"the {whats[1]}")]
         return event, self.one(others)
 
     def truth(self, label: str, claimed: bool) -> bool:
-        """Say whether the premise affirms, given whether the hypothesis does; for neutral either."""
+        """Say whether the premise affirms, given whether the hypothesis does; for neutral, at random."""
         return self.coin() if label == "neutral" else (label == "entailment") == claimed
 
     def lead(self, text: str) -> str:
@@ -211,8 +211,8 @@ def _passive(draw: _Draw, label: str) -> tuple[str, str]:
     return told.tell(voices[0][claimed != (label == "contradiction")]), event.tell(voices[1][claimed])
 
 
-# What a premise may say of a group, given what the hypothesis does; by index into all, some, none, not all. Under
-# neutral, all and none are said with another trait. Each label's premises say all and none in 3 of 8, the others in 1.
+# What a premise may say of a group, given what the hypothesis says; by index into all, some, none, not all. Under
+# neutral, all and none are said with another trait. Of 8 premises of a label, 3 say all, 3 none, 1 some, 1 not all.
 _SAYS = {
     "entailment": [[0], [0, 1], [2], [2, 3]],
     "contradiction": [[2, 3], [2], [0, 1], [0]],
@@ -281,7 +281,7 @@ def _comparison(draw: _Draw, label: str) -> tuple[str, str]:
 
 
 def _conjunction(draw: _Draw, label: str) -> tuple[str, str]:
-    """Premises are the same under each label; whom the hypothesis is about decides."""
+    """The premise does not depend on the label, which only the person in the hypothesis decides."""
     yes, maybe, other, no = draw.some(draw.words["names"], 4)
     event = draw.event()[0]._replace(place="")
     who = {"entailment": yes, "neutral": maybe, "contradiction": no}[label]
@@ -332,7 +332,7 @@ def _similar(draw: _Draw, differs: str) -> tuple[tuple[str, str], float]:
     second = first._replace(verb=synonym)
     second = _Event(*(new[i] if part in changed else second[i] for i, part in enumerate(_LOSS)))  # type: ignore[arg-type]
     loss = _LOSS_OF["synonym"] + sum(_LOSS.get(part, 0.0) for part in changed)
-    # The name of a category, or two negations, stand in pairs of high and low scores, and so tell nothing themselves.
+    # Pairs of high and of low values hold the name of a category or two negations, so these say nothing by themselves.
     if differs == "hypernym" or (differs in ("several", "all") and draw.coin()):
         second = second._replace(what=_a((foreign if "object" in changed else category)[0]))
         loss += _LOSS_OF["hypernym"]
@@ -344,7 +344,7 @@ def _similar(draw: _Draw, differs: str) -> tuple[tuple[str, str], float]:
 
 
 def _example(draw: _Draw, labels: Sequence[str], index: int) -> tuple[tuple[str, ...], float, str]:
-    """Draw an example; phenomena and labels take turns, so that every label is as frequent in each phenomenon."""
+    """Draw an example; phenomena and labels alternate, so that each phenomenon has every label equally often."""
     value: float
     if labels:
         phenomenon, value = list(_DECIDES)[index % len(_DECIDES)], index // len(_DECIDES) % len(labels)
@@ -392,4 +392,4 @@ def generate(name: str, split: str) -> Examples:
         raise RequestError(f"dpstune generates no {name}; it generates {', '.join(t for t in TASKS if TASKS[t].toy)}")
     if split not in SIZES:
         raise RequestError(f"{name} has no split {split!r}; it has {', '.join(SIZES)}{did_you_mean(split, SIZES)}")
-    return _splits(name)[split].take(range(SIZES[split]))  # lists of the caller's own
+    return _splits(name)[split].take(range(SIZES[split]))  # new lists, which the caller may change

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 STRICT, WARN_ONLY = "strict", "warn_only"
-_REFUSAL = "deterministic"  # in whatever torch says where strict mode refuses an operation
+_REFUSAL = "deterministic"  # each of torch's messages has this word where strict mode refuses an operation
 
 
 def fix_workspaces() -> None:
-    """Have cuBLAS work in buffers of fixed size; its first call reads this, so it is said before any call to CUDA."""
+    """Have cuBLAS work in buffers of fixed size; to be called before any call to CUDA, since cuBLAS reads it once."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def ask_for_the_same_bits(how: str = STRICT) -> None:
-    """Have torch run deterministic kernels alone, and raise where an operation has none.
+    """Have torch run only deterministic kernels, and raise where an operation has none.
 
-    If torch only warned, the backward passes of fused attention would stay what they are by default, and add up in an
-    order that changes (PyTorch's ``attention_backward.cu`` looks at that flag). New tensors are not filled: that is for
-    programs that read what they did not write, and takes a kernel a tensor.
+    If torch only warns, the backward pass of fused attention keeps its default kernels, which add up in an order that
+    changes (PyTorch's ``attention_backward.cu`` reads that flag). New tensors are not filled: only programs that read
+    uninitialized memory need that, and it costs one kernel per tensor.
 
     Args:
-        how: ``strict``, or what ``settle`` returned of a model that needs other kernels: then torch only warns.
+        how: ``strict``, or what ``settle`` returned; for anything but ``strict`` torch only warns.
     """
     import torch
 
@@ -40,7 +40,7 @@ def ask_for_the_same_bits(how: str = STRICT) -> None:
 
 @contextmanager
 def kernels_for_the_same_bits(how: str | None) -> Iterator[None]:
-    """Ask for deterministic kernels inside the block alone, as a run recorded them; None leaves what is asked for."""
+    """Inside the block, ask for the kernels that a run recorded (see ``settle``); None changes nothing."""
     import torch
 
     enabled, warn_only = (
@@ -56,7 +56,7 @@ def kernels_for_the_same_bits(how: str | None) -> Iterator[None]:
 
 
 def settle(model: nn.Module, new_loss: Callable[[], torch.Tensor]) -> str:
-    """Try a forward and a backward pass; where the model needs an operation that strict mode refuses, only warn of it.
+    """Try a forward and a backward pass; if strict mode refuses an operation of the model, let torch only warn.
 
     The model is left as it was: no gradients, the same buffers.
 

@@ -25,9 +25,9 @@ PACKAGES = ("dpstune", "torch", "transformers", "accelerate", "datasets", "evalu
 def choose_precision(asked: str, device_type: str) -> str:
     """Return the precision a run computes in: ``fp16``, ``bf16`` or ``fp32``.
 
-    ``auto`` is what the device computes natively in half precision, bf16 before fp16, and fp32 where there is neither:
-    bf16 has float32's range and needs no loss scaling; fp16, which the paper used (Appendix C), is left to older GPUs
-    and to those who ask for it (docs/precision.md).
+    ``auto`` is the first of bf16, fp16 and fp32 that the device computes natively. bf16 comes first, since it has
+    float32's range and needs no loss scaling. The paper used fp16 (Appendix C); here only older GPUs and those who ask
+    for it do (docs/precision.md).
 
     Raises:
         RequestError: The device cannot do what was asked; the message names what it can.
@@ -37,8 +37,8 @@ def choose_precision(asked: str, device_type: str) -> str:
         return native[0]
     available = {
         "cuda": native,
-        "cpu": ("fp16", "bf16", "fp32"),  # any CPU can emulate either half
-    }.get(device_type, ("fp16", "fp32"))  # Apple's and Intel's, on which Accelerate scales losses, too
+        "cpu": ("fp16", "bf16", "fp32"),  # any CPU can emulate fp16 and bf16
+    }.get(device_type, ("fp16", "fp32"))  # Apple's and Intel's GPUs: Accelerate scales losses there, too
     if asked not in available:
         raise RequestError(
             f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
@@ -58,7 +58,7 @@ def available_precisions(device_type: str) -> tuple[str, ...]:
 
 
 def slow_precision(precision: str, device_type: str) -> str | None:
-    """Return a line about a precision that the device does not compute natively; None where it does."""
+    """Return a warning of a precision that a CPU does not compute natively; None in all other cases."""
     native = available_precisions(device_type)
     if device_type != "cpu" or precision in native:
         return None
@@ -66,33 +66,33 @@ def slow_precision(precision: str, device_type: str) -> str | None:
 
 
 def device_type() -> str:
-    """Return the kind of device this process computes on; in a distributed run the ranks meet here first."""
+    """Return the kind of device this process computes on; in a distributed run, this first connects the ranks."""
     from accelerate import PartialState
 
     fix_workspaces()
     if "LOCAL_RANK" in os.environ:
-        # The defaults of its functions are the group of all ranks: imported once there is one, they would keep it, and
-        # its threads, to the end of the process.
+        # Its functions have the group of all ranks as a default argument. If it were imported after that group is
+        # made, they would keep the group and its threads to the end of the process.
         import torch.distributed.nn  # noqa: F401
     kind: str = PartialState(cpu=_cpu_alone()).device.type
     return kind
 
 
 def _cpu_alone() -> bool:
-    """Tell whether there is no accelerator; the ranks that a launcher started find each other on the CPU only then."""
+    """Tell whether there is no accelerator: only then are the ranks of a launcher connected on the CPU."""
     import torch
 
     return not torch.accelerator.is_available()
 
 
 def new_accelerator(precision: str) -> Accelerator:
-    """Return an Accelerator of this run's own, also where the process trained another run before.
+    """Return a new Accelerator for this run, even if the process has trained another run before.
 
     Args:
         precision: fp16, bf16 or fp32.
 
     Raises:
-        RequestError: A launcher asks for weights or gradients in pieces, of which no method could see the whole.
+        RequestError: The launcher cuts weights or gradients into pieces; methods need them whole.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -104,7 +104,7 @@ def new_accelerator(precision: str) -> Accelerator:
                 f"the launcher asks for {plugin}, which cuts gradients into pieces; every rank needs them whole: start "
                 "with `accelerate launch --multi_gpu`"
             )
-    on_cpu = device_type() == "cpu"  # also beside a GPU, where a launcher was told so
+    on_cpu = device_type() == "cpu"  # also beside a GPU, if a launcher was told so
     if on_cpu:
         keep_freed_memory()
         bound_kernel_caches()
@@ -112,7 +112,7 @@ def new_accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
         cpu=_cpu_alone(),
-        # What a launcher's configuration says of these would change the training behind the recipe's back.
+        # Set here, so that a launcher's configuration cannot change what the recipe says.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_plugin=TorchDynamoPlugin(backend="no"),
         mixed_precision="no" if precision == "fp32" or fp16_on_cpu else precision,
@@ -126,10 +126,10 @@ def new_accelerator(precision: str) -> Accelerator:
 
 
 def compute_in_fp16_on_cpu(accelerator: Accelerator) -> None:
-    """Have an Accelerator that was made without mixed precision compute in fp16 on a CPU, before it prepares a model.
+    """Have an Accelerator compute in fp16 on a CPU; it was made without mixed precision and has prepared no model yet.
 
-    Accelerate itself does so on accelerators alone. From here on its code is what runs on a GPU: autocast around the
-    model's forward, scaled losses, ``unscale_gradients``, updates that the scaler skips.
+    Accelerate itself offers fp16 on accelerators only. From here on the same code runs as on a GPU: autocast around the
+    forward pass, scaled losses, ``unscale_gradients``, skipped steps.
     """
     import torch
 
@@ -139,11 +139,11 @@ def compute_in_fp16_on_cpu(accelerator: Accelerator) -> None:
 
 
 def part_from_the_other_ranks() -> None:
-    """End the process group, where there is one, and its threads: they would abort a process that ends before them."""
+    """End the process group, if there is one: its threads abort a process that ends before they do."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()  # wrapped models of finished runs lie in cycles, and hold the group
+        gc.collect()  # wrapped models of finished runs are in reference cycles, and hold the group
         torch.distributed.destroy_process_group()
 
 
@@ -152,10 +152,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory this process frees, and use it again; where it is glibc.
+    """Have glibc keep the memory that this process frees, and use it again; no other C library is changed.
 
-    A step frees its activations, and the next step needs as much again. Left alone, glibc returns large blocks to the
-    system, which hands them out page by page, each cleared first: 2 to 8 % of a step on a CPU (benchmarks/README.md).
+    A step frees its activations, and the next step needs as much again. By default, glibc returns large blocks to the
+    system. To get them back, page by page, each cleared first, takes 2 to 8 % of a step on a CPU
+    (benchmarks/README.md).
     """
     if _libc_is_glibc():
         libc = ctypes.CDLL(None)
@@ -164,10 +165,10 @@ def keep_freed_memory() -> None:
 
 
 def bound_kernel_caches() -> None:
-    """Have oneDNN keep its newest 64 kernels, unless the environment says another number; before its first.
+    """Have oneDNN keep only its newest 64 kernels, unless the environment sets a number; to be called before its first.
 
-    It makes kernels for every shape it meets and keeps 1024 of them, about a megabyte each in bf16. Batches have
-    hundreds of shapes; making a kernel anew costs no time that can be measured (benchmarks/README.md).
+    It makes kernels for every shape it meets, and by default keeps 1024 of them, about a megabyte each in bf16. Batches
+    have hundreds of shapes; to make a kernel again costs no measurable time (benchmarks/README.md).
     """
     for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "64")
@@ -178,7 +179,7 @@ def _libc_is_glibc() -> bool:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told, so that a clock that is read now counts it."""
+    """Wait until a GPU has finished its work, so that a time that is taken next includes it."""
     if device.type == "cuda":
         import torch
 
@@ -186,10 +187,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Free what an earlier run left, and start counting the peak anew, where the system allows it.
+    """Free the memory of an earlier run, and measure the peak from now on, where the system allows it.
 
-    For a process that trains several runs: a run's model, wrapped and hooked, is held by circles of references, which
-    Python would only look for much later.
+    This is for a process that trains several runs. A run's model, wrapped and hooked, is in reference cycles, which
+    Python would free only much later.
     """
     gc.collect()
     if device.type == "cuda":
@@ -198,18 +199,18 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         if _libc_is_glibc():
-            ctypes.CDLL(None).malloc_trim(0)  # what was kept of an earlier run is not this one's
+            ctypes.CDLL(None).malloc_trim(0)  # memory that was kept for an earlier run is not this one's
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # on Linux: the peak becomes what is held now
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most this process has held since the last reset: on CUDA of the GPU, else of main memory."""
+    """Return this process's peak memory since the last reset: of the GPU on CUDA, else main memory."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")  # on Linux getrusage counts in the process that started this one
+    status = Path("/proc/self/status")  # on Linux, getrusage includes the peak of the parent process
     if status.exists() and "VmHWM:" in (text := status.read_text()):
         return int(text.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
     import resource
@@ -229,14 +230,14 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_identity(name: str) -> str:
-    """Return what tells the current GPU from every other, however a process sees it; ``name`` where there is none."""
+    """Return an identifier of the current GPU that is the same in every process; ``name`` if there is no GPU."""
     import torch
 
     return str(torch.cuda.get_device_properties(0).uuid) if torch.cuda.is_available() else name
 
 
 def give_gpu_memory_back() -> None:
-    """Let other processes have what nothing here needs any more: a run's model lies in circles of references."""
+    """Free the memory that nothing here needs any more, finished runs' models too, for other processes."""
     import torch
 
     gc.collect()
@@ -244,7 +245,7 @@ def give_gpu_memory_back() -> None:
 
 
 def free_gpu_bytes() -> int:
-    """Return what the current GPU has free for this process, other processes' share taken off."""
+    """Return how much memory of the current GPU is used neither by this process nor by others, in bytes."""
     import torch
 
     give_gpu_memory_back()

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def stream_seed(seed: int, *path: str | int) -> int:
     """Return a 63-bit seed that depends on nothing but ``seed`` and ``path``.
 
-    A run draws its head initialisation, data order, dropout and masks from streams of their own, so that
-    stopping after step 70 and starting again gives the draws of step 71 without any generator to restore,
-    and so that every rank of a distributed run can draw what another rank draws.
+    A run draws its head initialisation, data order, dropout and masks from separate streams. So a run that stops after
+    step 70 and goes on draws the same for step 71, with no generator to restore; and every rank of a distributed run
+    can draw what another rank draws.
 
     Args:
-        seed: The restart's seed.
+        seed: The run's seed.
         *path: What the stream is for, for example ``("dropout", step, chunk)``.
 
     >>> stream_seed(42, "order", 0) == stream_seed(42, "order", 0)
@@ -31,7 +31,7 @@ def stream_seed(seed: int, *path: str | int) -> int:
 
 
 def stream(seed: int, *path: str | int) -> np.random.Generator:
-    """Return a NumPy generator of its own for ``path``; the same on every machine.
+    """Return a new NumPy generator for ``path``; it draws the same on every machine.
 
     >>> int(stream(42, "order", 0).integers(1000)) == int(stream(42, "order", 0).integers(1000))
     True
@@ -42,9 +42,9 @@ def stream(seed: int, *path: str | int) -> np.random.Generator:
 
 
 def seed_torch(device: torch.device, seed: int, *path: str | int) -> None:
-    """Seed the generators that torch draws from, for what ``path`` says: ``device``'s, and the host's beside it.
+    """Seed torch's generators of ``device`` and of the CPU for ``path``; see ``stream_seed``.
 
-    Dropout draws on the device; BART's LayerDrop asks the host.
+    Dropout draws on the device, BART's LayerDrop on the CPU.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""One ``evaluate.Metric`` a task family, all local: computing one needs no network and writes no file."""
+"""One ``evaluate.Metric`` per metric family; to compute one needs no network and writes no file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
         return evaluate.MetricInfo(
             description=self.__doc__ or "",
             citation="",
-            inputs_description="predictions and references, one an example",
+            inputs_description="predictions and references, one per example",
             features=datasets.Features(
                 {"predictions": datasets.Value(self.value_type), "references": datasets.Value(self.value_type)}
             ),
@@ -40,7 +40,7 @@ class Accuracy(LocalMetric):
 
 
 class F1(LocalMetric):
-    """F1 of label 1 for two labels; for more the mean over those that are answered or right. Accuracy beside it."""
+    """F1 of label 1 for two labels; for more, the mean F1 of all predicted or correct labels. Also accuracy."""
 
     def _compute(self, predictions: Any, references: Any, label_count: int = 2) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
@@ -54,7 +54,7 @@ class F1(LocalMetric):
 
 
 class Matthews(LocalMetric):
-    """Matthews correlation; 0 where one class alone is predicted or present. Accuracy beside it."""
+    """Matthews correlation; 0 if only one class is predicted or correct. Also accuracy."""
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, matthews_corrcoef
@@ -66,7 +66,7 @@ class Matthews(LocalMetric):
 
 
 class Spearman(LocalMetric):
-    """Spearman's rank correlation, Pearson's beside it; nan where either side is constant."""
+    """Spearman's rank correlation and Pearson's; nan if predictions or references are constant."""
 
     value_type = "float64"
 
@@ -103,9 +103,9 @@ def compute_metric(
 
     Args:
         name: A key of ``METRICS``.
-        predictions: Label indices, or values for regression; one an example.
+        predictions: Label indices, or values for regression; one per example.
         references: Likewise.
-        label_count: How many labels the task has; only F1 asks.
+        label_count: How many labels the task has; only F1 needs it.
 
     >>> compute_metric("matthews", [1, 1, 1], [0, 1, 1])
     {'matthews': 0.0, 'accuracy': 0.6666666666666666}

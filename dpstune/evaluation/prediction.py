@@ -1,4 +1,4 @@
-"""Label a user's own rows as they come: read a few, score them, hand them on; a file of any length, or a pipe."""
+"""Predict a user's own rows, a batch at a time as they arrive; from a file of any length, or a pipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHUNK = 1 << 16
 
 
 class LineReader:
-    """The lines of a UTF-8 stream, each handed on as soon as it is there; they end in \\n, \\r\\n or \\r.
+    """Yields the lines of a UTF-8 stream as soon as they arrive; a line ends in \\n, \\r\\n or \\r.
 
     Args:
         stream: A binary stream that is buffered.
@@ -33,19 +33,19 @@ class LineReader:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name = stream, name
-        self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
+        self._lines: list[bytes] = []  # whole lines that were read but not yielded, the next one last
         self._begun = b""
 
     @property
     def waiting(self) -> bool:
-        """Whether the next line has not been read yet: to ask for it may take as long as whoever writes it takes."""
+        """Whether the next line has not arrived yet, so that to read it may take long."""
         return not self._lines
 
     def __iter__(self) -> Iterator[str]:
         """Yield the lines with their ends.
 
         Raises:
-            RequestError: A line is no UTF-8.
+            RequestError: A line is not UTF-8.
         """
         number = 0
         while self._lines or self._read():
@@ -55,7 +55,7 @@ class LineReader:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 place = f"{self._name}:{number}"
-                raise RequestError(f"{place}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+                raise RequestError(f"{place}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
     def _read(self) -> bool:
         while not self._lines:
@@ -92,18 +92,18 @@ def predict_rows(
     *,
     waiting: Callable[[], bool] = lambda: False,
 ) -> Iterator[Prediction]:
-    """Yield a prediction a row, in order; a batch is computed when it is full or nothing more is there to read.
+    """Yield one prediction per row, in order; a batch is computed when it is full or no more rows have arrived.
 
     Args:
         model: The classifier.
         rows: Numbered rows by column, such as ``read_rows`` yields.
-        name: What they come from, for errors.
+        name: What the rows come from, for errors.
         text: The one or two text columns; None takes those the model was trained on, or usual ones.
-        waiting: Whether the next row is yet to come, so that the ones that are there should not wait for it.
+        waiting: Tells whether the next row has not arrived yet; then the rows before it are not kept waiting.
 
     Raises:
         RequestError: A text column is missing, or a row has no text.
-        RunError: A score is not finite.
+        RunError: A logit is not finite.
     """
     batch: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
@@ -129,10 +129,10 @@ def read_rows(
 
     Args:
         reader: Where the lines come from.
-        name: What they come from, for errors.
-        form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
-            Blank lines are passed over.
-        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
+        name: What the lines come from, for errors.
+        form: csv, tsv, jsonl or lines. With lines, each line is one text (column text), or two with a tab between
+            (columns text1 and text2); blank lines are left out.
+        on_header: Is given the columns of a csv or tsv before its first row, even if it has no rows.
 
     Raises:
         RequestError: A row is malformed.
@@ -156,10 +156,10 @@ def read_rows(
 
 
 class Writer:
-    """Turns predictions into lines: of CSV and TSV with a header, of JSON an object each.
+    """Turns predictions into lines: CSV or TSV with a header, or one JSON object per line.
 
     Args:
-        form: The input's format: csv and tsv stay what they are, whatever else becomes JSON lines.
+        form: The input's format: csv and tsv are kept, any other becomes JSON lines.
         label_names: The model's labels; empty for regression.
         name: What the rows come from, for errors.
     """
@@ -176,7 +176,7 @@ class Writer:
         """Take the columns of a csv or tsv.
 
         Raises:
-            RequestError: There is one that would be overwritten.
+            RequestError: One of them would be overwritten.
         """
         self._refuse_taken(columns)
         self._header = [*columns, *self._added]
@@ -194,7 +194,7 @@ class Writer:
         return [csv_line(self._header, self._dialect)]
 
     def line(self, each: Prediction) -> str:
-        """Return a prediction's line or, before the first one, the header too; without the last line end.
+        """Return a prediction's line, the first one after the header; without the last line end.
 
         Raises:
             RequestError: The row has a column that would be overwritten.
@@ -218,7 +218,7 @@ class Writer:
         taken = next((column for column in columns if column in self._added), None)
         if taken is not None:
             raise RequestError(
-                f"{self._name}: a column is called {taken!r}, as one that predict adds; rename or remove it"
+                f"{self._name}: a column is called {taken!r}, but predict adds one of this name; rename or remove it"
             )
 
 
@@ -229,7 +229,7 @@ def _predict(
         return
     logits = model.score_texts(texts)
     if not logits.isfinite().all():
-        raise RunError(f"{model.place.name}: its scores are not finite")
+        raise RunError(f"{model.place.name}: its outputs are not finite")
     if model.kind == "regression":
         for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
             yield Prediction(row, round(value, 6), {})
@@ -282,7 +282,7 @@ def _texts_in_words(count: int) -> str:
 
 
 def _for_json(value: Any) -> Any:
-    """Return a cell as JSON has it: no NaN, which Parquet's gaps are read as; dates are written as text by json."""
+    """Return a cell as JSON can hold it: None for NaN, as Parquet's gaps are read; json itself writes dates as text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Score a split with a model and turn scores into metrics and predictions."""
+"""Compute a model's logits of a split; turn logits into metrics and predictions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model made of one split.
+    """A model's results on one split.
 
     Args:
         split: The split's name.
         metrics: The task's metrics, the headline first; None where a metric is undefined. Empty without labels.
         scores: float32 [examples, model labels]: probabilities, or [examples, 1]: the predicted value.
-        predictions: An index into ``names`` an example, or the predicted value.
+        predictions: One per example: an index into ``names``, or the predicted value.
         gold: Likewise; None without labels.
-        names: The labels that were compared: the task's, or the model's where the task has finer ones.
+        names: The labels that were compared: the task's, or the model's where the task's are folded into them.
     """
 
     split: str
@@ -63,9 +63,9 @@ def score(
         model: A classifier; its train or eval mode is restored.
         dataset: The tokenised split.
         width: The classifier's outputs: its labels, or 1 for regression.
-        batch_size: Examples a batch.
+        batch_size: Examples per batch.
         device: Where the model is.
-        share: (r, n): score only every n-th batch from the r-th on; the other rows are zero.
+        share: (r, n): compute only every n-th batch from the r-th on; the other rows are zero.
         between_batches: Called before each batch; may raise to stop.
     """
     import torch
@@ -112,7 +112,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
 
     if not bool(logits.isfinite().all()):
         raise RunError(
-            f"the model's scores of split {split} are not finite: training has diverged; try a lower "
+            f"the model's outputs for split {split} are not finite: training has diverged; try a lower "
             "training.learning_rate, more training.warmup_steps or training.precision fp32"
         )
     given = task.splits[split].labels

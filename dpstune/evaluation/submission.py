@@ -33,14 +33,14 @@ LOWEST_SCORE, HIGHEST_SCORE = 0.0, 5.0  # of STS-B
 
 
 def refuse_no_submission(target: Target) -> None:
-    """Refuse what the server takes no predictions of, before anything is computed.
+    """Refuse a target that the server takes no predictions of, before anything is computed.
 
     Raises:
         RequestError: The task is not one of GLUE's, or a split is not its test set.
     """
     task = target.name
     if isinstance(target.task, OwnTask):
-        raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes none but its own")
+        raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes only its own")
     for split in target.splits:
         if (task, split) not in FILES:
             known = [f"{name} --split {part}" for name, part in FILES if name == task]
@@ -53,11 +53,11 @@ def refuse_taken_files(place: Path, task: str, splits: Iterable[str], *, force: 
     """Refuse to overwrite what is there, before anything is computed.
 
     Raises:
-        RequestError: A file is there and ``force`` is not given, or what is there is no file.
+        RequestError: A file is there and ``force`` is not given, or what is there is not a file.
     """
     for file in _files(place, task, splits):
         if file.exists() and not file.is_file():
-            raise RequestError(f"--submission {file}: is no file; choose another place")
+            raise RequestError(f"--submission {file}: is not a file; choose another place")
         if file.exists() and not force:
             raise RequestError(f"{file} exists; choose another place, or overwrite it with --force")
 
@@ -71,7 +71,7 @@ def write_submission(place: Path, task: TaskData, evaluation: Evaluation) -> Pat
     Args:
         place: The file, or a folder that takes the server's own file name.
         task: The task.
-        evaluation: The test split's.
+        evaluation: The evaluation of the test split.
 
     Returns:
         The file.

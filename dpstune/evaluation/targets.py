@@ -1,4 +1,4 @@
-"""What a trained classifier makes of a task, its own or another: read it, match labels by name, score."""
+"""Evaluate a trained classifier on a task, its own or another: read it, match labels by name, compute metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Target:
 
         task = read_task(self.task, DataSection(dir=self.data_dir), splits=self.splits)
         splits = {split: task.splits[split] for split in self.splits if split in task.splits}
-        if not splits and self.splits[0].endswith("_matched"):  # one file, by its plain name: mnli's first half
+        if not splits and self.splits[0].endswith("_matched"):  # a local file by the plain name: mnli's first half
             plain = self.splits[0].partition("_")[0]
             splits = {split: examples for split, examples in task.splits.items() if split == plain}
         if not splits:
@@ -98,12 +98,12 @@ def match_labels(model: TrainedModel, task: TaskData) -> LabelMapping | None:
     from dpstune.data.labels import map_labels
 
     if model.kind != task.kind:
-        raise RequestError(f"{model.place.name} does {model.kind}, and task {task.name} is {task.kind}")
+        raise RequestError(f"{model.place.name} does {model.kind}, but task {task.name} is {task.kind}")
     return map_labels(model.label_names, task.label_names) if task.kind == "classification" else None
 
 
 def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset]:
-    """Return a task's splits as a model reads them."""
+    """Return a task's splits, tokenised for a model."""
     from dpstune.data.tokens import encode
 
     regression = task.kind == "regression"
@@ -116,7 +116,7 @@ def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset
 def evaluate_target(
     model: TrainedModel, task: TaskData, tokens: Mapping[str, TokenDataset] | None = None
 ) -> dict[str, Evaluation]:
-    """Score a task's splits with a trained model.
+    """Evaluate a trained model on a task's splits.
 
     Args:
         model: The classifier.

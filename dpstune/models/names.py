@@ -10,7 +10,7 @@ from pathlib import PurePath
 def shown_models(names: Collection[str]) -> dict[str, str]:
     """Return what each model is called: a hub id as it is, a folder by its last part.
 
-    Folders that share it are called by as many parts as tell them apart.
+    Folders with the same last part are called by as many of their last parts as are needed to differ.
 
     Args:
         names: ``model.name`` of every model that is shown beside the others.

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def encoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the transformer layers from bottom to top; an encoder-decoder's decoder stands on its encoder.
+    """Return the transformer layers from bottom to top; a decoder's come after its encoder's.
 
-    They are the members of the outermost ``nn.ModuleList``s of the base model that hold linear layers. Layers that
-    share their weights (ALBERT) are one layer.
+    They are the members of the base model's outermost ``nn.ModuleList``s; lists without linear layers do not count.
+    Layers that share their weights (ALBERT) are one layer.
 
     Raises:
         RequestError: There are none.
@@ -35,7 +35,7 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the trainable parameters of the encoder layers by name; all of them where nothing says what a layer is.
+    """Return the trainable parameters of the encoder layers by name; of a module without a base model, all of them.
 
     Raises:
         RequestError: A transformers model without a stack of layers.
@@ -63,10 +63,10 @@ def pooler(model: nn.Module) -> nn.Module | None:
 
 
 def word_embeddings(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that embed words: one, or (BART) one a side, which share their weight.
+    """Return the modules that embed words: one, or several that share one weight (BART's encoder and decoder).
 
     Raises:
-        RequestError: The model does not say that it has one.
+        RequestError: The model does not name any.
     """
     getter: Callable[[], nn.Module | None] = getattr(model, "get_input_embeddings", lambda: None)
     known = getter()
@@ -87,8 +87,8 @@ def _weight(module: nn.Module) -> object:
 def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:
     """Return each parameter's depth for layer-wise rates, and the depth of the head (Clark et al. 2020).
 
-    With n layers: whatever feeds them (embeddings and their projections and norms) 0, layer i (from 0) i + 1, what the
-    base model keeps above them (BERT's pooler, a final norm) n + 1, the head n + 2.
+    With n layers, a parameter's depth is 0 below them (embeddings and their projections and norms), i + 1 in layer i
+    (counted from 0), n + 1 above them in the base model (BERT's pooler, a final norm), and n + 2 in the head.
 
     Raises:
         RequestError: The model has no stack of layers.
@@ -112,12 +112,12 @@ def _above(base: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
 
 
 def initialize_again(model: Any, module: nn.Module, seed: int) -> None:
-    """Give ``module`` the initialisation that ``model`` gives to new weights, drawn from ``seed``.
+    """Initialise ``module`` again, as ``model`` initialises new weights.
 
     Args:
         model: The transformers model that ``module`` is part of.
         module: Layer, pooler or head.
-        seed: No other generator moves.
+        seed: The weights are drawn from it alone; no global generator changes.
 
     Raises:
         RequestError: The model does not know how to initialise its weights.
@@ -126,7 +126,7 @@ def initialize_again(model: Any, module: nn.Module, seed: int) -> None:
 
     if not hasattr(model, "_init_weights"):
         raise RequestError(f"{type(model).__name__} does not say how its weights are initialised; reinit needs that")
-    # transformers leaves alone whatever carries this mark: it came from a checkpoint.
+    # transformers does not initialise what carries this mark, since it was loaded.
     marked: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
     for part in marked:
         vars(part).pop("_is_hf_initialized", None)

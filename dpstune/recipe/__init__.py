@@ -1,1 +1,1 @@
-"""What a run is: recipes, read from YAML and checked."""
+"""Recipes, the settings of a run: found, read from YAML, overridden, checked."""

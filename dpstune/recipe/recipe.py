@@ -1,4 +1,4 @@
-"""What a run is: the schema of a recipe, loading one, overriding its keys, checking it."""
+"""Recipes, the settings of a run: their schema; how one is loaded, overridden and checked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DEFAULT_METHOD = "dps-dense"
 
 
 class _AnyMethod(MethodConfig):
-    """Stands in where the method's name is missing or unknown, to say so."""
+    """Checks a method whose name is missing or unknown, to report that."""
 
     @field_validator("name")
     @classmethod
@@ -74,7 +74,7 @@ class Recipe(Settings):
         data: The examples.
         method: The method's name and its own keys.
         training: How the weights are trained.
-        seed: Head initialisation, data order, dropout, masks: one restart.
+        seed: All random draws come from it: head initialisation, data order, dropout, masks.
     """
 
     model: ModelSection
@@ -119,7 +119,7 @@ class LoadedRecipe:
     """A recipe and where it came from.
 
     Args:
-        name: Its file's stem; runs are kept under it.
+        name: The name of its file without the ending; its runs' folder is called so.
         recipe: The recipe, checked.
         source: Its file.
     """
@@ -142,17 +142,17 @@ def load_recipe(
 
     Args:
         name_or_file: A shipped recipe's name or a YAML file.
-        method: Another method; unless it is the recipe's own it takes its defaults.
-        overrides: ``a.b=value`` each, value read as YAML; applied after ``method``. Where one of a pair such as
-            steps and epochs is overridden, the recipe's other one gives way.
-        flags: What errors call an override, by its text, that another flag than ``--set`` gave.
+        method: Another method, with its default settings; the recipe's own method keeps the recipe's settings.
+        overrides: ``a.b=value`` each, value read as YAML; applied after ``method``. To override one of a pair, such as
+            steps and epochs, removes the recipe's other one.
+        flags: The flag to name in errors, by the text of the override; ``--set`` for overrides that are not in it.
         seed: Another seed.
         data_dir: Where local data lies.
 
     Returns:
-        The checked recipe; a user's own task without a name has the recipe's. Paths in it are absolute: what stands in
-        the file is relative to ``data.dir`` where that is given (task files alone), else to the recipe's folder; what
-        is overridden, to the working directory.
+        The checked recipe; a user's own task without a name has the recipe's. All its paths are absolute. A path in the
+        file is relative to the recipe's folder, but the task's files are relative to ``data.dir`` where that is given.
+        A path in an override is relative to the working directory.
 
     Raises:
         RequestError: There is no such recipe, or something in it is wrong: file, line and key are named.
@@ -171,7 +171,7 @@ def load_recipe(
     if data_dir is not None:
         told = draft.flag_of(("data", "dir"))
         if told is not None:
-            raise RequestError(f"--data-dir {data_dir} and {told} give the same key; give one of them")
+            raise RequestError(f"--data-dir {data_dir} and {told} set the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
     return LoadedRecipe(source.stem, _with_a_named_task(draft.check(), source.stem), source)
@@ -184,15 +184,15 @@ def _with_a_named_task(recipe: Recipe, name: str) -> Recipe:
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"name": name})})
 
 
-# Keys that a method did not always have, with what it did before.
+# Keys that a method got later, with the value that describes what it did before.
 _BEFORE_IT_WAS_A_KEY: dict[str, dict[str, Any]] = {"r3f": {"detach": False}}
 
 
 def load_run_recipe(file: Path) -> Recipe:
     """Load the recipe that a run wrote into its folder.
 
-    A run writes out every default. A key that is not there is one its dpstune did not know: it has the value that the
-    run trained with, be the default another one now.
+    A run writes out every default. If a key is missing, the dpstune that trained the run did not know it. The key then
+    has the value that the run trained with, even if the default is another one now.
 
     Args:
         file: ``recipe.yaml`` in a run's folder.
@@ -209,11 +209,11 @@ def load_run_recipe(file: Path) -> Recipe:
 
 
 def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None]) -> None:
-    """Refuse what both ``--set`` and a flag of its own give.
+    """Refuse a key that both ``--set`` and the key's own flag give.
 
     Args:
         overrides: What ``--set`` gave.
-        flags: The keys that flags gave, each with its flag as it was written; None where it was not given.
+        flags: Keys that have their own flag, each with the flag as it was written; None where it was not given.
 
     Raises:
         RequestError: A key is given twice.
@@ -223,7 +223,7 @@ def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None])
     for override in overrides:
         flag = flags.get(split_override(override)[0])
         if flag is not None:
-            raise RequestError(f"{flag} and --set {shortened(override)} give the same key; give one of them")
+            raise RequestError(f"{flag} and --set {shortened(override)} set the same key; give one of them")
 
 
 def split_override(override: str) -> tuple[str, str | None]:
@@ -242,7 +242,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def shipped_folder() -> Path:
-    """Return the folder of shipped recipes: in an installed package its own, in a checkout the one beside it."""
+    """Return the folder of shipped recipes: inside the installed package, or beside the package in a checkout."""
     installed = Path(__file__).parent.parent / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
 
@@ -259,7 +259,7 @@ def find_recipe(name_or_file: str) -> Path:
     path = Path(name_or_file).expanduser()
     if not name_or_file.strip():
         raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
-    if os.path.isdir(path):  # unlike Path's, these take a name of any length
+    if os.path.isdir(path):  # unlike Path's methods, os.path's take a name of any length
         raise RequestError(f"{name_or_file} is a folder; a recipe is a YAML file")
     if os.path.exists(path):
         return path
@@ -268,7 +268,7 @@ def find_recipe(name_or_file: str) -> Path:
 
 
 def describe_recipe(source: Path) -> str:
-    """Return what a recipe says it is: the first line of its opening comment.
+    """Return a recipe's description: the first line of its opening comment, empty if there is none.
 
     >>> describe_recipe(find_recipe("roberta-rte"))
     'RoBERTa-large on RTE. Zhang et al. 2022, Appendix C, Table 2.'
@@ -278,7 +278,7 @@ def describe_recipe(source: Path) -> str:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML, every key that has a value written out, that loads back to the same recipe."""
+    """Return a recipe as YAML that loads back to the same recipe; every key that has a value is written."""
     return write_mapping(recipe.model_dump(mode="json", exclude_none=True))
 
 
@@ -317,7 +317,7 @@ def recipe_schema() -> dict[str, Any]:
 
 S = TypeVar("S", bound=Settings)
 
-# Keys of which one gives way when the other is overridden.
+# Pairs of keys: to override one removes the other.
 _PAIRS = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_ratio", "warmup_ratio": "warmup_steps"}
 _SECTIONS = ("model", "data", "method", "training")
 
@@ -345,7 +345,7 @@ class _Draft:
         return cls(source, values, {path: f"{source}:{line}" for path, line in lines.items()})
 
     def switch_method(self, name: Any, place: str) -> None:
-        """Change the method; the keys of the recipe's own method go with it, those of flags stay."""
+        """Change the method: keys that the recipe gave its own method are removed, those that flags gave stay."""
         method = self.values.get("method", {"name": DEFAULT_METHOD})
         if not isinstance(method, dict) or method.get("name", DEFAULT_METHOD) != name:
             kept = method if isinstance(method, dict) else {}
@@ -378,13 +378,13 @@ class _Draft:
                 section[part] = {"name": section[part]}
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise RequestError(f"{place}: {'.'.join(path[: depth + 1])} holds a value, no keys")
+                raise RequestError(f"{place}: {'.'.join(path[: depth + 1])} has a value, not keys")
         section[path[-1]] = value
         self.places = {below: given for below, given in self.places.items() if below[: len(path)] != path}
         self.places[path] = place
 
     def flag_of(self, path: KeyPath) -> str | None:
-        """Return the flag that gave a key of a section, alone or with the section; None where none did."""
+        """Return the flag that gave a section's key, by itself or with the whole section; None if no flag did."""
         section = self.values.get(path[0])
         if not isinstance(section, dict) or path[1] not in section:
             return None

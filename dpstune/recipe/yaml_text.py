@@ -1,7 +1,7 @@
 """YAML with places: plain values, and the line each key stands on, so that an error can name it.
 
-Read the YAML 1.2 way where PyYAML's 1.1 surprises: ``2e-5`` is a number, ``on``, ``no`` and dates are words. Anchors,
-aliases and tags are refused; nothing but plain values comes out.
+Numbers and words are read as in YAML 1.2, not as in PyYAML's 1.1: ``2e-5`` is a number; ``on``, ``no`` and dates are
+words. Anchors, aliases and tags are refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node that says all itself."""
+        """Compose a node; refuse anchors, aliases and tags."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(None, None, "anchors (&) and aliases (*) are not read", event.start_mark)
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Read a decimal number; a leading zero means nothing."""
+        """Read a decimal number; a leading zero does not make it octal."""
         return int(self.construct_scalar(node))
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
@@ -71,7 +71,7 @@ def read_mapping(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return a YAML file's values, and the line on which each key stands.
 
     Raises:
-        RequestError: The file is no UTF-8, no YAML or no mapping, or gives a key twice; file and line are named.
+        RequestError: The file is not UTF-8, not YAML or not a mapping, or gives a key twice; file and line are named.
     """
     text = read_text(path)
     node = _compose(text, str(path))
@@ -87,7 +87,7 @@ def read_value(text: str, place: str) -> Any:
     """Read one YAML value, such as the right-hand side of an override.
 
     Raises:
-        RequestError: It is no YAML; ``place`` is named.
+        RequestError: It is not YAML; ``place`` is named.
 
     >>> read_value("[0.9, 1e-3]", "--set")
     [0.9, 0.001]
@@ -109,11 +109,11 @@ def _compose(text: str, place: str) -> yaml.Node | None:
         node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
-        raise RequestError(f"{place}{line}: no valid YAML: {error.problem}") from None
+        raise RequestError(f"{place}{line}: not valid YAML: {error.problem}") from None
     except yaml.reader.ReaderError as error:
-        raise RequestError(f"{place}: no valid YAML: {error.reason} (character {error.position})") from None
+        raise RequestError(f"{place}: not valid YAML: {error.reason} (character {error.position})") from None
     except RecursionError:
-        raise RequestError(f"{place}: no valid YAML: nested too deep") from None
+        raise RequestError(f"{place}: not valid YAML: nested too deep") from None
     return node
 
 
@@ -136,7 +136,7 @@ class _Reader:
             return self._loader.construct_object(node)
         except ValueError:
             line = node.start_mark.line + 1
-            raise RequestError(f"{self._place}:{line}: {node.value[:20]}... is no number") from None
+            raise RequestError(f"{self._place}:{line}: {node.value[:20]}... is not a number") from None
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A run's folder: what is written, when, atomically; how it is read back.
+"""A run's folder: what is written there and when, atomically, and how it is read back.
 
     runs/<recipe>/<method>/seed-<n>-<hash>/
       recipe.yaml  environment.json  metrics.jsonl  result.json  predictions/<split>.parquet  model/  checkpoints/
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line: a line each step, and a line each evaluated split."""
+        """One JSON object per line: one for each step, and one for each evaluated split."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -92,7 +92,7 @@ class RunFolder:
                 left.unlink() if left.is_file() else shutil.rmtree(left)
 
     def read_result(self) -> dict[str, Any] | None:
-        """Return the content of result.json, or None where there is none that can be read: the run is not finished."""
+        """Return the content of result.json; None if it is missing or cannot be read: the run is not finished."""
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -105,7 +105,7 @@ class RunFolder:
 
         Raises:
             RequestError: The place cannot be written to.
-            RunError: Another process holds it.
+            BusyError: Another process holds the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -188,7 +188,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     """Have ``write`` fill a file beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The file; a link stays one, and what it points to is written.
+        path: The file; of a link, the file that it points to is written.
         write: Fills the file it is given.
         flag: The flag that named the place.
 
@@ -196,7 +196,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
         RequestError, RunError: The file could not be written; ``path`` is as it was.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise RequestError(f"cannot write to {path}: it is no file; choose another with {flag}")
+        raise RequestError(f"cannot write to {path}: it is not a file; choose another with {flag}")
     path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
     try:
@@ -207,12 +207,12 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
             beside.replace(path)
             _sync(path.parent)
     finally:
-        with suppress(OSError):  # why it could not be written is what is told
+        with suppress(OSError):  # the first error is the one to report
             beside.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; nan is refused, since it is not JSON."""
+    """Write a JSON file atomically; nan is refused, since JSON has none."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_text(path, text)
 
@@ -254,7 +254,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Run ``fill``; what torch and safetensors raise over a failed write becomes the OSError behind it."""
+    """Run ``fill``; where torch or safetensors fail to write, raise the OSError behind their error."""
     from safetensors import SafetensorError
 
     try:
@@ -279,7 +279,12 @@ def _sync(path: Path) -> None:
 
 
 class MetricsLog:
-    """metrics.jsonl, append-only; a resumed run cuts off what was logged after its checkpoint."""
+    """metrics.jsonl, append-only; a resumed run cuts off what was logged after its checkpoint.
+
+    Args:
+        path: The file.
+        size: How many of its bytes are kept.
+    """
 
     def __init__(self, path: Path, size: int = 0) -> None:
         with writing_to(path):
@@ -292,25 +297,25 @@ class MetricsLog:
         return os.fstat(self._file.fileno()).st_size
 
     def append(self, lines: list[dict[str, Any]]) -> None:
-        """Write a line each and hand them to the operating system."""
+        """Write one line per dict, and flush them to the operating system."""
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         with writing_to(Path(self._file.name)):
             self._file.write(text.encode())
             self._file.flush()
 
     def sync(self) -> None:
-        """Bring what was written to the disk."""
+        """Make sure that all lines are on the disk."""
         with writing_to(Path(self._file.name)):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; what a full disk refused was said when it was written."""
+        """Close the file; a full disk was reported when a line was written."""
         with suppress(OSError):
             self._file.close()
 
 
 def _end_of_line(file: BinaryIO, size: int) -> int:
-    """Return ``size``, or where the last whole line ends before it in a file that lost some of its end."""
+    """Return ``size``, or the end of the last whole line if the file is shorter than that."""
     file.seek(0)
     content = file.read(size)
     return size if len(content) == size else content.rfind(b"\n") + 1
@@ -322,7 +327,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write a Parquet file of id, label, prediction and scores, a row an example."""
+    """Write a Parquet file of id, label, prediction and scores, one row per example."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -331,7 +336,7 @@ def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def read_predictions(path: Path) -> dict[str, list[Any]]:
-    """Read a predictions file back, a list a column."""
+    """Read a predictions file back, one list per column."""
     import pyarrow.parquet as pq
 
     columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()

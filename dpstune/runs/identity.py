@@ -1,4 +1,4 @@
-"""What makes a run this run and no other: all that changes its result, as the name of its folder."""
+"""A run's identity: a hash of all that changes its result, in the name of its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run_folder(
 ) -> RunFolder:
     """Return the folder of a run; its name's hash stands for all that changes the result.
 
-    Where the data and the model lie does not change it, what they hold does.
+    The hash depends on what data and model contain, not on where they are.
 
     Args:
         loaded: The recipe.
@@ -37,7 +37,7 @@ def run_folder(
 
 
 def run_digest(recipe: Recipe, task: TaskData, *, processes: int) -> str:
-    """Return a hash of what is run, wherever that is: the same on every kind of device.
+    """Return a hash of what a run trains: equal on every kind of device.
 
     Args:
         recipe: The recipe.
@@ -50,7 +50,7 @@ def run_digest(recipe: Recipe, task: TaskData, *, processes: int) -> str:
 
 
 def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
-    """Return what tells a run's model and its task from others, whatever the seed and wherever they lie.
+    """Return hashes of a run's ``model`` and ``task``; they depend neither on the seed nor on where these are.
 
     Args:
         recipe: The recipe.

@@ -18,7 +18,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
-# What pydantic says in Python's words, in a user's.
+# A user's words where pydantic has Python's, by pydantic's type of error.
 _EXPECTED = {
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
 
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> Problem:
-    """Turn pydantic's report into the first thing to mend, in our words.
+    """Return the first thing to correct from pydantic's report, in a user's words.
 
     Args:
         error: What pydantic raised.
@@ -73,7 +73,7 @@ def _expected_count(kind: str, bounds: Mapping[str, Any]) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """Show a value, None as YAML has it; of a long one the beginning."""
+    """Return a value as text: None as YAML writes it, a long value cut."""
     return "null" if value is None else shortened(repr(value))
 
 

@@ -11,7 +11,7 @@ from dpstune.errors import RequestError
 from dpstune.settings.base import Settings
 from dpstune.settings.tasks import Kind, get_task
 
-# Strict: `true` is no number, and neither is a number in quotes.
+# Strict: neither `true` nor a number in quotes is a number.
 Switch = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Epochs = Annotated[float, Field(gt=0.0, le=10**6, strict=True)]
@@ -24,7 +24,7 @@ _OneOrTwo = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min
 
 
 def _listed(value: object) -> object:
-    """Take one column's name for a list of it, and say what may stand there where it is neither."""
+    """Turn one column's name into a list; refuse what is neither a name nor a list."""
     if not isinstance(value, str | list | tuple):
         raise ValueError(f"should be a column, or a list of one or two, not {value!r}")
     return [value] if isinstance(value, str) else value
@@ -34,7 +34,7 @@ TextColumns = Annotated[_OneOrTwo, BeforeValidator(_listed, json_schema_input_ty
 
 
 def known_task(name: str) -> str:
-    """Return the name of a task of the table; pydantic reports where it is none."""
+    """Return ``name`` if it is a task of the table, else raise ValueError, which pydantic reports."""
     try:
         return get_task(name).name
     except RequestError as error:
@@ -69,7 +69,7 @@ class OwnTask(Settings):
     """A user's own task.
 
     Attributes:
-        name: What it is called, for people: no part of what a run is. None takes the recipe's name.
+        name: A name for people; it does not make a run another run. None takes the recipe's name.
         files: Where the splits lie.
         text: One or two text columns.
         label: The label column: strings or numbers.
@@ -94,12 +94,13 @@ class OwnTask(Settings):
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> OwnTask:
         if self.metric is not None and (self.metric == "spearman") != (self.kind == "regression"):
-            raise ValueError(f"metric {self.metric} does not suit a {self.kind} task")
+            right = "spearman" if self.kind == "regression" else "accuracy, f1 or matthews"
+            raise ValueError(f"metric {self.metric} does not suit a {self.kind} task; choose {right}")
         return self
 
 
 class TableTask(Settings):
-    """A task of the table whose place on the hub is another than the table's.
+    """A task of the table that is read from another place on the hub.
 
     Attributes:
         name: The task's name in the table.
@@ -122,10 +123,10 @@ class TableTask(Settings):
 
 
 def task_name(task: str | TableTask | OwnTask) -> str:
-    """Return what a task is called: in the table, or by its recipe.
+    """Return a task's name: the one in the table, or the one a user gave it.
 
-    A user's own of which a run of an earlier dpstune wrote no name is called after its training file, or that file's
-    folder.
+    An earlier dpstune wrote no name for a user's own task. Such a task is named after its training file, or
+    after that file's folder if the file is called ``train``.
     """
     if isinstance(task, OwnTask) and task.name is None:
         train = task.files.train
@@ -134,7 +135,7 @@ def task_name(task: str | TableTask | OwnTask) -> str:
 
 
 def nameless(task: str | TableTask | OwnTask) -> str | TableTask | OwnTask:
-    """Return a task without what only people call it: two recipes of the same files have the same task."""
+    """Return a task without the name a user gave it, so that two recipes with the same files have equal tasks."""
     return task.model_copy(update={"name": None}) if isinstance(task, OwnTask) else task
 
 
@@ -144,9 +145,9 @@ class DataSection(Settings):
     Attributes:
         dir: Local data; None reads the hub.
         train_size: A label-stratified subsample of the training split, drawn from the seed; None takes all.
-        held_out: Training examples, label-stratified and the same for every seed, that are not trained on but evaluated
-            in the validation split's place: what hyper-parameters are chosen by. None evaluates the validation split.
-        max_length: Tokens an example is cut to.
+        held_out: How many training examples to choose settings by: label-stratified and the same for every seed. They
+            are not trained on, but evaluated instead of the validation split. None evaluates the validation split.
+        max_length: A longer example is cut to this many tokens.
     """
 
     dir: Path | None = None
@@ -159,19 +160,19 @@ class TrainingSection(Settings):
     """How the weights are trained.
 
     Attributes:
-        batch_size: Examples a forward pass; a step sees batch_size x gradient_accumulation x processes.
-        eval_batch_size: Examples a forward pass of an evaluation.
-        gradient_accumulation: Forward passes a step.
+        batch_size: Most examples per forward pass; a step sees batch_size x gradient_accumulation x processes.
+        eval_batch_size: Examples per forward pass of an evaluation.
+        gradient_accumulation: How many times batch_size examples a process computes for one step.
         learning_rate: Peak rate.
-        layerwise_lr_decay: Factor from each layer to the one below; None for one rate (Clark et al. 2020).
-        schedule: After warmup.
-        steps, epochs: Length of the run; exactly one (3 epochs).
-        warmup_steps, warmup_ratio: Exactly one (ratio 0.1).
+        layerwise_lr_decay: Factor of the rate from each layer to the one below; None for one rate (Clark et al. 2020).
+        schedule: How the rate changes after warmup.
+        steps, epochs: Length of the run; one of the two (3 epochs by default).
+        warmup_steps, warmup_ratio: Length of warmup; one of the two (a ratio of 0.1 by default).
         weight_decay, adam_betas, adam_epsilon: AdamW; biases and normalisation weights are not decayed.
         max_grad_norm: Gradients are clipped to this norm.
         precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
-        eval_every, save_every: In steps; None evaluates each epoch, and saves at the end and on a signal.
+        eval_every, save_every: In steps; None evaluates after each epoch, and saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the model.
     """

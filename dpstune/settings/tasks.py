@@ -44,7 +44,7 @@ class GlueLayout:
         files: Our split names to file names.
         text: The one or two text columns, by the header's names (by position where there is no header).
         label: The label column, likewise.
-        names: Raw labels to label names, where the files hold others.
+        names: Label names by raw label; empty where the files hold the names.
         header: Whether the labelled files open with a header; the test files of every task do.
     """
 

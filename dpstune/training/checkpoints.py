@@ -21,7 +21,7 @@ WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole.
+    """A checkpoint that was found whole: complete and undamaged.
 
     Args:
         folder: Where it lies.
@@ -70,7 +70,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest checkpoint that is whole, and a line about each damaged one that was passed over.
+        """Return the newest checkpoint that is whole, and a note about each newer one that is damaged.
 
         A damaged one is renamed out of the way, so that its step can be saved again.
         """

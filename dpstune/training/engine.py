@@ -1,14 +1,15 @@
 """The training loop: one recipe, one seed, one model.
 
-What it does: any device Accelerate carries, several processes, fp16 with loss scaling on GPUs and CPUs, bf16, fp32,
-gradient accumulation, random or bucketed batches (on a CPU cut into passes of similar length), gradient checkpointing,
-compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard where it is installed.
+What it does: any device that Accelerate supports, several processes, fp16 with loss scaling on GPUs and CPUs, bf16,
+fp32, gradient accumulation, random or bucketed batches (on a CPU cut into forward passes over similar lengths),
+gradient checkpointing, compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard
+where it is installed.
 
-What it refuses: a precision the device lacks, a loss that is not finite (under fp16 such a step is skipped, and what is
-refused is a loss scale below 1), two processes in one run's folder.
+What it refuses: a precision the device lacks, two processes in one run's folder, a loss that is not finite. Under fp16
+a step with such a loss is skipped, and a loss scale below 1 is refused instead.
 
-Every random draw derives from the seed and from what it is for (the epoch's order, the dropout of a step's n-th
-chunk, the masks of a step), so that the state of a run is its step, weights, optimizer and method, and nothing else.
+Every random draw depends only on the seed and on what it is for (the epoch's order, the dropout of a step's n-th chunk,
+the masks of a step). So a checkpoint holds no state of a random generator.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class RunResult:
     Args:
         folder: Its folder.
         result: The content of its result.json.
-        trained: Whether this call trained it, or found it finished.
+        trained: Whether this call trained it; False if it was finished before.
     """
 
     folder: Path
@@ -84,20 +85,20 @@ def train(
     inputs: Inputs | None = None,
     keep_model: bool = True,
 ) -> RunResult:
-    """Train one recipe with one seed; or continue it; or, where it is finished, return it.
+    """Train one recipe with one seed, continue an interrupted run, or return a finished one.
 
     Args:
         loaded: The recipe.
         output: The folder that holds all runs.
         progress: Who is told how it goes.
-        fresh: Train again even where the run is finished; the finished one is renamed, not overwritten. One that was
-            interrupted goes on.
+        fresh: Train again even if the run is finished; the finished run's folder is renamed, not overwritten. An
+            interrupted run is continued all the same.
         inputs: What the runs of this process share.
-        keep_model: Write the weights of the finished run; or its numbers and predictions alone.
+        keep_model: Write the finished run's model folder; False writes only its numbers and predictions.
 
     Raises:
         RequestError: The recipe asks for something that cannot be had: see each part's own errors.
-        RunError: The work failed: a loss that is not finite, a full disk, a hub out of reach.
+        RunError: The work failed: a loss that is not finite, a full disk, a hub that does not answer.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
     from dpstune.data.inputs import Inputs
@@ -136,7 +137,7 @@ def train(
             accelerator.wait_for_everyone()
             finished = folder.read_result()
             if finished is not None and not fresh:
-                if accelerator.is_main_process:  # it may have been killed before it did so itself
+                if accelerator.is_main_process:  # the run may have been killed before it did this itself
                     Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
                 watch.end_if_asked()
@@ -289,7 +290,7 @@ class Loop:
         return evaluations or self.evaluate()
 
     def optimizer_step(self, step: int) -> None:
-        """Take one step: forward and backward over this rank's examples, the method's hooks, clipping, the update."""
+        """Take one step: forward and backward passes over this rank's examples, the method's hooks, clip, update."""
         import torch
 
         started = time.perf_counter()
@@ -327,11 +328,11 @@ class Loop:
             self._read_losses()
 
     def evaluate(self) -> dict[str, Evaluation]:
-        """Score every split but the training one; all ranks share the work and hold all of the result."""
+        """Evaluate every split but the training one; the ranks share the work, and each gets the whole result."""
         from dpstune.evaluation.scoring import evaluate_split, score
 
         started = time.perf_counter()
-        alone = self.accelerator.num_processes == 1  # ranks that share batches could not stop as one between them
+        alone = self.accelerator.num_processes == 1  # between batches, several ranks could not stop together
         evaluations = {}
         for split in self.eval_splits:
             logits = score(
@@ -411,13 +412,13 @@ class Loop:
         return result
 
     def _read_losses(self) -> None:
-        """Read and log the losses of finished steps; what the device still has to do for them is training time."""
+        """Read and log the losses of finished steps; the time to wait for the device is training time."""
         started = time.perf_counter()
         self.log.losses(self.losses.read())
         self.state.seconds += time.perf_counter() - started
 
     def _settle_determinism(self) -> str | None:
-        """Find out, on a GPU, whether the model trains with deterministic kernels alone; None elsewhere."""
+        """On a GPU, find out whether the model trains with deterministic kernels (see ``settle``); elsewhere None."""
         from dpstune.device.determinism import settle
 
         if self.accelerator.device.type != "cuda":
@@ -435,7 +436,7 @@ class Loop:
         return checkpoint
 
     def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
-        """Yield the passes over a step's examples with their share of them, each with dropout of its own."""
+        """Yield a batch per forward pass of a step, with its share of the step's examples and its own dropout."""
         chunks = self.plan.chunks(step)
         passes = [indices for chunk in chunks for indices in self._passes(chunk)]
         for number, indices in enumerate(passes):
@@ -444,7 +445,7 @@ class Loop:
             yield self._batch(indices), len(indices) / sum(map(len, chunks))
 
     def _passes(self, chunk: list[int]) -> list[list[int]]:
-        """Cut a chunk into what is computed at once."""
+        """Cut a chunk into forward passes; return the example indices of each."""
         from dpstune.data.batches import NO_PASS_TOKENS, PASS_TOKENS, cut_into_passes
 
         pass_tokens = PASS_TOKENS.get(self.accelerator.device.type, NO_PASS_TOKENS)
@@ -465,7 +466,7 @@ class Loop:
         return interval is not None and step > 0 and step % interval == 0
 
     def _stop_where_asked(self) -> None:
-        """Write a checkpoint and end the run where a signal came; in a distributed run all ranks decide as one."""
+        """Write a checkpoint and end the run if a signal came; in a distributed run all ranks decide together."""
         number = self.watch.received or 0
         if self.accelerator.num_processes > 1:
             if not self.losses.at_reading_point(self.state.step):

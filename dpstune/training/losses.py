@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-STEPS_BETWEEN_READINGS = 10  # on an accelerator: reading a loss waits for it
-LEAST_SCALE = 1.0  # below it a scaled loss is smaller than the loss, and overflows all the same
+STEPS_BETWEEN_READINGS = 10  # on an accelerator, where to read a loss is to wait for it
+LEAST_SCALE = 1.0  # below it a scaled loss is smaller than the loss, and its gradients still overflow
 
 
 class LossReadings:
@@ -23,7 +23,7 @@ class LossReadings:
     without harm. Each reading says what the scale is and how many steps were skipped so far.
 
     Args:
-        accelerator: Where they are, the ranks they are averaged over, and the loss scaler where there is one.
+        accelerator: Says where losses are, which ranks to average over, and the loss scale if there is one.
         optimizer: Counts the updates it made.
     """
 
@@ -38,7 +38,7 @@ class LossReadings:
 
     @property
     def due(self) -> bool:
-        """Tell whether enough are kept."""
+        """Whether it is time to read the kept losses."""
         return bool(self._pending) and self.at_reading_point(self._pending[-1][0])
 
     def at_reading_point(self, step: int) -> bool:
@@ -96,6 +96,6 @@ def _refuse_infinite(lines: list[dict[str, Any]]) -> None:
 def _refuse_vanished(scaling: dict[str, Any], step: int) -> None:
     if scaling["loss_scale"] < LEAST_SCALE:
         raise RunError(
-            f"gradients overflow fp16 whatever the loss is scaled by: {scaling['skipped_steps']} of {step} steps were "
+            f"gradients overflow fp16 at every loss scale: {scaling['skipped_steps']} of {step} steps were "
             "skipped; try a lower training.learning_rate, more training.warmup_steps or training.precision bf16 or fp32"
         )

@@ -87,6 +87,6 @@ def plan_steps(training: TrainingSection, steps_per_epoch: int) -> tuple[int, in
 
 
 def _round_up(share: float | None, steps: int) -> int:
-    """Return a share of some steps; 1.1 of 10 are 11, which floating-point numbers alone would make 12."""
-    assert share is not None  # one of each pair is given: the recipe saw to it
+    """Return a share of some steps, rounded up; float error is removed first, or 1.1 of 10 would be 12."""
+    assert share is not None  # the recipe's check makes sure of one of each pair
     return math.ceil(round(share * steps, 6))

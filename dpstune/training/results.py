@@ -39,7 +39,7 @@ def build_result(
 ) -> dict[str, Any]:
     """Return the content of result.json.
 
-    The headline is the last evaluation's: to choose an epoch on the validation split is to choose on the test.
+    The headline is the last evaluation's: the best one's would be chosen by the split that it is reported on.
 
     Args:
         recipe_name: The recipe's name.
@@ -50,7 +50,7 @@ def build_result(
         evaluations: The splits scored after the last step; the first of them gives the headline.
         best: Step, value and metrics of the best evaluation.
         steps: Optimizer steps taken.
-        steps_per_epoch: Steps that see every training example once.
+        steps_per_epoch: Steps of one epoch.
         seconds: Wall time of the training steps alone.
         other_seconds: Wall time of evaluations and preparation.
         tokens: Tokens trained on, padding not counted.

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, and whoever listens."""
+"""The logs of a run while it trains: metrics.jsonl, TensorBoard events, and what ``Progress`` is told."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class RunLog:
-    """The logs of one run; of several processes the main one writes.
+    """The logs of one run; only the main process writes files.
 
     Args:
         folder: The run's folder; None on the processes that write nothing.
         progress: Who is told how it goes.
-        steps_per_epoch: Steps that see every training example once.
-        size: Bytes of metrics.jsonl that a resumed run keeps: what its checkpoint had seen.
+        steps_per_epoch: Steps of one epoch.
+        size: Bytes of metrics.jsonl that a resumed run keeps: those written before its checkpoint.
         after_step: The step it resumes after.
     """
 
@@ -39,7 +39,7 @@ class RunLog:
         return 0 if self._metrics is None else self._metrics.size
 
     def losses(self, lines: list[dict[str, Any]]) -> None:
-        """Log finished steps: a dict of step, loss and learning rate each, and of fp16's scaling where it was read.
+        """Log finished steps, one dict each: step, loss, learning rate, and where it was read, fp16's loss scaling.
 
         A loss that is not finite, in a step that fp16 skipped, is null in metrics.jsonl.
         """
@@ -66,7 +66,7 @@ class RunLog:
             self._progress.evaluation(step, split, evaluation.metrics)
 
     def sync(self) -> None:
-        """Bring what was logged to the disk, before a checkpoint says how much that is."""
+        """Make sure that the log is on the disk, before a checkpoint records its size."""
         if self._metrics is not None:
             self._metrics.sync()
 

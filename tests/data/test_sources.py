@@ -202,13 +202,13 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path, name, lines
     good = {"a.csv": "text,label\n", "a.tsv": "text\tlabel\n", "a.jsonl": '{"text": "x", "label": 1}\n'}[name]
     (tmp_path / name).write_bytes(good.encode() * (lines_before + 1) + "caf\xe9,1\n".encode("latin-1"))
     message = refused(tmp_path / name, ("text",))
-    assert message.startswith(f"{tmp_path / name}:{lines_before + 2}: no UTF-8 text")
+    assert message.startswith(f"{tmp_path / name}:{lines_before + 2}: not UTF-8 text")
     assert message.endswith("save it as UTF-8")
 
 
 def test_utf_16_as_spreadsheets_write_it_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nx,1\n", encoding="utf-16")
-    assert "no UTF-8 text" in refused(tmp_path / "a.csv", ("text",))
+    assert "not UTF-8 text" in refused(tmp_path / "a.csv", ("text",))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
@@ -230,7 +230,7 @@ def test_an_unknown_ending_is_refused_with_those_that_are_known(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("line", "why"),
-    [('{"text": "x", "label"', "no valid JSON"), ("[1, 2]", "should be a JSON object"), ("text", "no valid JSON")],
+    [('{"text": "x", "label"', "not valid JSON"), ("[1, 2]", "should be a JSON object"), ("text", "not valid JSON")],
 )
 def test_a_broken_json_line_is_named_by_file_and_line(tmp_path, line, why):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "x", "label": 1}}\n\n{line}\n')

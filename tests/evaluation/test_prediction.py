@@ -57,7 +57,7 @@ def test_a_lone_carriage_return_ends_a_line_once_no_newline_can_follow():
 
 
 def test_a_line_that_is_no_utf8_is_named():
-    with pytest.raises(RequestError, match="stdin:2: no UTF-8 text"):
+    with pytest.raises(RequestError, match="stdin:2: not UTF-8 text"):
         list(LineReader(Pieces([b"fine\n\xff\n"]), "stdin"))
 
 
@@ -157,16 +157,16 @@ def write(tmp_path, name, text):
         ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; its columns are a, b; did you mean 'a'?"),
         ("x.csv", f"{','.join(map(str, range(99)))}\n" * 2, [], "there are 0, 1, 2, 3, 4, 5, 6, 7, ... (99 in all)"),
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
-        ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: no valid JSON"),
+        ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: not valid JSON"),
         ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
         ("x.csv", 'first;second\n"a";b\n', [], "its columns seem to have ';' between them"),
-        ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: no UTF-8 text"),
+        ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: not UTF-8 text"),
         ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, parquet or lines"),
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
         ("x.parquet", "no parquet", [], "cannot read"),
         ("x.csv", "first,second\na,b\n,\n", [], "x.csv:3: no text in first and second"),
-        ("x.csv", "first,second,score_no\na,b,1\n", [], "x.csv: a column is called 'score_no', as one that"),
-        ("x.csv", "first,second,prediction\n", [], "x.csv: a column is called 'prediction', as one that predict adds"),
+        ("x.csv", "first,second,score_no\na,b,1\n", [], "x.csv: a column is called 'score_no', but predict adds"),
+        ("x.csv", "first,second,prediction\n", [], "x.csv: a column is called 'prediction', but predict adds"),
         ("x.csv", "", [], "x.csv is empty: a csv file begins with the names of its columns"),
         ("x.tsv", "\n\n", [], "x.tsv is empty: a tsv file begins with the names of its columns"),
         ("x.jsonl", '{"first": "a", "second": "b", "scores": 1}\n', [], "x.jsonl: a column is called 'scores'"),

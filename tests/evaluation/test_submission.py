@@ -115,7 +115,7 @@ def test_eval_writes_it(zygote, tmp_path):
     forced = zygote.run("eval", tmp_path / "model", *asked, "--submission", tmp_path, "--force")
     assert forced.code == 0, forced.stderr
     for more, message in (
-        (["--submission", "/dev/null", "--force"], "--submission /dev/null: is no file; choose another place"),
+        (["--submission", "/dev/null", "--force"], "--submission /dev/null: is not a file; choose another place"),
         (["--force"], "--force: overwrites the files of --submission; give that, too"),
     ):
         refused = zygote.run("eval", tmp_path / "model", *asked, *more)

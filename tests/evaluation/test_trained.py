@@ -145,11 +145,11 @@ def labels_that_do_not_match(run, tmp_path):
 
 
 def a_classifier_on_regression(run, tmp_path):
-    return [run, "--task", "toy-sts"], "does classification, and task toy-sts is regression"
+    return [run, "--task", "toy-sts"], "does classification, but task toy-sts is regression"
 
 
 def no_glue_task(run, tmp_path):
-    return [run, "--submission", tmp_path / "x.tsv"], "is a task of your own; the GLUE server takes none but its own"
+    return [run, "--submission", tmp_path / "x.tsv"], "is a task of your own; the GLUE server takes only its own"
 
 
 @pytest.mark.parametrize(

@@ -258,8 +258,8 @@ class TestRefusals:
             ("training.steps", "should be KEY=VALUE"),
             ("=1", "should be KEY=VALUE"),
             ("a..b=1", "should be KEY=VALUE"),
-            ("training.steps=[", "no valid YAML"),
-            ("seed.x=1", "seed holds a value, no keys"),
+            ("training.steps=[", "not valid YAML"),
+            ("seed.x=1", "seed has a value, not keys"),
             ("method.p=1", "method.p: should be less than 1, not 1"),
         ],
     )

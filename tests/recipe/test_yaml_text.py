@@ -34,15 +34,15 @@ def test_values_are_read_as_yaml_1_2(text, value):
     ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "r.yaml:3: a is given twice, first on line 1"),
-        ("a: &x 1\n", "r.yaml:1: no valid YAML: anchors"),
-        ("a: 1\nb: !!python/object/apply:os.getcwd []\n", "r.yaml:2: no valid YAML: tags"),
-        ("a: 1\n  b: 2\n", "r.yaml:2: no valid YAML"),
+        ("a: &x 1\n", "r.yaml:1: not valid YAML: anchors"),
+        ("a: 1\nb: !!python/object/apply:os.getcwd []\n", "r.yaml:2: not valid YAML: tags"),
+        ("a: 1\n  b: 2\n", "r.yaml:2: not valid YAML"),
         ("1: 2\n", "r.yaml:1: a key should be a word, not 1"),
         ("- a\n", "r.yaml: should be a mapping"),
         ("", "r.yaml: should be a mapping"),
-        ("a: " + "[" * 5000, "r.yaml: no valid YAML: nested too deep"),
-        ("a: " + "9" * 5000, "r.yaml:1: 99999999999999999999... is no number"),
-        ("a: \x01\n", "r.yaml: no valid YAML: special characters"),
+        ("a: " + "[" * 5000, "r.yaml: not valid YAML: nested too deep"),
+        ("a: " + "9" * 5000, "r.yaml:1: 99999999999999999999... is not a number"),
+        ("a: \x01\n", "r.yaml: not valid YAML: special characters"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, monkeypatch, text, message):
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, monkeypatch, text, messa
 def test_other_encodings_are_refused_with_the_line(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_bytes("a: 1\nb: caf\xe9\n".encode("latin-1"))
-    with pytest.raises(RequestError, match=r"r\.yaml:2: no UTF-8 text \("):
+    with pytest.raises(RequestError, match=r"r\.yaml:2: not UTF-8 text \("):
         read_mapping(path)
 
 

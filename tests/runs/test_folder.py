@@ -83,7 +83,7 @@ def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path):
 
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RequestError, match="it is no file; choose another with --output"):
+    with pytest.raises(RequestError, match="it is not a file; choose another with --output"):
         write_json(tmp_path / "pipe", {})
     assert (tmp_path / "pipe").is_fifo()
 

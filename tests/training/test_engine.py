@@ -337,7 +337,7 @@ class TestFailures:
             train("training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.warmup_steps=0")
 
     def test_a_model_that_the_last_steps_destroyed_is_not_a_result(self, train, tmp_path):
-        with pytest.raises(RunError, match="scores of split validation are not finite: training has diverged"):
+        with pytest.raises(RunError, match="outputs for split validation are not finite: training has diverged"):
             train("training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=1")
         assert not list(tmp_path.glob("runs/*/*/*/result.json"))
 

@@ -204,7 +204,7 @@ def test_a_scale_that_does_not_help_ends_the_run(start):
     loop = start("vanilla", scale=1.0)
     with torch.no_grad():
         loop.model.classifier.weight.fill_(float("nan"))
-    with pytest.raises(RunError, match="gradients overflow fp16 whatever the loss is scaled by: 1 of 1 steps"):
+    with pytest.raises(RunError, match="gradients overflow fp16 at every loss scale: 1 of 1 steps"):
         loop.optimizer_step(1)
 
 
