@@ -141,10 +141,16 @@ def _lengths(task: RawTask, asked: ModelSection | None, of_recipe: ModelSection 
     from dpstune.settings.sections import ModelSection
 
     if asked is not None:
-        return token_lengths(task.splits, load_tokenizer(asked), asked.name, max_length)
-    for model in filter(None, (of_recipe, ModelSection(name=USUAL_MODEL))):
         try:
-            return token_lengths(task.splits, load_tokenizer(model), model.name, max_length)
+            return token_lengths(task.splits, load_tokenizer(asked), asked.name, max_length)
+        except RunError as error:
+            why = str(error).partition(";")[0]
+            raise RunError(f"--model {asked.name}: {why}; name a local model folder, or leave it out") from None
+    names = dict.fromkeys([*([of_recipe.name] if of_recipe is not None else []), USUAL_MODEL])
+    for name in names:
+        section = of_recipe if of_recipe is not None and of_recipe.name == name else ModelSection(name=name)
+        try:
+            return token_lengths(task.splits, load_tokenizer(section), name, max_length)
         except (RequestError, RunError) as error:
-            tell(f"no tokens of {model.name} are counted: {error}")
+            tell(f"no tokens of {name} are counted: {str(error).partition(';')[0]}")
     return word_lengths(task.splits, max_length)

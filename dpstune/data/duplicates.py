@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-from dpstune.data.finding import MOST_PLACES, RARE, Finding, Places, Row, Severity, share
+from dpstune.data.finding import MOST_PLACES, RARE, Finding, Places, Row, Severity, part_of
 from dpstune.data.label_findings import Labels
 from dpstune.data.near_duplicates import ALIKE, near_pairs
 from dpstune.data.sources import RawSplit
@@ -103,7 +103,9 @@ class _Look:
         severity: Severity = "warning" if alike.exact or most >= RARE else "note"
         if alike.exact and most > _MOST_OF_A_SPLIT:
             severity = "error"
-        listed = "; ".join(f"{_part(count, len(self._raw[split].texts))} of {split}" for split, count in counts.items())
+        listed = "; ".join(
+            f"{part_of(count, len(self._raw[split].texts))} of {split}" for split, count in counts.items()
+        )
         told = f"{alike.what} a row of an earlier split: {listed}"
         yield self._finding(f"{alike.name}-across", severity, alike, chosen, told, _LEARNED_BY_HEART)
 
@@ -114,7 +116,7 @@ class _Look:
             return
         total = sum(len(part.texts) for part in self._raw.values())
         wrong = self._parts is not None and (alike.exact or len(chosen) >= RARE * total)
-        told = f"{alike.what} an earlier row: {_part(len(chosen), total)}"
+        told = f"{alike.what} an earlier row: {part_of(len(chosen), total)}"
         remedy = _COUNTED_TWICE if self._parts is None else _ON_BOTH_SIDES
         yield self._finding(alike.name, "warning" if wrong else "note", alike, chosen, told, remedy)
 
@@ -150,7 +152,8 @@ class _Look:
     def _finding(
         self, name: str, severity: Severity, alike: _Alike, copies: Sequence[_Copy], told: str, remedy: str
     ) -> Finding:
-        details = [told, *self._shown(copies[0].row, copies[0].of)]
+        first = copies[0]
+        details = [told, *self._shown(first.row, first.row if alike.exact else first.of)]
         if not alike.exact and self._labels:
             both = [copy for copy in copies if copy.row in self._labels and copy.of in self._labels]
             other = sum(self._differ(copy.row, copy.of) for copy in both)
@@ -170,7 +173,3 @@ class _Look:
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
         start = max(0, same - _BEFORE_THE_DIFFERENCE) if max(len(one), len(other)) > _SHOWN else 0
         return [f"  {'…' if start else ''}{shortened(text[start:], _SHOWN)}" for text in (one, other)]
-
-
-def _part(count: int, total: int) -> str:
-    return f"{count} of {counted(total, 'row')} ({share(count, total)})"

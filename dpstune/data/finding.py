@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dpstune.data.sources import RawSplit
+from dpstune.errors import counted
 
 Severity = Literal["error", "warning", "note"]
 
@@ -75,6 +76,15 @@ def share(part: int, whole: int) -> str:
     if percent == 0 and part > 0:
         return "less than 1%"
     return "more than 99%" if percent == 100 and part < whole else f"{percent}%"
+
+
+def part_of(count: int, total: int) -> str:
+    """Write some of the rows for people.
+
+    >>> part_of(12, 96)
+    '12 of 96 rows (12%)'
+    """
+    return f"{count} of {counted(total, 'row')} ({share(count, total)})"
 
 
 def histogram(counts: Mapping[str, int], width: int = 30) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from dpstune.data.finding import Finding, Places, Row, histogram, share
+from dpstune.data.finding import Finding, Places, Row, histogram, part_of, share
 from dpstune.data.sources import RawSplit
 from dpstune.data.written_forms import label_form, number, text_form
 from dpstune.errors import counted, shortened, some_of
@@ -98,8 +98,9 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
     yield from _spellings(labels, places)
     yield from _unknown(labels, places)
     yield from _perhaps_none(labels, places)
-    yield from _rare(labels, places, parts)
-    yield from _imbalance(counts)
+    column = _by_commonest_spelling(labels.rows[labels.training])
+    yield from _rare(column, places, parts)
+    yield from _imbalance(Counter({label: len(rows) for label, rows in column.items()}))
 
 
 def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
@@ -138,7 +139,7 @@ def _missing(labels: Labels, places: Places) -> Iterator[Finding]:
             len(labels.missing),
             places.some(labels.missing),
             "Label these rows, or take them out: training leaves them out.",
-            (f"{len(labels.missing)} of {counted(total, 'row')} have no label ({share(len(labels.missing), total)})",),
+            (f"no label: {part_of(len(labels.missing), total)}",),
         )
 
 
@@ -200,8 +201,16 @@ def _unknown(labels: Labels, places: Places) -> Iterator[Finding]:
         )
 
 
-def _rare(labels: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
-    column = labels.rows[labels.training]
+def _by_commonest_spelling(column: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Return each label's rows, its other spellings' among them."""
+    found: dict[str, list[Row]] = {}
+    names: dict[str, str] = {}
+    for label in sorted(column, key=lambda label: -len(column[label])):
+        found.setdefault(names.setdefault(label_form(label), label), []).extend(column[label])
+    return found
+
+
+def _rare(column: Mapping[str, Sequence[Row]], places: Places, parts: int | None) -> Iterator[Finding]:
     once = [label for label, rows in column.items() if len(rows) == 1]
     if once:
         yield Finding(

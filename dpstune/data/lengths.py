@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dpstune.data.finding import Finding, Places, Row, histogram, share
+from dpstune.data.finding import RARE, Finding, Places, Row, histogram, part_of
 from dpstune.data.sources import RawSplit
-from dpstune.errors import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,21 +82,17 @@ def length_findings(lengths: Lengths, places: Places) -> Iterator[Finding]:
     if strange:
         yield Finding(
             "unknown-tokens",
-            "warning",
+            "warning" if len(strange) >= RARE * total else "note",
             len(strange),
             places.some(strange),
-            "Choose a model that was trained on this language or script.",
-            (
-                f"{len(strange)} of {counted(total, 'row')} ({share(len(strange), total)}) are mostly one unknown "
-                f"token to {lengths.counted_by}: another language or script?",
-            ),
+            "Choose a model that was trained on their language or script, or take them out.",
+            (f"mostly one unknown token to {lengths.counted_by}: {part_of(len(strange), total)}",),
         )
     cut = [row for row, length in lengths.of.items() if length > lengths.max_length]
     if cut:
-        unit, by = "tokens", f"counted by {lengths.counted_by}"
+        what = f"longer than {lengths.max_length} tokens of {lengths.counted_by}"
         if lengths.counted_by is None:
-            unit, by = "words", "no tokenizer is at hand, and a word is one token or more"
-        part = f"{len(cut)} of {counted(total, 'row')} ({share(len(cut), total)})"
+            what = f"longer than {lengths.max_length} words (no tokenizer is at hand; a word is one token or more)"
         yield Finding(
             "cut-text",
             "warning" if len(cut) >= MANY_CUT * total else "note",
@@ -105,7 +100,7 @@ def length_findings(lengths: Lengths, places: Places) -> Iterator[Finding]:
             places.some(cut),
             _how_to_keep_more(lengths),
             (
-                f"{part} are longer than {lengths.max_length} {unit} and will be cut ({by})",
+                f"{what}, and so cut: {part_of(len(cut), total)}",
                 *histogram(_bins(list(lengths.of.values()), lengths.max_length)),
             ),
         )
@@ -114,7 +109,9 @@ def length_findings(lengths: Lengths, places: Places) -> Iterator[Finding]:
 def _how_to_keep_more(lengths: Lengths) -> str:
     ordered = sorted(lengths.of.values())
     wanted = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    wanted = -(-max(wanted, lengths.max_length + 1) // 32) * 32
+    if wanted <= lengths.max_length:
+        return "Leave it, unless the ends of these texts matter: data.max_length keeps them."
+    wanted = -(-wanted // 32) * 32
     if lengths.most is None or wanted <= lengths.most:
         return f"Set data.max_length to {wanted}, at the price of time and memory."
     if lengths.max_length < lengths.most:
@@ -126,4 +123,5 @@ def _bins(lengths: Sequence[int], max_length: int) -> dict[str, int]:
     """Count lengths by quarters of what is kept, and what is up to twice as long, and longer."""
     edges = sorted({0, *(max_length * quarter // 4 for quarter in range(1, 5)), 2 * max_length})
     bins = {f"{low + 1}-{high}": sum(low < length <= high for length in lengths) for low, high in pairwise(edges)}
-    return bins | {f"{edges[-1] + 1}-": sum(length > edges[-1] for length in lengths)}
+    longer = sum(length > edges[-1] for length in lengths)
+    return bins | ({f"{edges[-1] + 1}-": longer} if longer else {})

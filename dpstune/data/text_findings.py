@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from dpstune.data.finding import RARE, Finding, Places, Row, Severity, share
+from dpstune.data.finding import RARE, Finding, Places, Row, Severity, part_of
 from dpstune.data.label_findings import Labels
 from dpstune.data.sources import RawSplit
 from dpstune.data.written_forms import text_form
-from dpstune.errors import counted
 
 SHORT = 3  # characters
 NEARLY_ALL = 0.9
@@ -74,7 +73,7 @@ def text_findings(raw: Mapping[str, RawSplit], places: Places) -> Iterator[Findi
             if any(map(look.is_so, texts))
         ]
         if rows:
-            what = f"{len(rows)} of {counted(total, 'row')} ({share(len(rows), total)}) with {look.what}"
+            what = f"{look.what}: {part_of(len(rows), total)}"
             severity = look.severity if len(rows) >= RARE * total else "note"
             yield Finding(look.name, severity, len(rows), places.some(rows), look.remedy, (what,))
 
