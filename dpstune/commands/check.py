@@ -75,7 +75,9 @@ def check(
         if not about.files:
             raise RequestError(f"--group {group}: only a user's own files have groups, and {subject} has none")
         groups = {split: read_groups(task.splits[split], path, group) for split, path in about.files.items()}
-    asked = ModelSection(name=model) if model is not None else None
+    asked = None
+    if model is not None:
+        asked = ModelSection(name=str(Path(model).expanduser().absolute()) if model.startswith((".", "~")) else model)
     findings = check_examples(
         task.splits,
         kind=task.kind,
