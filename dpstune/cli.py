@@ -19,6 +19,7 @@ import typer
 
 from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
+from dpstune.commands.check import check
 from dpstune.commands.evaluate import evaluate
 from dpstune.commands.predict import predict
 from dpstune.commands.profile import profile
@@ -40,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "check": check,
     "train": train,
     "eval": evaluate,
     "predict": predict,

@@ -48,7 +48,7 @@ def train(
     results: list[dict[str, Any]] = []
     try:
         for restart in range(seeds):
-            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
+            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh, restart == 0))
         part_from_the_other_ranks()
     except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
         error.with_traceback(None)
@@ -59,7 +59,7 @@ def train(
             print_json(results[0] if seeds == 1 else {"runs": results})
 
 
-def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any]:
+def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, check_data: bool) -> dict[str, Any]:
     """Train one restart, show its result on stderr, and return it with the run's folder."""
     from contextlib import redirect_stdout
 
@@ -68,7 +68,7 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any
     from dpstune.training import engine
 
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
-        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh)
+        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh, check_data=check_data)
     if is_main_process():
         print_result(run.folder, run.result)
     return {"run": str(run.folder), **run.result}

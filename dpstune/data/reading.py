@@ -270,3 +270,57 @@ def _refuse_one_class(task: TaskData, which: str) -> None:
         return
     what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
     raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")
+
+
+@dataclass(frozen=True)
+class RawTask:
+    """A task as it is written, before labels are read and rows without one are left out.
+
+    Args:
+        kind: Classification or regression.
+        splits: By name; ``train`` first.
+        unlabelled: What stands in the label column where a row has no label.
+        text: The text columns' names; empty where they are of the task's own making.
+        label: The label column's name; None likewise.
+    """
+
+    kind: Kind
+    splits: dict[str, RawSplit]
+    unlabelled: tuple[str | None, ...]
+    text: tuple[str, ...] = ()
+    label: str | None = None
+
+
+def read_raw(task: str | TableTask | OwnTask, data: DataSection) -> RawTask:
+    """Read a task as it is written: the splits that a training run reads, and a user's own test file.
+
+    Raises:
+        RequestError: A file, split or column is wrong; the message says which and where.
+        RunError: The hub could not be reached.
+    """
+    if isinstance(task, OwnTask):
+        raw = {
+            split: read_file(path, task.text, task.label, label_required=split != "test")
+            for split, path in task.files
+            if path is not None
+        }
+        marks = (*UNLABELLED, *WRITTEN_GAPS) if task.kind == "classification" else UNLABELLED
+        return RawTask(task.kind, raw, marks, task.text, task.label)
+    known = get_task(task_name(task))
+    if isinstance(task, TableTask):
+        known = replace(known, hub=_moved(known, task))
+    wanted = ("train", *known.validation_splits)
+    if known.toy:
+        raw = {split: _as_written(known, split) for split in wanted}
+    else:
+        raw = {name: part for split in wanted for name, part in _read(known, data.dir, split)}
+    return RawTask(known.kind, raw, (*UNLABELLED, *NO_GOLD_LABEL) if known.labels else UNLABELLED)
+
+
+def _as_written(task: Task, split: str) -> RawSplit:
+    """Return a split that dpstune makes as if it had been read."""
+    from dpstune.data.toy import generate
+
+    made = generate(task.name, split)
+    labels = [task.labels[int(label)] if task.labels else str(label) for label in made.labels or ()]
+    return RawSplit(f"{task.name} {split}", made.ids, made.texts, [*labels], list(range(1, len(made) + 1)))

@@ -84,6 +84,7 @@ def train(
     fresh: bool = False,
     inputs: Inputs | None = None,
     keep_model: bool = True,
+    check_data: bool = False,
 ) -> RunResult:
     """Train one recipe with one seed, continue an interrupted run, or return a finished one.
 
@@ -95,12 +96,14 @@ def train(
             interrupted run is continued all the same.
         inputs: What the runs of this process share.
         keep_model: Write the finished run's model folder; False writes only its numbers and predictions.
+        check_data: Tell what is wrong with a user's own files before they are trained on.
 
     Raises:
         RequestError: The recipe asks for something that cannot be had: see each part's own errors.
         RunError: The work failed: a loss that is not finite, a full disk, a hub that does not answer.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
+    from dpstune.data.checking import told_before_training
     from dpstune.data.inputs import Inputs
     from dpstune.device.hardware import (
         choose_precision,
@@ -113,6 +116,7 @@ def train(
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
+    from dpstune.settings.sections import OwnTask
     from dpstune.training.checkpoints import Checkpoints
 
     recipe = loaded.recipe
@@ -153,6 +157,9 @@ def train(
             for note in [*task.notes, *([slow] if slow else [])]:
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
+            if check_data and accelerator.is_main_process and isinstance(recipe.task, OwnTask):
+                for line in told_before_training(recipe.task, recipe.data, loaded.source):
+                    progress.note(line)
             if accelerator.is_main_process:
                 write_text(folder.recipe, dump_recipe(recipe))
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)

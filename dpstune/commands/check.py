@@ -1,0 +1,158 @@
+"""``dpstune check``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpstune.commands.options import AsJson, DataDir
+from dpstune.errors import RequestError, RunError, counted
+from dpstune.report.output import print_json, tell
+
+if TYPE_CHECKING:
+    from dpstune.data.lengths import Lengths
+    from dpstune.data.reading import RawTask
+    from dpstune.settings.sections import ModelSection
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+USUAL_MODEL = "minilm"
+USUAL_MAX_LENGTH = 128
+USUAL_FOLDS = 5  # that one file is probably yet to be cut into
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is checked.
+
+    Args:
+        task: As it is written.
+        files: The splits that are a user's own files.
+        model: The recipe's; None for a file.
+        max_length: Where training would cut.
+        parts: How many parts the rows are yet to be cut into.
+    """
+
+    task: RawTask
+    files: dict[str, Path]
+    model: ModelSection | None
+    max_length: int
+    parts: int | None
+
+
+def check(
+    subject: Annotated[
+        str, typer.Argument(metavar="DATA|RECIPE", help="CSV, TSV, JSONL or Parquet; or a recipe's name or YAML file.")
+    ],
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column of DATA.")] = None,
+    text2: Annotated[str | None, typer.Option("--text2", metavar="COLUMN", help="The second, for pairs.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column of DATA.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as those of one author.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Whose tokens are counted: the recipe's, or minilm.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Tokens an example is cut to: the recipe's, or 128.")
+    ] = None,
+    data_dir: DataDir = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 where there is an error or a warning.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at data before it is trained on, and say what is wrong with it."""
+    from dpstune.data.checking import check_examples
+    from dpstune.data.columns import read_groups
+    from dpstune.report.check_report import print_findings
+    from dpstune.settings.sections import ModelSection
+
+    columns = {"--text": text, "--text2": text2, "--label": label}
+    is_file = Path(subject).suffix.lower() in ENDINGS
+    about = _read_file(subject, columns, data_dir) if is_file else _read_recipe(subject, columns, data_dir)
+    task = about.task
+    groups = None
+    if group is not None:
+        if not about.files:
+            raise RequestError(f"--group {group}: only a user's own files have groups, and {subject} has none")
+        groups = {split: read_groups(task.splits[split], path, group) for split, path in about.files.items()}
+    asked = None
+    if model is not None:
+        asked = ModelSection(name=str(Path(model).expanduser().absolute()) if model.startswith((".", "~")) else model)
+    findings = check_examples(
+        task.splits,
+        kind=task.kind,
+        unlabelled=task.unlabelled,
+        text=task.text,
+        label=task.label,
+        parts=about.parts,
+        groups=groups,
+        lengths=_lengths(task, asked, about.model, max_length or about.max_length),
+    )
+    rows = {split: len(part.texts) for split, part in task.splits.items()}
+    print_findings(subject, rows, findings)
+    if as_json:
+        print_json({"data": subject, "rows": rows, "findings": [asdict(finding) for finding in findings]})
+    counts = [sum(finding.severity == severity for finding in findings) for severity in ("error", "warning")]
+    if strict and any(counts):
+        raise RequestError(f"{subject}: {counted(counts[0], 'error')} and {counted(counts[1], 'warning')} (--strict)")
+
+
+def _read_file(name: str, columns: dict[str, str | None], data_dir: Path | None) -> _Subject:
+    from dpstune.data.columns import LABEL_NAMES, TEXT_NAMES, columns_of, guess_column
+    from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
+    from dpstune.data.reading import RawTask
+    from dpstune.data.sources import read_file
+
+    if data_dir is not None:
+        raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
+    path = Path(name).expanduser()
+    there = columns_of(path)
+    text = columns["--text"] or guess_column(there, TEXT_NAMES, name, "--text")
+    label = columns["--label"] or guess_column(there, LABEL_NAMES, name, "--label")
+    for flag, column, what in (("--text", text, "texts"), ("--label", label, "labels")):
+        if columns[flag] is None:
+            tell(f"{name}: column {column!r} is taken for the {what}; {flag} names another")
+    texts = (text,) if columns["--text2"] is None else (text, columns["--text2"])
+    task = RawTask(
+        "classification",
+        {"train": read_file(path, texts, label)},
+        (*UNLABELLED, *WRITTEN_GAPS),
+        texts,
+        label,
+    )
+    return _Subject(task, {"train": path}, None, USUAL_MAX_LENGTH, USUAL_FOLDS)
+
+
+def _read_recipe(name: str, columns: dict[str, str | None], data_dir: Path | None) -> _Subject:
+    from dpstune.data.reading import read_raw
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.settings.sections import OwnTask
+
+    given = [flag for flag, column in columns.items() if column is not None]
+    if given:
+        raise RequestError(f"{given[0]} names a column of a data file; {name} is a recipe, which names its own")
+    recipe = load_recipe(name, data_dir=data_dir and data_dir.expanduser()).recipe
+    files = {split: path for split, path in recipe.task.files if path} if isinstance(recipe.task, OwnTask) else {}
+    return _Subject(read_raw(recipe.task, recipe.data), files, recipe.model, recipe.data.max_length, None)
+
+
+def _lengths(task: RawTask, asked: ModelSection | None, of_recipe: ModelSection | None, max_length: int) -> Lengths:
+    """Count tokens with the model that was asked for, the recipe's or minilm; words where no tokenizer can be had."""
+    from dpstune.data.lengths import token_lengths, word_lengths
+    from dpstune.models.loading import load_tokenizer
+    from dpstune.settings.sections import ModelSection
+
+    if asked is not None:
+        try:
+            return token_lengths(task.splits, load_tokenizer(asked), asked.name, max_length)
+        except RunError as error:
+            why = str(error).partition(";")[0]
+            raise RunError(f"--model {asked.name}: {why}; name a local model folder, or leave it out") from None
+    names = dict.fromkeys([*([of_recipe.name] if of_recipe is not None else []), USUAL_MODEL])
+    for name in names:
+        section = of_recipe if of_recipe is not None and of_recipe.name == name else ModelSection(name=name)
+        try:
+            return token_lengths(task.splits, load_tokenizer(section), name, max_length)
+        except (RequestError, RunError) as error:
+            tell(f"no tokens of {name} are counted: {str(error).partition(';')[0]}")
+    return word_lengths(task.splits, max_length)

@@ -1,0 +1,117 @@
+"""Look at data before it is trained on, and say what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dpstune.data.duplicates import duplicate_findings
+from dpstune.data.finding import SEVERITIES, Finding, Places
+from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
+from dpstune.data.group_findings import group_findings
+from dpstune.data.label_findings import Labels, class_findings, value_findings
+from dpstune.data.lengths import Lengths, length_findings
+from dpstune.data.reading import read_raw
+from dpstune.data.sources import RawSplit
+from dpstune.data.text_findings import leak_findings, text_findings
+from dpstune.settings.sections import DataSection, OwnTask
+from dpstune.settings.tasks import Kind
+
+__all__ = ["Finding", "check_examples", "told_before_training"]
+
+MOST_LINES = 5  # told before training
+MOST_CHARACTERS = 400_000  # of texts among which training looks for near duplicates first: a third of a second's worth
+
+
+def check_examples(
+    raw: Mapping[str, RawSplit],
+    *,
+    kind: Kind = "classification",
+    unlabelled: Sequence[str | None] = (*UNLABELLED, *WRITTEN_GAPS),
+    text: Sequence[str] = (),
+    label: str | None = None,
+    parts: int | None = None,
+    groups: Mapping[str, Sequence[str | None]] | None = None,
+    lengths: Lengths | None = None,
+    near: bool = True,
+) -> list[Finding]:
+    """Say what is wrong with examples, errors first.
+
+    Args:
+        raw: The splits as they were read, labels as they are written.
+        kind: Classification or regression.
+        unlabelled: What stands in the label column where a row has no label.
+        text: The text columns' names; empty where they are not known.
+        label: The label column's name.
+        parts: How many parts the rows are yet to be cut into, such as folds; None where the splits are there.
+        groups: The group of each row, by split: rows that belong together, such as those of one author.
+        lengths: How long the texts are; None to leave that out.
+        near: Look for near duplicates, too; they take most of the time.
+
+    >>> split = RawSplit("a.csv", ["0", "1"], [("a text",), ("A  Text",)], ["yes", "no"], [2, 3])
+    >>> [(finding.name, finding.severity, finding.places) for finding in check_examples({"train": split})][:1]
+    [('label-once', 'warning', ('a.csv:2', 'a.csv:3'))]
+    """
+    raw = {split: part for split, part in raw.items() if part.texts}
+    findings: list[Finding] = []
+    if raw:
+        findings += _findings(raw, kind, unlabelled, text, label, parts, groups, lengths, near)
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _findings(
+    raw: Mapping[str, RawSplit],
+    kind: Kind,
+    unlabelled: Sequence[str | None],
+    text: Sequence[str],
+    label: str | None,
+    parts: int | None,
+    groups: Mapping[str, Sequence[str | None]] | None,
+    lengths: Lengths | None,
+    near: bool,
+) -> Iterator[Finding]:
+    places, labels = Places(raw), Labels(raw, unlabelled)
+    classes = kind == "classification"
+    yield from class_findings(labels, places, parts) if classes else value_findings(labels, places)
+    if classes or label in text:
+        yield from leak_findings(labels, text, label, places)
+    yield from duplicate_findings(raw, labels if classes else None, places, parts, near=near)
+    yield from text_findings(raw, places)
+    if lengths is not None:
+        yield from length_findings(lengths, places)
+    if groups is not None:
+        yield from group_findings(groups, places, parts)
+
+
+def told_before_training(task: OwnTask, data: DataSection, source: Path) -> list[str]:
+    """Return what is wrong with a user's own files, notes left out, in so few lines and so fast that nobody waits.
+
+    Args:
+        task: The files.
+        data: Where they lie.
+        source: The recipe's file, whose check shows all.
+
+    Raises:
+        RequestError: See ``read_raw``.
+    """
+    raw = read_raw(task, data)
+    characters = sum(len(text) for part in raw.splits.values() for texts in part.texts for text in texts)
+    findings = check_examples(
+        raw.splits,
+        kind=raw.kind,
+        unlabelled=raw.unlabelled,
+        text=raw.text,
+        label=raw.label,
+        near=characters <= MOST_CHARACTERS,
+    )
+    wrong = [finding for finding in findings if finding.severity != "note"]
+    shown = wrong if len(wrong) <= MOST_LINES else wrong[: MOST_LINES - 1]
+    lines = [_in_a_line(finding) for finding in shown]
+    if len(wrong) > len(shown):
+        lines.append(f"{len(wrong) - len(shown)} more findings; dpstune check {source} shows all")
+    return lines
+
+
+def _in_a_line(finding: Finding) -> str:
+    place = f" ({finding.places[0]})" if finding.places else ""
+    return f"{finding.severity}: {finding.details[0]}{place}"

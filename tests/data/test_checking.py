@@ -1,0 +1,365 @@
+"""Each finding: a small table with the flaw has it, the clean one has none."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dpstune.data.checking import check_examples, told_before_training
+from dpstune.data.lengths import token_lengths, word_lengths
+from dpstune.data.reading import read_raw
+from dpstune.data.sources import RawSplit
+from dpstune.recipe.recipe import load_recipe
+from tests.conftest import write_table
+from tests.tiny import tiny_tokenizer
+
+WORDS = [f"{first}{second}er" for first in "bdklm" for second in ("in", "ol", "amp")]
+
+
+def table(source, count, seed, labels=("yes", "no")):
+    """Return a split with nothing wrong: different texts, labels in turns; the first row is line 2."""
+    rng = random.Random(seed)
+    texts = [(" ".join(rng.sample(WORDS, 8)),) for _ in range(count)]
+    return RawSplit(
+        source,
+        [str(n) for n in range(count)],
+        texts,
+        [labels[n % len(labels)] for n in range(count)],
+        list(range(2, count + 2)),
+    )
+
+
+@pytest.fixture
+def raw():
+    return {"train": table("a.csv", 40, seed=1), "validation": table("b.csv", 12, seed=2)}
+
+
+def found(raw, **options):
+    return {finding.name: finding for finding in check_examples(raw, **options)}
+
+
+def test_nothing_is_wrong_with_a_clean_table(raw):
+    assert check_examples(raw, text=("text",), label="label", lengths=word_lengths(raw, 128)) == []
+    assert check_examples({"train": raw["train"]}, parts=5) == []
+
+
+FLAWS = {}
+
+
+def flaw(name, severity, places=None, **options):
+    """Register what spoils the clean splits, and the finding that should come of it."""
+
+    def register(spoil):
+        FLAWS[spoil.__name__] = (spoil, name, severity, places, options)
+        return spoil
+
+    return register
+
+
+@flaw("label-spellings", "error", ("a.csv:2",))
+def another_case(raw):
+    raw["train"].labels[0] = "YES "
+
+
+@flaw("label-spellings", "error", ("a.csv:3", "b.csv:3"))
+def another_number_form(raw):
+    for split in raw.values():
+        split.labels[:] = ["1" if label == "yes" else "2" for label in split.labels]
+        split.labels[1] = "2.0"
+
+
+@flaw("label-spellings", "error", ("a.csv:2",))
+def another_unicode_form(raw):
+    for split in raw.values():
+        split.labels[:] = ["caf\u00e9" if label == "yes" else label for label in split.labels]
+    raw["train"].labels[0] = "cafe\u0301"
+
+
+@flaw("label-once", "warning", ("a.csv:2",))
+def a_label_seen_once(raw):
+    raw["train"].labels[0] = "perhaps"
+
+
+@flaw("label-rare", "warning", ("a.csv:2", "a.csv:3", "a.csv:4"), parts=5)
+def fewer_rows_than_folds(raw):
+    del raw["validation"]
+    raw["train"].labels[:4] = ["perhaps"] * 4
+
+
+@flaw("label-of-its-own", "error", ())
+def every_row_its_own_label(raw):
+    raw["train"].labels[:] = [f"row {n}" for n in range(40)]
+
+
+@flaw("numbers-as-labels", "warning", ())
+def many_numbers(raw):
+    raw["train"].labels[:] = [str(n / 4) for n in range(20)] * 2
+
+
+@flaw("numbers-as-labels", "error", ())
+def numbers_that_are_all_different(raw):
+    raw["train"].labels[:] = [str(n / 4) for n in range(40)]
+
+
+@flaw("no-number", "error", ("a.csv:2", "b.csv:3"), kind="regression")
+def no_number(raw):
+    for split in raw.values():
+        split.labels[:] = [str(n) for n in range(len(split.labels))]
+    raw["train"].labels[0] = "high"
+    raw["validation"].labels[1] = "inf"
+
+
+@flaw("label-not-trained", "error", ("b.csv:6",))
+def a_label_of_the_validation_split_alone(raw):
+    raw["validation"].labels[4] = "perhaps"
+
+
+@flaw("unlabelled", "note", ("a.csv:2", "a.csv:3"))
+def a_few_rows_without_a_label(raw):
+    raw["train"].labels[:2] = ["", None]
+
+
+@flaw("unlabelled", "warning", ("a.csv:2", "a.csv:3", "a.csv:4"))
+def many_rows_without_a_label(raw):
+    raw["train"].labels[:10] = ["nan"] * 10
+
+
+@flaw("label-or-none", "note", ("a.csv:2", "a.csv:3"))
+def a_label_that_may_be_none(raw):
+    raw["train"].labels[:2] = ["N/A"] * 2
+
+
+@flaw("one-label", "error", ())
+def one_label(raw):
+    raw["train"].labels[:] = ["yes"] * 40
+
+
+@flaw("one-label", "error", (), kind="regression")
+def one_value(raw):
+    for split in raw.values():
+        split.labels[:] = ["1"] * len(split.labels)
+
+
+@flaw("imbalance", "warning", ())
+def one_label_nearly_everywhere(raw):
+    raw["train"].labels[:] = ["yes"] * 37 + ["no"] * 3
+
+
+@flaw("imbalance", "note", ())
+def one_label_mostly(raw):
+    raw["train"].labels[:] = ["yes"] * 32 + ["no"] * 8
+
+
+@flaw("label-is-text", "error", (), text=("text", "label"), label="label")
+def the_label_column_as_text(raw):
+    pass
+
+
+@flaw("label-in-text", "warning", ("a.csv:2", "a.csv:4", "a.csv:6"))
+def the_label_in_the_text(raw):
+    part = raw["train"]
+    part.texts[:] = [(f"{text}. ({label.upper()})",) for (text,), label in zip(part.texts, part.labels, strict=True)]
+
+
+@flaw("duplicates", "note", ("a.csv:11 = a.csv:4",))
+def a_row_twice(raw):
+    raw["train"].texts[9] = (f"  {raw['train'].texts[2][0].upper()}",)
+    raw["train"].labels[9] = raw["train"].labels[2]
+
+
+@flaw("duplicates", "warning", ("a.csv:11 = a.csv:4",), parts=5)
+def a_row_twice_before_a_cut(raw):
+    a_row_twice(raw)
+
+
+@flaw("duplicates-across", "warning", ("b.csv:3 = a.csv:4",))
+def a_row_in_two_splits(raw):
+    raw["validation"].texts[1] = raw["train"].texts[2]
+    raw["validation"].labels[1] = raw["train"].labels[2]
+
+
+@flaw("duplicates-across", "error", ("b.csv:2 = a.csv:2", "b.csv:3 = a.csv:3", "b.csv:4 = a.csv:4"))
+def a_split_of_training_rows(raw):
+    raw["validation"].texts[:] = raw["train"].texts[:12]
+
+
+@flaw("near-duplicates", "note", ("a.csv:11 ~ a.csv:4",))
+def nearly_a_row_twice(raw):
+    raw["train"].texts[9] = (f"{raw['train'].texts[2][0]} too",)
+
+
+@flaw("near-duplicates-across", "warning", ("b.csv:3 ~ a.csv:4",))
+def nearly_a_row_in_two_splits(raw):
+    raw["validation"].texts[1] = (f"{raw['train'].texts[2][0]} too",)
+
+
+@flaw("contradiction", "warning", ("b.csv:3 = a.csv:4",))
+def two_labels_for_one_text(raw):
+    raw["validation"].texts[1] = raw["train"].texts[2]
+    raw["validation"].labels[1] = "no"
+
+
+@flaw("empty-text", "warning", ("a.csv:2", "a.csv:3"))
+def empty_texts(raw):
+    raw["train"].texts[:2] = [("",), (" \t ",)]
+
+
+@flaw("short-text", "note", ("a.csv:4",))
+def a_short_text(raw):
+    raw["train"].texts[2] = (" ok ",)
+
+
+@flaw("misread-text", "warning", ("a.csv:2", "a.csv:3", "b.csv:4"))
+def texts_read_in_another_encoding(raw):
+    raw["train"].texts[0] = ("das Büro im Süden".encode().decode("latin-1"),)
+    raw["train"].texts[1] = ("the boss\u2019s desk".encode().decode("cp1252"),)
+    raw["validation"].texts[2] = ("a caf\ufffd",)
+
+
+@flaw("control-characters", "note", ("a.csv:2",))
+def a_control_character(raw):
+    raw["train"].texts[0] = ("a bell\a rings in the tower",)
+
+
+@flaw(
+    "groups-across", "warning", ("b.csv:4",), groups={"train": ["ann", None] * 20, "validation": [None, "bob", "ann"]}
+)
+def a_group_in_two_splits(raw):
+    pass
+
+
+@flaw("few-groups", "warning", (), groups={"train": ["ann", "bob"] * 20}, parts=5)
+def fewer_groups_than_folds(raw):
+    del raw["validation"]
+
+
+@pytest.mark.parametrize("name", FLAWS)
+def test_a_flaw_is_found(raw, name):
+    spoil, expected, severity, places, options = FLAWS[name]
+    spoil(raw)
+    finding = found(raw, **options)[expected]
+    assert (finding.severity, finding.places) == (severity, places)
+    assert finding.count >= len(places)
+    assert finding.remedy.endswith(".")
+    assert all(finding.details)
+
+
+def test_errors_come_first(raw):
+    a_row_twice(raw)
+    a_label_seen_once(raw)
+    raw["train"].labels[3] = "NO"
+    severities = [finding.severity for finding in check_examples(raw)]
+    assert set(severities) == {"error", "warning", "note"}
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+
+
+def test_words_that_texts_share_with_labels_are_no_leak(raw):
+    part = raw["train"]
+    part.texts[:] = [(f"{text}, answer yes or no",) for (text,) in part.texts]
+    assert "label-in-text" not in found(raw)
+
+
+def test_words_with_accents_are_not_misread(raw):
+    for position, text in enumerate(["« CAFÉ »", "SÃO PAULO", "Ça va, à bientôt, Àèìòù", "PÂTÉ", "«IRMû", "Ålesund"]):
+        raw["train"].texts[position] = (f"{text} {position}",)
+    assert "misread-text" not in found(raw)
+
+
+def test_pairs_are_the_same_where_both_texts_are(raw):
+    for seed, part in enumerate(raw.values()):
+        part.texts[:] = [("one and the same question", text) for (text,) in table("", len(part.texts), seed + 5).texts]
+    assert not [name for name in found(raw) if "duplicates" in name]
+    raw["validation"].texts[0] = raw["train"].texts[0]
+    assert found(raw)["duplicates-across"].count == 1
+
+
+def test_a_test_split_without_labels_is_no_flaw(raw):
+    raw["test"] = replace(table("c.csv", 12, seed=3), labels=[None] * 12)
+    assert check_examples(raw) == []
+    raw["test"].labels[:6] = ["yes"] * 6
+    assert found(raw)["unlabelled"].count == 6
+
+
+def test_near_duplicates_say_how_many_have_another_label(raw):
+    raw["train"].texts[9] = (f"{raw['train'].texts[2][0]} too",)
+    raw["train"].labels[9] = "no"
+    assert found(raw)["near-duplicates"].details[-1] == "1 of them has another label"
+    assert "near-duplicates" not in found(raw, near=False)
+
+
+def test_tokens_are_counted_as_training_counts_them(raw):
+    raw["train"].texts[0] = ("the cat " * 20,)
+    raw["train"].texts[1] = ("東京 大阪 cat",)
+    lengths = token_lengths(raw, tiny_tokenizer(), "tiny", max_length=41)
+    assert lengths.of["train", 0] == 42  # with [CLS] and [SEP]
+    findings = found(raw, lengths=replace(lengths, of={row: n for row, n in lengths.of.items() if row == ("train", 0)}))
+    assert findings["cut-text"].places == ("a.csv:2",)
+    assert findings["unknown-tokens"].places == ("a.csv:3",)
+
+
+def test_the_end_of_a_text_that_is_kept_is_no_finding(raw):
+    raw["train"].texts[0] = ("the " * 200,)
+    assert found(raw, lengths=word_lengths(raw, 200)) == {}
+    finding = found(raw, lengths=word_lengths(raw, 199))["cut-text"]
+    assert finding.count == 1
+    assert "words (no tokenizer is at hand" in finding.details[0]
+    assert finding.details[1].startswith("1-49")
+
+
+def test_many_cut_texts_are_a_warning_with_the_length_that_keeps_them(raw):
+    finding = found(raw, lengths=word_lengths(raw, 4))["cut-text"]
+    assert (finding.severity, finding.count) == ("warning", 52)
+    assert finding.remedy == "Set data.max_length to 32, at the price of time and memory."
+
+
+def test_the_same_name_in_two_folders_is_told_apart(raw, tmp_path):
+    for split in raw:
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.csv").touch()
+        raw[split].source = str(tmp_path / split / "a.csv")
+    a_row_in_two_splits(raw)
+    folder = str(tmp_path)
+    assert found(raw)["duplicates-across"].places == (f"{folder}/validation/a.csv:3 = {folder}/train/a.csv:4",)
+    del raw["validation"]
+    assert found({**raw, "train": replace(raw["train"], labels=["", *raw["train"].labels[1:]])})[
+        "unlabelled"
+    ].places == ("a.csv:2",)
+
+
+def test_what_is_told_before_training_is_five_lines_at_most(tmp_path):
+    for file in ("train.csv", "validation.csv"):
+        write_table(tmp_path / file, 40, seed=1)
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write(
+            'the cat,"a man, in a house",YES\nx,,maybe\nx,,no\nx,,\n' + 'the café,"x",\n'.encode().decode("latin-1")
+        )
+    (tmp_path / "own.yaml").write_text(
+        "model: {name: minilm}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: [first, second], label: label}\n"
+    )
+    loaded = load_recipe(str(tmp_path / "own.yaml"))
+    raw = read_raw(loaded.recipe.task, loaded.recipe.data)
+    assert raw.splits["train"].labels[-1] == ""
+    wrong = [f for f in check_examples(raw.splits, text=raw.text, label=raw.label) if f.severity != "note"]
+    lines = told_before_training(loaded.recipe.task, loaded.recipe.data, Path("own.yaml"))
+    assert len(wrong) > 5
+    assert len(lines) == 5
+    assert lines[0].startswith("error: labels that differ only in case")
+    assert lines[-1] == f"{len(wrong) - 4} more findings; dpstune check own.yaml shows all"
+    assert not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize("recipe", ["demo", "minilm-stsb"])
+def test_tasks_of_the_table_are_read_as_they_are_written(recipe, tmp_path):
+    if recipe != "demo":
+        (tmp_path / "stsb").mkdir()
+        for split in ("train", "validation"):
+            (tmp_path / "stsb" / f"{split}.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 2.5}\n')
+    loaded = load_recipe(recipe, data_dir=tmp_path if recipe != "demo" else None).recipe
+    raw = read_raw(loaded.task, loaded.data)
+    assert list(raw.splits) == ["train", "validation"]
+    assert raw.kind == ("classification" if recipe == "demo" else "regression")
+    assert set(raw.splits["train"].labels) == (
+        {"entailment", "neutral", "contradiction"} if recipe == "demo" else {"2.5"}
+    )
