@@ -17,7 +17,7 @@ from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -153,7 +153,7 @@ class Sweep:
         self._folders: dict[Job, Path] = {}
         self._base = first.recipe.model_dump(mode="json")
         del self._base["data"]["dir"]
-        if isinstance(first.recipe.task, OwnTask):
+        if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
             self._base["others"] = [self._defaults(asked) for asked in others]
