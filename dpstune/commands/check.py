@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dpstune.data.reading import RawTask
     from dpstune.settings.sections import ModelSection
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 USUAL_MODEL = "minilm"
 USUAL_MAX_LENGTH = 128
 USUAL_FOLDS = 5  # that one file is probably yet to be cut into
@@ -29,22 +28,18 @@ class _Subject:
 
     Args:
         task: As it is written.
-        files: The splits that are a user's own files.
         model: The recipe's; None for a file.
         max_length: Where training would cut.
-        parts: How many parts the rows are yet to be cut into.
     """
 
     task: RawTask
-    files: dict[str, Path]
     model: ModelSection | None
     max_length: int
-    parts: int | None
 
 
 def check(
     subject: Annotated[
-        str, typer.Argument(metavar="DATA|RECIPE", help="CSV, TSV, JSONL or Parquet; or a recipe's name or YAML file.")
+        str, typer.Argument(metavar="DATA|RECIPE", help="A table of rows; or a recipe's name or YAML file.")
     ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column of DATA.")] = None,
     text2: Annotated[str | None, typer.Option("--text2", metavar="COLUMN", help="The second, for pairs.")] = None,
@@ -56,25 +51,25 @@ def check(
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens an example is cut to: the recipe's, or 128.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="What DATA is in; UTF-8, or what its byte-order mark says.")
+    ] = None,
     data_dir: DataDir = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 where there is an error or a warning.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at data before it is trained on, and say what is wrong with it."""
     from dpstune.data.checking import check_examples
-    from dpstune.data.columns import read_groups
+    from dpstune.data.files import FILE_FORMATS, form_of
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
 
     columns = {"--text": text, "--text2": text2, "--label": label}
-    is_file = Path(subject).suffix.lower() in ENDINGS
-    about = _read_file(subject, columns, data_dir) if is_file else _read_recipe(subject, columns, data_dir)
+    if form_of(Path(subject)).format in FILE_FORMATS:
+        about = _read_file(subject, columns, group, encoding, data_dir)
+    else:
+        about = _read_recipe(subject, columns, group, encoding, data_dir)
     task = about.task
-    groups = None
-    if group is not None:
-        if not about.files:
-            raise RequestError(f"--group {group}: only a user's own files have groups, and {subject} has none")
-        groups = {split: read_groups(task.splits[split], path, group) for split, path in about.files.items()}
     asked = None
     if model is not None:
         asked = ModelSection(name=str(Path(model).expanduser().absolute()) if model.startswith((".", "~")) else model)
@@ -84,8 +79,8 @@ def check(
         unlabelled=task.unlabelled,
         text=task.text,
         label=task.label,
-        parts=about.parts,
-        groups=groups,
+        parts=task.parts,
+        groups={split: part.groups for split, part in task.splits.items() if part.groups} or None,
         lengths=_lengths(task, asked, about.model, max_length or about.max_length),
     )
     rows = {split: len(part.texts) for split, part in task.splits.items()}
@@ -97,43 +92,55 @@ def check(
         raise RequestError(f"{subject}: {counted(counts[0], 'error')} and {counted(counts[1], 'warning')} (--strict)")
 
 
-def _read_file(name: str, columns: dict[str, str | None], data_dir: Path | None) -> _Subject:
+def _read_file(
+    name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
+) -> _Subject:
+    from dpstune.common.textfile import known_encoding
     from dpstune.data.columns import LABEL_NAMES, TEXT_NAMES, columns_of, guess_column
+    from dpstune.data.files import find_files
     from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
     from dpstune.data.reading import RawTask
-    from dpstune.data.sources import read_file
+    from dpstune.data.sources import Columns, read_files
 
     if data_dir is not None:
         raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
-    path = Path(name).expanduser()
-    there = columns_of(path)
-    text = columns["--text"] or guess_column(there, TEXT_NAMES, name, "--text")
-    label = columns["--label"] or guess_column(there, LABEL_NAMES, name, "--label")
+    encoding = encoding and known_encoding(encoding)
+    paths = find_files(Path(name).expanduser())
+    text, label = columns["--text"], columns["--label"]
+    if text is None or label is None:
+        there = columns_of(paths[0], encoding)
+        text = text or guess_column(there, TEXT_NAMES, name, "--text")
+        label = label or guess_column(there, LABEL_NAMES, name, "--label")
     for flag, column, what in (("--text", text, "texts"), ("--label", label, "labels")):
         if columns[flag] is None:
             tell(f"{name}: column {column!r} is taken for the {what}; {flag} names another")
     texts = (text,) if columns["--text2"] is None else (text, columns["--text2"])
-    task = RawTask(
-        "classification",
-        {"train": read_file(path, texts, label)},
-        (*UNLABELLED, *WRITTEN_GAPS),
-        texts,
-        label,
+    rows = read_files(paths, Columns(texts, label, group), encoding)
+    marks = (*UNLABELLED, *WRITTEN_GAPS)
+    return _Subject(
+        RawTask("classification", {"train": rows}, marks, texts, label, USUAL_FOLDS), None, USUAL_MAX_LENGTH
     )
-    return _Subject(task, {"train": path}, None, USUAL_MAX_LENGTH, USUAL_FOLDS)
 
 
-def _read_recipe(name: str, columns: dict[str, str | None], data_dir: Path | None) -> _Subject:
+def _read_recipe(
+    name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
+) -> _Subject:
     from dpstune.data.reading import read_raw
     from dpstune.recipe.recipe import load_recipe
-    from dpstune.settings.sections import OwnTask
+    from dpstune.settings.sections import UserTask
 
     given = [flag for flag, column in columns.items() if column is not None]
     if given:
         raise RequestError(f"{given[0]} names a column of a data file; {name} is a recipe, which names its own")
+    if encoding is not None:
+        raise RequestError(f"--encoding {encoding} is for a data file; {name} is a recipe, which says task.encoding")
     recipe = load_recipe(name, data_dir=data_dir and data_dir.expanduser()).recipe
-    files = {split: path for split, path in recipe.task.files if path} if isinstance(recipe.task, OwnTask) else {}
-    return _Subject(read_raw(recipe.task, recipe.data), files, recipe.model, recipe.data.max_length, None)
+    task = recipe.task
+    if group is not None:
+        if not isinstance(task, UserTask):
+            raise RequestError(f"--group {group}: only a user's own data has groups, and {name} has a known task")
+        task = task.model_copy(update={"group": group})
+    return _Subject(read_raw(task, recipe.data), recipe.model, recipe.data.max_length)
 
 
 def _lengths(task: RawTask, asked: ModelSection | None, of_recipe: ModelSection | None, max_length: int) -> Lengths:

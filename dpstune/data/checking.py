@@ -14,7 +14,7 @@ from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.data.text_findings import leak_findings, text_findings
-from dpstune.settings.sections import DataSection, OwnTask
+from dpstune.settings.sections import DataSection, DatasetTask, OwnTask
 from dpstune.settings.tasks import Kind
 
 __all__ = ["Finding", "check_examples", "told_before_training"]
@@ -83,11 +83,11 @@ def _findings(
         yield from group_findings(groups, places, parts)
 
 
-def told_before_training(task: OwnTask, data: DataSection, source: Path) -> list[str]:
-    """Return what is wrong with a user's own files, notes left out, in so few lines and so fast that nobody waits.
+def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source: Path) -> list[str]:
+    """Return what is wrong with a user's own data, notes left out, in so few lines and so fast that nobody waits.
 
     Args:
-        task: The files.
+        task: The data.
         data: Where they lie.
         source: The recipe's file, whose check shows all.
 
@@ -102,6 +102,8 @@ def told_before_training(task: OwnTask, data: DataSection, source: Path) -> list
         unlabelled=raw.unlabelled,
         text=raw.text,
         label=raw.label,
+        parts=raw.parts,
+        groups={split: part.groups for split, part in raw.splits.items() if part.groups} or None,
         near=characters <= MOST_CHARACTERS,
     )
     wrong = [finding for finding in findings if finding.severity != "note"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dpstune.data.sources import RawSplit, file_rows, no_column, plain_cell
+from dpstune.data.files import file_rows
 from dpstune.errors import RequestError, some_of
 
 LABEL_NAMES = ("label", "target", "class", "category")
@@ -34,31 +34,17 @@ def guess_column(there: Sequence[str], names: Collection[str], place: str, flag:
     raise RequestError(f"{place}: name a column with {flag}: {what}; its columns are {some_of(there)}")
 
 
-def columns_of(path: Path) -> list[str]:
+def columns_of(path: Path, encoding: str | None = None) -> list[str]:
     """Return a file's columns.
+
+    Args:
+        path: The file.
+        encoding: See ``file_rows``.
 
     Raises:
         RequestError: The file is not there, is malformed, or holds no rows.
     """
-    first = next(((row) for _, row in file_rows(path) if row is not None), None)
+    first = next((row for _, row in file_rows(path, encoding=encoding)), None)
     if first is None:
         raise RequestError(f"{path}: holds no rows")
     return list(first)
-
-
-def read_groups(split: RawSplit, path: Path, column: str) -> list[str | None]:
-    """Return the group of each row of a file.
-
-    Args:
-        split: The file's rows.
-        path: The file.
-        column: The column that names the groups.
-
-    Raises:
-        RequestError: There is no such column.
-    """
-    rows = [(number, row) for number, row in file_rows(path) if row is not None]
-    if not any(column in row for _, row in rows):
-        raise no_column(str(path), column, columns_of(path))
-    groups = {number: plain_cell(row, column, f"{path}:{number}") or None for number, row in rows}
-    return [groups[number] for number in split.rows]

@@ -51,7 +51,7 @@ class Places:
 
     def __init__(self, raw: Mapping[str, RawSplit]) -> None:
         self._raw = raw
-        sources = {split.source for split in raw.values()}
+        sources = {source for split in raw.values() for source in [split.source, *(name for _, name in split.files)]}
         names = {source: Path(source).name if Path(source).is_file() else source for source in sources}
         taken = list(names.values())
         self.files = {source: name if taken.count(name) == 1 else source for source, name in names.items()}
@@ -59,7 +59,8 @@ class Places:
     def of(self, row: Row) -> str:
         """Return a row's place."""
         split, position = row
-        return f"{self.files[self._raw[split].source]}:{self._raw[split].rows[position]}"
+        source, _, line = self._raw[split].place(position).rpartition(":")
+        return f"{self.files[source]}:{line}"
 
     def some(self, rows: Iterable[Row]) -> tuple[str, ...]:
         """Return the first few rows' places."""

@@ -230,15 +230,16 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     return TaskData(name, task.kind, names, metric, splits, tuple(notes))
 
 
-def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
+def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False) -> RawSplit:
+    """Read a split that lies in a place of its own; its groups where it is cut, or where ``grouped`` asks for them."""
     place, label_required = task.parts.place(split), split != "test"
+    group = task.group if grouped or split == "train" else None
     if isinstance(task, OwnTask):
-        group = task.group if split == "train" else None
         return read_files(find_files(place), Columns(task.text, task.label, group, label_required), task.encoding)
     return read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,
-        group=task.group if split == "train" else None,
+        group=group,
         label_required=label_required,
         values=task.kind == "regression",
         remedy="save it as files and name them under task.files",
@@ -306,6 +307,7 @@ class RawTask:
         unlabelled: What stands in the label column where a row has no label.
         text: The text columns' names; empty where they are of the task's own making.
         label: The label column's name; None likewise.
+        parts: How many parts the training rows are yet to be cut into; None where they are not.
     """
 
     kind: Kind
@@ -313,23 +315,20 @@ class RawTask:
     unlabelled: tuple[str | None, ...]
     text: tuple[str, ...] = ()
     label: str | None = None
+    parts: int | None = None
 
 
-def read_raw(task: str | TableTask | OwnTask, data: DataSection) -> RawTask:
+def read_raw(task: AnyTask, data: DataSection) -> RawTask:
     """Read a task as it is written: the splits that a training run reads, and a user's own test file.
 
     Raises:
         RequestError: A file, split or column is wrong; the message says which and where.
         RunError: The hub could not be reached.
     """
-    if isinstance(task, OwnTask):
-        raw = {
-            split: read_file(path, task.text, task.label, label_required=split != "test")
-            for split, path in task.files
-            if path is not None
-        }
+    if isinstance(task, OwnTask | DatasetTask):
+        raw = {split: _read_own(task, split, grouped=True) for split in _given_splits(task)}
         marks = (*UNLABELLED, *WRITTEN_GAPS) if task.kind == "classification" else UNLABELLED
-        return RawTask(task.kind, raw, marks, task.text, task.label)
+        return RawTask(task.kind, raw, marks, task.text, task.label, _parts_to_cut(task))
     known = get_task(task_name(task))
     if isinstance(task, TableTask):
         known = replace(known, hub=_moved(known, task))
@@ -339,6 +338,19 @@ def read_raw(task: str | TableTask | OwnTask, data: DataSection) -> RawTask:
     else:
         raw = {name: part for split in wanted for name, part in _read(known, data.dir, split)}
     return RawTask(known.kind, raw, (*UNLABELLED, *NO_GOLD_LABEL) if known.labels else UNLABELLED)
+
+
+def _given_splits(task: UserTask) -> list[str]:
+    """Return the splits that lie in a place of their own."""
+    return [split for split in task.parts.names if task.parts.place(split) is not None]
+
+
+def _parts_to_cut(task: UserTask) -> int | None:
+    """Return how many parts the training rows are cut into; None where they stay whole."""
+    parts = task.parts
+    if parts.folds is not None:
+        return parts.folds
+    return 1 + sum(parts.share(split) > 0 for split in ("validation", "test")) if parts.are_drawn else None
 
 
 def _as_written(task: Task, split: str) -> RawSplit:

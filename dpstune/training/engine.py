@@ -116,7 +116,7 @@ def train(
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
-    from dpstune.settings.sections import OwnTask
+    from dpstune.settings.sections import DatasetTask, OwnTask
     from dpstune.training.checkpoints import Checkpoints
 
     recipe = loaded.recipe
@@ -157,7 +157,7 @@ def train(
             for note in [*task.notes, *([slow] if slow else [])]:
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
-            if check_data and accelerator.is_main_process and isinstance(recipe.task, OwnTask):
+            if check_data and accelerator.is_main_process and isinstance(recipe.task, OwnTask | DatasetTask):
                 for line in told_before_training(recipe.task, recipe.data, loaded.source):
                     progress.note(line)
             if accelerator.is_main_process:
