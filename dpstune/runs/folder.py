@@ -75,6 +75,11 @@ class RunFolder:
         """What an interrupted run continues from; empty once the run is finished."""
         return self.path / "checkpoints"
 
+    @property
+    def tracker_ids(self) -> Path:
+        """By which id each tracker knows this run, so that a resumed one goes on there."""
+        return self.path / "trackers.json"
+
     def predictions(self, split: str) -> Path:
         """The predictions on one split: id, label, prediction, scores."""
         return self.path / "predictions" / f"{split}.parquet"
