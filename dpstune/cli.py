@@ -20,6 +20,7 @@ import typer
 from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
 from dpstune.commands.evaluate import evaluate
+from dpstune.commands.init import init
 from dpstune.commands.predict import predict
 from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
@@ -40,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "train": train,
     "eval": evaluate,
     "predict": predict,
