@@ -22,7 +22,9 @@ def init(
     output: Annotated[Path, typer.Option(metavar="RECIPE", help="The recipe's file.")] = Path("recipe.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
-    """Write a first recipe for a table of your own, with every guess explained.
+    """Write a first recipe for a table of your own.
+
+    What it guesses it explains, and every key it leaves out is there as a comment with its default.
 
     Example: dpstune init train.csv --label stars
     """
