@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,18 @@ from dpstune.report.output import print_lines, tell
 
 def predict(
     trained: Trained,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="CSV, TSV, JSONL, Parquet or plain lines; - is stdin.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="CSV, TSV, JSONL, JSON, Parquet, Excel, lines; - is stdin.")
+    ],
     text: Annotated[
         str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; what the model was trained on.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="csv, tsv, jsonl or lines; the file name's ending, lines for -.")
+        str | None, typer.Option("--format", help="csv, tsv, jsonl, ...; the file name's ending, lines for -.")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="What a text file is in, such as latin-1; UTF-8, or what its byte-order mark says."),
     ] = None,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
 ) -> None:
@@ -31,45 +37,54 @@ def predict(
 
     Example: dpstune predict runs/demo/dps-dense/seed-42-... new.csv
     """
-    from dpstune.data.sources import parquet_rows
-    from dpstune.evaluation.prediction import LineReader, Writer, predict_rows, read_rows
+    from dpstune.common.textfile import known_encoding
+    from dpstune.data.files import file_rows, form_of, open_packed
+    from dpstune.evaluation.prediction import (
+        ASK_FOR_AN_ENCODING,
+        STREAMED,
+        LineReader,
+        Writer,
+        likely_columns,
+        predict_rows,
+        read_rows,
+    )
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
+    path = Path(file).expanduser()
     form = _form(file, form)
+    encoding = known_encoding(encoding) if encoding is not None else None
     place = find_trained(trained.expanduser())
     columns = text.split(",") if text is not None else None
     if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
         raise RequestError(f"--text {text}: should name one column, or two with a comma between")
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:
-        reader = LineReader(stack.enter_context(_open(file)), name) if form != "parquet" else None
+        reader = None
+        if form in STREAMED:
+            stream = nullcontext(sys.stdin.buffer) if file == "-" else open_packed(path, form_of(path).packing)
+            reader = LineReader(stack.enter_context(stream), name, encoding)
         model = TrainedModel(place, max_length)
         writer = Writer(form, model.label_names, name)
         if reader is None:
-            rows, waiting = parquet_rows(Path(file).expanduser()), lambda: False
+            rows, waiting = file_rows(path, form=form, encoding=encoding, remedy=ASK_FOR_AN_ENCODING), lambda: False
         else:
-            rows, waiting = read_rows(reader, name, form, writer.begin), lambda: reader.waiting
+            likely = likely_columns(model, columns)
+            rows, waiting = read_rows(reader, name, form, likely, writer.begin), lambda: reader.waiting
         print_lines(writer.line(each) for each in predict_rows(model, rows, name, columns, waiting=waiting))
         if writer.count == 0:
             print_lines(writer.header())
             tell(f"{name} holds no rows; there is nothing to label")
 
 
-def _open(file: str) -> AbstractContextManager[BinaryIO]:
-    try:
-        return nullcontext(sys.stdin.buffer) if file == "-" else Path(file).expanduser().open("rb")
-    except OSError as error:
-        raise RequestError(f"cannot read {file}: {error.strerror}") from None
-
-
 def _form(file: str, asked: str | None) -> str:
     """Return the input's format."""
-    from dpstune.evaluation.prediction import FORMATS
+    from dpstune.data.files import form_of
+    from dpstune.evaluation.prediction import FORMATS, STREAMED
 
-    form = asked or ("lines" if file == "-" else Path(file).suffix.lower().removeprefix(".") or "lines")
+    form = asked or ("lines" if file == "-" else form_of(Path(file)).format or "lines")
     form = "lines" if form == "txt" else form
     if form not in FORMATS:
         raise RequestError(f"{file}: cannot tell its format; say --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if form == "parquet" and file == "-":
-        raise RequestError("Parquet is read from a file, not from stdin")
+    if form not in STREAMED and file == "-":
+        raise RequestError(f"{form} is read from a file, not from stdin")
     return form

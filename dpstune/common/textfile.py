@@ -1,41 +1,160 @@
-"""Text files: a user's are UTF-8, with or without a byte-order mark; ours are UTF-8, and their CSV reads back."""
+"""Text files: a user's are UTF-8, or what their byte-order mark or their recipe says; ours are UTF-8, and their CSV
+reads back.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, did_you_mean
+
+# UTF-32's first: that of UTF-16 is how one of them begins.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
+_MARK = "\ufeff"  # a byte-order mark once it is decoded
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file; its line ends stay what they are.
+    """Return the text of a UTF-8 file, or of one whose byte-order mark says otherwise; line ends stay what they are.
 
     Raises:
         RequestError: There is no such file, it cannot be read, or it is no UTF-8 (the line is named).
     """
+    return decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        RequestError: There is no such file, or it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise RequestError(f"there is no file {path}") from None
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
+
+
+def decode(content: bytes, place: str, encoding: str | None = None, remedy: str = "save it as UTF-8") -> str:
+    """Return the text that a file's bytes stand for.
+
+    Args:
+        content: The bytes.
+        place: The file, for errors.
+        encoding: What it is in, unless a byte-order mark says otherwise; None for UTF-8.
+        remedy: What to do where it is not, for the error.
+
+    Raises:
+        RequestError: A byte stands for nothing in that encoding; its line is named.
+
+    >>> decode("é".encode("utf-16"), "a.csv"), decode("é".encode("latin-1"), "a.csv", "latin-1")
+    ('é', 'é')
+    """
+    encoding = marked_encoding(content) or encoding or "utf-8"
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode(encoding).lstrip(_MARK)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise RequestError(f"{path}:{line}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+        line = content[: error.start].decode(encoding, "replace").count("\n") + 1
+        raise wrong_encoding(f"{place}:{line}", encoding, error.reason, remedy) from None
+    if "\0" in text[:2]:
+        raise wrong_encoding(f"{place}:1", encoding, "every other byte is 0, as in UTF-16", remedy)
+    return text
 
 
-def csv_line(cells: Iterable[Any], dialect: str = "excel") -> str:
+def wrong_encoding(place: str, encoding: str, reason: str, remedy: str) -> RequestError:
+    """Return the error that says what is no text in its encoding."""
+    name = encoding.upper() if encoding.startswith("utf") else encoding
+    return RequestError(f"{place}: no {name} text ({reason}); {remedy}")
+
+
+def marked_encoding(beginning: bytes) -> str | None:
+    """Return the encoding that a byte-order mark at the beginning of a file says; None where there is no mark."""
+    return next((encoding for mark, encoding in _MARKS.items() if beginning.startswith(mark)), None)
+
+
+def known_encoding(name: str) -> str:
+    """Return the name of an encoding that Python knows.
+
+    Raises:
+        RequestError: It knows none of that name; the nearest is offered.
+
+    >>> known_encoding("cp1252")
+    'cp1252'
+    """
+    try:
+        " ".encode(name).decode(name)
+    except (LookupError, ValueError):
+        names = dict.fromkeys(each.replace("_", "-") for pair in aliases.items() for each in pair)
+        hint = did_you_mean(name.lower().replace("_", "-"), names) or "; for example latin-1, cp1252, utf-16"
+        raise RequestError(f"unknown encoding {name!r}{hint}") from None
+    return name
+
+
+def _mark_what_is_wrong(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udcff", error.end
+
+
+codecs.register_error("dpstune.mark", _mark_what_is_wrong)
+
+
+class Recoder:
+    """Turns bytes, as they come, into those of UTF-8.
+
+    Bytes that stand for nothing in their encoding become one that stands for nothing in UTF-8, so that who splits the
+    text into lines can say which line is wrong.
+
+    Args:
+        encoding: What the bytes are in, unless a byte-order mark says otherwise; None for UTF-8.
+    """
+
+    def __init__(self, encoding: str | None = None) -> None:
+        self.encoding = encoding or "utf-8"
+        self._head: bytes | None = b""  # what came before it was known whether a mark does
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return as many bytes as are known by now.
+
+        Args:
+            chunk: The next bytes; none at the end.
+        """
+        if self._head is not None:
+            self._head += chunk
+            if chunk and any(mark.startswith(self._head) and mark != self._head for mark in _MARKS):
+                return b""
+            chunk, at_end, self._head = self._head, not chunk, None
+            self.encoding = marked_encoding(chunk) or self.encoding
+            if self.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+                self._decoder = codecs.getincrementaldecoder(self.encoding)("dpstune.mark")
+            return self._recode(chunk, at_end)
+        return self._recode(chunk, not chunk)
+
+    def _recode(self, chunk: bytes, at_end: bool) -> bytes:
+        if self._decoder is None:
+            return chunk
+        return self._decoder.decode(chunk, at_end).encode("utf-8", "surrogateescape")
+
+
+def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
     """Return a row of CSV without its line end; None is an empty cell.
 
     >>> csv_line(["a", 0.1, None, "two\\nlines"])
     'a,0.1,,"two\\nlines"'
     """
     text = io.StringIO()
-    csv.writer(text, dialect).writerow(cells)  # with another line end than \r\n a lone \r would not be quoted
+    csv.writer(text, delimiter=separator).writerow(cells)  # with another line end than \r\n a lone \r would stay bare
     return text.getvalue().removesuffix("\r\n")

@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dpstune.data.sources import file_rows, no_column
+from dpstune.data.files import file_rows
+from dpstune.data.sources import no_column
 from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -65,8 +66,9 @@ class Column:
 
     @property
     def words(self) -> float:
-        """Words a value, on average."""
-        return sum(len(_PIECE.findall(value)) for value in self.values) / max(1, len(self.values))
+        """Words a value, on average; numbers and signs, such as a date's, are none."""
+        words = (piece for value in self.values for piece in _PIECE.findall(value) if piece[0].isalpha())
+        return sum(1 for _ in words) / max(1, len(self.values))
 
     @property
     def numeric(self) -> bool:

@@ -63,7 +63,7 @@ def _head(table: Table, target: Path) -> Iterator[str]:
 def _model() -> Iterator[str]:
     yield "model:"
     yield f"  name: {MODEL}  # of the demo extra; or a folder, or a hub id such as FacebookAI/roberta-large"
-    yield from _defaults(ModelSection, ModelSection(name=MODEL), {"name"})
+    yield from _defaults(ModelSection(name=MODEL), {"name"})
 
 
 def _task(table: Table, guess: Guess, target: Path) -> Iterator[str]:
@@ -81,25 +81,26 @@ def _task(table: Table, guess: Guess, target: Path) -> Iterator[str]:
     if "test" in beside:
         yield f"    test: {_yaml(_relative(beside['test'], target))}"
     else:
-        yield "    # test: null"
+        yield "    # test: null  # a file, or a share"
+    yield from _defaults(own.files, {"train", "validation", "test"}, indent="    ")
     yield f"  text: {_yaml(list(guess.text))}  # {_one_line(guess.why_text)}"
     yield f"  label: {_yaml(guess.label)}  # {_one_line(guess.why_label)}"
     yield f"  kind: {guess.kind}  # {_one_line(guess.why_kind)}"
-    yield from _defaults(OwnTask, own, {"files", "text", "label", "kind"})
+    yield from _defaults(own, {"files", "text", "label", "kind"})
 
 
 def _data(table: Table, guess: Guess) -> Iterator[str]:
     length, why = suggest_max_length(table, guess.text)
     yield "data:"
     yield f"  max_length: {length}  # {why}"
-    yield from _defaults(DataSection, DataSection(), {"max_length"})
+    yield from _defaults(DataSection(), {"max_length"})
 
 
 def _method() -> Iterator[str]:
     schema = method_class(DEFAULT_METHOD).config_class
     yield "method:"
     yield f"  name: {DEFAULT_METHOD}  # or {', '.join(name for name in REGISTRY if name != DEFAULT_METHOD)}"
-    yield from _defaults(schema, schema(name=DEFAULT_METHOD), {"name"})
+    yield from _defaults(schema(name=DEFAULT_METHOD), {"name"})
 
 
 def _training(table: Table) -> Iterator[str]:
@@ -109,7 +110,7 @@ def _training(table: Table) -> Iterator[str]:
     yield f"  batch_size: {BATCH_SIZE}"
     yield f"  learning_rate: {LEARNING_RATE}  # for {MODEL}; 2e-5 for a model of BERT's size or larger"
     yield f"  epochs: {epochs}  # {'more than' if table.more else 'about'} {steps} steps"
-    yield from _defaults(TrainingSection, TrainingSection(), {"batch_size", "learning_rate", "epochs"})
+    yield from _defaults(TrainingSection(), {"batch_size", "learning_rate", "epochs"})
 
 
 def _files_beside(path: Path) -> dict[str, Path]:
@@ -127,21 +128,21 @@ def _relative(file: Path, target: Path) -> str:
     return os.path.relpath(file.absolute(), target.absolute().parent)
 
 
-def _defaults(schema: type[Settings], settings: Settings, given: set[str]) -> Iterator[str]:
+def _defaults(settings: Settings, given: set[str], indent: str = "  ") -> Iterator[str]:
     """Yield a commented line for each key that is not given, with its default and what it means."""
-    meanings = _meanings(schema)
+    meanings = {name: text for cls in reversed(type(settings).__mro__) for name, text in _meanings(cls).items()}
     values = settings.model_dump(mode="json", by_alias=True)
-    for name, field in schema.model_fields.items():
+    for name, field in type(settings).model_fields.items():
         if name in given:
             continue
         key = field.alias or name
-        line = f"  # {key}: {_yaml(values.get(key, getattr(settings, name)))}"
+        line = f"{indent}# {key}: {_yaml(values.get(key, getattr(settings, name)))}"
         yield shortened(f"{line}  # {meanings[name]}", _WIDTH) if name in meanings else line
 
 
-def _meanings(schema: type[Settings]) -> Mapping[str, str]:
+def _meanings(cls: type) -> Mapping[str, str]:
     """Return what the docstring of a settings class says of each key, as one line."""
-    _, _, attributes = inspect.cleandoc(schema.__doc__ or "").partition("Attributes:\n")
+    _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     entries = re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", attributes, flags=re.MULTILINE)
     return {
         name.strip(): re.sub(r"\bNone\b", "null", " ".join(meaning.split()).replace("``", "").rstrip("."))

@@ -78,7 +78,7 @@ def label_examples(
 def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
     label = raw.labels[position]
     if label not in names:
-        place = f"{raw.source}:{raw.rows[position]}"
+        place = raw.place(position)
         what = f"unknown label {shortened(repr(label))}; the labels are {some_of(names)}"
         raise RequestError(f"{place}: {what}{_label_hint(str(label), names)}")
     return names.index(label)
@@ -98,5 +98,5 @@ def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_VALUE:
-        raise RequestError(f"{raw.source}:{raw.rows[position]}: {label!r} is no number, and the task is regression")
+        raise RequestError(f"{raw.place(position)}: {label!r} is no number, and the task is regression")
     return value

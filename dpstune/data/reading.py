@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.data.examples import Examples
+from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, sort_names
-from dpstune.data.sources import RawSplit, read_file, read_glue, read_hub
+from dpstune.data.parts import draw_parts
+from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
-from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
+from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
 
 if TYPE_CHECKING:
@@ -63,25 +65,31 @@ class TaskData:
         return (self.whole or self).fingerprint
 
 
-def read_task(task: str | TableTask | OwnTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
+def read_task(task: AnyTask, data: DataSection, *, splits: Sequence[str] | None = None) -> TaskData:
     """Read a task's examples, all that seeds draw theirs from.
 
     Args:
         task: A recipe's task.
         data: Where it lies, and what is held out.
-        splits: Which splits; by default what a training run needs: training, validation, and a user's own test file.
+        splits: Which splits; by default what a training run needs: training, validation, and the test split of a user's
+            own task.
 
     Raises:
         RequestError: A file, split, column or label is wrong; the message says which and where.
         RunError: The hub could not be reached.
     """
     if data.held_out is not None and (splits is None or HELD_OUT in splits):
+        if isinstance(task, UserTask) and task.group is not None:
+            raise RequestError(
+                f"data.held_out: {data.held_out} would tear groups of {task.group!r} apart; say validation: 0.2 or "
+                "folds: 5 of the task instead"
+            )
         return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
     return _read_splits(task, data, splits)
 
 
-def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
-    if isinstance(task, OwnTask):
+def _read_splits(task: AnyTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
+    if isinstance(task, OwnTask | DatasetTask):
         return _load_own(task, splits)
     known = get_task(task_name(task))
     if isinstance(task, TableTask):
@@ -201,25 +209,41 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
     raise problem
 
 
-def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
-    name = task_name(task)
-    files = {split: path for split, path in task.files if path is not None}
+def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> TaskData:
+    name, parts = task_name(task), task.parts
     for split in wanted or ():
-        _refuse_unknown_split(name, split, files)
-    raw = {
-        split: read_file(path, task.text, task.label, label_required=split != "test")
-        for split, path in files.items()
-        if wanted is None or split in wanted or split == "train"
-    }
+        _refuse_unknown_split(name, split, parts.names)
+    asked = [split for split in parts.names if wanted is None or split in wanted or split == "train"]
+    raw = {split: _read_own(task, split) for split in asked if parts.place(split) is not None}
     names: tuple[str, ...] = ()
     marks: tuple[str | None, ...] = UNLABELLED
     if task.kind == "classification":
         marks = (*UNLABELLED, *WRITTEN_GAPS)
-        names = sort_names({label for label in raw["train"].labels if label is not None and label not in marks})
-    notes: list[str] = []
+        seen = {label for label in raw["train"].labels if label is not None and label not in marks}
+        names = sort_names({*raw["train"].label_names} or seen)
+    notes: list[str] = [note for part in raw.values() for note in part.notes]
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
+    if parts.are_drawn:
+        splits |= draw_parts(task, raw["train"], splits["train"], names, notes)
+    splits = {split: splits[split] for split in asked}
     metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
     return TaskData(name, task.kind, names, metric, splits, tuple(notes))
+
+
+def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
+    place, label_required = task.parts.place(split), split != "test"
+    if isinstance(task, OwnTask):
+        group = task.group if split == "train" else None
+        return read_files(find_files(place), Columns(task.text, task.label, group, label_required), task.encoding)
+    return read_hub(
+        HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
+        split,
+        group=task.group if split == "train" else None,
+        label_required=label_required,
+        values=task.kind == "regression",
+        remedy="save it as files and name them under task.files",
+        no_split=f"; where it has no {split} split, a share of the training rows will do: {split}: 0.2",
+    )
 
 
 def _subsample(task: TaskData, size: int, seed: int) -> Examples:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dpstune.common.hub import asking_the_hub_for, first_line
 from dpstune.common.textfile import read_text
-from dpstune.errors import RequestError, did_you_mean, shortened, some_of
+from dpstune.data.files import file_rows, form_of
+from dpstune.data.tables import Header, Rows, glue_rows
+from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.settings.tasks import GlueLayout, HubSource
-
-csv.field_size_limit(sys.maxsize)
-
-DIALECTS = {"csv": "excel", "tsv": "excel-tab"}
-"""The tables among the text formats, by the name that Python's csv has for them."""
 
 
 @dataclass
@@ -35,8 +29,12 @@ class RawSplit:
         texts: One or two strings an example.
         labels: What the label column holds as text, None where a row has none; empty where there is no label column.
         rows: The line or row number of each example, for errors.
+        groups: What the group column holds, None where a row has nothing there; empty where none was asked for.
+        label_names: The labels that the source says it has, whether or not a row has them; empty where it says none.
+        files: Where several files were read, each with the position of its first example.
         malformed: How many rows were left out because they were broken.
         renumbered: Whether the source's ids repeat, so that row numbers stand in for them.
+        notes: What a person should know of how it was read.
     """
 
     source: str
@@ -44,66 +42,100 @@ class RawSplit:
     texts: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    label_names: tuple[str, ...] = ()
+    files: list[tuple[int, str]] = field(default_factory=list)
     malformed: int = 0
     renumbered: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def place(self, position: int) -> str:
+        """Return the file or dataset of an example, and its line or row."""
+        at = bisect_right(self.files, position, key=lambda file: file[0])
+        return f"{self.files[at - 1][1] if at else self.source}:{self.rows[position]}"
 
 
-NumberedRow = tuple[int, Mapping[str, Any]]
-"""A line or row number with a row, by column."""
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read.
 
-Rows = Iterator[tuple[int, Mapping[str, Any] | None]]
-"""The same, None in the place of a malformed row that is to be left out."""
+    Args:
+        text: One or two.
+        label: The label's.
+        group: What says which rows belong together; None for none.
+        label_required: Whether a source without the label column is an error.
+    """
+
+    text: Sequence[str]
+    label: str
+    group: str | None = None
+    label_required: bool = True
+
+    @property
+    def wanted(self) -> list[str]:
+        """All of them."""
+        return [*self.text, self.label, *([self.group] if self.group is not None else [])]
 
 
 def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bool = True) -> RawSplit:
-    """Read a CSV, TSV, JSONL or Parquet file by the ending of its name.
+    """Read one file: ``read_files`` of it alone."""
+    return read_files([path], Columns(text, label, label_required=label_required))
+
+
+def read_files(paths: Sequence[Path], columns: Columns, encoding: str | None = None) -> RawSplit:
+    """Read files one after the other, each by the ending of its name.
 
     Args:
-        path: The file.
-        text: Its text columns.
-        label: Its label column.
-        label_required: Whether a file without the label column is an error.
+        paths: One or more; tables have the same columns.
+        columns: What is read of each.
+        encoding: What texts are in; see ``file_rows``.
 
     Raises:
-        RequestError: The file is not there, is no UTF-8, is malformed, or lacks a column.
+        RequestError: A file is not there, is not in its encoding, is malformed, lacks a column, or has others than the
+            first.
     """
-    return _collect(str(path), file_rows(path), text, label, label_required)
+    headers: dict[Path, Header] = {}
+
+    def take(path: Path, header: Header) -> None:
+        headers[path] = header
+        _refuse_other_columns(headers, path)
+
+    parts: list[RawSplit] = []
+    for path in paths:
+        rows = file_rows(path, columns.wanted, encoding=encoding, on_header=partial(take, path))
+        parts.append(_collect(str(path), rows, columns, first=sum(len(part.ids) for part in parts)))
+    split = _join(parts)
+    split.notes += _notes_on_separators(headers)
+    return split
 
 
-def file_rows(path: Path) -> Rows:
-    """Yield the rows of a CSV, TSV, JSONL or Parquet file, read by the ending of its name.
-
-    Raises:
-        RequestError: The file is not there, is no UTF-8 or malformed.
-    """
-    form = path.suffix.lower().removeprefix(".")
-    if form == "parquet":
-        return parquet_rows(path)
-    if form not in (*DIALECTS, "jsonl"):
-        raise RequestError(f"{path}: cannot tell its format; name it .csv, .tsv, .jsonl or .parquet")
-    return iter(stream_rows(str(path), _lines(path), form))
+def _refuse_other_columns(headers: Mapping[Path, Header], path: Path) -> None:
+    first = next(iter(headers))
+    expected, found = headers[first].columns, headers[path].columns
+    if set(found) != set(expected):
+        raise RequestError(
+            f"{path}: its columns are {some_of(found)}, those of {first} are {some_of(expected)}; "
+            "files that are read together should have the same"
+        )
 
 
-def stream_rows(
-    place: str, lines: Iterator[str], form: str, on_header: Callable[[Sequence[str]], None] | None = None
-) -> Iterator[NumberedRow]:
-    """Yield rows as their lines come.
+def _notes_on_separators(headers: Mapping[Path, Header]) -> list[str]:
+    """Say what stands between the columns of CSV files where it is no comma, once for each sign."""
+    notes = []
+    for separator, name in ((";", "';'"), ("\t", "tabs")):
+        files = [
+            str(path)
+            for path, header in headers.items()
+            if header.separator == separator and form_of(path).format == "csv"
+        ]
+        if files:
+            notes.append(f"{_shown(files)}: columns are separated by {name}")
+    return notes
 
-    Args:
-        place: What the lines come from, for errors.
-        lines: With their ends.
-        form: csv, tsv or jsonl.
-        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
 
-    Raises:
-        RequestError: A row is malformed; its line is named.
-    """
-    if form == "jsonl":
-        rows = _jsonl_rows(place, lines)
-    else:
-        reader: _Reader = csv.reader(lines, strict=True) if form == "csv" else _TabReader(lines)
-        rows = _table_rows(place, reader, None, on_header=on_header)
-    return ((number, row) for number, row in rows if row is not None)
+def _shown(files: Sequence[str]) -> str:
+    """Name the first of some files, and say how many more there are."""
+    return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
 
 
 def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
@@ -114,21 +146,39 @@ def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
     """
     path = folder / layout.folder / layout.files[split]
     is_test = split.startswith("test")
-    if layout.header or is_test:
-        return _collect(str(path), _glue_rows(path), layout.text, layout.label, label_required=not is_test)
-    # CoLA: source, label, the author's mark, sentence.
-    columns = ("source", layout.label, "mark", *layout.text)
-    return _collect(str(path), _glue_rows(path, columns), layout.text, layout.label, label_required=True)
+    lines = iter(io.StringIO(read_text(path), newline=""))
+    columns = Columns(layout.text, layout.label, label_required=not is_test)
+    # CoLA's labelled files have no header: source, label, the author's mark, sentence.
+    header = None if layout.header or is_test else ("source", layout.label, "mark", *layout.text)
+    return _join([_collect(str(path), glue_rows(str(path), lines, header), columns)])
 
 
-def read_hub(hub: HubSource, split: str) -> RawSplit:
+def read_hub(
+    hub: HubSource,
+    split: str,
+    *,
+    group: str | None = None,
+    label_required: bool = False,
+    values: bool = False,
+    remedy: str = "give local data with --data-dir DIR",
+    no_split: str = "",
+) -> RawSplit:
     """Read one split of a dataset on the hub, or from the hub's cache on this machine.
+
+    Args:
+        hub: The dataset.
+        split: One of its splits, by our name.
+        group: The column that says which rows belong together.
+        label_required: Whether a dataset without the label column is an error.
+        values: Whether labels are values, of which -1 is one; else -1 is no label.
+        remedy: How to do without the hub, for the error.
+        no_split: What to do where there is no such split, for the error.
 
     Raises:
         RunError: The hub could not be reached.
         RequestError: There is no such dataset, configuration, split or column.
     """
-    dataset = _load_dataset(hub, hub.splits[split])
+    dataset = _load_dataset(hub, hub.splits[split], remedy, no_split)
     source = f"dataset {hub.id} ({hub.splits[split]})"
     names = getattr(dataset.features.get(hub.label), "names", None)
 
@@ -137,62 +187,87 @@ def read_hub(hub: HubSource, split: str) -> RawSplit:
             value = row.get(hub.label)
             if names is not None and isinstance(value, int):
                 row = {**row, hub.label: names[value] if value >= 0 else None}
-            elif value == -1:
+            elif value == -1 and not values:
                 row = {**row, hub.label: None}
             yield number, row
 
-    return _collect(source, rows(), hub.text, hub.label, label_required=False, columns=dataset.column_names)
+    columns = Columns(hub.text, hub.label, group, label_required)
+    raw = _join([_collect(source, rows(), columns, there=dataset.column_names)])
+    raw.label_names = tuple(names or ())
+    return raw
 
 
-def _load_dataset(hub: HubSource, split: str) -> Any:
+def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any:
     import datasets
 
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    with asking_the_hub_for(name, "give local data with --data-dir DIR"):
+    with asking_the_hub_for(name, remedy):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
         except (ValueError, RuntimeError) as error:  # no such configuration or split; a loading script
-            raise RequestError(f"{name}: {first_line(error)}") from None
+            told = first_line(error)
+            hint = no_split if told.startswith("Unknown split") else ""
+            raise RequestError(f"{name}: {told.rstrip('.')}{hint}") from None
 
 
-def _collect(
-    source: str,
-    rows: Rows,
-    text: Sequence[str],
-    label: str,
-    label_required: bool,
-    columns: Sequence[str] | None = None,
-) -> RawSplit:
+def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | None = None, first: int = 0) -> RawSplit:
+    """Put the rows of one file or dataset together.
+
+    Args:
+        source: What it is, for errors.
+        rows: Its rows.
+        columns: Which columns are read.
+        there: The columns it has; None for those of its first row.
+        first: How many examples were read before.
+    """
     split = RawSplit(source)
     has_label = False
-    there: list[str] = []
-    for position, (number, row) in enumerate(rows):
+    for position, (number, row) in enumerate(rows, start=first):
         if row is None:
             split.malformed += 1
             continue
-        if not there:
-            there = list(columns or row)
-            for column in text:
+        if not split.ids:
+            there = list(there or row)
+            for column in (*columns.text, *([columns.group] if columns.group is not None else [])):
                 if column not in there:
                     raise no_column(source, column, there)
-        values = tuple(plain_cell(row, column, f"{source}:{number}") for column in text)
+        place = f"{source}:{number}"
+        values = tuple(plain_cell(row, column, place) for column in columns.text)
         if None in values:
-            raise RequestError(f"{source}:{number}: column {text[values.index(None)]!r} is empty")
+            raise RequestError(f"{place}: column {columns.text[values.index(None)]!r} is empty")
         split.texts.append(tuple(value for value in values if value is not None))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
-        split.labels.append(plain_cell(row, label, f"{source}:{number}"))
-        has_label = has_label or label in row
+        split.labels.append(plain_cell(row, columns.label, place))
+        if columns.group is not None:
+            split.groups.append(plain_cell(row, columns.group, place) or None)
+        has_label = has_label or columns.label in row
     if not has_label:
-        if label_required and split.ids:
-            raise no_column(source, label, there)
+        if columns.label_required and split.ids:
+            raise no_column(source, columns.label, list(there or ()))
         split.labels = []
-    if len(set(split.ids)) < len(split.ids):
-        split.ids = [str(position) for position in range(len(split.ids))]
-        split.renumbered = True
     return split
+
+
+def _join(parts: Iterable[RawSplit]) -> RawSplit:
+    """Put what was read of several files after one another; ids that repeat give way to row numbers."""
+    parts = list(parts)
+    joined = RawSplit(_shown([part.source for part in parts]))
+    labelled = any(part.labels for part in parts)
+    for part in parts:
+        joined.files.append((len(joined.ids), part.source))
+        joined.ids += part.ids
+        joined.texts += part.texts
+        joined.rows += part.rows
+        joined.groups += part.groups
+        joined.labels += part.labels or ([None] * len(part.ids) if labelled else [])
+        joined.malformed += part.malformed
+    if len(set(joined.ids)) < len(joined.ids):
+        joined.ids = [str(position) for position in range(len(joined.ids))]
+        joined.renumbered = True
+    return joined
 
 
 def no_column(place: str, column: str, there: list[str]) -> RequestError:
@@ -230,147 +305,3 @@ def _identity(row: Mapping[str, Any], position: int) -> str:
         if row.get(column) is not None:
             return str(row[column])
     return str(position)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    return iter(io.StringIO(read_text(path), newline=""))
-
-
-class _Reader(Protocol):
-    """What csv.reader returns."""
-
-    @property
-    def line_num(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[str]]: ...
-
-
-class _TabReader:
-    """The rows of a TSV, whose quotes may be those of CSV or plain characters, as in the files GLUE distributes.
-
-    The first row tells how many cells a row has. A line that is a row of CSV by itself is read as such; one that is not
-    but has as many cells between its tabs is read as it stands. Where neither fits, a quoted cell goes on in the lines
-    below; so a cell with a line break is read where it is not in the last column, and no tab stands before the break.
-
-    Args:
-        lines: With their ends.
-    """
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.line_num = 0
-
-    def __iter__(self) -> Iterator[list[str]]:
-        """Yield the rows, an empty one for a blank line."""
-        count: int | None = None
-        for line in self._read():
-            row = self._row(line, count)
-            yield row
-            count = count or len(row)
-
-    def _read(self) -> Iterator[str]:
-        for line in self._lines:
-            self.line_num += 1
-            yield line
-
-    def _row(self, line: str, count: int | None) -> list[str]:
-        plain = line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []
-        if '"' not in line:
-            return plain
-        try:
-            (row,) = csv.reader([line], DIALECTS["tsv"], strict=True)
-        except csv.Error:
-            row = plain
-        if len(row) == (count or len(row)):
-            return row
-        if len(plain) == count:
-            return plain
-        begun = self.line_num
-        try:
-            longer = next(csv.reader(chain([line], self._read()), DIALECTS["tsv"], strict=True))
-        except csv.Error:
-            longer = []
-        if len(longer) == count:
-            return longer
-        self.line_num = begun  # what is wrong is told of the line it began on
-        return row
-
-
-def _table_rows(
-    place: str | Path,
-    reader: _Reader,
-    columns: Sequence[str] | None,
-    *,
-    skip_ragged: bool = False,
-    on_header: Callable[[Sequence[str]], None] | None = None,
-) -> Rows:
-    try:
-        for row in filter(None, reader):  # a blank line is an empty row
-            if columns is None:
-                columns = row
-                _refuse_what_is_there_twice(row, f"{place}:{reader.line_num}", "columns")
-                if on_header is not None:
-                    on_header(columns)
-            elif len(row) == len(columns):
-                yield reader.line_num, dict(zip(columns, row, strict=True))
-            elif skip_ragged:
-                yield reader.line_num, None
-            else:
-                hint = "; save texts that hold tabs or line breaks as CSV" if isinstance(reader, _TabReader) else ""
-                raise RequestError(
-                    f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}{hint}"
-                )
-    except csv.Error as error:
-        hint = "; a quote inside a quoted cell should be doubled"
-        if columns is not None and len(columns) == 1 and ";" in columns[0]:
-            hint = "; its columns seem to have ';' between them: save it with commas"
-        raise RequestError(f"{place}:{reader.line_num}: {error}{hint}") from None
-
-
-def _glue_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
-    """Read GLUE's own files; a few rows of QQP's, as distributed, are broken off."""
-    reader = csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return _table_rows(path, reader, columns, skip_ragged=True)
-
-
-def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=partial(_json_object, f"{place}:{number}"))
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{place}:{number}: no valid JSON: {first_line(error)}") from None
-        if not isinstance(row, dict):
-            raise RequestError(f"{place}:{number}: a line should be a JSON object")
-        yield number, row
-
-
-def _json_object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_what_is_there_twice([key for key, _ in pairs], place, "keys")
-    return dict(pairs)
-
-
-def _refuse_what_is_there_twice(names: Sequence[str], place: str, what: str) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(f"{place}: two {what} are called {shortened(repr(twice))}; rename or remove one")
-
-
-def parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    """Yield a Parquet file's rows.
-
-    Raises:
-        RequestError: There is no such file, it cannot be read, or two of its columns have one name.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        _refuse_what_is_there_twice(file.schema_arrow.names, str(path), "columns")
-        yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
-    except FileNotFoundError:
-        raise RequestError(f"there is no file {path}") from None
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"cannot read {path} as Parquet: {first_line(error)}") from None

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.common.textfile import csv_line
-from dpstune.data.sources import DIALECTS, NumberedRow, no_column, plain_cell, stream_rows
+from dpstune.common.textfile import Recoder, csv_line, wrong_encoding
+from dpstune.data.files import FILE_FORMATS, not_packed, stream_rows
+from dpstune.data.sources import no_column, plain_cell
+from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
 from dpstune.errors import RequestError, RunError, some_of
-from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
     from dpstune.evaluation.trained import TrainedModel
 
-FORMATS = ("csv", "tsv", "jsonl", "parquet", "lines")
+FORMATS = (*FILE_FORMATS, "lines")
+STREAMED = (*SEPARATORS, "jsonl", "lines")
+"""Of the formats, those of which a row can be answered before the next one is there."""
+ASK_FOR_AN_ENCODING = "save it as UTF-8, or say what it is: --encoding latin-1 or --encoding cp1252"
 USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
 
 _CHUNK = 1 << 16
 
 
 class LineReader:
-    """The lines of a UTF-8 stream, each handed on as soon as it is there; they end in \\n, \\r\\n or \\r.
+    """The lines of a stream, each handed on as soon as it is there; they end in \\n, \\r\\n or \\r.
 
     Args:
         stream: A binary stream that is buffered.
         name: What it is called in errors.
+        encoding: What it is in, unless a byte-order mark says otherwise; None for UTF-8.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, encoding: str | None = None) -> None:
         self._stream, self._name = stream, name
+        self._recoder = Recoder(encoding)
         self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
         self._begun = b""
 
@@ -45,21 +52,22 @@ class LineReader:
         """Yield the lines with their ends.
 
         Raises:
-            RequestError: A line is no UTF-8.
+            RequestError: A line is not in its encoding, or the stream cannot be unpacked.
         """
         number = 0
         while self._lines or self._read():
             line = self._lines.pop()
             number += 1
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode()
             except UnicodeDecodeError as error:
                 place = f"{self._name}:{number}"
-                raise RequestError(f"{place}: no UTF-8 text ({error.reason}); save it as UTF-8") from None
+                raise wrong_encoding(place, self._recoder.encoding, error.reason, ASK_FOR_AN_ENCODING) from None
+            yield text.lstrip("\ufeff") if number == 1 else text
 
     def _read(self) -> bool:
         while not self._lines:
-            chunk = self._stream.read1(_CHUNK)  # type: ignore[attr-defined]
+            chunk = self._chunk()
             if not chunk and not self._begun:
                 return False
             lines = (self._begun + chunk).splitlines(keepends=True)
@@ -67,6 +75,17 @@ class LineReader:
             self._begun = lines.pop() if chunk and not lines[-1].endswith(b"\n") else b""
             self._lines = lines[::-1]
         return True
+
+    def _chunk(self) -> bytes:
+        """Return the next bytes, in UTF-8; none at the end."""
+        while True:
+            try:
+                chunk: bytes = self._stream.read1(_CHUNK)  # type: ignore[attr-defined]
+            except (OSError, ValueError) as error:  # pyarrow's errors are these
+                raise not_packed(self._name, None, error) from None
+            recoded = self._recoder.feed(chunk)
+            if recoded or not chunk:
+                return recoded
 
 
 @dataclass(frozen=True)
@@ -123,7 +142,7 @@ def predict_rows(
 
 
 def read_rows(
-    reader: LineReader, name: str, form: str, on_header: Callable[[Sequence[str]], None] | None = None
+    reader: LineReader, name: str, form: str, wanted: Collection[str] = (), on_header: OnHeader | None = None
 ) -> Iterator[NumberedRow]:
     """Yield numbered rows by column.
 
@@ -132,13 +151,14 @@ def read_rows(
         name: What they come from, for errors.
         form: csv, tsv or jsonl; or lines: a text each, or two with a tab between, as columns text, or text1 and text2.
             Blank lines are passed over.
-        on_header: Is given the columns of a csv or tsv before its first row, also where none follows.
+        wanted: The columns that are asked for; they show what separates those of a csv.
+        on_header: Is given the header of a csv or tsv before its first row, also where none follows.
 
     Raises:
         RequestError: A row is malformed.
     """
     if form != "lines":
-        yield from stream_rows(name, iter(reader), form, on_header)
+        yield from stream_rows(name, iter(reader), form, wanted, on_header)
         return
     texts = 0
     for number, line in enumerate(reader, start=1):
@@ -165,21 +185,22 @@ class Writer:
     """
 
     def __init__(self, form: str, label_names: Sequence[str], name: str) -> None:
-        self._form, self._dialect, self._name = form, DIALECTS.get(form), name
-        own = [f"score_{label}" for label in label_names] if self._dialect else ["scores"] if label_names else []
+        self._form, self._separator, self._name = form, SEPARATORS.get(form), name
+        own = [f"score_{label}" for label in label_names] if self._separator else ["scores"] if label_names else []
         self._added = list(dict.fromkeys(["prediction", *own]))
         self._header: list[str] = []
         self.count = 0
         """How many predictions have become lines."""
 
-    def begin(self, columns: Sequence[str]) -> None:
-        """Take the columns of a csv or tsv.
+    def begin(self, header: Header) -> None:
+        """Take the header of a table; a csv keeps what separates its columns.
 
         Raises:
-            RequestError: There is one that would be overwritten.
+            RequestError: There is a column that would be overwritten.
         """
-        self._refuse_taken(columns)
-        self._header = [*columns, *self._added]
+        self._refuse_taken(header.columns)
+        self._header = [*header.columns, *self._added]
+        self._separator = header.separator
 
     def header(self) -> list[str]:
         """Return the lines that stand before the first prediction: a table's header, none in JSON lines.
@@ -187,11 +208,11 @@ class Writer:
         Raises:
             RequestError: The table has not even a header.
         """
-        if self._dialect is None:
+        if self._separator is None:
             return []
         if not self._header:
             raise RequestError(f"{self._name} is empty: a {self._form} file begins with the names of its columns")
-        return [csv_line(self._header, self._dialect)]
+        return [csv_line(self._header, self._separator)]
 
     def line(self, each: Prediction) -> str:
         """Return a prediction's line or, before the first one, the header too; without the last line end.
@@ -201,11 +222,11 @@ class Writer:
         """
         first = self.count == 0
         self.count += 1
-        if self._dialect is None:
+        if self._separator is None:
             return self._json_line(each)
         by_column = {f"score_{label}": score for label, score in each.scores.items()}
         values = {**each.row, "prediction": each.prediction, **by_column}
-        line = csv_line([values[column] for column in self._header], self._dialect)
+        line = csv_line([values[column] for column in self._header], self._separator)
         return "\n".join([*self.header(), line] if first else [line])
 
     def _json_line(self, each: Prediction) -> str:
@@ -240,6 +261,13 @@ def _predict(
         yield Prediction(row, model.label_names[answer], by_name)
 
 
+def likely_columns(model: TrainedModel, text: Sequence[str] | None) -> list[str]:
+    """Return the names that the text columns of a table may have."""
+    return [
+        column for columns in ([text] if text else [*_training_columns(model), *USUAL_COLUMNS]) for column in columns
+    ]
+
+
 def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
     """Choose the text columns: those asked for, the training task's, or the first usual ones that are there."""
     if asked is not None:
@@ -259,7 +287,7 @@ def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
     task = model.place.recipe.task if model.place.recipe is not None else None
     if task is None:
         return []
-    if isinstance(task, OwnTask):
+    if isinstance(task, UserTask):
         return [task.text]
     known = get_task(task_name(task))
     return [source.text for source in (known.glue, known.hub) if source is not None]

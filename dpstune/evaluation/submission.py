@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dpstune.errors import RequestError
 from dpstune.runs.folder import write_text
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import UserTask
 from dpstune.settings.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def refuse_no_submission(target: Target) -> None:
         RequestError: The task is not one of GLUE's, or a split is not its test set.
     """
     task = target.name
-    if isinstance(target.task, OwnTask):
+    if isinstance(target.task, UserTask):
         raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes none but its own")
     for split in target.splits:
         if (task, split) not in FILES:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.errors import RequestError
-from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
+from dpstune.settings.sections import AnyTask, DataSection, UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Target:
     ('validation_matched', 'validation_mismatched')
     """
 
-    task: str | TableTask | OwnTask
+    task: AnyTask
     split: str
     data_dir: Path | None = None
 
@@ -44,7 +44,7 @@ class Target:
     @property
     def splits(self) -> tuple[str, ...]:
         """The task's own names of the splits that are meant."""
-        if isinstance(self.task, OwnTask):
+        if isinstance(self.task, UserTask):
             return (self.split,)
         known = get_task(self.name).splits
         beginning = tuple(split for split in known if split.partition("_")[0] == self.split)

@@ -18,19 +18,23 @@ from dpstune.methods.base import MethodConfig
 from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value, write_mapping
 from dpstune.settings.base import Settings, check_settings, first_problem
 from dpstune.settings.sections import (
+    AnyTask,
     CountOrZero,
     DataSection,
+    DatasetTask,
     FilesSection,
     ModelSection,
     OwnTask,
     TableTask,
     TrainingSection,
+    UserTask,
     known_task,
     task_name,
 )
 
 __all__ = [
     "DataSection",
+    "DatasetTask",
     "FilesSection",
     "LoadedRecipe",
     "ModelSection",
@@ -78,7 +82,7 @@ class Recipe(Settings):
     """
 
     model: ModelSection
-    task: str | TableTask | OwnTask
+    task: AnyTask
     data: DataSection = DataSection()
     method: SerializeAsAny[MethodConfig] = Field(default={"name": DEFAULT_METHOD}, validate_default=True)
     training: TrainingSection = TrainingSection()
@@ -93,7 +97,7 @@ class Recipe(Settings):
             return check_settings(_task_schema(value), value, place="task")
         if isinstance(value, Settings):
             return value
-        raise ValueError("should be a task's name, or a mapping of files, text and label")
+        raise ValueError("should be a task's name, or a mapping of files (or dataset and splits), text and label")
 
     @field_validator("method", mode="before")
     @classmethod
@@ -106,6 +110,8 @@ class Recipe(Settings):
 
 
 def _task_schema(values: Mapping[str, Any]) -> type[Settings]:
+    if "dataset" in values or "splits" in values:
+        return DatasetTask
     return TableTask if "name" in values and "files" not in values else OwnTask
 
 
@@ -179,7 +185,7 @@ def load_recipe(
 
 def _with_a_named_task(recipe: Recipe, name: str) -> Recipe:
     """Call a user's own task after its recipe, unless it has a name."""
-    if not isinstance(recipe.task, OwnTask) or recipe.task.name is not None:
+    if not isinstance(recipe.task, UserTask) or recipe.task.name is not None:
         return recipe
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"name": name})})
 
@@ -317,9 +323,20 @@ def recipe_schema() -> dict[str, Any]:
 
 S = TypeVar("S", bound=Settings)
 
-# Keys of which one gives way when the other is overridden.
-_PAIRS = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_ratio", "warmup_ratio": "warmup_steps"}
+_PARTS = ("files", "splits")  # the sections of a user's own task that say where its splits are
+
+# Keys, and those that give way when they are overridden.
+_PAIRS: dict[KeyPath, tuple[KeyPath, ...]] = {
+    **{
+        ("training", key): (("training", other),)
+        for pair in (("steps", "epochs"), ("warmup_steps", "warmup_ratio"))
+        for key, other in (pair, pair[::-1])
+    },
+    **{("task", parts, "validation"): (("task", parts, "folds"), ("task", parts, "fold")) for parts in _PARTS},
+    **{("task", parts, "folds"): (("task", parts, "validation"),) for parts in _PARTS},
+}
 _SECTIONS = ("model", "data", "method", "training")
+_PLACES = ("train", "validation", "test")
 
 
 class _Draft:
@@ -364,11 +381,18 @@ class _Draft:
             self.switch_method(value, place)
             return
         value = _anchored(path, value)
-        if path[0] == "training" and len(path) == 2 and value is not None:
-            other = ("training", _PAIRS.get(path[1], ""))
-            if not self._is_overridden(other) and isinstance(self.values.get("training"), dict):
-                self.values["training"].pop(other[1], None)
+        if value is not None:
+            for other in _PAIRS.get(path, ()):
+                self._give_way(other)
         self.set(path, value, place)
+
+    def _give_way(self, path: KeyPath) -> None:
+        """Take a key away, unless a flag gave it."""
+        section: Any = self.values
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and not self._is_overridden(path):
+            section.pop(path[-1], None)
 
     def set(self, path: KeyPath, value: Any, place: str) -> None:
         """Set the key at ``path``."""
@@ -400,11 +424,15 @@ class _Draft:
         if isinstance(data, dict) and isinstance(data.get("dir"), str):
             folder = folder / Path(data["dir"]).expanduser()
             data["dir"] = str(folder)
-        files = task.get("files") if isinstance(task, dict) else None
+        if not isinstance(task, dict):
+            return
+        dataset, files = task.get("dataset"), task.get("files")
+        if isinstance(dataset, str) and dataset.startswith((".", "~")):
+            task["dataset"] = os.path.normpath(self.source.parent.absolute() / Path(dataset).expanduser())
         if isinstance(files, dict):
-            for split, file in files.items():
-                if isinstance(file, str):
-                    files[split] = str(folder / Path(file).expanduser())
+            task["files"] = {
+                split: _below(folder, given) if split in _PLACES else given for split, given in files.items()
+            }
 
     def check(self) -> Recipe:
         """Check every key."""
@@ -440,11 +468,20 @@ class _Draft:
         return self.places.get(path, "").startswith("--")
 
 
+def _below(folder: Path, given: Any) -> Any:
+    """Return a path, or those in a list, anchored to a folder; anything else as it is."""
+    if isinstance(given, list):
+        return [_below(folder, each) for each in given]
+    return str(folder / Path(given).expanduser()) if isinstance(given, str) and given else given
+
+
 def _anchored(path: KeyPath, value: Any) -> Any:
     """Return an override's value with the paths in it, at any depth, anchored to the working directory."""
     if isinstance(value, dict):
         return {key: _anchored((*path, str(key)), below) for key, below in value.items()}
-    is_path = path == ("data", "dir") or path[:2] == ("task", "files")
-    if isinstance(value, str) and (is_path or (path == ("model", "name") and value.startswith((".", "~")))):
+    if path == ("data", "dir") or (path[:2] == ("task", "files") and path[-1] in _PLACES):
+        return _below(Path.cwd(), value)
+    may_be_a_folder = path in (("model", "name"), ("task", "dataset"))
+    if isinstance(value, str) and may_be_a_folder and value.startswith((".", "~")):
         return str(Path(value).expanduser().absolute())
     return value

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
+from dpstune.common.textfile import known_encoding
 from dpstune.errors import RequestError
 from dpstune.settings.base import Settings
 from dpstune.settings.tasks import Kind, get_task
@@ -33,6 +36,52 @@ def _listed(value: object) -> object:
 TextColumns = Annotated[_OneOrTwo, BeforeValidator(_listed, json_schema_input_type=str | _OneOrTwo)]
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _share(value: Any) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"should be a share of the rows: 0, or between 0 and 1 such as 0.2, not {value!r}")
+    return float(value)
+
+
+def _files(value: object) -> Path | tuple[Path, ...]:
+    """Take a path, or a list of them."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    if not listed or not all(isinstance(each, str | Path) and str(each) for each in listed):
+        raise ValueError(f"should be a file, a list of files or a pattern such as part-*.csv, not {value!r}")
+    return tuple(map(Path, listed)) if isinstance(value, list | tuple) else Path(str(value))
+
+
+def _split_name(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"should be the name of a split of the dataset, not {value!r}")
+    return value
+
+
+def _files_or_share(value: object) -> Path | tuple[Path, ...] | float:
+    return _share(value) if _is_share(value) else _files(value)
+
+
+def _split_or_share(value: object) -> str | float:
+    return _share(value) if _is_share(value) else _split_name(value)
+
+
+Files = Annotated[Path | tuple[Path, ...], PlainValidator(_files, json_schema_input_type=str | list[str])]
+FilesOrShare = Annotated[
+    Path | tuple[Path, ...] | float,
+    PlainValidator(_files_or_share, json_schema_input_type=str | list[str] | float),
+]
+SplitName = Annotated[str, PlainValidator(_split_name, json_schema_input_type=str)]
+SplitOrShare = Annotated[str | float, PlainValidator(_split_or_share, json_schema_input_type=str | float)]
+
+
+def _left_out(value: object) -> bool:
+    """Tell a key that has nothing to say: it is not written, as by a dpstune that did not know it."""
+    return value is None or value == 0
+
+
 def known_task(name: str) -> str:
     """Return the name of a task of the table; pydantic reports where it is none."""
     try:
@@ -57,32 +106,114 @@ class ModelSection(Settings):
     dropout: Share | None = None
 
 
-class FilesSection(Settings):
-    """A user's own files: CSV, TSV, JSONL or Parquet."""
+class Parts(Settings):
+    """What is trained on, and what that is evaluated on: places that hold it, or shares of the training rows.
 
-    train: Path
-    validation: Path
-    test: Path | None = None
+    Attributes:
+        train: Where the training rows lie.
+        validation: Where what is evaluated during training lies; or its share of the training rows; 0 for none.
+        test: The same of what is evaluated at the end; None for none.
+        folds: The training rows that no other share takes are cut into so many parts, of which one is ``validation``.
+        fold: Which of them, from 1 on; None for the first.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+    folds: Annotated[int | None, Field(ge=2, le=10**6, strict=True, exclude_if=_left_out)] = None
+    fold: Annotated[int | None, Field(ge=1, strict=True, exclude_if=_left_out)] = None
+
+    @field_validator("test")
+    @classmethod
+    def _shares_leave_something(cls, test: Any, info: ValidationInfo) -> Any:
+        validation = info.data.get("validation")
+        if _is_share(test) and _is_share(validation) and test + validation >= 1:
+            raise ValueError(f"{test:g} and validation's {validation:g} leave nothing to train on")
+        return test
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_stand_for_validation(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if folds is not None and info.data.get("validation") is not None:
+            raise ValueError("validation and folds are both given; keep one")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_the_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        folds = info.data.get("folds")
+        if fold is not None and "folds" in info.data and fold > (folds or 0):
+            raise ValueError(f"there are {folds} folds, not {fold}" if folds else "says which of the folds; give folds")
+        return fold
+
+    @model_validator(mode="after")
+    def _something_is_evaluated(self) -> Parts:
+        if self.validation is None and self.folds is None:
+            raise ValueError("key 'validation' is missing: a place, a share such as 0.2, 0 for none; or give folds: 5")
+        return self
+
+    def place(self, split: str) -> Any:
+        """Return where a split lies; None where it is drawn from the training rows, or there is none."""
+        given = getattr(self, split)
+        return None if _is_share(given) else given
+
+    def share(self, split: str) -> float:
+        """Return which share of the training rows a split takes; 0 where it lies in a place of its own."""
+        given = getattr(self, split)
+        return float(given) if _is_share(given) else 0.0
+
+    @property
+    def are_drawn(self) -> bool:
+        """Whether any split is drawn from the training rows."""
+        return self.folds is not None or any(self.share(split) > 0 for split in ("validation", "test"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The splits there are."""
+        there = {
+            "train": True,
+            "validation": self.folds is not None or self.validation != 0,
+            "test": self.test is not None and self.test != 0,
+        }
+        return tuple(name for name, is_there in there.items() if is_there)
 
 
-class OwnTask(Settings):
-    """A user's own task.
+class FilesSection(Parts):
+    """A user's own files: CSV, TSV, JSONL, JSON, Parquet or Excel; each a path, a list of paths, or a pattern."""
+
+    train: Files
+    validation: FilesOrShare | None = None
+    test: FilesOrShare | None = None
+
+
+class SplitsSection(Parts):
+    """The splits of a dataset on the hub, by its own names."""
+
+    train: SplitName
+    validation: SplitOrShare | None = None
+    test: SplitOrShare | None = None
+
+
+class UserTask(Settings):
+    """A user's own task, wherever it lies.
 
     Attributes:
         name: What it is called, for people: no part of what a run is. None takes the recipe's name.
-        files: Where the splits lie.
         text: One or two text columns.
         label: The label column: strings or numbers.
         kind: ``classification`` or ``regression``.
         metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression.
+        group: A column; rows that have the same in it are drawn into the same part.
+        split_seed: What parts of the training rows are drawn from; the same for every run seed.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
-    files: FilesSection
     text: TextColumns
     label: str
     kind: Kind = "classification"
     metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
+    group: Annotated[str | None, Field(min_length=1, exclude_if=_left_out)] = None
+    split_seed: Annotated[int, Field(ge=0, strict=True, exclude_if=_left_out)] = 0
 
     @field_validator("name")
     @classmethod
@@ -92,10 +223,61 @@ class OwnTask(Settings):
         return name
 
     @model_validator(mode="after")
-    def _metric_suits_the_kind(self) -> OwnTask:
+    def _metric_suits_the_kind(self) -> UserTask:
         if self.metric is not None and (self.metric == "spearman") != (self.kind == "regression"):
             raise ValueError(f"metric {self.metric} does not suit a {self.kind} task")
         return self
+
+    @property
+    @abstractmethod
+    def parts(self) -> Parts:
+        """What is trained on, and what that is evaluated on."""
+
+
+class OwnTask(UserTask):
+    """A user's own task in files.
+
+    Attributes:
+        files: Where the splits lie.
+        encoding: What the files are in, unless a byte-order mark says otherwise; None for UTF-8.
+    """
+
+    files: FilesSection
+    encoding: Annotated[str | None, Field(exclude_if=_left_out)] = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        try:
+            return None if encoding is None else known_encoding(encoding)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def parts(self) -> FilesSection:
+        """The files."""
+        return self.files
+
+
+class DatasetTask(UserTask):
+    """A dataset of the hub that the table of tasks does not know.
+
+    Attributes:
+        dataset: Its id, or a local folder that holds it as the hub would.
+        config: Its configuration.
+        revision: Branch, tag or commit.
+        splits: Its splits.
+    """
+
+    dataset: Annotated[str, Field(min_length=1)]
+    config: str | None = None
+    revision: str | None = None
+    splits: SplitsSection
+
+    @property
+    def parts(self) -> SplitsSection:
+        """The splits."""
+        return self.splits
 
 
 class TableTask(Settings):
@@ -121,21 +303,29 @@ class TableTask(Settings):
         return known_task(name)
 
 
-def task_name(task: str | TableTask | OwnTask) -> str:
+AnyTask = str | TableTask | OwnTask | DatasetTask
+"""A recipe's task: a name of the table, a table task somewhere else on the hub, or a user's own."""
+
+
+def task_name(task: AnyTask) -> str:
     """Return what a task is called: in the table, or by its recipe.
 
-    A user's own of which a run of an earlier dpstune wrote no name is called after its training file, or that file's
-    folder.
+    A user's own without a name, such as that of a run of an earlier dpstune, is called after its training file, or
+    that file's folder; or after its dataset.
     """
-    if isinstance(task, OwnTask) and task.name is None:
-        train = task.files.train
-        return train.parent.name if train.stem == "train" else train.stem
-    return task if isinstance(task, str) else str(task.name)
+    if isinstance(task, UserTask) and task.name is not None:
+        return task.name
+    if isinstance(task, OwnTask):
+        train = task.files.train if isinstance(task.files.train, Path) else task.files.train[0]
+        return train.parent.name if train.stem == "train" or glob.has_magic(train.name) else train.stem
+    if isinstance(task, DatasetTask):
+        return task.dataset.rstrip("/").rpartition("/")[2]
+    return task if isinstance(task, str) else task.name
 
 
-def nameless(task: str | TableTask | OwnTask) -> str | TableTask | OwnTask:
+def nameless(task: AnyTask) -> AnyTask:
     """Return a task without what only people call it: two recipes of the same files have the same task."""
-    return task.model_copy(update={"name": None}) if isinstance(task, OwnTask) else task
+    return task.model_copy(update={"name": None}) if isinstance(task, UserTask) else task
 
 
 class DataSection(Settings):

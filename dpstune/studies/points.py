@@ -10,7 +10,7 @@ from typing import Any
 
 from dpstune.methods import REGISTRY
 from dpstune.models.names import shown_models
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import UserTask
 from dpstune.studies.records import RunRecord, every_run, newest_of_each
 
 # Which settings, and those below them, say where a model or a task lies: its fingerprint tells it better.
@@ -228,7 +228,7 @@ def _alike_in_name(records: Sequence[RunRecord], section: str, names: Sequence[s
     """Return the fingerprints of users' own tasks of which another one has the name, in another place."""
     held: dict[Hashable, set[str]] = defaultdict(set)
     for record, name in zip(records, names, strict=True):
-        if section == "task" and section in record.fingerprints and isinstance(record.recipe.task, OwnTask):
+        if section == "task" and section in record.fingerprints and isinstance(record.recipe.task, UserTask):
             held[name, record.settings.get("data.held_out")].add(record.fingerprints[section])
     return {fingerprint for found in held.values() if len(found) > 1 for fingerprint in found}
 

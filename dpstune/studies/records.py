@@ -14,7 +14,7 @@ from typing import Any
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
 _NAMED_UNFINISHED = 5
@@ -112,7 +112,7 @@ class RunRecord:
     def settings(self) -> dict[str, Any]:
         """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result."""
         settings = dict(_flatten(self.recipe.model_dump(mode="json", by_alias=True)))
-        named_for_people = ("task.name",) if isinstance(self.recipe.task, OwnTask) else ()
+        named_for_people = ("task.name",) if isinstance(self.recipe.task, UserTask) else ()
         for key in ("seed", *_NO_INFLUENCE, *named_for_people):
             settings.pop(key, None)
         return settings

@@ -20,7 +20,7 @@ from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.evaluation.targets import Target, encode_target, evaluate_target, match_labels, read_target
 from dpstune.runs.folder import RunFolder, write_json, write_predictions
-from dpstune.settings.sections import OwnTask, nameless, task_name
+from dpstune.settings.sections import UserTask, nameless, task_name
 from dpstune.settings.tasks import TASKS, Kind
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord
@@ -190,13 +190,13 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
     name, _, split = asked.partition(":")
     if Path(name).suffix in (".yaml", ".yml"):
         target = read_target(name, split or "validation", None)
-        name = target.name if isinstance(target.task, OwnTask) else Path(name).stem
+        name = target.name if isinstance(target.task, UserTask) else Path(name).stem
     else:
         task, usual_split = _SHORT.get(name, (name, "validation"))
         folder = folder_with_task(data_dirs, task)
         target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
     trained = Target(recipe.task, target.split)
-    own = isinstance(recipe.task, OwnTask)  # two of them may have one name
+    own = isinstance(recipe.task, UserTask)  # two of them may have one name
     in_domain = nameless(target.task) == nameless(recipe.task) if own else target.name == trained.name
     return NamedTarget(f"{name}-{split}" if split else name, target, in_domain)
 
@@ -356,7 +356,7 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
 
 def _labels_of(recipe: Recipe) -> tuple[tuple[str, ...], Kind]:
     """Return the label names and kind of what a recipe trains on; a user's own are in its training file."""
-    if isinstance(recipe.task, OwnTask):
+    if isinstance(recipe.task, UserTask):
         own = Target(recipe.task, "train").read()
         return own.label_names, own.kind
     known = TASKS[task_name(recipe.task)]

@@ -28,6 +28,7 @@ SHORT = [f"word{n} second{n}" for n in range(60)]
 STARS = [str(n % 5 + 1) for n in range(60)]
 YES_NO = [("yes", "no")[n % 2] for n in range(60)]
 PRICES = [f"{n * 1.5}" for n in range(60)]
+DATES = [f"2026-{n % 12 + 1:02}-{n // 12 + 1:02}" for n in range(60)]
 NUMBERS = [str(n) for n in range(60)]
 
 
@@ -40,6 +41,7 @@ NUMBERS = [str(n) for n in range(60)]
         ({"price": PRICES, "answer": YES_NO, "review": REVIEWS}, ("review",), "answer", "classification"),
         ({"a": REVIEWS, "b": REVIEWS[::-1], "same": YES_NO}, ("a", "b"), "same", "classification"),
         ({"hypothesis": SHORT, "premise": REVIEWS, "label": YES_NO}, ("premise", "hypothesis"), "label", None),
+        ({"review": REVIEWS, "stars": STARS, "when": DATES}, ("review",), "stars", None),
         ({"author": SHORT, "review": REVIEWS, "mood": YES_NO}, ("review",), "mood", "classification"),
         ({"score": PRICES, "group": YES_NO, "review": REVIEWS}, ("review",), "score", "regression"),
         (

@@ -7,20 +7,10 @@ import re
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from dpstune.data.first_recipe import first_recipe
 from dpstune.data.inputs import Inputs
 from dpstune.recipe.recipe import load_recipe
-from dpstune.settings.sections import FilesSection
-
-
-def shares_are_read():
-    try:
-        FilesSection.model_validate({"train": "train.csv", "validation": 0.2})
-    except ValidationError:
-        return False
-    return True
 
 
 def write(path, header=("text", "label"), count=40):
@@ -70,7 +60,6 @@ def test_the_same_table_gives_the_same_recipe(folder):
     assert again == first_recipe(folder / "train.csv", folder / "first.yaml")
 
 
-@pytest.mark.skipif(not shares_are_read(), reason="a split is a file here, not a share")
 def test_without_a_second_file_it_takes_a_share(tmp_path):
     recipe = load(tmp_path, first_recipe(write(tmp_path / "reviews.csv"), tmp_path / "first.yaml"))
     task = Inputs().task(recipe)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpstune.common.textfile import csv_line
-from dpstune.data.sources import DIALECTS
+from dpstune.data.tables import SEPARATORS, Header
 from dpstune.errors import RequestError
 from dpstune.evaluation.prediction import LineReader, Prediction, Writer, read_rows
 from dpstune.runs.folder import read_predictions
@@ -74,7 +74,7 @@ def test_plain_lines_hold_one_text_or_two():
 def test_a_table_reads_back_whatever_its_cells_hold(form):
     row = {"text": "one\rtwo\r\nthree\nfour", "more": 'a,b\t"c"'}
     writer = Writer(form, ["no", "yes"], "stdin")
-    writer.begin(list(row))
+    writer.begin(Header(list(row), SEPARATORS[form]))
     printed = writer.line(Prediction(row, "no", {"no": 0.75, "yes": 0.25})) + "\n"
     (found,) = (each for _, each in read_rows(LineReader(Pieces([printed.encode()]), "stdin"), "stdin", form))
     assert found == {**row, "prediction": "no", "score_no": "0.75", "score_yes": "0.25"}
@@ -159,9 +159,8 @@ def write(tmp_path, name, text):
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
         ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: no valid JSON"),
         ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
-        ("x.csv", 'first;second\n"a";b\n', [], "its columns seem to have ';' between them"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: no UTF-8 text"),
-        ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, parquet or lines"),
+        ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, json, parquet, xlsx or lines"),
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
         ("x.parquet", "no parquet", [], "cannot read"),
         ("x.csv", "first,second\na,b\n,\n", [], "x.csv:3: no text in first and second"),
@@ -237,7 +236,7 @@ def test_line_ends_of_old_are_read_as_train_reads_them(zygote, tiny_run, tiny_ta
     if form == "jsonl":
         lines = list(map(json.dumps, rows))
     else:
-        lines = [csv_line(row, DIALECTS[form]) for row in (rows[0], *(row.values() for row in rows))]
+        lines = [csv_line(row, SEPARATORS[form]) for row in (rows[0], *(row.values() for row in rows))]
     told = []
     for end in ("\n", "\r"):
         run = zygote.run("predict", tiny_run, write(tmp_path, f"x.{form}", end.join(lines) + end))

@@ -1,4 +1,4 @@
-"""Predictions made elsewhere, read from tables: CSV, TSV, JSONL or Parquet.
+"""Predictions made elsewhere, read from tables in any format that a task's files have.
 
 Two kinds of table are read. One row a prediction: ``id`` with ``prediction`` (and the gold ``label``) or ``correct``
 (0 or 1), and ``seed`` or ``restart`` where the rows say which restart they are of. Counts: ``id`` with ``correct``, how
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpstune.data.sources import file_rows, no_column, plain_cell
+from dpstune.data.files import file_rows
+from dpstune.data.sources import no_column, plain_cell
 from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.studies.casestudy.ballots import Ballot, Gathered, MethodBallots
 from dpstune.studies.casestudy.casestudy import Example
@@ -45,7 +46,7 @@ def read_ballot_file(path: Path, gathered: Gathered, *, texts: Sequence[str] = (
             there twice, or a count is larger than the restarts; file and line are named.
     """
     reader: _Reader | None = None
-    for number, cells in file_rows(path):
+    for number, cells in file_rows(path, _KNOWN):
         row = _Row(f"{path}:{number}", cells or {})
         if reader is None:
             reader = _Reader(path, _find_layout(path, list(cells or ()), texts), restarts)

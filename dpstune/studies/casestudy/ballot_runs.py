@@ -9,7 +9,7 @@ from dpstune.data.reading import TaskData, read_task
 from dpstune.errors import DpstuneError, RequestError, some_of
 from dpstune.recipe.recipe import Recipe
 from dpstune.runs.folder import RunFolder, read_predictions
-from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 from dpstune.studies.casestudy.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy.casestudy import Example
@@ -24,7 +24,7 @@ def refuse_regression(recipe: Recipe, place: str) -> None:
         RequestError: It is regression; ``place`` is named.
     """
     name = task_name(recipe.task)
-    kind = recipe.task.kind if isinstance(recipe.task, OwnTask) else get_task(name).kind
+    kind = recipe.task.kind if isinstance(recipe.task, UserTask) else get_task(name).kind
     if kind == "regression":
         raise RequestError(
             f"{place}: {name} is regression: a predicted value is neither right nor wrong; a case study needs labels"
@@ -164,7 +164,7 @@ def add_task(gathered: Gathered, recipe: Recipe, split: str | None) -> None:
 def _read_examples(recipe: Recipe, split: str | None) -> list[Example]:
     if split is None:
         split = "validation"
-        if not isinstance(recipe.task, OwnTask):
+        if not isinstance(recipe.task, UserTask):
             split = get_task(task_name(recipe.task)).validation_splits[0]
     task = read_task(recipe.task, recipe.data, splits=[split])
     found: Examples = next(part for name, part in task.splits.items() if name != "train" or split == "train")

@@ -11,7 +11,7 @@ from dpstune.data.tokens import TokenDataset
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import Recipe
-from dpstune.settings.sections import OwnTask, task_name
+from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class GeneratedInputs(Inputs):
 
     def task(self, recipe: Recipe) -> TaskData:
         """Return a task of the recipe's kind without examples."""
-        if isinstance(recipe.task, OwnTask):
+        if isinstance(recipe.task, UserTask):
             kind, metric = recipe.task.kind, recipe.task.metric or "accuracy"
             labels = ("a", "b") if kind == "classification" else ()
             return TaskData("own", kind, labels, metric, {}, ())

@@ -17,7 +17,7 @@ from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -155,7 +155,7 @@ class Sweep:
         refuse_missing_trackers(first.recipe.training.trackers)
         self._base = first.recipe.model_dump(mode="json")
         del self._base["data"]["dir"], self._base["training"]["trackers"]
-        if isinstance(first.recipe.task, OwnTask):
+        if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
             self._base["others"] = [self._defaults(asked) for asked in others]

@@ -1,0 +1,113 @@
+"""The parts of a user's own task that are drawn from its training rows: shares and folds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from dpstune.data.examples import Examples
+from dpstune.data.sources import RawSplit
+from dpstune.data.splitting import split_rows
+from dpstune.errors import RequestError, counted, some_of
+from dpstune.settings.sections import UserTask
+
+
+def draw_parts(
+    task: UserTask, raw: RawSplit, examples: Examples, names: Sequence[str], notes: list[str]
+) -> dict[str, Examples]:
+    """Cut the parts that lie in no place of their own off a training split; ids stay those of the whole.
+
+    The test part is drawn before the others, so that it is the same for any of them.
+
+    Args:
+        task: The task.
+        raw: The training split as it was read; says which rows belong together.
+        examples: Its labelled examples.
+        names: The labels; empty for regression.
+        notes: Takes what a reader should know.
+
+    Returns:
+        ``train`` and each part that was drawn.
+
+    Raises:
+        RequestError: The rows are too few for the parts.
+    """
+    parts = task.parts
+    test, validation = parts.share("test"), parts.share("validation")
+    cutter = _Cutter(task, raw, examples)
+    train, drawn = list(range(len(examples))), {}
+    if test:
+        train, drawn["test"] = cutter.cut(train, [1 - test, test])
+    if parts.folds is not None:
+        folds = cutter.cut(train, [1 / parts.folds] * parts.folds)
+        drawn["validation"] = folds.pop((parts.fold or 1) - 1)
+        train = sorted(row for fold in folds for row in fold)
+    elif validation:
+        share = validation / (1 - test)
+        train, drawn["validation"] = cutter.cut(train, [1 - share, share])
+    rows = {"train": train, **drawn}
+    for split, held in rows.items():
+        if not held:
+            what = f"a share of {parts.share(split):g}" if split in drawn else "what is left"
+            raise RequestError(f"{raw.source}: {split}: {what} of {counted(len(examples), 'row')} is no row")
+    notes.append(_told(task, raw.source, rows))
+    if names:
+        notes += _missing_labels(task, raw.source, names, cutter.labels, rows)
+    return {split: examples.take(held) for split, held in rows.items()}
+
+
+class _Cutter:
+    """Cuts rows into parts.
+
+    Args:
+        task: Their task.
+        raw: As they were read.
+        examples: The rows.
+    """
+
+    def __init__(self, task: UserTask, raw: RawSplit, examples: Examples) -> None:
+        assert examples.labels is not None
+        self.labels = list(examples.labels)
+        self._task, self._source, self._examples = task, raw.source, examples
+        self._groups = dict(zip(raw.ids, raw.groups, strict=True)) if raw.groups else {}
+
+    def cut(self, rows: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
+        """Return the rows of each part."""
+        try:
+            cuts = split_rows(
+                [self.labels[row] for row in rows],
+                [self._examples.texts[row] for row in rows],
+                [self._groups.get(self._examples.ids[row]) for row in rows],
+                shares=shares,
+                seed=self._task.split_seed,
+                values=self._task.kind == "regression",
+            )
+        except RequestError as error:
+            raise RequestError(f"{self._source}: {error}") from None
+        return [[rows[position] for position in cut] for cut in cuts]
+
+
+def _told(task: UserTask, source: str, rows: Mapping[str, Sequence[int]]) -> str:
+    """Say how many rows went where."""
+    counts = ", ".join(f"{len(rows[split])} {split}" for split in ("train", "validation", "test") if split in rows)
+    parts = task.parts
+    fold = f"fold {parts.fold or 1} of {parts.folds}, " if parts.folds is not None else ""
+    group = f", groups of {task.group!r} kept together" if task.group is not None else ""
+    total = sum(map(len, rows.values()))
+    return f"{source}: {counted(total, 'row')} are cut into {counts} ({fold}split_seed {task.split_seed}{group})"
+
+
+def _missing_labels(
+    task: UserTask, source: str, names: Sequence[str], labels: Sequence[float], rows: Mapping[str, Sequence[int]]
+) -> Iterator[str]:
+    """Say which labels have too few examples to be in every part."""
+    counts = Counter(labels)
+    for split, held in rows.items():
+        missing = [names[int(label)] for label in sorted(counts.keys() - {labels[row] for row in held})]
+        if missing:
+            what = "is not trained on" if split == "train" else f"is not in {split}"
+            yield f"{source}: the label {some_of(missing)} {what}: too few of its rows may stand apart"
+    folds = task.parts.folds or 0
+    few = [names[int(label)] for label, count in sorted(counts.items()) if count < folds]
+    if few:
+        yield f"{source}: fewer rows than {folds} folds have the label {some_of(few)}: some folds hold none of it"
