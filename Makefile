@@ -32,7 +32,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -qq -c constraints.txt -e '.[demo,excel,postgres,slurm,tensorboard,dev]'
+	$(PIP) install -qq -c constraints.txt -e '.[demo,excel,postgres,slurm,tensorboard,trackers,onnx,dev]'
 	touch $@
 
 clean:

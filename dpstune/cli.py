@@ -21,6 +21,8 @@ from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
 from dpstune.commands.check import check
 from dpstune.commands.evaluate import evaluate
+from dpstune.commands.export import export
+from dpstune.commands.init import init
 from dpstune.commands.predict import predict
 from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
@@ -36,23 +38,18 @@ INTERRUPTED = "interrupted; nothing that was finished is lost"
 # Typer re-exports no more of its usage errors than this one; its base is what all of them share.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-COMMANDS: dict[str, Callable[..., None]] = {
-    "check": check,
-    "train": train,
-    "eval": evaluate,
-    "predict": predict,
-    "sweep": sweep,
-    "transfer": transfer,
-    "casestudy": casestudy,
-    "profile": profile,
+app = typer.Typer(pretty_exceptions_enable=False)
+# In the order in which a newcomer needs them; the help shows them under these headings.
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Begin": {"init": init, "check": check},
+    "Train": {"train": train},
+    "Look": {"eval": evaluate, "predict": predict, "export": export},
+    "Study": {"sweep": sweep, "transfer": transfer, "casestudy": casestudy, "profile": profile},
 }
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-app.add_typer(recipes.app, name="recipes")
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+app.add_typer(recipes.app, name="recipes", rich_help_panel="Begin")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,9 +1,11 @@
 """As much of the hub as ``from_pretrained`` and ``load_dataset`` ask for, on loopback, over plain files.
 
 A repository is a folder; its files are served at one commit. What is served: a repository's description and file
-list, a revision's tree, the paths asked about, and files with their etag, size and commit.
+list, a revision's tree, the paths asked about, and files with their etag, size and commit. What is taken: new
+repositories, and commits, of files inline or (weights) as large objects, from whoever has the token.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN, READ_TOKEN = "hf_writes", "hf_reads"
 
 
 class Hub:
@@ -22,19 +25,22 @@ class Hub:
         self.folders: dict[tuple[str, str], Path] = {}
         self.requests: list[str] = []
         self.url = ""
+        self.uploads: Path | None = None  # where new repositories are made
+        self.private: set[str] = set()
+        self.objects: dict[str, bytes] = {}  # large ones, by their SHA-256
 
     def find(self, kind, name):
         return self.folders.get((kind, name))
 
 
-def describe(folder, name):
+def describe(folder, name, private=False):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "_id": "0",
         "id": name,
         "modelId": name,
         "sha": COMMIT,
-        "private": False,
+        "private": private,
         "gated": False,
         "disabled": False,
         "downloads": 0,
@@ -75,15 +81,82 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.answer()
 
+    def do_PUT(self):
+        self.answer()
+
     def answer(self):
         split = urlsplit(self.path)
         self.hub.requests.append(f"{self.command} {split.path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = [unquote(part) for part in split.path.split("/") if part]
-        if parts[:1] == ["api"]:
+        if parts[:1] == ["api"] and parts[1] in ("whoami-v2", "repos", "validate-yaml"):
+            self.account(parts[1], body)
+        elif parts[-2:] == ["objects", "batch"]:
+            self.offer_places(json.loads(body))
+        elif parts[:1] == ["objects"]:
+            self.hub.objects[parts[1]] = body
+            self.reply(b"")
+        elif parts[:1] == ["api"] and parts[4:5] in (["preupload"], ["commit"]):
+            self.take("/".join(parts[2:4]), parts[4], body)
+        elif parts[:1] == ["api"]:
             self.describe(parts[1:], parse_qs(split.query), body)
         else:
             self.serve(parts)
+
+    @property
+    def token(self):
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+
+    def account(self, asked, body):
+        """api/whoami-v2, api/repos/create, api/validate-yaml"""
+        if self.token not in (TOKEN, READ_TOKEN):
+            return self.reply(b"{}", status=401)
+        if asked == "whoami-v2":
+            role = "write" if self.token == TOKEN else "read"
+            return self.reply(json.dumps({"name": "me", "auth": {"accessToken": {"role": role}}}).encode())
+        if asked == "validate-yaml":
+            return self.reply(b'{"errors": [], "warnings": []}')
+        wanted = json.loads(body)
+        name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        if not name.startswith("me/"):
+            return self.reply(b'{"error": "Forbidden"}', status=403)
+        url = json.dumps({"url": f"{self.hub.url}/{name}"}).encode()
+        if ("models", name) in self.hub.folders:
+            return self.reply(url, status=409)
+        self.hub.folders["models", name] = self.hub.uploads / name
+        self.hub.folders["models", name].mkdir(parents=True)
+        if wanted.get("private") or wanted.get("visibility") == "private":
+            self.hub.private.add(name)
+        return self.reply(url)
+
+    def offer_places(self, asked):
+        """OWNER/NAME.git/info/lfs/objects/batch"""
+        objects = [
+            {**each, "actions": {"upload": {"href": f"{self.hub.url}/objects/{each['oid']}"}}}
+            for each in asked["objects"]
+        ]
+        self.reply(json.dumps({"transfer": "basic", "objects": objects}).encode())
+
+    def take(self, name, what, body):
+        """api/models/OWNER/NAME/preupload/REVISION, api/models/OWNER/NAME/commit/REVISION"""
+        if self.token != TOKEN:
+            return self.reply(b"{}", status=403)
+        if what == "preupload":
+            files = [
+                {**file, "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular"}
+                | {"shouldIgnore": False, "oid": None}
+                for file in json.loads(body)["files"]
+            ]
+            return self.reply(json.dumps({"files": files}).encode())
+        folder = self.hub.folders["models", name]
+        for line in map(json.loads, body.splitlines()):
+            entry = line["value"]
+            if line["key"] == "file":
+                (folder / entry["path"]).write_bytes(base64.b64decode(entry["content"]))
+            elif line["key"] == "lfsFile":
+                (folder / entry["path"]).write_bytes(self.hub.objects[entry["oid"]])
+        answer = {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/{name}/commit/{COMMIT}"}
+        return self.reply(json.dumps(answer).encode())
 
     def describe(self, parts, query, body):
         """api/models/OWNER/NAME[/revision/R | /tree/R/PATH | /paths-info/R]"""
@@ -101,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
             there = [folder / path for path in asked if (folder / path).exists()]
             return self.reply(json.dumps([entry(folder, path) for path in there]).encode())
-        return self.reply(json.dumps(describe(folder, name)).encode())
+        return self.reply(json.dumps(describe(folder, name, name in self.hub.private)).encode())
 
     def serve(self, parts):
         """[datasets/]OWNER/NAME/resolve/REVISION/PATH"""

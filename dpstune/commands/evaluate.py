@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Trained
+from dpstune.commands.options import AsJson, DataDir, Trained, task_names
 from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
 
 
 def evaluate(
     trained: Trained,
-    task: Annotated[str | None, typer.Option(help="A task, or a recipe whose task is meant; the run's own.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="A task, or a recipe whose task is meant; the run's own.", autocompletion=task_names),
+    ] = None,
     split: Annotated[str, typer.Option(help="validation or test; of mnli both halves, unless one is named.")] = (
         "validation"
     ),
@@ -28,7 +31,12 @@ def evaluate(
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a trained model on a task, its own or another whose labels match by name."""
+    """Score a trained model on its own task, or another.
+
+    Labels of another task are matched by name.
+
+    Example: dpstune eval runs/demo/dps-dense/seed-42-... --task toy-nli-shift
+    """
     from dpstune.data.reading import folder_with_task
     from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files, write_submission
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target

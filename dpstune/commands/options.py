@@ -9,7 +9,32 @@ from typing import Annotated
 
 import typer
 
-RecipeName = Annotated[str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Return the shipped recipes, for a shell that completes a word; files it completes by itself."""
+    from dpstune.recipe.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def method_names(incomplete: str) -> list[str]:
+    """Return the methods, for a shell that completes a word."""
+    from dpstune.methods import REGISTRY
+
+    return [name for name in REGISTRY if name.startswith(incomplete)]
+
+
+def task_names(incomplete: str) -> list[str]:
+    """Return the tasks, for a shell that completes a word, or the last of several with commas between."""
+    from dpstune.settings.tasks import TASKS
+
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in TASKS if name.startswith(begun)]
+
+
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.", autocompletion=recipe_names)
+]
 Trained = Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a local model folder.")]
 Overrides = Annotated[
     list[str] | None,

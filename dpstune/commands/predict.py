@@ -31,7 +31,12 @@ def predict(
     ] = None,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
 ) -> None:
-    """Label rows as they come, with scores, on stdout: CSV and TSV stay what they are, the rest becomes JSON lines."""
+    """Label rows as they come, with scores, on stdout.
+
+    CSV and TSV stay what they are, the rest becomes JSON lines.
+
+    Example: dpstune predict runs/demo/dps-dense/seed-42-... new.csv
+    """
     from dpstune.common.textfile import known_encoding
     from dpstune.data.files import file_rows, form_of, open_packed
     from dpstune.evaluation.prediction import (

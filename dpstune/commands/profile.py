@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Overrides, RecipeName, command_to_repeat
+from dpstune.commands.options import AsJson, Overrides, RecipeName, command_to_repeat, method_names
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -19,7 +19,11 @@ def profile(
     recipe: RecipeName,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; those of the paper's Table 3."),
+        typer.Option(
+            "--method",
+            help="NAME or NAME:key=value. Repeatable; those of the paper's Table 3.",
+            autocompletion=method_names,
+        ),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N1,N2", help="Examples a step, one table each; those of the paper's Table 3.")
@@ -29,7 +33,12 @@ def profile(
     output: Annotated[Path, typer.Option(help="The folder for figure and numbers.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
+    """Measure what methods cost, in time and memory.
+
+    It takes random weights and tokens: no data, and no hub.
+
+    Example: dpstune profile --recipe minilm-rte --method vanilla --method dps-mix
+    """
     from dpstune.report.profile_report import print_costs, write_profile
     from dpstune.runs.folder import make_writable_folder, set_aside
     from dpstune.studies.profile import profile as study

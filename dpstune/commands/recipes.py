@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
+from dpstune.commands.options import recipe_names
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
 
-app = typer.Typer(help="List, show, copy and check recipes.")
+app = typer.Typer(help="List, show, copy and check recipes.\n\nExample: dpstune recipes list")
 
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the recipes that ship with dpstune."""
+    """List the recipes that ship with dpstune.
+
+    Example: dpstune recipes list
+    """
     from dpstune.recipe.recipe import describe_recipe, load_recipe, shipped_recipes
     from dpstune.report.tables import format_columns
 
@@ -29,8 +33,13 @@ def list_recipes() -> None:
 
 
 @app.command("show")
-def show_recipe(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]) -> None:
-    """Print a recipe's YAML."""
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.", autocompletion=recipe_names)],
+) -> None:
+    """Print a recipe's YAML.
+
+    Example: dpstune recipes show roberta-rte
+    """
     from dpstune.common.textfile import read_text
     from dpstune.recipe.recipe import find_recipe
 
@@ -39,11 +48,14 @@ def show_recipe(name: Annotated[str, typer.Argument(help="A shipped recipe's nam
 
 @app.command("copy")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.", autocompletion=recipe_names)],
     file: Annotated[Path | None, typer.Argument(help="Where to; NAME.yaml when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
-    """Copy a recipe, to make it your own."""
+    """Copy a recipe, to make it your own.
+
+    Example: dpstune recipes copy minilm-rte mine.yaml
+    """
     from dpstune.common.textfile import read_text
     from dpstune.recipe.recipe import find_recipe
     from dpstune.runs.folder import write_text
@@ -60,9 +72,15 @@ def copy_recipe(
 
 @app.command("check")
 def check_recipes(
-    names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.", autocompletion=recipe_names),
+    ],
 ) -> None:
-    """Check recipes and print what each of them asks for."""
+    """Check recipes and print what each of them asks for.
+
+    Example: dpstune recipes check mine.yaml
+    """
     from dpstune.recipe.recipe import load_recipe, summarize_recipe
 
     wrong = []
@@ -78,7 +96,10 @@ def check_recipes(
 
 @app.command("schema")
 def print_schema() -> None:
-    """Print the JSON Schema of a recipe, for editors."""
+    """Print the JSON Schema of a recipe, for editors.
+
+    Example: dpstune recipes schema > recipe.schema.json
+    """
     from dpstune.recipe.recipe import recipe_schema
 
     print_json(recipe_schema())

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Jobs, Output, Overrides, RecipeName, Storage, command_to_repeat
+from dpstune.commands.options import (
+    AsJson,
+    DataDir,
+    Jobs,
+    Output,
+    Overrides,
+    RecipeName,
+    Storage,
+    command_to_repeat,
+    method_names,
+)
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
 from dpstune.errors import RequestError, counted, some_of
 from dpstune.report.output import print_json, print_out, tell
@@ -22,7 +32,10 @@ TPE_BUDGET = 20
 def sweep(
     context: typer.Context,
     recipe: RecipeName,
-    methods: Annotated[list[str] | None, typer.Option("--method", help="A method, with its grid. Repeatable.")] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method, with its grid. Repeatable.", autocompletion=method_names),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=V1,V2", help="Replace a key of the grids, or add one. Repeatable."),
@@ -50,7 +63,12 @@ def sweep(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a grid over many seeds, and report; the same command again goes on where it was stopped."""
+    """Run a grid over many seeds, and report which point is best.
+
+    The same command again goes on where it was stopped.
+
+    Example: dpstune sweep --recipe demo --method mixout --grid method.p=0.3,0.7 --seeds 5
+    """
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_view import format_plan
     from dpstune.studies.sweep.coordinator import open_searches

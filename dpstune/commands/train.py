@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Output, RecipeName
+from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, method_names
 from dpstune.common.interruption import Interrupted
-from dpstune.report.output import print_json
+from dpstune.errors import RequestError
+from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import LoadedRecipe
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 def train(
     recipe: RecipeName,
-    method: Annotated[str | None, typer.Option(help="Another method than the recipe's, at its defaults.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Another method than the recipe's, at its defaults.", autocompletion=method_names)
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. training.epochs=5. Repeatable."),
@@ -29,9 +32,18 @@ def train(
     data_dir: DataDir = None,
     output: Output = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the run is finished.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="ID", help="Upload the finished model to this repository of the hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push-to-hub: only you may see it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one recipe; the same command again continues an interrupted run."""
+    """Train one recipe, or go on with an interrupted run.
+
+    The same command again continues what was interrupted; what is finished it shows.
+
+    Example: dpstune train --recipe demo --method dps-mix --seed 3
+    """
     from dpstune.device.hardware import part_from_the_other_ranks
     from dpstune.recipe.recipe import load_recipe, refuse_told_twice
 
@@ -45,10 +57,13 @@ def train(
         )
 
     first = load(seed)
+    _refuse_what_cannot_be_pushed(push_to_hub, private, seeds)
     results: list[dict[str, Any]] = []
     try:
         for restart in range(seeds):
             results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh, restart == 0))
+        if push_to_hub is not None and is_main_process():
+            results[0]["pushed"] = _push(Path(results[0]["run"]), push_to_hub, private)
         part_from_the_other_ranks()
     except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
         error.with_traceback(None)
@@ -72,6 +87,28 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, check_data: bool
     if is_main_process():
         print_result(run.folder, run.result)
     return {"run": str(run.folder), **run.result}
+
+
+def _refuse_what_cannot_be_pushed(repository: str | None, private: bool, seeds: int) -> None:
+    from dpstune.integrations.upload import refuse_what_cannot_be_uploaded
+
+    if repository is None:
+        if private:
+            raise RequestError("--private: says who may see what --push-to-hub uploads; give that, too")
+        return
+    if seeds > 1:
+        raise RequestError(f"--push-to-hub {repository}: takes one model, and --seeds {seeds} trains {seeds}; give one")
+    refuse_what_cannot_be_uploaded(repository)
+
+
+def _push(run: Path, repository: str, private: bool) -> str:
+    """Upload a finished run's model, and return where it is."""
+    from dpstune.evaluation.trained import find_trained
+    from dpstune.integrations.upload import upload_model
+
+    address = upload_model(find_trained(run).folder, repository, private=private)
+    tell(f"pushed to {address}")
+    return address
 
 
 def is_main_process() -> bool:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Jobs, Output, Overrides, RecipeName, Storage, command_to_repeat
+from dpstune.commands.options import (
+    AsJson,
+    Jobs,
+    Output,
+    Overrides,
+    RecipeName,
+    Storage,
+    command_to_repeat,
+    method_names,
+    task_names,
+)
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -20,11 +30,19 @@ def transfer(
     recipe: RecipeName,
     targets: Annotated[
         str | None,
-        typer.Option(metavar="T1,T2", help="TASK, TASK:SPLIT or a recipe file each; the paper's, where they are had."),
+        typer.Option(
+            metavar="T1,T2",
+            help="TASK, TASK:SPLIT or a recipe file each; the paper's, where they are had.",
+            autocompletion=task_names,
+        ),
     ] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; vanilla and the recipe's own."),
+        typer.Option(
+            "--method",
+            help="NAME or NAME:key=value. Repeatable; vanilla and the recipe's own.",
+            autocompletion=method_names,
+        ),
     ] = None,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
@@ -37,7 +55,12 @@ def transfer(
     output: Output = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
+    """Train on one task and evaluate on others.
+
+    The same command again goes on where it was stopped.
+
+    Example: dpstune transfer --recipe demo --method vanilla --method dps-mix
+    """
     from dpstune.commands.watched import run_watched
     from dpstune.data.reading import folder_with_task
     from dpstune.methods import BASELINE

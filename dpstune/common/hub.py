@@ -49,6 +49,34 @@ def asking_the_hub_for(what: str, remedy: str) -> Iterator[None]:
         raise _unreachable(what, error, remedy) from None
 
 
+@contextmanager
+def uploading_to_the_hub(repository: str, kept: str) -> Iterator[None]:
+    """Translate the hub's errors inside the block, in which something is uploaded.
+
+    Args:
+        repository: Where to.
+        kept: What became of what should have been uploaded.
+
+    Raises:
+        RunError: The hub could not be reached, or does not take it.
+    """
+    from huggingface_hub import errors, logging
+
+    logging.set_verbosity_error()
+    try:
+        yield
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code in (401, 403, 404):
+            why = "your token may not write there (`hf auth login` takes another)"
+        else:
+            why = f"the hub does not take it ({first_line(error)})"
+        raise RunError(f"{repository}: {why}; {kept}") from None
+    except Exception as error:
+        if not (_is_about_the_connection(error) or isinstance(error, errors.OfflineModeIsEnabled)):
+            raise
+        raise RunError(f"{repository}: the hub could not be reached ({first_line(error)}); {kept}") from None
+
+
 @lru_cache(maxsize=1)
 def _go_offline_where_unreachable() -> str | None:
     """Ask once per process whether the hub answers; return why it does not, or None if it does.

@@ -1,41 +1,135 @@
-"""Which columns of a user's file hold texts and labels, where its header makes that plain."""
+"""What the columns of a table seem to hold: which are text, which is the label, and why one would think so."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from dpstune.data.files import file_rows
-from dpstune.errors import RequestError, some_of
+from dpstune.data.sources import no_column
+from dpstune.errors import RequestError, counted, shortened, some_of
+from dpstune.settings.tasks import Kind
 
-LABEL_NAMES = ("label", "target", "class", "category")
-TEXT_NAMES = ("text", "sentence", "message", "comment", "review", "content", "body")
+MOST_ROWS = 10_000  # more tell no more about a column
+USUAL_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question", "answer"), ("text1", "text2"))
+USUAL_LABELS = (
+    "label",
+    "labels",
+    "gold_label",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+    "score",
+    "rating",
+    "stars",
+    "y",
+)
+
+_IDS = ("id", "idx", "index", "pairid", "guid")
+_MOST_LABELS = 20  # different values, of numbers and of words with fewer repetitions than _REPEATED
+_REPEATED = 5  # rows a value, from which on more than _MOST_LABELS words are labels all the same
+_WORDS_OF_A_TEXT = 3.0  # on average; fewer are names or labels
+# A word, a sign, or a character of a script without spaces.
+_PIECE = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|\w+|[^\w\s]")
+_TOKENS_A_PIECE = 1.3  # an English word is 1.3 tokens of BERT's vocabulary
+_SPECIAL_TOKENS = 3  # beginning, end, and the one between two texts
 
 
-def guess_column(there: Sequence[str], names: Collection[str], place: str, flag: str) -> str:
-    """Return the one column that has one of some names, in any case.
+@dataclass(frozen=True)
+class Column:
+    """The filled cells of a column.
 
     Args:
-        there: The columns.
-        names: What it may be called.
-        place: The file, for errors.
-        flag: What names it.
-
-    Raises:
-        RequestError: None has, or several.
-
-    >>> guess_column(["id", "Message", "category"], TEXT_NAMES, "a.csv", "--text")
-    'Message'
+        name: Its name.
+        values: The cells as text.
     """
-    found = [column for column in there if column.casefold() in names]
-    if len(found) == 1:
-        return found[0]
-    what = f"{' and '.join(found)} may be it" if found else "none is plainly it"
-    raise RequestError(f"{place}: name a column with {flag}: {what}; its columns are {some_of(there)}")
+
+    name: str
+    values: Sequence[str]
+
+    @property
+    def different(self) -> int:
+        """How many different values there are."""
+        return len(set(self.values))
+
+    @property
+    def characters(self) -> float:
+        """Characters a value, on average."""
+        return sum(map(len, self.values)) / max(1, len(self.values))
+
+    @property
+    def words(self) -> float:
+        """Words a value, on average; numbers and signs, such as a date's, are none."""
+        words = (piece for value in self.values for piece in _PIECE.findall(value) if piece[0].isalpha())
+        return sum(1 for _ in words) / max(1, len(self.values))
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are finite numbers."""
+        return bool(self.values) and all(map(_is_number, self.values))
+
+    @property
+    def seems_an_id(self) -> bool:
+        """Whether it names rows."""
+        return self.name.lower() in _IDS or (
+            self.different == len(self.values) > 1 and all(re.fullmatch(r"\d+", value) for value in self.values)
+        )
+
+    @property
+    def seems_labels(self) -> bool:
+        """Whether its values are few and come again."""
+        few = self.different <= _MOST_LABELS or (not self.numeric and self.different * _REPEATED <= len(self.values))
+        return 2 <= self.different <= len(self.values) / 2 and few
+
+    @property
+    def seems_measured(self) -> bool:
+        """Whether it holds many different numbers."""
+        return self.numeric and self.different > _MOST_LABELS
 
 
-def columns_of(path: Path, encoding: str | None = None) -> list[str]:
-    """Return a file's columns.
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first rows of a table.
+
+    Args:
+        path: Its file.
+        rows: How many rows were read.
+        more: Whether there are more.
+        columns: Its columns by name, in the file's order.
+    """
+
+    path: Path
+    rows: int
+    more: bool
+    columns: Mapping[str, Column]
+
+    def column(self, name: str) -> Column:
+        """Return a column.
+
+        Raises:
+            RequestError: There is none of that name; the nearest one is named.
+        """
+        if name not in self.columns:
+            raise no_column(str(self.path), name, list(self.columns))
+        return self.columns[name]
+
+
+def read_table(path: Path, encoding: str | None = None) -> Table:
+    """Read the first rows of a file.
 
     Args:
         path: The file.
@@ -44,7 +138,137 @@ def columns_of(path: Path, encoding: str | None = None) -> list[str]:
     Raises:
         RequestError: The file is not there, is malformed, or holds no rows.
     """
-    first = next((row for _, row in file_rows(path, encoding=encoding)), None)
-    if first is None:
-        raise RequestError(f"{path}: holds no rows")
-    return list(first)
+    rows = [row for _, row in islice(file_rows(path, encoding=encoding), MOST_ROWS + 1)]
+    if not rows:
+        raise RequestError(f"{path} holds no rows to look at")
+    looked_at = rows[:MOST_ROWS]
+    names = list(dict.fromkeys(name for row in looked_at for name in row))
+    columns = {name: Column(name, [text for row in looked_at if (text := _plain(row.get(name)))]) for name in names}
+    return Table(path, len(looked_at), len(rows) > MOST_ROWS, columns)
+
+
+def _plain(value: Any) -> str:
+    """Return a cell as text; what is neither text nor a number is empty."""
+    return str(value).strip() if isinstance(value, str | int | float) and value == value else ""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Which columns a model would read and answer, each with a reason in words.
+
+    Args:
+        text: One or two text columns.
+        why_text: Why those.
+        label: The label column.
+        why_label: Why that.
+        kind: Classification or regression.
+        why_kind: Why that.
+    """
+
+    text: tuple[str, ...]
+    why_text: str
+    label: str
+    why_label: str
+    kind: Kind
+    why_kind: str
+
+
+def guess_columns(table: Table, text: str | None = None, text2: str | None = None, label: str | None = None) -> Guess:
+    """Guess which columns are text and which is the label.
+
+    Args:
+        table: The table.
+        text, text2: The text columns, where they are known.
+        label: The label column, where it is known.
+
+    Raises:
+        RequestError: There is no such column, one is named twice, or nothing seems to be text or labels.
+    """
+    told = [name for name in (text, text2, label) if name is not None]
+    for name in told:
+        table.column(name)
+    twice = next((name for name, count in Counter(told).items() if count > 1), None)
+    if twice is not None:
+        raise RequestError(f"column {twice!r} is named twice; text and label are columns of their own")
+    if text2 is not None and text is None:
+        raise RequestError(f"--text2 {text2}: name the first text column, too, with --text")
+    texts, why_text = ([text], "as --text says") if text is not None else _guess_text(table, label)
+    if text2 is not None:
+        texts, why_text = [texts[0], text2], "as --text and --text2 say"
+    chosen, why_label = (label, "as --label says") if label is not None else _guess_label(table, texts)
+    kind, why_kind = _guess_kind(table.columns[chosen])
+    return Guess(tuple(texts), why_text, chosen, why_label, kind, why_kind)
+
+
+def _guess_text(table: Table, label: str | None) -> tuple[list[str], str]:
+    for pair in USUAL_PAIRS:
+        if label not in pair and all(name in table.columns for name in pair):
+            return list(pair), "usual names of a pair of texts"
+    open_columns = [each for each in table.columns.values() if each.name != label and not each.numeric and each.values]
+    if not open_columns:
+        raise RequestError(
+            f"{table.path}: no column seems to hold text; say --text COLUMN (its columns: {some_of(table.columns)})"
+        )
+    longest = max(open_columns, key=lambda each: each.characters)
+    why = f"the longest values: {longest.characters:.0f} characters a row"
+    others = [each for each in open_columns if each is not longest and _reads_as_text(each)]
+    if len(others) == 1 and longest.words >= _WORDS_OF_A_TEXT:
+        both = [name for name in table.columns if name in (longest.name, others[0].name)]
+        return both, "the two columns of sentences; take one out if the label is not about both"
+    if others:
+        why += f"; {some_of(shortened(repr(each.name), 40) for each in others)} may be text, too: --text2 adds one"
+    return [longest.name], why
+
+
+def _reads_as_text(column: Column) -> bool:
+    return column.words >= _WORDS_OF_A_TEXT and not column.seems_labels
+
+
+def _guess_label(table: Table, texts: Sequence[str]) -> tuple[str, str]:
+    rest = [each for each in table.columns.values() if each.name not in texts and not each.seems_an_id]
+    answers = [each for each in rest if each.seems_labels or each.seems_measured]
+    named = [each for name in USUAL_LABELS for each in rest if each.name.lower() == name and each.different > 1]
+    if named:
+        return named[0].name, f"a usual name of labels; {_described(named[0])}"
+    if not answers:
+        raise RequestError(
+            f"{table.path}: no column seems to hold labels; say --label COLUMN (its columns: {some_of(table.columns)})"
+        )
+    # Words before numbers, few before many; of equals the last column.
+    best = min(reversed(answers), key=lambda each: (each.seems_measured, each.different))
+    return best.name, f"{'many numbers' if best.seems_measured else 'few values that repeat'}: {_described(best)}"
+
+
+def _described(column: Column) -> str:
+    if column.seems_measured:
+        numbers = [float(value) for value in column.values]
+        return f"{min(numbers):g} to {max(numbers):g}"
+    counts = Counter(column.values)
+    shown = (
+        f"{shortened(repr(name), 30)} {count}" for name, count in sorted(counts.items(), key=lambda e: (-e[1], e[0]))
+    )
+    return some_of(shown)
+
+
+def _guess_kind(label: Column) -> tuple[Kind, str]:
+    if label.seems_measured:
+        return "regression", f"numbers with {counted(label.different, 'different value')}"
+    if label.numeric:
+        return "classification", f"{counted(label.different, 'different number')}; regression if their order counts"
+    return "classification", counted(label.different, "different value")
+
+
+def suggest_max_length(table: Table, texts: Sequence[str]) -> tuple[int, str]:
+    """Suggest how many tokens an example should be cut to, and say why.
+
+    The tokens are an estimate from words and signs, since it takes a tokenizer to count them.
+    """
+    columns = [table.columns[name].values for name in texts]
+    lengths = sorted(
+        math.ceil(_TOKENS_A_PIECE * sum(len(_PIECE.findall(value)) for value in row)) + _SPECIAL_TOKENS
+        for row in zip(*columns, strict=False)
+    )
+    enough = lengths[math.ceil(0.98 * len(lengths)) - 1]
+    suggested = min(512, max(16, 8 * math.ceil(enough / 8)))
+    longest = f"by an estimate 98 of 100 rows have {enough} tokens or fewer, the longest {lengths[-1]}"
+    return suggested, longest if enough <= suggested else f"{longest}; few encoders take more than 512"

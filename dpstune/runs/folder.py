@@ -75,6 +75,11 @@ class RunFolder:
         """What an interrupted run continues from; empty once the run is finished."""
         return self.path / "checkpoints"
 
+    @property
+    def tracker_ids(self) -> Path:
+        """By which id each tracker knows this run, so that a resumed one goes on there."""
+        return self.path / "trackers.json"
+
     def predictions(self, split: str) -> Path:
         """The predictions on one split: id, label, prediction, scores."""
         return self.path / "predictions" / f"{split}.parquet"
@@ -226,8 +231,13 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output") -> None:
     """Have ``fill`` fill a folder beside ``path``, bring it to the disk, and rename it into place.
+
+    Args:
+        path: The folder.
+        fill: Fills the folder it is given.
+        flag: The flag that named the place.
 
     Raises:
         RequestError, RunError: It could not be written; ``path`` is as it was.
@@ -236,7 +246,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     replaced = path.with_name(f".{path.name}.replaced")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        with writing_to(path):
+        with writing_to(path, flag):
             beside.mkdir(parents=True)
             _fill(beside, fill)
             for entry in [*beside.rglob("*"), beside]:

@@ -68,7 +68,7 @@ def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
 
     ingredients = recipe.model_dump(mode="json")
     del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
-    del ingredients["training"]["save_every"]
+    del ingredients["training"]["save_every"], ingredients["training"]["trackers"]
     return ingredients | {
         "task": [task.kind, task.metric, task.label_names, task.fingerprint],
         "model_fingerprint": model_fingerprint(recipe.model),

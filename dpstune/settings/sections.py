@@ -365,6 +365,8 @@ class TrainingSection(Settings):
         eval_every, save_every: In steps; None evaluates after each epoch, and saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the model.
+        trackers: Where curves are shown while it trains: ``tensorboard``, ``wandb``, ``mlflow``, or ``[]``; None is
+            TensorBoard where it is installed.
     """
 
     batch_size: Count = 16
@@ -387,6 +389,7 @@ class TrainingSection(Settings):
     save_every: Count | None = None
     gradient_checkpointing: Switch = False
     compile: Switch = False
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] | None = None
 
     @field_validator("epochs", "warmup_ratio")
     @classmethod

@@ -89,7 +89,7 @@ def load_first(
     return load_recipe(recipe, method=method, overrides=overrides_for(method, overrides), data_dir=data_dir)
 
 
-NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every")
+NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every", "training.trackers")
 
 
 def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:

@@ -19,8 +19,8 @@ from dpstune.settings.sections import UserTask
 RUN_PREFIX = "seed-"
 _NAMED_UNFINISHED = 5
 
-# Where the data lies and how often a run is saved change no result.
-_NO_INFLUENCE = ("data.dir", "training.save_every")
+# Where the data lies, how often a run is saved and who shows it change no result.
+_NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
 _HAVE_FINGERPRINTS = ("model", "task")
 
 

@@ -2,8 +2,7 @@
 
 What it does: any device that Accelerate supports, several processes, fp16 with loss scaling on GPUs and CPUs, bf16,
 fp32, gradient accumulation, random or bucketed batches (on a CPU cut into forward passes over similar lengths),
-gradient checkpointing, compilation, evaluation each epoch or every n steps, checkpoints, exact resume, TensorBoard
-where it is installed.
+gradient checkpointing, compilation, evaluation each epoch or every n steps, checkpoints, exact resume, trackers.
 
 What it refuses: a precision the device lacks, two processes in one run's folder, a loss that is not finite. Under fp16
 a step with such a loss is skipped, and a loss scale below 1 is refused instead.
@@ -118,6 +117,7 @@ def train(
     from dpstune.runs.identity import run_folder
     from dpstune.settings.sections import DatasetTask, OwnTask
     from dpstune.training.checkpoints import Checkpoints
+    from dpstune.training.trackers import refuse_missing_trackers
 
     recipe = loaded.recipe
     progress = progress or SilentProgress()
@@ -146,6 +146,7 @@ def train(
                 progress.note(f"finished already: {folder.path}")
                 watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
+            refuse_missing_trackers(recipe.training.trackers)
             inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
@@ -165,10 +166,8 @@ def train(
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
                 write_json(folder.environment, environment | {"determinism": loop.determinism})
             loop.resume()
-            try:
+            with loop.log:
                 evaluations = loop.run()
-            finally:
-                loop.log.close()
             result = loop.finish(loaded.name, evaluations, keep_model=keep_model)
         if watch.received is not None:
             raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
@@ -274,6 +273,7 @@ class Loop:
             steps_per_epoch=self.plan.steps_per_epoch,
             size=logged,
             after_step=self.state.step,
+            recipe=self.recipe,
         )
         self.accelerator.wait_for_everyone()
 

@@ -1,18 +1,19 @@
-"""The logs of a run while it trains: metrics.jsonl, TensorBoard events, and what ``Progress`` is told."""
+"""The logs of a run while it trains: metrics.jsonl, trackers, and what ``Progress`` is told."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.progress import Progress
 from dpstune.runs.folder import MetricsLog, RunFolder
-from dpstune.training.tensorboard import open_events
+from dpstune.training.trackers import Point, Trackers
 
 if TYPE_CHECKING:
     from dpstune.evaluation.scoring import Evaluation
+    from dpstune.recipe.recipe import Recipe
 
 
 class RunLog:
@@ -24,14 +25,36 @@ class RunLog:
         steps_per_epoch: Steps of one epoch.
         size: Bytes of metrics.jsonl that a resumed run keeps: those written before its checkpoint.
         after_step: The step it resumes after.
+        recipe: Names the trackers; without one, or a folder, there are none.
     """
 
     def __init__(
-        self, folder: RunFolder | None, progress: Progress, *, steps_per_epoch: int, size: int, after_step: int
+        self,
+        folder: RunFolder | None,
+        progress: Progress,
+        *,
+        steps_per_epoch: int,
+        size: int,
+        after_step: int,
+        recipe: Recipe | None = None,
     ) -> None:
         self._progress, self._steps_per_epoch = progress, steps_per_epoch
         self._metrics = None if folder is None else MetricsLog(folder.metrics, size=size)
-        self._events = None if folder is None else open_events(folder.path / "tensorboard", after_step=after_step)
+        self._trackers = Trackers(progress.note)
+        if folder is not None and recipe is not None:
+            self._trackers.open(recipe, folder, after_step=after_step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files and tell that training has ended, and how."""
+        self._progress.finish()
+        if self._metrics is not None:
+            self._metrics.close()
+        self._trackers.finish(error)
 
     @property
     def size(self) -> int:
@@ -45,12 +68,10 @@ class RunLog:
         """
         for line in lines:
             line["epoch"] = self._epoch(line["step"])
-            for name in ("loss", "learning_rate", "loss_scale", "skipped_steps"):
-                if name in line:
-                    self._event(f"train/{name}", line[name], line["step"])
         if self._metrics is not None:
             self._metrics.append([{**line, "loss": _finite(line["loss"])} for line in lines])
         if lines:
+            self._trackers.log([Point(line["step"], _curves(line)) for line in lines])
             self._progress.step(lines[-1]["step"], lines[-1]["loss"], lines[-1]["learning_rate"])
 
     def evaluations(self, step: int, evaluations: Mapping[str, Evaluation]) -> None:
@@ -60,9 +81,8 @@ class RunLog:
                 continue
             if self._metrics is not None:
                 self._metrics.append([{"step": step, "epoch": self._epoch(step), "split": split, **evaluation.metrics}])
-            for name, value in evaluation.metrics.items():
-                if value is not None:
-                    self._event(f"{split}/{name}", value, step)
+            values = {f"{split}/{name}": value for name, value in evaluation.metrics.items() if value is not None}
+            self._trackers.log([Point(step, values)])
             self._progress.evaluation(step, split, evaluation.metrics)
 
     def sync(self) -> None:
@@ -70,21 +90,13 @@ class RunLog:
         if self._metrics is not None:
             self._metrics.sync()
 
-    def close(self) -> None:
-        """Close the files and tell that training has ended."""
-        self._progress.finish()
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._events is not None:
-            with suppress(OSError):  # on a full disk; what stopped the run has been said
-                self._events.close()
-
     def _epoch(self, step: int) -> float:
         return round(step / self._steps_per_epoch, 4)
 
-    def _event(self, name: str, value: float, step: int) -> None:
-        if self._events is not None:
-            self._events.add_scalar(name, value, step)
+
+def _curves(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a line of a step holds, by the names of its curves."""
+    return {f"train/{name}": value for name, value in line.items() if name not in ("step", "epoch")}
 
 
 def _finite(loss: float) -> float | None:

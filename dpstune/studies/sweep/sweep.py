@@ -33,6 +33,7 @@ from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_r
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import sqlite_file, sqlite_url
+from dpstune.training.trackers import refuse_missing_trackers
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ class Sweep:
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
+        refuse_missing_trackers(first.recipe.training.trackers)
         self._base = first.recipe.model_dump(mode="json")
-        del self._base["data"]["dir"]
+        del self._base["data"]["dir"], self._base["training"]["trackers"]
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs

@@ -1,0 +1,41 @@
+"""``dpstune init``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.errors import RequestError
+from dpstune.report.output import tell
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your training rows: CSV, TSV, JSONL or Parquet.")],
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column; guessed when left out.")] = None,
+    text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text column of a pair.")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The label column; guessed when left out.")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="RECIPE", help="The recipe's file.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a first recipe for a table of your own.
+
+    What it guesses it explains, and every key it leaves out is there as a comment with its default.
+
+    Example: dpstune init train.csv --label stars
+    """
+    from dpstune.data.first_recipe import first_recipe
+    from dpstune.runs.folder import write_text
+
+    output = output.expanduser()
+    if output.exists() and not force:
+        raise RequestError(f"{output} exists; choose another file with --output, or overwrite it with --force")
+    write_text(output, first_recipe(file.expanduser(), output, text=text, text2=text2, label=label))
+    name = shlex.quote(str(output))
+    tell(f"wrote {output}; look at its guesses, then:")
+    tell(f"  dpstune recipes check {name}")
+    tell(f"  dpstune train --recipe {name}")

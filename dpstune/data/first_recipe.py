@@ -1,0 +1,174 @@
+"""A first recipe for a table: what must be said filled in, all else as comments that say what the default is."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dpstune.data.columns import Guess, Table, guess_columns, read_table, suggest_max_length
+from dpstune.errors import RequestError, shortened, some_of
+from dpstune.methods import REGISTRY, method_class
+from dpstune.recipe.recipe import DEFAULT_METHOD
+from dpstune.recipe.yaml_text import read_value
+from dpstune.settings.base import Settings
+from dpstune.settings.sections import DataSection, ModelSection, OwnTask, TrainingSection
+
+MODEL = "minilm"
+LEARNING_RATE = 1e-4  # what suits a model as small as that
+BATCH_SIZE = 16
+SHARE = 0.2  # of the training rows, for a validation split where no file holds one
+_STEPS = 500  # a small task is seen often enough to take about so many
+_MOST_EPOCHS, _LEAST_EPOCHS = 10, 3
+_WIDTH = 120  # characters a line, so that a comment never wraps
+_SPLITS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def first_recipe(
+    path: Path, target: Path, *, text: str | None = None, text2: str | None = None, label: str | None = None
+) -> str:
+    """Return the YAML of a first recipe for a table; the same table gives the same recipe.
+
+    Args:
+        path: The table: CSV, TSV, JSONL or Parquet.
+        target: The file the recipe is meant for: paths in it are relative to its folder.
+        text, text2: The text columns, where they are known.
+        label: The label column, where it is known.
+
+    Raises:
+        RequestError: The table cannot be read, or it cannot be told which columns are text and label.
+    """
+    table = read_table(path)
+    guess = guess_columns(table, text, text2, label)
+    lines = [*_head(table, target), *_model(), *_task(table, guess, target), *_data(table, guess), *_method()]
+    return "\n".join([*lines, *_training(table), "# seed: 42  # one restart; --seeds 5 trains five", ""])
+
+
+def _head(table: Table, target: Path) -> Iterator[str]:
+    rows = f"more than {table.rows}" if table.more else table.rows
+    name = _one_line(table.path.name)
+    yield f"# A first recipe for {name}: {rows} rows; columns {_one_line(some_of(table.columns))}."
+    yield f"#   dpstune recipes check {target.name}"
+    yield f"#   dpstune train --recipe {target.name}"
+    yield "# What was guessed says why. A key behind a # has the value it has anyway: take the # away to change it."
+
+
+def _model() -> Iterator[str]:
+    yield "model:"
+    yield f"  name: {MODEL}  # of the demo extra; or a folder, or a hub id such as FacebookAI/roberta-large"
+    yield from _defaults(ModelSection(name=MODEL), {"name"})
+
+
+def _task(table: Table, guess: Guess, target: Path) -> Iterator[str]:
+    beside = _files_beside(table.path)
+    own = OwnTask.model_validate(
+        {"files": {"train": "a", "validation": "b"}, "text": guess.text, "label": guess.label, "kind": guess.kind}
+    )
+    yield "task:"
+    yield "  files:"
+    yield f"    train: {_yaml(_relative(table.path, target))}"
+    if "validation" in beside:
+        yield f"    validation: {_yaml(_relative(beside['validation'], target))}"
+    else:
+        yield f"    validation: {SHARE}  # a share of the training rows; or a file"
+    if "test" in beside:
+        yield f"    test: {_yaml(_relative(beside['test'], target))}"
+    else:
+        yield "    # test: null  # a file, or a share"
+    yield from _defaults(own.files, {"train", "validation", "test"}, indent="    ")
+    yield f"  text: {_yaml(list(guess.text))}  # {_one_line(guess.why_text)}"
+    yield f"  label: {_yaml(guess.label)}  # {_one_line(guess.why_label)}"
+    yield f"  kind: {guess.kind}  # {_one_line(guess.why_kind)}"
+    yield from _defaults(own, {"files", "text", "label", "kind"})
+
+
+def _data(table: Table, guess: Guess) -> Iterator[str]:
+    length, why = suggest_max_length(table, guess.text)
+    yield "data:"
+    yield f"  max_length: {length}  # {why}"
+    yield from _defaults(DataSection(), {"max_length"})
+
+
+def _method() -> Iterator[str]:
+    schema = method_class(DEFAULT_METHOD).config_class
+    yield "method:"
+    yield f"  name: {DEFAULT_METHOD}  # or {', '.join(name for name in REGISTRY if name != DEFAULT_METHOD)}"
+    yield from _defaults(schema(name=DEFAULT_METHOD), {"name"})
+
+
+def _training(table: Table) -> Iterator[str]:
+    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * BATCH_SIZE / table.rows)))
+    steps = epochs * math.ceil(table.rows / BATCH_SIZE)
+    yield "training:"
+    yield f"  batch_size: {BATCH_SIZE}"
+    yield f"  learning_rate: {LEARNING_RATE}  # for {MODEL}; 2e-5 for a model of BERT's size or larger"
+    yield f"  epochs: {epochs}  # {'more than' if table.more else 'about'} {steps} steps"
+    yield from _defaults(TrainingSection(), {"batch_size", "learning_rate", "epochs"})
+
+
+def _files_beside(path: Path) -> dict[str, Path]:
+    """Return the files of other splits that lie beside a training file and are called like it."""
+    found = {}
+    for split, names in _SPLITS.items():
+        candidates = [path.with_name(path.name.replace("train", name)) for name in names if "train" in path.stem]
+        there = next((file for file in candidates if file.is_file()), None)
+        if there is not None:
+            found[split] = there
+    return found
+
+
+def _relative(file: Path, target: Path) -> str:
+    return os.path.relpath(file.absolute(), target.absolute().parent)
+
+
+def _defaults(settings: Settings, given: set[str], indent: str = "  ") -> Iterator[str]:
+    """Yield a commented line for each key that is not given, with its default and what it means."""
+    meanings = {name: text for cls in reversed(type(settings).__mro__) for name, text in _meanings(cls).items()}
+    values = settings.model_dump(mode="json", by_alias=True)
+    for name, field in type(settings).model_fields.items():
+        if name in given:
+            continue
+        key = field.alias or name
+        line = f"{indent}# {key}: {_yaml(values.get(key, getattr(settings, name)))}"
+        yield shortened(f"{line}  # {meanings[name]}", _WIDTH) if name in meanings else line
+
+
+def _meanings(cls: type) -> Mapping[str, str]:
+    """Return what the docstring of a settings class says of each key, as one line."""
+    _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", attributes, flags=re.MULTILINE)
+    return {
+        name.strip(): re.sub(r"\bNone\b", "null", " ".join(meaning.split()).replace("``", "").rstrip("."))
+        for names, meaning in entries
+        for name in names.split(",")
+    }
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[\w./][\w./-]*", value) is not None
+        quoted: str = yaml.safe_dump(value, default_style='"', width=math.inf)
+        return value if plain and _reads_back(value) else quoted.rstrip("\n")
+    return "null" if value is None else json.dumps(value)
+
+
+def _reads_back(text: str) -> bool:
+    try:
+        return bool(read_value(text, "") == text)
+    except RequestError:
+        return False
+
+
+def _one_line(text: str) -> str:
+    """Return a text that ends with its line, whatever a column's name or value holds."""
+    return " ".join(text.encode("unicode_escape").decode().split()) if not text.isprintable() else text
