@@ -58,7 +58,10 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 where there is an error or a warning.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at data before it is trained on, and say what is wrong with it."""
+    """Look at data before it is trained on, and say what is wrong with it.
+
+    Example: dpstune check tickets.csv --text message --label topic
+    """
     from dpstune.data.checking import check_examples
     from dpstune.data.files import FILE_FORMATS, form_of
     from dpstune.report.check_report import print_findings
@@ -112,9 +115,10 @@ def _read_file(
     else:
         guess = guess_columns(read_table(paths[0], encoding), columns["--text"], columns["--text2"], columns["--label"])
         texts, label = guess.text, guess.label
-        for flag, taken, what in (("--text", texts, "texts"), ("--label", (label,), "labels")):
+        for flag, taken, what in (("--text", texts, "text"), ("--label", (label,), "label")):
             if columns[flag] is None:
-                tell(f"{name}: {some_of(map(repr, taken))} is taken for the {what}; {flag} names another column")
+                columns_are = "column is" if len(taken) == 1 else "columns are"
+                tell(f"{name}: the {what} {columns_are} taken to be {some_of(map(repr, taken))}; {flag} names another")
     rows = read_files(paths, Columns(texts, label, group), encoding)
     marks = (*UNLABELLED, *WRITTEN_GAPS)
     return _Subject(

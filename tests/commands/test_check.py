@@ -74,7 +74,7 @@ def test_json_has_the_findings_with_their_keys(zygote, tickets):
             "labels that differ only in case, spaces, Unicode form or number form: 'hardware' (3) = 'Hardware' (1)"
         ],
     }
-    assert "is taken for" not in run.stderr
+    assert "taken to be" not in run.stderr
 
 
 def test_clean_data_is_one_sentence_and_passes_strict(zygote, tmp_path):
@@ -120,29 +120,26 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["tickets.csv", "--group", "team"], "no column 'team'; its columns are message, category"),
         (["tickets.csv", "--data-dir", "glue"], "--data-dir glue is for a recipe, and tickets.csv is a file"),
         (["tickets.csv", "--model", "./nowhere"], "there is no folder"),
-        (["plain.csv"], "plain.csv: name a column with --text: none is plainly it; its columns are a, b"),
-        (
-            ["both.csv"],
-            "both.csv: name a column with --text: text and body may be it; its columns are text, body, label",
-        ),
-        (["empty.csv"], "empty.csv: holds no rows"),
+        (["plain.csv"], "plain.csv: no column seems to hold text; say --text COLUMN (its columns: a, b)"),
+        (["many.csv"], "many.csv: no column seems to hold labels; say --label COLUMN (its columns: text, body)"),
+        (["empty.csv"], "empty.csv holds no rows to look at"),
         (["broken.csv"], "broken.csv:2: "),
         (["demo", "--text", "x"], "--text names a column of a data file; demo is a recipe, which names its own"),
-        (["demo", "--group", "x"], "--group x: only a user's own files have groups, and demo has none"),
+        (["demo", "--group", "x"], "--group x: only a user's own data has groups, and demo has a known task"),
         (["minilm-rte", "--data-dir", "nowhere"], "there is no folder"),
         (["demo", "--max-length", "1"], "Invalid value for '--max-length'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(zygote, tickets, arguments, message):
     (zygote.folder / "plain.csv").write_text("a,b\n1,2\n")
-    (zygote.folder / "both.csv").write_text("text,body,label\n1,2,3\n")
+    (zygote.folder / "many.csv").write_text("text,body\nwho is there,a cat sleeps\n")
     (zygote.folder / "empty.csv").write_text("text,label\n")
     (zygote.folder / "broken.csv").write_text('text,label\n"a,b\n')
     run = zygote.run("check", *arguments)
     assert run.code == 2, run.stderr
     assert run.stdout == ""
     *told, last = run.stderr.splitlines()
-    assert all("is taken for" in line for line in told)
+    assert all("taken to be" in line for line in told)
     assert last.startswith("error: ")
     assert message in last
 
