@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Output, RecipeName
+from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat
 from dpstune.common.interruption import Interrupted
-from dpstune.report.output import print_json
+from dpstune.errors import DpstuneError
+from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
+    from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import LoadedRecipe
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeName,
     method: Annotated[str | None, typer.Option(help="Another method than the recipe's, at its defaults.")] = None,
     overrides: Annotated[
@@ -44,11 +47,11 @@ def train(
             recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and data_dir.expanduser()
         )
 
-    first = load(seed)
+    first, command = load(seed), command_to_repeat(context)
     results: list[dict[str, Any]] = []
     try:
         for restart in range(seeds):
-            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
+            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh, command))
         part_from_the_other_ranks()
     except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
         error.with_traceback(None)
@@ -59,19 +62,33 @@ def train(
             print_json(results[0] if seeds == 1 else {"runs": results})
 
 
-def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any]:
-    """Train one restart, show its result on stderr, and return it with the run's folder."""
+def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str) -> dict[str, Any]:
+    """Train one restart, show its result on stderr, write its page, and return the result with the run's folder."""
     from contextlib import redirect_stdout
 
+    from dpstune.data.inputs import Inputs
     from dpstune.report.progress import new_progress
     from dpstune.report.tables import print_result
     from dpstune.training import engine
 
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
-        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh)
+        inputs = Inputs()
+        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh, inputs=inputs)
     if is_main_process():
         print_result(run.folder, run.result)
+        if run.trained or not (run.folder / "report.html").exists():
+            _write_page(run.folder, loaded, inputs, command)
     return {"run": str(run.folder), **run.result}
+
+
+def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -> None:
+    """Write a run's page, and say where it is; or why there is none, which loses nothing of the run."""
+    from dpstune.report.run_report import write_run_page
+
+    try:
+        tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
+    except DpstuneError as error:
+        tell(f"no report: {error}")
 
 
 def is_main_process() -> bool:

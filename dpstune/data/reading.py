@@ -17,6 +17,7 @@ from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, la
 from dpstune.data.sources import RawSplit, read_file, read_glue, read_hub
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
+from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
 
@@ -34,10 +35,11 @@ class TaskData:
         name: The task's name; for people alone where it is a user's own.
         kind: Classification or regression.
         label_names: In the order of the model's outputs; empty for regression.
-        metric: The metric family.
+        metric: The headline metric.
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
         notes: What a person should know: what was dropped, and how many.
         whole: The task that the training examples were drawn from; None where they are all of them.
+        more_metrics: What is measured beside the headline and what always stands with that.
     """
 
     name: str
@@ -47,6 +49,12 @@ class TaskData:
     splits: dict[str, Examples]
     notes: tuple[str, ...]
     whole: TaskData | None = field(default=None, compare=False, repr=False)
+    more_metrics: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured, the headline first."""
+        return (self.metric, *self.more_metrics)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,9 +92,16 @@ def _read_splits(task: str | TableTask | OwnTask, data: DataSection, splits: Seq
     if isinstance(task, OwnTask):
         return _load_own(task, splits)
     known = get_task(task_name(task))
-    if isinstance(task, TableTask):
+    if isinstance(task, TableTask) and task.moved:
         known = replace(known, hub=_moved(known, task))
-    return _load_known(known, data, splits or ("train", *known.validation_splits))
+    found = _load_known(known, data, splits or ("train", *known.validation_splits))
+    return measured_by(found, task.metric) if isinstance(task, TableTask) else found
+
+
+def measured_by(task: TaskData, asked: str | Sequence[str] | None) -> TaskData:
+    """Return a task with the metrics that are asked for, the headline first; its own for None."""
+    headline, *more = listed_metrics(asked, task.metric)
+    return replace(task, metric=headline, more_metrics=tuple(more))
 
 
 def _hold_out(task: TaskData, size: int) -> TaskData:
@@ -218,8 +233,7 @@ def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
         names = sort_names({label for label in raw["train"].labels if label is not None and label not in marks})
     notes: list[str] = []
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
-    metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
-    return TaskData(name, task.kind, names, metric, splits, tuple(notes))
+    return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
 
 
 def _subsample(task: TaskData, size: int, seed: int) -> Examples:

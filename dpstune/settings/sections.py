@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from dpstune.errors import RequestError
 from dpstune.settings.base import Settings
+from dpstune.settings.metrics import METRICS, check_metrics, listed_metrics
 from dpstune.settings.tasks import Kind, get_task
 
 # Strict: `true` is no number, and neither is a number in quotes.
@@ -31,6 +33,28 @@ def _listed(value: object) -> object:
 
 
 TextColumns = Annotated[_OneOrTwo, BeforeValidator(_listed, json_schema_input_type=str | _OneOrTwo)]
+
+
+def _known_metrics(value: object) -> object:
+    """Check the names of one metric or several; a list of one is that one."""
+    if value is None:
+        return None
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"should be a metric, or a list of them, not {value!r}")
+    names = _with_its_kind([value] if isinstance(value, str) else [str(name) for name in value])
+    return names[0] if len(names) == 1 else names
+
+
+def _with_its_kind(names: Sequence[str], kind: Kind | None = None) -> tuple[str, ...]:
+    try:
+        return check_metrics(names, kind)
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+
+
+_MetricName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(METRICS)})]
+_InAFile = _MetricName | list[_MetricName] | None
+MetricNames = Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_metrics, json_schema_input_type=_InAFile)]
 
 
 def known_task(name: str) -> str:
@@ -74,7 +98,8 @@ class OwnTask(Settings):
         text: One or two text columns.
         label: The label column: strings or numbers.
         kind: ``classification`` or ``regression``.
-        metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression.
+        metric: One of ``dpstune.settings.metrics``, or a list, the headline first; None takes accuracy, or spearman for
+            regression.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -82,7 +107,7 @@ class OwnTask(Settings):
     text: TextColumns
     label: str
     kind: Kind = "classification"
-    metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
+    metric: MetricNames = None
 
     @field_validator("name")
     @classmethod
@@ -93,19 +118,20 @@ class OwnTask(Settings):
 
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> OwnTask:
-        if self.metric is not None and (self.metric == "spearman") != (self.kind == "regression"):
-            raise ValueError(f"metric {self.metric} does not suit a {self.kind} task")
+        if self.metric is not None:
+            _with_its_kind(listed_metrics(self.metric, ""), self.kind)
         return self
 
 
 class TableTask(Settings):
-    """A task of the table whose place on the hub is another than the table's.
+    """A task of the table that lies in another place on the hub than the table's, or is measured by other metrics.
 
     Attributes:
         name: The task's name in the table.
         hub_id, hub_config, hub_revision: Dataset id, configuration, and branch, tag or commit.
         text: One or two text columns there.
         label: The label column there.
+        metric: As in ``OwnTask``; None takes the table's.
     """
 
     name: str
@@ -114,11 +140,23 @@ class TableTask(Settings):
     hub_revision: str | None = None
     text: TextColumns | None = None
     label: str | None = None
+    metric: MetricNames = None
 
     @field_validator("name")
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
         return known_task(name)
+
+    @model_validator(mode="after")
+    def _metric_suits_the_kind(self) -> TableTask:
+        if self.metric is not None:
+            _with_its_kind(listed_metrics(self.metric, ""), get_task(self.name).kind)
+        return self
+
+    @property
+    def moved(self) -> bool:
+        """Whether it lies in another place on the hub than the table's."""
+        return any((self.hub_id, self.hub_config, self.hub_revision, self.text, self.label))
 
 
 def task_name(task: str | TableTask | OwnTask) -> str:
