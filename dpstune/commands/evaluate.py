@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Trained, task_names
+from dpstune.commands.options import AsJson, DataDir, Trained, command_to_repeat, task_names
 from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
+from dpstune.settings.metrics import check_metrics
+from dpstune.settings.tasks import Kind
 
 
 def evaluate(
+    context: typer.Context,
     trained: Trained,
     task: Annotated[
         str | None,
@@ -22,6 +25,12 @@ def evaluate(
         "validation"
     ),
     data_dir: DataDir = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME]", help="Other metrics than the task's, the headline first.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write a page on what the model gets right and wrong.")
+    ] = None,
     submission: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write predictions as the GLUE server wants them.")
     ] = None,
@@ -37,17 +46,21 @@ def evaluate(
 
     Example: dpstune eval runs/demo/dps-dense/seed-42-... --task toy-nli-shift
     """
-    from dpstune.data.reading import folder_with_task
+    from dpstune.data.reading import folder_with_task, measured_by
     from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files, write_submission
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.report.header import evaluation_header
+    from dpstune.report.run_report import write_evaluation_page
     from dpstune.report.tables import print_evaluations
     from dpstune.runs.folder import make_writable_folder
     from dpstune.settings.tasks import TASKS
 
     place = find_trained(trained.expanduser())
     data_dir = data_dir and data_dir.expanduser()
-    submission = submission and submission.expanduser()
+    submission, report = submission and submission.expanduser(), report and report.expanduser()
+    if metric is not None:
+        _metrics(metric)
     if task is not None:
         own = place.recipe.data.dir if place.recipe is not None else None
         if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
@@ -66,7 +79,13 @@ def evaluate(
             raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
         refuse_taken_files(submission, target.name, target.splits, force=force)
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
+    if report is not None:
+        make_writable_folder(report, "--report")
     examples = target.read()
+    if metric is not None:
+        examples = measured_by(examples, _metrics(metric, examples.kind))
+    if report is not None and all(each.labels is None for each in examples.splits.values()):
+        raise RequestError(f"--report: split {split} of {examples.name} has no labels: there is nothing to show")
     for note in examples.notes:
         tell(note)
     model = TrainedModel(place, max_length)
@@ -82,6 +101,12 @@ def evaluate(
     print_evaluations(f"{place.name} on {examples.name}", evaluations, reading)
     for file in files:
         tell(f"wrote {file}")
+    page: str | None = None
+    if report is not None:
+        header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
+        title = f"{place.name} on {examples.name}"
+        page = str(write_evaluation_page(report, title, header, examples, evaluations))
+        tell(f"report: {page}")
     if as_json:
         print_json(
             {
@@ -93,5 +118,18 @@ def evaluate(
                 "metrics": {name: each.metrics for name, each in evaluations.items()},
                 "examples": {name: len(each.predictions) for name, each in evaluations.items()},
                 "submission": files,
+                "report": page,
             }
         )
+
+
+def _metrics(asked: str, kind: Kind | None = None) -> tuple[str, ...]:
+    """Read ``--metric``.
+
+    Raises:
+        RequestError: See ``check_metrics``.
+    """
+    try:
+        return check_metrics([name.strip() for name in asked.split(",") if name.strip()], kind)
+    except RequestError as error:
+        raise RequestError(f"--metric {asked}: {error}") from None

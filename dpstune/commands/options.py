@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -48,14 +49,19 @@ Storage = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 
-_CHANGES_NO_REPORT = ("--json", "--report")
+_CHANGE_NO_REPORT = ("--json", "--report", "--fresh")
 _SECRETS = (r"(?<=://)([^:/@\s]*):.*@", r"\1:***@"), (r"(?i)\b(password=)[^&\s]*", r"\1***")
 
 
-def command_to_repeat(context: typer.Context) -> str:
-    """Return the command line as it was typed, for a report: passwords are left out, and what changes no report."""
+def command_to_repeat(context: typer.Context, left_out: Sequence[str] = _CHANGE_NO_REPORT) -> str:
+    """Return the command line as it was typed, for a report: passwords are left out, and what changes no report.
+
+    Args:
+        context: The command's.
+        left_out: The switches that change none.
+    """
     typed: list[str] = context.find_root().obj or []
-    words = [word for word in typed if word not in _CHANGES_NO_REPORT]
+    words = [word for word in typed if word not in left_out]
     for pattern, kept in _SECRETS:
         words = [re.sub(pattern, kept, word) for word in words]
     return shlex.join(["dpstune", *words])

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, method_names
+from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat, method_names
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import RequestError
+from dpstune.errors import DpstuneError, RequestError
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
+    from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import LoadedRecipe
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeName,
     method: Annotated[
         str | None, typer.Option(help="Another method than the recipe's, at its defaults.", autocompletion=method_names)
@@ -56,12 +58,13 @@ def train(
             recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and data_dir.expanduser()
         )
 
-    first = load(seed)
+    first, command = load(seed), command_to_repeat(context)
     _refuse_what_cannot_be_pushed(push_to_hub, private, seeds)
     results: list[dict[str, Any]] = []
     try:
         for restart in range(seeds):
-            results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh, restart == 0))
+            loaded = load(first.recipe.seed + restart)
+            results.append(_train_one(loaded, output.expanduser(), fresh, command, check_data=restart == 0))
         if push_to_hub is not None and is_main_process():
             results[0]["pushed"] = _push(Path(results[0]["run"]), push_to_hub, private)
         part_from_the_other_ranks()
@@ -74,18 +77,24 @@ def train(
             print_json(results[0] if seeds == 1 else {"runs": results})
 
 
-def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, check_data: bool) -> dict[str, Any]:
-    """Train one restart, show its result on stderr, and return it with the run's folder."""
+def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str, *, check_data: bool) -> dict[str, Any]:
+    """Train one restart, show its result on stderr, write its page, and return the result with the run's folder."""
     from contextlib import redirect_stdout
 
+    from dpstune.data.inputs import Inputs
     from dpstune.report.progress import new_progress
     from dpstune.report.tables import print_result
     from dpstune.training import engine
 
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
-        run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh, check_data=check_data)
+        inputs = Inputs()
+        run = engine.train(
+            loaded, output=output, progress=new_progress(), fresh=fresh, inputs=inputs, check_data=check_data
+        )
     if is_main_process():
         print_result(run.folder, run.result)
+        if run.trained or not (run.folder / "report.html").exists():
+            _write_page(run.folder, loaded, inputs, command)
     return {"run": str(run.folder), **run.result}
 
 
@@ -109,6 +118,16 @@ def _push(run: Path, repository: str, private: bool) -> str:
     address = upload_model(find_trained(run).folder, repository, private=private)
     tell(f"pushed to {address}")
     return address
+
+
+def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -> None:
+    """Write a run's page, and say where it is; or why there is none, which loses nothing of the run."""
+    from dpstune.report.run_report import write_run_page
+
+    try:
+        tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
+    except DpstuneError as error:
+        tell(f"no report: {error}")
 
 
 def is_main_process() -> bool:

@@ -65,15 +65,15 @@ def transfer(
     from dpstune.data.reading import folder_with_task
     from dpstune.methods import BASELINE
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
-    from dpstune.settings.sections import UserTask
+    from dpstune.settings.sections import UserTask, task_name
     from dpstune.studies.grid import load_first
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
     folders = [folder.expanduser().absolute() for folder in data_dirs or ()]
     named = load_first(recipe, methods, overrides or ()).recipe.task
-    home = folder_with_task(folders, named) if isinstance(named, str) else None
     own = isinstance(named, UserTask)  # its files lie where its recipe says; the folders are the targets'
+    home = None if own else folder_with_task(folders, task_name(named))
     data_dir = home or (folders[0] if folders and not own else None)
     loaded = load_first(recipe, methods, overrides or (), data_dir).recipe
     asked = [each for each in targets.split(",") if each] if targets is not None else None

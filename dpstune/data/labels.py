@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dpstune.errors import RequestError, some_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Meaning = Literal["entailment", "neutral", "contradiction", "non-entailment"]
 
@@ -45,6 +48,25 @@ class LabelMapping:
     gold: tuple[int, ...]
     two_way: bool
     description: str
+
+    def fold(self, scores: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the probability of each of the target's labels: the sum over the model's labels that are read as it.
+
+        Args:
+            scores: Of the model's labels, [examples, model labels].
+
+        Returns:
+            [examples, target labels]; None where the target has finer labels, whose probabilities the model does not
+            tell.
+        """
+        import numpy as np
+
+        if self.two_way:
+            return None
+        return np.stack([scores[:, self._read_as(label)].sum(axis=1) for label in range(len(self.names))], axis=1)
+
+    def _read_as(self, label: int) -> list[int]:
+        return [index for index, reading in enumerate(self.predictions) if reading == label]
 
 
 def map_labels(model: Sequence[str], target: Sequence[str]) -> LabelMapping:

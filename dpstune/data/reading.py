@@ -19,6 +19,7 @@ from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
+from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
 
@@ -36,10 +37,11 @@ class TaskData:
         name: The task's name; that of a user's own task is for people only.
         kind: Classification or regression.
         label_names: In the order of the model's outputs; empty for regression.
-        metric: The metric family.
+        metric: The headline metric.
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
         notes: What a person should know: what was dropped, and how many.
         whole: The task before training examples were drawn from it; None if none were drawn.
+        more_metrics: What is measured beside the headline and what always stands with that.
     """
 
     name: str
@@ -49,6 +51,12 @@ class TaskData:
     splits: dict[str, Examples]
     notes: tuple[str, ...]
     whole: TaskData | None = field(default=None, compare=False, repr=False)
+    more_metrics: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured, the headline first."""
+        return (self.metric, *self.more_metrics)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,9 +100,16 @@ def _read_splits(task: AnyTask, data: DataSection, splits: Sequence[str] | None)
     if isinstance(task, OwnTask | DatasetTask):
         return _load_own(task, splits)
     known = get_task(task_name(task))
-    if isinstance(task, TableTask):
+    if isinstance(task, TableTask) and task.moved:
         known = replace(known, hub=_moved(known, task))
-    return _load_known(known, data, splits or ("train", *known.validation_splits))
+    found = _load_known(known, data, splits or ("train", *known.validation_splits))
+    return measured_by(found, task.metric) if isinstance(task, TableTask) else found
+
+
+def measured_by(task: TaskData, asked: str | Sequence[str] | None) -> TaskData:
+    """Return a task with the metrics that are asked for, the headline first; its own for None."""
+    headline, *more = listed_metrics(asked, task.metric)
+    return replace(task, metric=headline, more_metrics=tuple(more))
 
 
 def _hold_out(task: TaskData, size: int) -> TaskData:
@@ -226,8 +241,7 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     if parts.are_drawn:
         splits |= draw_parts(task, raw["train"], splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
-    metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
-    return TaskData(name, task.kind, names, metric, splits, tuple(notes))
+    return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
 
 
 def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False) -> RawSplit:

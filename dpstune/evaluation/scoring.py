@@ -30,6 +30,7 @@ class Evaluation:
         predictions: One per example: an index into ``names``, or the predicted value.
         gold: Likewise; None without labels.
         names: The labels that were compared: the task's, or the model's where the task's are folded into them.
+        probabilities: [examples, names]; None for regression, and if the task has finer labels than the model.
     """
 
     split: str
@@ -38,6 +39,7 @@ class Evaluation:
     predictions: list[Any]
     gold: list[Any] | None
     names: tuple[str, ...]
+    probabilities: np.ndarray[Any, Any] | None = None
 
     @property
     def undefined(self) -> list[str]:
@@ -100,7 +102,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
     """Compare logits with the split's labels.
 
     Args:
-        task: The task; its metric and label names are used.
+        task: The task; its metrics and label names are used.
         split: One of ``task.splits``.
         logits: float32 [examples, labels], as ``score`` returns them.
         labels: How the model's labels are read in this task; None where the model was trained on it.
@@ -108,7 +110,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
     Raises:
         RunError: A logit is not finite.
     """
-    from dpstune.evaluation.metrics import compute_metric
+    from dpstune.evaluation.metrics import compute_metrics
 
     if not bool(logits.isfinite().all()):
         raise RunError(
@@ -117,19 +119,20 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
         )
     given = task.splits[split].labels
     gold: list[Any] | None = None if given is None else list(given)
-    names = task.label_names
+    names, probabilities = task.label_names, None
     if task.kind == "regression":
         scores, predictions = logits, logits[:, 0].tolist()
     else:
         scores, predictions = logits.softmax(-1), logits.argmax(-1).tolist()
+        probabilities = scores.numpy() if labels is None else labels.fold(scores.numpy())
         if labels is not None:
             names = labels.names
             predictions = [labels.predictions[index] for index in predictions]
             gold = None if gold is None else [labels.gold[index] for index in gold]
     metrics: dict[str, float | None] = {}
     if gold is not None:
-        metrics = compute_metric(task.metric, predictions, gold, label_count=len(names))
-    return Evaluation(split, metrics, scores.numpy(), predictions, gold, names)
+        metrics = compute_metrics(task.metrics, predictions, gold, label_count=len(names), scores=probabilities)
+    return Evaluation(split, metrics, scores.numpy(), predictions, gold, names, probabilities)
 
 
 def prediction_columns(task: TaskData, evaluation: Evaluation) -> dict[str, list[Any]]:

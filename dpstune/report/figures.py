@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dpstune.report.tables import metric_words
 from dpstune.runs.folder import write_atomically
+from dpstune.settings.metrics import direction
 from dpstune.studies.points import method_order
 from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import expected_best
@@ -74,6 +76,7 @@ def settings_figure(summaries: Sequence[PointSummary], metric: str, split: str) 
         sharing.setdefault(tuple(summary.point.get(key) for key in shown), []).append(summary)
     method = summaries[0].point.method
     cells = {cell: best_points(points)[method] for cell, points in sharing.items()}
+    metric = metric_words(metric)
     title = f"{method}: mean {metric} on {split}"
     if rest:
         title += f"\nbest over {', '.join(_short(key) for key in rest)}"
@@ -122,10 +125,11 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
     scores = np.concatenate([each.scores for each in best])
     span = float(np.ptp(scores)) or 0.1
     title = "Every seed at each method's best point"
-    if majority is not None and majority > scores.min() - span / 2:
+    sign = direction(metric)
+    if majority is not None and sign * majority > (sign * scores).min() - span / 2:
         axes.axvline(majority, color="#555555", linestyle="--", linewidth=1.2)
-        title += f"\ndashed: the majority class, {majority:.4f}"
-    dress(axes, title, f"{metric} on {split}", "", grid="x")
+        title += f"\ndashed: {'the majority class' if sign > 0 else 'one answer to all'}, {majority:.4f}"
+    dress(axes, title, f"{metric_words(metric)} on {split}", "", grid="x")
     return figure
 
 
@@ -148,7 +152,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
         budgets = np.arange(1, len(scores) + 1)
         axes.plot(
             budgets,
-            expected_best(scores, budgets),
+            expected_best(scores, budgets, lower=direction(metric) < 0),
             label=plain_text(method),
             color=method_colour(method),
             linewidth=2,
@@ -169,7 +173,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
         axes,
         "What a budget can be expected to find",
         "runs of the method (a point with one seed each)",
-        f"expected best {metric} on {split}",
+        f"expected best {metric_words(metric)} on {split}",
         grid="both",
     )
     return figure
@@ -225,7 +229,7 @@ def _heat_map(
     for cell, place in places.items():
         means[place] = cells[cell].mean
     figure, axes = new_figure(max(6.0, 2.8 + 1.25 * len(columns)), max(3.6, 1.8 + 0.72 * len(rows)))
-    image = axes.imshow(np.ma.masked_invalid(means), cmap="cividis", origin="lower", aspect="auto")
+    image = axes.imshow(np.ma.masked_invalid(means), cmap=_colour_map(cells), origin="lower", aspect="auto")
     _add_colour_bar(figure, axes, image, metric)
     if means.size <= MOST_CELLS:
         for cell, (row, column) in places.items():
@@ -254,13 +258,18 @@ def _scatter(keys: Sequence[str], cells: dict[tuple[Any, ...], PointSummary], ti
     figure, axes = new_figure(8.0, 5.0)
     down, across = np.array(list(cells), dtype=np.float64).T
     means = [each.mean for each in cells.values()]
-    dots = axes.scatter(across, down, c=means, cmap="cividis", s=70, edgecolors="#444444", linewidths=0.6)
+    dots = axes.scatter(across, down, c=means, cmap=_colour_map(cells), s=70, edgecolors="#444444", linewidths=0.6)
     _add_colour_bar(figure, axes, dots, metric)
     for values, scale in ((across, axes.set_xscale), (down, axes.set_yscale)):
         if values.min() > 0 and values.max() / values.min() >= LOG_FROM_RATIO:
             scale("log")
     dress(axes, title, _short(keys[1]), _short(keys[0]), grid="both")
     return figure
+
+
+def _colour_map(cells: dict[tuple[Any, ...], PointSummary]) -> str:
+    """Return the colours of means: the better, the lighter."""
+    return "cividis" if direction(next(iter(cells.values())).metric) > 0 else "cividis_r"
 
 
 def _add_colour_bar(figure: Figure, axes: Axes, colours: ScalarMappable, metric: str) -> None:

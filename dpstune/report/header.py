@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpstune.models.names import shown_models
 from dpstune.report.page import Fact, Facts
 from dpstune.runs.folder import RunFolder
 from dpstune.studies.points import model_names, task_names
 from dpstune.studies.records import RunRecord
+
+if TYPE_CHECKING:
+    from dpstune.evaluation.trained import TrainedModel, TrainedPlace
 
 
 def report_header(
@@ -66,6 +69,30 @@ def runs_header(records: Sequence[RunRecord], command: str | None, files: Sequen
         task=", ".join(task_names(records)),
         environments=filter(None, (_environment(record) for record in records)),
         dates=[_day(file) for file in (*results, *files) if file.exists()],
+        command=command,
+    )
+
+
+def evaluation_header(place: TrainedPlace, task: str, model: TrainedModel, command: str | None) -> Facts:
+    """Return the head of a report on a trained model that was evaluated now, on this machine.
+
+    Args:
+        place: Where the model lies.
+        task: What it was evaluated on.
+        model: The model, as it was loaded.
+        command: See ``report_header``.
+    """
+    from dpstune.device.hardware import describe_environment
+
+    name = place.recipe.model.name if place.recipe is not None else str(place.folder)
+    result = place.run.read_result() if place.run is not None else None
+    return report_header(
+        recipe=str(result["recipe"]) if result is not None else "",
+        model=shown_models([name])[name],
+        model_places=[str(place.folder)],
+        task=task,
+        environments=[describe_environment(model.device, model.precision, 1)],
+        dates=[date.today().isoformat()],
         command=command,
     )
 

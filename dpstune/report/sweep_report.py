@@ -11,8 +11,9 @@ from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
-from dpstune.report.tables import csv_text, digits
+from dpstune.report.tables import constant_answer, csv_text, digits, metric_words
 from dpstune.runs.folder import write_text
+from dpstune.settings.metrics import direction
 from dpstune.studies.points import format_setting, model_names, task_names
 from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (
@@ -123,7 +124,7 @@ def _what_was_run(records: Sequence[RunRecord], summaries: Sequence[PointSummary
         f"{counted(len(records), 'run')} of {counted(len(summaries), 'point')} "
         f"({counted(len(methods), 'method')}: {', '.join(methods)}), "
         f"{_seeds_text(sorted({record.seed for record in records}))}. "
-        f"Values are {first.metric} on {first.split}{f' ({sizes})' if sizes else ''} after the last step."
+        f"Values are {metric_words(first.metric)} on {first.split}{f' ({sizes})' if sizes else ''} after the last step."
     )
 
 
@@ -134,15 +135,19 @@ def _recipe_names(records: Sequence[RunRecord]) -> str:
 def _majority_text(records: Sequence[RunRecord]) -> str:
     known = [record.majority for record in records if record.majority is not None]
     failed = f"failed restarts: {sum(record.failed for record in records)} of {len(records)}"
+    metric = records[0].metric
+    if not known and records[0].direction < 0:
+        return f"No value of {metric} says by itself that nothing was learned; {failed}."
     if not known:
         return (
             f"There is no majority class in regression; a restart has failed where no correlation is above 0; {failed}."
         )
     low, high = min(known), max(known)
     value = digits(low) if low == high else f"{digits(low)} to {digits(high)}, by the training examples drawn"
+    more = "more" if records[0].direction > 0 else "less"
     return (
-        f"Always answering the commonest training label gets {records[0].metric} {value}; a restart has failed where "
-        f"it gets no more; {failed}."
+        f"{constant_answer(metric).capitalize()} gets {metric} {value}; a restart has failed where "
+        f"it gets no {more}; {failed}."
     )
 
 
@@ -153,14 +158,14 @@ def _best_section(
     first: RunRecord,
 ) -> list[Block]:
     by_method = {each.best.point.method: each for each in comparisons}
-    header = ["method", "best point", "points", "seeds", "mean", "std", "max", "failed"]
+    header = ["method", "best point", "points", "seeds", "mean", "std", _extreme(summaries), "failed"]
     if comparisons:
         header += ["shared seeds", f"difference from {BASELINE}", "p", "smallest p"]
     rows = []
     for method, each in best.items():
         tried = sum(other.point.method == method for other in summaries)
         row = [method, each.point.label, str(tried), str(each.count), digits(each.mean), digits(each.std)]
-        row += [digits(each.maximum), f"{each.failed}/{each.count}"]
+        row += [digits(each.best), f"{each.failed}/{each.count}"]
         if comparisons:
             found = by_method.get(method)
             row += _comparison_cells(found) if found else [""] * 4
@@ -171,9 +176,9 @@ def _best_section(
         blocks.append(Paragraph(f"What does not vary within a method: {'; '.join(same)}."))
     blocks.append(
         Paragraph(
-            f"The best point of a method is the one with the highest mean on {first.split}, the split that is reported "
-            "here: its mean is optimistic, the more so the more points were tried, and so are its difference and "
-            "p-value. Examples that took no part in the choice are needed to confirm it."
+            f"The best point of a method is the one with the {_highest(first)} mean on {first.split}, the split that "
+            "is reported here: its mean is optimistic, the more so the more points were tried, and so are its "
+            "difference and p-value. Examples that took no part in the choice are needed to confirm it."
         )
     )
     if comparisons:
@@ -206,13 +211,14 @@ def _test_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def _points_section(summaries: Sequence[PointSummary], best: dict[str, PointSummary]) -> list[Block]:
-    header = ["method", "settings", "seeds", "mean", "std", "max", "95% from", "to", "failed", "seconds"]
+    extreme = _extreme(summaries)
+    header = ["method", "settings", "seeds", "mean", "std", extreme, "95% from", "to", "failed", "seconds"]
     rows = [
         [
             each.point.method,
             each.point.label,
             str(each.count),
-            *map(digits, (each.mean, each.std, each.maximum, each.low, each.high)),
+            *map(digits, (each.mean, each.std, each.best, each.low, each.high)),
             f"{each.failed}/{each.count}",
             f"{each.seconds:.1f}",
         ]
@@ -220,6 +226,15 @@ def _points_section(summaries: Sequence[PointSummary], best: dict[str, PointSumm
     ]
     chosen = frozenset(index for index, each in enumerate(summaries) if best[each.point.method] is each)
     return [Heading("All points"), Table(header, rows, words=2, strong=chosen)]
+
+
+def _extreme(summaries: Sequence[PointSummary]) -> str:
+    """Return what the best value of a point is called."""
+    return "max" if direction(summaries[0].metric) > 0 else "min"
+
+
+def _highest(record: RunRecord) -> str:
+    return "highest" if record.direction > 0 else "lowest"
 
 
 def _constant_settings(method: str, summaries: Sequence[PointSummary]) -> str:
@@ -257,11 +272,12 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
 
 def _points_csv(summaries: Sequence[PointSummary]) -> str:
     keys = _setting_keys(summaries)
-    header = ["seeds", "undefined", "mean", "std", "max", "low", "high", "failed", "failed_share", "mean_seconds"]
+    extreme = _extreme(summaries)
+    header = ["seeds", "undefined", "mean", "std", extreme, "low", "high", "failed", "failed_share", "mean_seconds"]
     rows = [
         [
             *(each.point.method, *_setting_cells(each, keys), each.count, each.undefined, each.mean, each.std),
-            *(each.maximum, each.low, each.high, each.failed, each.failed / each.count, each.seconds),
+            *(each.best, each.low, each.high, each.failed, each.failed / each.count, each.seconds),
         ]
         for each in summaries
     ]

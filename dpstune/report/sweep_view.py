@@ -88,7 +88,7 @@ def best_line(records: Sequence[RunRecord]) -> str:
 
     if not records:
         return ""
-    best = max(best_points(summarize_points(records)).values(), key=lambda summary: summary.mean)
+    best = max(best_points(summarize_points(records)).values(), key=lambda summary: summary.merit)
     seeds = "seed" if best.count == 1 else "seeds"
     return f"; best so far {format_value(best.mean)} ({best.point.name}, {best.count} {seeds})"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.textfile import csv_line
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
+from dpstune.settings.metrics import METRICS, direction
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +28,7 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
     title = f"{result['recipe']}  {result['method']['name']}  seed {result['seed']}"
     console.print(_metrics_table(title, result["last"]["metrics"], result["examples"]))
     if result["majority"] is not None:
-        always = "always answering the commonest training label"
+        always = constant_answer(result["metric"])
         console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
     console.print(f"{result['steps']} steps in {result['seconds']:.0f} s", soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
@@ -70,6 +71,29 @@ def _metrics_table(
         values = [format_value(metrics[name]) if name in metrics else "" for name in names]
         table.add_row(split, *values, str(examples[split]))
     return table
+
+
+def metric_words(metric: str) -> str:
+    """Return a metric's name, and where lower is better say so.
+
+    >>> metric_words("accuracy"), metric_words("rmse")
+    ('accuracy', 'rmse (lower is better)')
+    """
+    return f"{metric} (lower is better)" if direction(metric) < 0 else metric
+
+
+def constant_answer(metric: str) -> str:
+    """Say in words what a model that learned nothing would do, by the training labels; see ``constant_metrics``.
+
+    >>> constant_answer("accuracy"), constant_answer("rmse")
+    ('always answering the commonest training label', 'always answering the mean training label')
+    """
+    known = METRICS.get(metric)
+    if known is not None and known.needs == "values":
+        return "always answering the mean training label"
+    if known is not None and known.needs == "probabilities":
+        return "always answering the shares of the training labels"
+    return "always answering the commonest training label"
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
-from dpstune.report.tables import csv_text, digits, format_columns
+from dpstune.report.tables import csv_text, digits, format_columns, metric_words
 from dpstune.runs.folder import write_json, write_text
 from dpstune.studies.points import Point, group_points, model_names
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
@@ -59,7 +59,7 @@ def write_transfer_report(
         Paragraph(
             "Mean and standard deviation over seeds (n - 1 in the denominator). Under each target, in brackets: the "
             "change against the in-domain value, averaged over seeds. The last column is the mean over the "
-            "out-of-domain targets that share the in-domain metric."
+            f"out-of-domain targets that share the in-domain metric, {metric_words(targets[0].examples.metric)}."
         ),
         Image(folder / "transfer.png", "Each method's value on each target, in-domain targets first"),
         Heading("How labels are read"),
@@ -104,7 +104,7 @@ def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget
     axes.set_xticks(range(len(targets)), [plain_text(f"{each.name}\n{each.split}") for each in targets])
     axes.set_xlim(-0.6, len(targets) - 0.4)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    metrics = ", ".join(dict.fromkeys(each.examples.metric for each in targets))
+    metrics = ", ".join(dict.fromkeys(metric_words(each.examples.metric) for each in targets))
     dress(
         axes,
         "In-domain (left) and out-of-domain; ± standard deviation over seeds\n"
@@ -140,7 +140,7 @@ def _majorities(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -
 
 def _cell(cell: TransferCell) -> str:
     spread = "" if cell.std is None else f" ± {digits(cell.std)}"
-    change = "" if cell.drop is None else f" ({round(-cell.drop, 4) + 0.0:+.4f})"  # + 0.0 takes the sign off a zero
+    change = "" if cell.change is None else f" ({round(cell.change, 4) + 0.0:+.4f})"  # + 0.0 takes the sign off a zero
     return f"{digits(cell.mean)}{spread}{change}"
 
 

@@ -59,7 +59,7 @@ def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
     from dpstune.models.loading import model_fingerprint
     from dpstune.runs.folder import run_hash
 
-    task_hash = run_hash({"task": [task.kind, task.metric, task.label_names, task.source_fingerprint]})
+    task_hash = run_hash({"task": [task.kind, _measured(task), task.label_names, task.source_fingerprint]})
     return {"model": model_fingerprint(recipe.model), "task": task_hash}
 
 
@@ -70,6 +70,11 @@ def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
     del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
     del ingredients["training"]["save_every"], ingredients["training"]["trackers"]
     return ingredients | {
-        "task": [task.kind, task.metric, task.label_names, task.fingerprint],
+        "task": [task.kind, _measured(task), task.label_names, task.fingerprint],
         "model_fingerprint": model_fingerprint(recipe.model),
     }
+
+
+def _measured(task: TaskData) -> str | tuple[str, ...]:
+    """Return the headline's name; all the names where more are asked for."""
+    return task.metrics if task.more_metrics else task.metric

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import glob
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from dpstune.common.textfile import known_encoding
 from dpstune.errors import RequestError
 from dpstune.settings.base import Settings
+from dpstune.settings.metrics import METRICS, check_metrics, listed_metrics
 from dpstune.settings.tasks import Kind, get_task
 
 # Strict: neither `true` nor a number in quotes is a number.
@@ -80,6 +90,28 @@ SplitOrShare = Annotated[str | float, PlainValidator(_split_or_share, json_schem
 def _left_out(value: object) -> bool:
     """Tell a key that has nothing to say: it is not written, as by a dpstune that did not know it."""
     return value is None or value == 0
+
+
+def _known_metrics(value: object) -> object:
+    """Check the names of one metric or several; a list of one is that one."""
+    if value is None:
+        return None
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"should be a metric, or a list of them, not {value!r}")
+    names = _with_its_kind([value] if isinstance(value, str) else [str(name) for name in value])
+    return names[0] if len(names) == 1 else names
+
+
+def _with_its_kind(names: Sequence[str], kind: Kind | None = None) -> tuple[str, ...]:
+    try:
+        return check_metrics(names, kind)
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+
+
+_MetricName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(METRICS)})]
+_InAFile = _MetricName | list[_MetricName] | None
+MetricNames = Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_metrics, json_schema_input_type=_InAFile)]
 
 
 def known_task(name: str) -> str:
@@ -202,7 +234,8 @@ class UserTask(Settings):
         text: One or two text columns.
         label: The label column: strings or numbers.
         kind: ``classification`` or ``regression``.
-        metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression.
+        metric: One of ``dpstune.settings.metrics``, or a list, the headline first; None takes accuracy, or spearman for
+            regression.
         group: A column; rows that have the same in it are drawn into the same part.
         split_seed: What parts of the training rows are drawn from; the same for every run seed.
     """
@@ -211,7 +244,7 @@ class UserTask(Settings):
     text: TextColumns
     label: str
     kind: Kind = "classification"
-    metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
+    metric: MetricNames = None
     group: Annotated[str | None, Field(min_length=1, exclude_if=_left_out)] = None
     split_seed: Annotated[int, Field(ge=0, strict=True, exclude_if=_left_out)] = 0
 
@@ -224,9 +257,8 @@ class UserTask(Settings):
 
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> UserTask:
-        if self.metric is not None and (self.metric == "spearman") != (self.kind == "regression"):
-            right = "spearman" if self.kind == "regression" else "accuracy, f1 or matthews"
-            raise ValueError(f"metric {self.metric} does not suit a {self.kind} task; choose {right}")
+        if self.metric is not None:
+            _with_its_kind(listed_metrics(self.metric, ""), self.kind)
         return self
 
     @property
@@ -282,13 +314,14 @@ class DatasetTask(UserTask):
 
 
 class TableTask(Settings):
-    """A task of the table that is read from another place on the hub.
+    """A task of the table that is read from another place on the hub, or measured by other metrics.
 
     Attributes:
         name: The task's name in the table.
         hub_id, hub_config, hub_revision: Dataset id, configuration, and branch, tag or commit.
         text: One or two text columns there.
         label: The label column there.
+        metric: As in ``OwnTask``; None takes the table's.
     """
 
     name: str
@@ -297,11 +330,23 @@ class TableTask(Settings):
     hub_revision: str | None = None
     text: TextColumns | None = None
     label: str | None = None
+    metric: MetricNames = None
 
     @field_validator("name")
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
         return known_task(name)
+
+    @model_validator(mode="after")
+    def _metric_suits_the_kind(self) -> TableTask:
+        if self.metric is not None:
+            _with_its_kind(listed_metrics(self.metric, ""), get_task(self.name).kind)
+        return self
+
+    @property
+    def moved(self) -> bool:
+        """Whether it lies in another place on the hub than the table's."""
+        return any((self.hub_id, self.hub_config, self.hub_revision, self.text, self.label))
 
 
 AnyTask = str | TableTask | OwnTask | DatasetTask

@@ -14,6 +14,7 @@ from typing import Any
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
+from dpstune.settings.metrics import better, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
@@ -65,7 +66,7 @@ class RunRecord:
 
     @property
     def majority(self) -> float | None:
-        """What always answering the commonest training label would get; None for regression."""
+        """What always giving the same answer would get; None where that is no number to beat, as for a correlation."""
         return _number(self.result.get("majority"))
 
     @property
@@ -94,14 +95,24 @@ class RunRecord:
     def score(self) -> float:
         """The value as statistics count it: an undefined correlation as 0, what it tells about the task.
 
+        What is better when lower is never undefined.
+
         To leave it out would make a point look better for every restart that collapsed.
         """
         return 0.0 if self.value is None else self.value
 
     @property
     def failed(self) -> bool:
-        """Whether nothing was learned: no better than the majority class, or no correlation above 0."""
-        return self.value is None or self.value <= (self.majority or 0.0)
+        """Whether nothing was learned: no better than one answer to all, or no correlation above 0."""
+        if self.value is None:
+            return True
+        floor = 0.0 if self.majority is None and self.direction > 0 else self.majority
+        return floor is not None and not better(self.metric, self.value, floor)
+
+    @property
+    def direction(self) -> int:
+        """1 where the metric is better when higher, -1 where it is better when lower."""
+        return direction(self.metric)
 
     def examples(self, split: str) -> int | None:
         """Return how many examples a split holds; None where the result does not say."""

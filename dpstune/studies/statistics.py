@@ -97,7 +97,7 @@ def smallest_p_value(pairs: int) -> float:
     return min(1.0, 2.0 / 2**pairs) if pairs <= MOST_PAIRS_ENUMERATED else 1.0 / (RANDOM_FLIPS + 1)
 
 
-def expected_best(values: ArrayLike, budgets: ArrayLike) -> NDArray[np.float64]:
+def expected_best(values: ArrayLike, budgets: ArrayLike, *, lower: bool = False) -> NDArray[np.float64]:
     """Return the expected best of n runs, for each budget n.
 
     The expected maximum of n draws with replacement from the N values seen, v_1 <= ... <= v_N:
@@ -107,6 +107,7 @@ def expected_best(values: ArrayLike, budgets: ArrayLike) -> NDArray[np.float64]:
     Args:
         values: One value a run.
         budgets: Numbers of runs, 1 or more each; shape (B,).
+        lower: Whether the lowest value is the best: the expected minimum is returned.
 
     Returns:
         The expectations; shape (B,).
@@ -116,12 +117,14 @@ def expected_best(values: ArrayLike, budgets: ArrayLike) -> NDArray[np.float64]:
 
     >>> expected_best([0.0, 1.0], [1, 2, 3]).tolist()
     [0.5, 0.75, 0.875]
+    >>> expected_best([0.0, 1.0], [1, 2, 3], lower=True).tolist()
+    [0.5, 0.25, 0.125]
     """
-    ordered = np.sort(_checked(values))
+    ordered = np.sort(_checked(values))[:: -1 if lower else 1]
     counts = np.asarray(budgets, dtype=np.float64).reshape(-1)
     if np.any(counts < 1):
         raise RequestError("a budget should be 1 run or more")
-    reached = np.linspace(0.0, 1.0, len(ordered) + 1)[:, None] ** counts  # share of draws at or below v_i
+    reached = np.linspace(0.0, 1.0, len(ordered) + 1)[:, None] ** counts  # share of draws no better than v_i
     expectations: NDArray[np.float64] = ordered @ np.diff(reached, axis=0)
     return expectations
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpstune.methods import BASELINE
+from dpstune.settings.metrics import direction
 from dpstune.studies.points import Point, SeedRecords, group_points
 from dpstune.studies.records import RunRecord
 from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test, smallest_p_value
@@ -21,7 +22,8 @@ class PointSummary:
     Args:
         point: Method and settings.
         runs: Its runs by seed.
-        mean, maximum: Of the values.
+        mean: Of the values.
+        best: The highest value; the lowest of a metric that is better when lower.
         std: Standard deviation (n - 1 in the denominator); None for one seed.
         low, high: 95% bootstrap interval of the mean.
         failed: Restarts that learned nothing.
@@ -33,7 +35,7 @@ class PointSummary:
     runs: SeedRecords
     mean: float
     std: float | None
-    maximum: float
+    best: float
     low: float
     high: float
     failed: int
@@ -49,6 +51,16 @@ class PointSummary:
     def scores(self) -> NDArray[np.float64]:
         """The values, by ascending seed."""
         return np.array([run.score for run in self.runs.values()])
+
+    @property
+    def metric(self) -> str:
+        """What the values are of."""
+        return next(iter(self.runs.values())).metric
+
+    @property
+    def merit(self) -> float:
+        """The mean, with the sign that makes more of it better."""
+        return direction(self.metric) * self.mean
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ def summarize_points(records: Sequence[RunRecord]) -> list[PointSummary]:
 
 
 def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
-    """Return the point with the highest mean of each method, in the order given.
+    """Return the point with the best mean of each method, in the order given.
 
     Points with less than half the seeds of the method's fullest point are passed over: one lucky restart in a sweep
     that is still going on, or that prunes, should not outshine the mean of many. Of equal means the first counts.
@@ -87,7 +99,7 @@ def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
     for method in dict.fromkeys(each.point.method for each in summaries):
         own = [each for each in summaries if each.point.method == method]
         enough = max(each.count for each in own) / 2
-        best[method] = max((each for each in own if each.count >= enough), key=lambda each: each.mean)
+        best[method] = max((each for each in own if each.count >= enough), key=lambda each: each.merit)
     return best
 
 
@@ -100,13 +112,14 @@ def compare_with_baseline(best: dict[str, PointSummary], baseline: str = BASELIN
 
 def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
     scores = np.array([run.score for run in runs.values()])
+    metric = next(iter(runs.values())).metric
     low, high = bootstrap_interval(scores)
     return PointSummary(
         point,
         runs,
         mean=float(scores.mean()),
         std=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-        maximum=float(scores.max()),
+        best=float(scores.max() if direction(metric) > 0 else scores.min()),
         low=low,
         high=high,
         failed=sum(run.failed for run in runs.values()),

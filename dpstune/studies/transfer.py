@@ -20,6 +20,7 @@ from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.evaluation.targets import Target, encode_target, evaluate_target, match_labels, read_target
 from dpstune.runs.folder import RunFolder, write_json, write_predictions
+from dpstune.settings.metrics import METRICS, direction
 from dpstune.settings.sections import UserTask, nameless, task_name
 from dpstune.settings.tasks import TASKS, Kind
 from dpstune.studies.points import Point, group_points
@@ -73,7 +74,8 @@ class TargetScore:
         metrics: All metrics, the headline first; None where one is undefined.
         examples: How many examples.
         labels: How the model's labels were read, in words; None for regression.
-        majority: What always answering the commonest gold label gets, as gold labels were read; None for regression.
+        majority: What always answering the commonest gold label gets, as gold labels were read; see
+            ``constant_metrics``.
     """
 
     run: RunRecord
@@ -99,8 +101,10 @@ class TransferCell:
         point: Method and settings.
         target: The target's name.
         scores: One a seed, by ascending seed.
-        drop: Mean over the seeds of in-domain minus target; None in-domain, and where the metrics differ.
-        majority: What always answering the commonest gold label gets; None for regression.
+        drop: What is lost, the mean over the seeds: in-domain minus target, or the reverse of a metric that is better
+            when lower; None in-domain, and where the metrics differ.
+        metric: What is scored.
+        majority: What always answering the commonest gold label gets; see ``constant_metrics``.
     """
 
     point: Point
@@ -108,6 +112,12 @@ class TransferCell:
     scores: tuple[float, ...]
     drop: float | None
     majority: float | None
+    metric: str
+
+    @property
+    def change(self) -> float | None:
+        """Mean over the seeds of target minus in-domain; None where there is no drop."""
+        return None if self.drop is None else -self.drop * direction(self.metric)
 
     @property
     def mean(self) -> float:
@@ -275,7 +285,8 @@ class Evaluator:
             task = named.examples
             kept = (content["fingerprint"], content["metric"], content["label_names"])
             now = (task.fingerprint, task.metric, list(task.label_names))
-            return _from_json(run, named, content) if kept == now else None
+            measured = content["metrics"].keys() >= set(task.metrics)
+            return _from_json(run, named, content) if kept == now and measured else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -298,12 +309,12 @@ def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -
 
 
 def _majority(evaluation: Evaluation, task: TaskData) -> float | None:
-    from dpstune.evaluation.metrics import compute_metric
+    from dpstune.evaluation.metrics import constant_metrics
 
-    if task.kind == "regression" or not evaluation.gold:
+    gold = evaluation.gold
+    if not gold:
         return None
-    answers = [Counter(evaluation.gold).most_common(1)[0][0]] * len(evaluation.gold)
-    return compute_metric(task.metric, answers, evaluation.gold, label_count=len(evaluation.names))[task.metric]
+    return constant_metrics([task.metric], gold, gold, label_count=len(evaluation.names))[task.metric]
 
 
 def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> list[TransferCell]:
@@ -324,10 +335,9 @@ def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> l
             own = tuple(by_run[folder, each.name] for folder in folders)
             drop = None
             if home is not None and not each.in_domain and metric[home] == metric[each.name]:
-                drop = float(
-                    np.mean([by_run[folder, home] - score for folder, score in zip(folders, own, strict=True)])
-                )
-            cells.append(TransferCell(point, each.name, own, drop, majority[each.name]))
+                lost = [by_run[folder, home] - score for folder, score in zip(folders, own, strict=True)]
+                drop = direction(metric[home]) * float(np.mean(lost))
+            cells.append(TransferCell(point, each.name, own, drop, majority[each.name], metric[each.name]))
     return cells
 
 
@@ -335,7 +345,8 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
     """Read every target before anything is trained, and refuse one that a model of this recipe cannot be carried to.
 
     Raises:
-        RequestError: A target has no labels, several splits, or labels that do not match the training task's by name.
+        RequestError: A target has no labels, several splits, labels that do not match the training task's by name, or
+            a metric that is undefined there.
         RunError: The hub could not be reached.
     """
     from dpstune.data.labels import map_labels
@@ -350,8 +361,17 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
             raise RequestError(f"--targets {each.name}: split {each.split} has no labels to score against")
         if kind != task.kind:
             raise RequestError(f"--targets {each.name}: {trained} is {kind}, {task.name} is {task.kind}")
-        if task.kind == "classification":
-            map_labels(names, task.label_names)
+        if task.kind == "classification" and map_labels(names, task.label_names).two_way:
+            _refuse_probabilities(each)
+
+
+def _refuse_probabilities(named: NamedTarget) -> None:
+    metric = named.examples.metric
+    if METRICS[metric].needs == "probabilities":
+        raise RequestError(
+            f"--targets {named.name}: its labels are finer than the models', so that {metric}, which needs the "
+            "probability of each, is undefined; name another metric first"
+        )
 
 
 def _labels_of(recipe: Recipe) -> tuple[tuple[str, ...], Kind]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.device.randomness import seed_torch
+from dpstune.settings.metrics import better
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -499,7 +500,8 @@ class Loop:
         step = self.state.step
         self.log.evaluations(step, evaluations)
         headline = next(iter(evaluations[self.eval_splits[0]].metrics.values()), None)
-        if headline is not None and (not self.state.best or headline > self.state.best["value"]):
+        best = self.state.best
+        if headline is not None and (not best or better(self.task.metric, headline, best["value"])):
             metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
             self.state.best = {"step": step, "value": headline, "metrics": metrics}
         self.state.evaluated_step = step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,15 +97,14 @@ def build_result(
 
 
 def majority_value(task: TaskData, split: str) -> float | None:
-    """Return the headline metric of always answering the commonest training label; None for regression."""
-    from dpstune.evaluation.metrics import compute_metric
+    """Return the headline metric of always giving the same answer; see ``constant_metrics``."""
+    from dpstune.evaluation.metrics import constant_metrics
 
     train, examples = task.splits["train"], task.splits[split]
-    if task.kind == "regression" or train.labels is None or examples.labels is None:
+    if train.labels is None or examples.labels is None:
         return None
-    commonest = Counter(train.labels).most_common(1)[0][0]
-    answers = [commonest] * len(examples)
-    return compute_metric(task.metric, answers, examples.labels, label_count=len(task.label_names))[task.metric]
+    found = constant_metrics([task.metric], train.labels, examples.labels, label_count=len(task.label_names))
+    return found[task.metric]
 
 
 def save_model_folder(

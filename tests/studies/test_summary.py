@@ -26,4 +26,4 @@ def test_the_comparison_is_over_shared_seeds():
 
 def test_an_undefined_value_makes_a_point_worse_not_better():
     (summary,) = summarize_points([record(seed=1, value=0.8, majority=None), record(seed=2, value=None, majority=None)])
-    assert (summary.mean, summary.maximum, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)
+    assert (summary.mean, summary.best, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)

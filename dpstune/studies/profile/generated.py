@@ -11,6 +11,7 @@ from dpstune.data.tokens import TokenDataset
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import Recipe
+from dpstune.settings.metrics import USUAL_METRIC
 from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
@@ -37,9 +38,9 @@ class GeneratedInputs(Inputs):
     def task(self, recipe: Recipe) -> TaskData:
         """Return a task of the recipe's kind without examples."""
         if isinstance(recipe.task, UserTask):
-            kind, metric = recipe.task.kind, recipe.task.metric or "accuracy"
+            kind = recipe.task.kind
             labels = ("a", "b") if kind == "classification" else ()
-            return TaskData("own", kind, labels, metric, {}, ())
+            return TaskData("own", kind, labels, USUAL_METRIC[kind], {}, ())
         known = get_task(task_name(recipe.task))
         return TaskData(known.name, known.kind, known.labels, known.metric, {}, ())
 

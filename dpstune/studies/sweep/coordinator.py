@@ -67,7 +67,8 @@ def open_searches(sweep: Sweep) -> list[PointSearch]:
     if sweep.request.budget is None:
         return []
     searches = [
-        PointSearch(sweep.storage, sweep.study_name, *item, sweep.request.budget) for item in sweep.grids.items()
+        PointSearch(sweep.storage, sweep.study_name, *item, sweep.request.budget, sweep.direction)
+        for item in sweep.grids.items()
     ]
     _recall_points(sweep, searches)
     return searches
@@ -146,7 +147,7 @@ class _Coordinator:
             by_point[job.method, " ".join(job.overrides)].append(job)
         for method in dict.fromkeys(method for method, _ in by_point):
             values: dict[str, Sequence[float | None]] = {
-                point: [done[job].score if job in done else None for job in jobs]
+                point: [done[job].direction * done[job].score if job in done else None for job in jobs]
                 for (own, point), jobs in by_point.items()
                 if own == method
             }

@@ -33,6 +33,7 @@ from dpstune.studies.sweep.storage import (
     DEATHS,
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,
+    Direction,
     hide_passwords,
     open_storage,
     sqlite_file,
@@ -181,18 +182,19 @@ class RunQueue:
     Args:
         url: Where they are kept: any storage URL Optuna takes.
         name: The study's name.
+        direction: Which way its values are better, as Optuna has it.
 
     Raises:
         RequestError: The storage cannot be opened.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, direction: Direction = "maximize") -> None:
         import optuna
 
         self._name = name
         self._storage = open_storage(url, heartbeats=True)
         self._study = optuna.create_study(
-            storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+            storage=self._storage, study_name=name, direction=direction, load_if_exists=True
         )
         self.url = url
         file = sqlite_file(url)

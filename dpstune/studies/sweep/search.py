@@ -14,7 +14,7 @@ from typing import Any
 
 from dpstune.device.randomness import stream_seed
 from dpstune.studies.grid import Grid
-from dpstune.studies.sweep.storage import open_storage
+from dpstune.studies.sweep.storage import Direction, open_storage
 
 LOG_SPAN = 10.0  # a range this many times as wide as its lower end is searched by orders of magnitude
 POINTS_TO_COMPARE = 4
@@ -33,16 +33,19 @@ class PointSearch:
         method: The method.
         grid: Numeric keys with several values span a range; other keys are chosen from their values.
         budget: Points to try, all in all.
+        direction: Which way values are better, as Optuna has it.
     """
 
-    def __init__(self, url: str, name: str, method: str, grid: Grid, budget: int) -> None:
+    def __init__(
+        self, url: str, name: str, method: str, grid: Grid, budget: int, direction: Direction = "maximize"
+    ) -> None:
         import optuna
 
         self.method, self._grid, self._budget = method, grid, budget
         self._study = optuna.create_study(
             storage=open_storage(url, heartbeats=False),
             study_name=f"{name}: {method}",
-            direction="maximize",
+            direction=direction,
             load_if_exists=True,
         )
 
@@ -130,8 +133,8 @@ def hopeless(values: Mapping[str, Sequence[float | None]]) -> list[str]:
     A point is judged once it has two seeds, and where at least four others have as many.
 
     Args:
-        values: Each point's values, by ascending seed; what comes after a None, which has no value yet, is left out, so
-            that points are compared by the same seeds.
+        values: Each point's values, more being better, by ascending seed; what comes after a None, which has no value
+            yet, is left out, so that points are compared by the same seeds.
 
     >>> hopeless({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.7, 0.7], "d": [0.8, 0.8], "e": [0.5, 0.6], "f": [0.1]})
     ['c', 'e']

@@ -11,7 +11,7 @@ import re
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from dpstune.common.hub import first_line
@@ -19,6 +19,9 @@ from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+
+Direction = Literal["maximize", "minimize"]
+"""Which way values are better, as Optuna has it."""
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # a trial whose heartbeat is this old has lost its worker

@@ -13,11 +13,12 @@ from typing import Any
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import choose_precision, device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
-from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
+from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
-from dpstune.settings.sections import UserTask
+from dpstune.settings.metrics import direction
+from dpstune.settings.sections import TableTask, UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -32,7 +33,7 @@ from dpstune.studies.grid import (
 from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_run
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
-from dpstune.studies.sweep.storage import sqlite_file, sqlite_url
+from dpstune.studies.sweep.storage import Direction, sqlite_file, sqlite_url
 from dpstune.training.trackers import refuse_missing_trackers
 
 
@@ -157,6 +158,8 @@ class Sweep:
         del self._base["data"]["dir"], self._base["training"]["trackers"]
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
+        elif isinstance(first.recipe.task, TableTask) and first.recipe.task.metric is None:
+            del self._base["task"]["metric"]  # an earlier dpstune had no such key
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
             self._base["others"] = [self._defaults(asked) for asked in others]
         self.inputs = Inputs()
@@ -222,11 +225,20 @@ class Sweep:
         return self.runs_folder / f"{self.request.study}-{digest}"
 
     @cached_property
-    def study_name(self) -> str:
-        """The study's name; the same command on the same data and model has the same, on every machine."""
+    def _first_recipe(self) -> Recipe:
         asked, grid = next(iter(self.grids.items()))
         first, *_ = self.restarts(asked, points(grid)[0])
-        recipe = self.request.load(first).recipe
+        return self.request.load(first).recipe
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the headline metric is better, as Optuna has it."""
+        return "maximize" if direction(self.inputs.task(self._first_recipe).metric) > 0 else "minimize"
+
+    @cached_property
+    def study_name(self) -> str:
+        """The study's name; the same command on the same data and model has the same, on every machine."""
+        recipe = self._first_recipe
         held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
         base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
         digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
@@ -304,7 +316,7 @@ class Sweep:
         if self.request.storage is None:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-        return RunQueue(self.storage, self.study_name)
+        return RunQueue(self.storage, self.study_name, self.direction)
 
     def outcome(self, tally: Tally | None) -> Outcome:
         """Say what became of every job; without a tally, from the runs alone."""
