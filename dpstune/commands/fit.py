@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from dpstune.commands.options import AsJson, Output, command_to_repeat
-from dpstune.errors import RequestError
 from dpstune.report.output import print_json, print_out, tell
 
 
@@ -40,8 +39,8 @@ def fit(
 ) -> None:
     """Find the best model for your own rows, with an honest score; the same command goes on where it was stopped."""
     from dpstune.report.fit_report import answer, outcome_as_json, plan_text, write_fit_report
-    from dpstune.report.progress import run_by_run
-    from dpstune.studies.fit.fit import Fit, FitRequest
+    from dpstune.report.progress import one_of_many
+    from dpstune.studies.fit.fit import Fit
     from dpstune.studies.fit.outcome import run_fit
     from dpstune.studies.fit.request import fit_request
 
@@ -67,7 +66,7 @@ def fit(
         print_json(planned) if as_json else print_out(plan_text(planned))
         return
     with redirect_stdout(sys.stderr):
-        outcome = run_fit(fitted, run_by_run, tell)
+        outcome = run_fit(fitted, one_of_many, tell)
     page = write_fit_report(outcome, command_to_repeat(context))
     for line in answer(outcome):
         tell(line)

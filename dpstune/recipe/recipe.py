@@ -170,6 +170,7 @@ def build_recipe(
     values: Mapping[str, Any],
     *,
     name: str,
+    source: Path | None = None,
     method: str | None = None,
     overrides: Sequence[str] = (),
     seed: int | None = None,
@@ -177,8 +178,9 @@ def build_recipe(
     """Build a recipe from plain values, as a file would hold them.
 
     Args:
-        values: Sections and keys; relative paths in them are relative to the working directory.
+        values: Sections and keys.
         name: What it is called; runs are kept under it.
+        source: The file they come from, to whose folder paths are relative; None for the working directory.
         method, overrides, seed: See ``load_recipe``.
 
     Raises:
@@ -187,7 +189,7 @@ def build_recipe(
     >>> build_recipe({"model": {"name": "minilm"}, "task": "toy-nli"}, name="mine").recipe.training.batch_size
     16
     """
-    return _finish(_Draft(Path(name), deepcopy(dict(values)), {}), name, method, overrides, {}, seed, None)
+    return _finish(_Draft(source or Path(name), deepcopy(dict(values)), {}), name, method, overrides, {}, seed, None)
 
 
 def _finish(

@@ -217,8 +217,10 @@ def _candidates_csv(outcome: FitOutcome) -> str:
 
 def plan_text(plan: dict[str, Any]) -> str:
     """Say what a fit would do and how long it would take."""
+    how = f"{plan['folds']} folds" if plan["folds"] else "held-out rows"
+    low, high = plan["epochs"]
     return (
-        f"{plan['rows']} rows; {plan['how']}; {counted(plan['methods'], 'method')}, "
-        f"{plan['epochs'][0]} to {plan['epochs'][1]} epochs; about {plan['seconds_a_run']:.0f} s a run, "
-        f"{plan['runs']} runs and the last one: about {plan['seconds'] / 60:.0f} minutes"
+        f"{plan['rows']} rows, chosen by {how}; {', '.join(plan['methods'])}; {low} to {high} epochs\n"
+        f"about {plan['seconds_a_run']:.0f} s a run; {counted(plan['runs'], 'run')}, and one on all rows: about "
+        f"{max(1, round(plan['seconds'] / 60))} min"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.progress import Progress
+from dpstune.common.progress import Progress, SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.evaluation.metrics import sign
@@ -27,6 +27,9 @@ from dpstune.studies.records import RunRecord, read_run
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
 
+NewProgress = Callable[[], Progress]
+Tell = Callable[[str], None]
+
 RUNS = 40
 RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
 AT_THE_END_ALONE = 10**9  # steps between evaluations
@@ -39,6 +42,7 @@ class FitRequest:
     Args:
         name: What the task is called; runs are kept under it.
         recipe: A recipe's plain values: the task, and what else the user set.
+        source: The recipe's file; None where there is none.
         output: The folder that holds all runs.
         minutes: How long to try; None for no limit.
         runs: How many runs to try; None for no limit, or for 40 where there are no minutes either.
@@ -51,6 +55,7 @@ class FitRequest:
     name: str
     recipe: Mapping[str, Any]
     output: Path
+    source: Path | None = None
     minutes: float | None = None
     runs: int | None = None
     folds: int | None = None
@@ -108,6 +113,7 @@ class Fit:
         return build_recipe(
             {"training": {}, **self.request.recipe, "task": dict(task)},
             name=self.request.name,
+            source=self.request.source,
             method=candidate.method,
             overrides=[f"training.eval_every={AT_THE_END_ALONE}", *given, *candidate.overrides],
             seed=seed,
@@ -163,14 +169,14 @@ class Fit:
             yield
 
     def try_candidates(
-        self, search: CandidateSearch, progress: Progress, tell: Callable[[str], None] = lambda line: None
+        self, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
     ) -> None:
         """Try candidates, part by part, until the budget is spent; one at least is tried on every part.
 
         Args:
             search: Chooses them.
-            progress: Who is told how each run goes.
-            tell: Is told what is tried, a line each.
+            progress: Makes who is told how a run goes.
+            tell: Is told what was tried, a line each.
 
         Raises:
             RunError, RequestError: No candidate can be trained; the first one's error.
@@ -185,17 +191,39 @@ class Fit:
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
             if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
                 return
-            tell(self._describe(trial, part))
             try:
-                record = self.train(trial.candidate, part, progress)
+                record = self.train(trial.candidate, part, progress())
             except DpstuneError as error:
-                if all(each.state in ("open", "failed") for each in search.trials()):
+                if not any(each.values for each in search.trials()):
                     raise
                 search.fail(trial, str(error))
-                tell(f"it cannot be trained: {error}")
+                tell(f"{self._describe(trial, part)}: cannot be trained: {error}")
             else:
                 budget.add(trial.candidate, record)
-                search.report(trial, part, sign(record.metric) * record.score)
+                trial = search.report(trial, part, sign(record.metric) * record.score)
+                given_up = "; given up" if trial.state == "given up" else ""
+                told = f"{record.metric} {record.score:.4f}, {record.all_seconds:.0f} s{given_up}"
+                tell(f"{self._describe(trial, part)}: {told}")
+
+    def plan(self) -> dict[str, Any]:
+        """Return what would be tried and about how long it would take on this machine, by a few timed steps."""
+        space, epoch = self.space(), self.seconds_of_an_epoch()
+        a_run = epoch * sum(space.epochs) / 2
+        last = a_run * self.rows / self._rows_of_a_part()
+        most = self.request.runs or (RUNS if self.request.minutes is None else None)
+        if self.request.minutes is not None:
+            fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run))
+            most = min(fitting, most or fitting)
+        assert most is not None
+        return {
+            "rows": self.rows,
+            "folds": self.parts.folds,
+            "methods": list(self.methods),
+            "epochs": list(space.epochs),
+            "seconds_a_run": a_run,
+            "runs": most,
+            "seconds": most * a_run + last,
+        }
 
     def _describe(self, trial: Trial, part: int) -> str:
         of_parts = f", fold {part} of {self.parts.count}" if self.parts.folds else ""

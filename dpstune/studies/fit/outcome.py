@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpstune.common.progress import Progress
+from dpstune.common.progress import Progress, SilentProgress
 from dpstune.errors import counted
 from dpstune.evaluation.metrics import sign
 from dpstune.methods import BASELINE
@@ -20,7 +20,7 @@ from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder, write_folder, write_text
 from dpstune.studies.fit.answers import Answers, constant_answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
-from dpstune.studies.fit.fit import Fit
+from dpstune.studies.fit.fit import Fit, NewProgress, Tell
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.records import RunRecord
 
@@ -87,13 +87,13 @@ class FitOutcome:
         return self.fit.folder / "recipe.yaml"
 
 
-def run_fit(fit: Fit, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> FitOutcome:
+def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None) -> FitOutcome:
     """Try candidates until the budget is spent, choose one, score the choice, and train it on everything.
 
     Args:
         fit: What was asked.
-        progress: Who is told how each run goes.
-        tell: Is told what is tried, a line each.
+        progress: Makes who is told how a run goes.
+        tell: Is told what was tried, a line each.
 
     Raises:
         RequestError, RunError: See ``Fit.lock`` and ``Fit.try_candidates``.
@@ -106,7 +106,7 @@ def run_fit(fit: Fit, progress: Progress, tell: Callable[[str], None] = lambda l
 
 
 def conclude(
-    fit: Fit, search: CandidateSearch, progress: Progress, tell: Callable[[str], None] = lambda line: None
+    fit: Fit, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
 ) -> FitOutcome:
     """Choose among the candidates that were tried on every part, score the choice, and train the winner.
 
@@ -115,7 +115,7 @@ def conclude(
     Args:
         fit: The fit, of which a candidate at least was tried on every part.
         search: Its candidates and their scores.
-        progress: Who is told how the last run goes.
+        progress: Makes who is told how the last run goes.
         tell: Is told what was chosen.
 
     Raises:
@@ -154,7 +154,7 @@ def conclude(
         verdict.in_the_metric(direction),
         len(scored.ids),
         _majority(scored, fit),
-        _train_the_winner(fit, full[winner], progress),
+        _train_the_winner(fit, full[winner], progress()),
         _notes(trials, fit),
     )
 
