@@ -11,6 +11,7 @@ from dpstune.report.figures import dress, method_colour, method_marker, new_figu
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
+from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import write_json, write_text
 from dpstune.studies.fit.outcome import FitOutcome, Tried
 
@@ -26,7 +27,7 @@ STATES = {
 
 
 def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
-    """Write report.html, report.md, fit.json, candidates.csv and candidates.png into the fit's folder.
+    """Write report.html, report.md, fit.json, candidates.csv, candidates.png and wrong_labels.csv into its folder.
 
     Args:
         outcome: What the fit found.
@@ -39,6 +40,9 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
     write_json(folder / "fit.json", outcome_as_json(outcome))
     write_text(folder / "candidates.csv", _candidates_csv(outcome))
     write_figure(folder / "candidates.png", candidates_figure(outcome))
+    texts = _texts(outcome)
+    if outcome.fit.data.label_names:
+        write_wrong_labels(folder, outcome.suspects, outcome.rows, texts)
     metric = outcome.fit.data.metric
     blocks: list[Block] = [
         runs_header([record for each in outcome.tried for record in each.records.values()], command),
@@ -46,6 +50,7 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
         Heading("What was tried"),
         _candidates_table(outcome),
         Image(folder / "candidates.png", f"{metric} of each candidate on each part, the chosen one marked"),
+        *wrong_labels_section(outcome.suspects, outcome.rows, texts),
         Heading("How to read the numbers"),
         Bullets(_explanations(outcome)),
     ]
@@ -92,12 +97,20 @@ def outcome_as_json(outcome: FitOutcome) -> dict[str, Any]:
             "high": verdict.difference_high,
             "told_apart": verdict.told_apart,
         },
+        "likely_wrong": [outcome.rows[suspect.place] for suspect in outcome.suspects],
         "tried": [_candidate_json(each) for each in outcome.tried],
         "model": str(outcome.model),
         "recipe": str(outcome.recipe),
         "final_run": str(outcome.final.folder),
         "notes": outcome.notes,
     }
+
+
+def _texts(outcome: FitOutcome) -> list[tuple[str, ...]]:
+    """Return the texts of the rows that chose."""
+    train = outcome.fit.data.splits["train"]
+    known = dict(zip(train.ids, train.texts, strict=True))
+    return [known.get(name, ()) for name in outcome.rows]
 
 
 def _candidate_json(each: Tried) -> dict[str, Any]:

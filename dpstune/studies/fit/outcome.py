@@ -23,6 +23,7 @@ from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judg
 from dpstune.studies.fit.fit import Fit, NewProgress, Tell
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.records import RunRecord
+from dpstune.studies.wrong_labels import Suspect, likely_wrong
 
 if TYPE_CHECKING:
     from dpstune.training.engine import RunResult
@@ -62,6 +63,8 @@ class FitOutcome:
         verdict: The score of the choice, and its difference from plain fine-tuning.
         scored_rows: How many rows it is of.
         majority: What always answering the commonest label gets on them; None for regression.
+        suspects: Rows whose label is likely wrong; their place is one among ``rows``.
+        rows: The ids of the rows that chose.
         final: The run that trained the winner on everything.
         notes: What a reader should know, a line each.
     """
@@ -73,6 +76,8 @@ class FitOutcome:
     verdict: Verdict
     scored_rows: int
     majority: float | None
+    suspects: list[Suspect]
+    rows: list[str]
     final: RunResult
     notes: list[str]
 
@@ -154,6 +159,8 @@ def conclude(
         verdict.in_the_metric(direction),
         len(scored.ids),
         _majority(scored, fit),
+        _suspects(answers, fit),
+        answers[0].ids,
         _train_the_winner(fit, full[winner], progress()),
         _notes(trials, fit),
     )
@@ -171,6 +178,15 @@ def _majority(scored: Answers, fit: Fit) -> float | None:
         return None
     value = scorer([constant_answers(scored, fit.data)], fit.data)(0, np.arange(len(scored.ids)))
     return None if value is None else sign(fit.data.metric) * value
+
+
+def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
+    """Return the rows that all candidates answer alike and against their label; none in regression."""
+    names = fit.data.label_names
+    if not names:
+        return []
+    given = [[names[answer] for answer in each.predictions] for each in answers]
+    return likely_wrong([names[gold] for gold in answers[0].gold], given, [each.scores.max(1) for each in answers])
 
 
 def _train_the_winner(fit: Fit, winner: Trial, progress: Progress) -> RunResult:
