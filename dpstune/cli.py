@@ -19,7 +19,9 @@ import typer
 
 from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
+from dpstune.commands.ensemble import ensemble
 from dpstune.commands.evaluate import evaluate
+from dpstune.commands.fit import fit
 from dpstune.commands.predict import predict
 from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
@@ -40,12 +42,14 @@ app = typer.Typer(
     add_completion=False,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "fit": fit,
     "train": train,
     "eval": evaluate,
     "predict": predict,
     "sweep": sweep,
     "transfer": transfer,
     "casestudy": casestudy,
+    "ensemble": ensemble,
     "profile": profile,
 }
 for name, command in COMMANDS.items():

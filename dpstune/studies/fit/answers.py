@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpstune.runs.folder import RunFolder, read_predictions
+from dpstune.settings.metrics import METRICS, direction
 from dpstune.studies.fit.choice import Rows, Scorer
 
 if TYPE_CHECKING:
@@ -82,15 +85,17 @@ def scorer(answers: Sequence[Answers], task: TaskData) -> Scorer:
         answers: Of each candidate, of the same rows in the same order.
         task: Whose metric it is.
     """
-    from dpstune.evaluation.metrics import headline_value, sign
+    from dpstune.evaluation.metrics import COMPUTED
 
-    direction = sign(task.metric)
+    compute, way = COMPUTED[task.metric], direction(task.metric)
+    of_scores = METRICS[task.metric].needs == "probabilities"
 
     def score(candidate: int, rows: Rows) -> float | None:
         own = answers[candidate]
-        value = headline_value(
-            task.metric, own.predictions[rows], own.gold[rows], own.scores[rows], label_count=len(task.label_names)
-        )
-        return None if value is None else direction * value
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of labels that no row has
+            given = own.scores if of_scores else own.predictions
+            value = compute(own.gold[rows], given[rows], len(task.label_names))
+        return None if math.isnan(value) else way * value
 
     return score

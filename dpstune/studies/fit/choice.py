@@ -110,22 +110,33 @@ def judge_by_test_rows(
         units: One a test row; rows of one unit are drawn together.
         seed: Of the draws.
     """
+
+    def value(rows: Rows) -> float | None:
+        return score(winner, rows)
+
+    def difference(rows: Rows) -> float | None:
+        ours, theirs = score(winner, rows), None if baseline is None else score(baseline, rows)
+        return None if ours is None or theirs is None else ours - theirs
+
+    return Verdict(*over_rows(value, units, seed), *over_rows(difference, units, seed))
+
+
+def over_rows(
+    statistic: Callable[[Rows], float | None], units: Sequence[Hashable], seed: int = 0
+) -> tuple[float | None, float | None, float | None]:
+    """Return a statistic of all rows, with the 95% percentile interval of the bootstrap over rows.
+
+    Args:
+        statistic: Of rows, a row as often as it is drawn; None where it is undefined.
+        units: One a row; rows of one unit are drawn together.
+        seed: Of the draws.
+    """
     members = _members(units)
     rng = np.random.default_rng(seed)
-    values: list[float] = []
-    differences: list[float] = []
-    for _ in range(REPEATS):
-        rows = np.concatenate([members[unit] for unit in rng.integers(len(members), size=len(members))])
-        value = score(winner, rows)
-        theirs = score(baseline, rows) if baseline is not None else None
-        values += [] if value is None else [value]
-        differences += [] if value is None or theirs is None else [value - theirs]
-    spread = _verdict(values, differences)
-    every = np.concatenate(members)
-    value = score(winner, every)
-    theirs = score(baseline, every) if baseline is not None else None
-    difference = None if value is None or theirs is None else value - theirs
-    return Verdict(value, spread.low, spread.high, difference, spread.difference_low, spread.difference_high)
+    draws = (rng.integers(len(members), size=len(members)) for _ in range(REPEATS))
+    found = [statistic(np.concatenate([members[unit] for unit in drawn])) for drawn in draws]
+    _, low, high = _mean_and_interval([each for each in found if each is not None])
+    return statistic(np.concatenate(members)), low, high
 
 
 def _members(units: Sequence[Hashable]) -> list[Rows]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import BusyError, DpstuneError, RequestError
-from dpstune.evaluation.metrics import sign
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints
+from dpstune.settings.metrics import direction
 from dpstune.studies.fit.candidates import METHODS, Candidate, SearchSpace, check_methods, epochs_to_try
 from dpstune.studies.fit.parts import Parts, decide_parts
 from dpstune.studies.fit.search import CandidateSearch, Trial
@@ -200,7 +200,7 @@ class Fit:
                 tell(f"{self._describe(trial, part)}: cannot be trained: {error}")
             else:
                 budget.add(trial.candidate, record)
-                trial = search.report(trial, part, sign(record.metric) * record.score)
+                trial = search.report(trial, part, direction(record.metric) * record.score)
                 given_up = "; given up" if trial.state == "given up" else ""
                 told = f"{record.metric} {record.score:.4f}, {record.all_seconds:.0f} s{given_up}"
                 tell(f"{self._describe(trial, part)}: {told}")

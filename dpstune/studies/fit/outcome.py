@@ -14,10 +14,10 @@ import numpy as np
 
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.errors import counted
-from dpstune.evaluation.metrics import sign
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder, write_folder, write_text
+from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, constant_answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import Fit, NewProgress, Tell
@@ -144,10 +144,10 @@ def conclude(
         scored = tests[winner]
         verdict = judge_by_test_rows(scorer(tests, fit.data), winner, baseline, fit.units(scored.ids))
     tell(f"{full[winner].candidate.name} is trained on all {fit.rows} rows")
-    direction = sign(fit.data.metric)
+    way = direction(fit.data.metric)
     values = {trial.number: score(number, every) for number, trial in enumerate(full)}
     tried = [
-        Tried(trial, None if (value := values.get(trial.number)) is None else direction * value, records[trial.number])
+        Tried(trial, None if (value := values.get(trial.number)) is None else way * value, records[trial.number])
         for trial in trials
     ]
     of_trial = {each.trial.number: each for each in tried}
@@ -156,7 +156,7 @@ def conclude(
         tried,
         of_trial[full[winner].number],
         None if baseline is None else of_trial[full[baseline].number],
-        verdict.in_the_metric(direction),
+        verdict.in_the_metric(way),
         len(scored.ids),
         _majority(scored, fit),
         _suspects(answers, fit),
@@ -177,7 +177,7 @@ def _majority(scored: Answers, fit: Fit) -> float | None:
     if fit.data.kind == "regression":
         return None
     value = scorer([constant_answers(scored, fit.data)], fit.data)(0, np.arange(len(scored.ids)))
-    return None if value is None else sign(fit.data.metric) * value
+    return None if value is None else direction(fit.data.metric) * value
 
 
 def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:

@@ -1,0 +1,124 @@
+"""The metrics: what each needs, which kind of task it suits, which way is better; one table.
+
+How each is computed stands in ``dpstune.evaluation.metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dpstune.errors import RequestError, did_you_mean
+from dpstune.settings.tasks import Kind
+
+Needs = Literal["labels", "values", "probabilities"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric a task may ask for.
+
+    Args:
+        name: Its name.
+        kinds: The kinds of task it suits.
+        needs: What it compares with the gold labels: predicted labels, predicted values, or each label's probability.
+        beside: The metrics that are computed with it.
+        lower_is_better: Which way is better.
+        has_floor: Whether always giving the same answer is a bad one: what a restart must do better than.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    needs: Needs
+    beside: tuple[str, ...] = ()
+    lower_is_better: bool = False
+    has_floor: bool = True
+
+
+_CLASSES: tuple[Kind, ...] = ("classification",)
+_VALUES: tuple[Kind, ...] = ("regression",)
+
+_TABLE = (
+    Metric("accuracy", _CLASSES, "labels"),
+    Metric("f1", _CLASSES, "labels", beside=("accuracy",)),
+    Metric("macro_f1", _CLASSES, "labels"),
+    Metric("weighted_f1", _CLASSES, "labels"),
+    Metric("balanced_accuracy", _CLASSES, "labels"),
+    Metric("matthews", _CLASSES, "labels", beside=("accuracy",)),
+    Metric("roc_auc", _CLASSES, "probabilities"),
+    Metric("log_loss", _CLASSES, "probabilities", lower_is_better=True),
+    # One that always gives the shares of the training labels is well calibrated, and knows nothing.
+    Metric("calibration_error", _CLASSES, "probabilities", lower_is_better=True, has_floor=False),
+    Metric("spearman", _VALUES, "values", beside=("pearson",)),
+    Metric("pearson", _VALUES, "values"),
+    Metric("rmse", _VALUES, "values", lower_is_better=True),
+    Metric("mae", _VALUES, "values", lower_is_better=True),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+USUAL_METRIC: dict[Kind, str] = {"classification": "accuracy", "regression": "spearman"}
+"""What a user's own task is measured by where it does not say."""
+
+
+def metrics_of(kind: Kind) -> list[str]:
+    """Return the names of the metrics that suit a kind of task.
+
+    >>> metrics_of("regression")
+    ['spearman', 'pearson', 'rmse', 'mae']
+    """
+    return [metric.name for metric in METRICS.values() if kind in metric.kinds]
+
+
+def check_metrics(names: Sequence[str], kind: Kind | None = None) -> tuple[str, ...]:
+    """Return the names of metrics, each once there.
+
+    Args:
+        names: What was asked for, the headline first.
+        kind: The kind of task they should suit; None for any.
+
+    Raises:
+        RequestError: There is no such metric, one is named twice or does not suit the kind, or there is none.
+    """
+    if not names:
+        raise RequestError(f"names no metric; there are {', '.join(METRICS)}")
+    for name in names:
+        if name not in METRICS:
+            raise RequestError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}")
+        if kind is not None and kind not in METRICS[name].kinds:
+            suiting = ", ".join(metrics_of(kind))
+            raise RequestError(f"metric {name} does not suit a {kind} task; those that do are {suiting}")
+        if names.count(name) > 1:
+            raise RequestError(f"metric {name} is there twice")
+    return tuple(names)
+
+
+def listed_metrics(asked: str | Sequence[str] | None, usual: str) -> tuple[str, ...]:
+    """Return a task's metrics, the headline first.
+
+    Args:
+        asked: What its ``metric`` key holds.
+        usual: What stands there where it holds nothing.
+
+    >>> listed_metrics(None, "f1"), listed_metrics(["f1", "log_loss"], "accuracy")
+    (('f1',), ('f1', 'log_loss'))
+    """
+    return (asked,) if isinstance(asked, str) else tuple(asked or (usual,))
+
+
+def direction(name: str) -> int:
+    """Return 1 where a metric is better when higher, -1 where it is better when lower.
+
+    Times this, the value of any metric is better when higher.
+    """
+    metric = METRICS.get(name)
+    return -1 if metric is not None and metric.lower_is_better else 1
+
+
+def better(name: str, value: float, other: float) -> bool:
+    """Tell whether a metric's value is better than another.
+
+    >>> better("accuracy", 0.8, 0.7), better("log_loss", 0.8, 0.7)
+    (True, False)
+    """
+    return direction(name) * value > direction(name) * other
