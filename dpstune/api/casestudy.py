@@ -47,7 +47,7 @@ def casestudy(
     >>> few = {"training": {"steps": 2}, "data": {"train_size": 32}}
     >>> study = dpstune.casestudy("demo", methods=["vanilla", "mixout"], restarts=1, quiet=True, **few)
     >>> study.table["method"].tolist(), (study.table["easy"] + study.table["hard"]).tolist()
-    (['vanilla', 'mixout'], [300, 300])
+    (['vanilla', 'mixout'], [500, 500])
     """
     from dpstune.methods import BASELINE
     from dpstune.recipe.recipe import load_recipe
