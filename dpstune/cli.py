@@ -20,8 +20,10 @@ import typer
 from dpstune.commands import recipes
 from dpstune.commands.casestudy import casestudy
 from dpstune.commands.check import check
+from dpstune.commands.ensemble import ensemble
 from dpstune.commands.evaluate import evaluate
 from dpstune.commands.export import export
+from dpstune.commands.fit import fit
 from dpstune.commands.init import init
 from dpstune.commands.predict import predict
 from dpstune.commands.profile import profile
@@ -42,9 +44,9 @@ app = typer.Typer(pretty_exceptions_enable=False)
 # In the order in which a newcomer needs them; the help shows them under these headings.
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Begin": {"init": init, "check": check},
-    "Train": {"train": train},
+    "Train": {"fit": fit, "train": train},
     "Look": {"eval": evaluate, "predict": predict, "export": export},
-    "Study": {"sweep": sweep, "transfer": transfer, "casestudy": casestudy, "profile": profile},
+    "Study": {"sweep": sweep, "transfer": transfer, "casestudy": casestudy, "ensemble": ensemble, "profile": profile},
 }
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():

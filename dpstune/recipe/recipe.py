@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -42,6 +43,7 @@ __all__ = [
     "Recipe",
     "TableTask",
     "TrainingSection",
+    "build_recipe",
     "describe_recipe",
     "dump_recipe",
     "find_recipe",
@@ -167,7 +169,45 @@ def load_recipe(
     True
     """
     source = find_recipe(name_or_file)
-    draft = _Draft.read(source)
+    return _finish(_Draft.read(source), source.stem, method, overrides, flags, seed, data_dir)
+
+
+def build_recipe(
+    values: Mapping[str, Any],
+    *,
+    name: str,
+    source: Path | None = None,
+    method: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+) -> LoadedRecipe:
+    """Build a recipe from plain values, as a file would hold them.
+
+    Args:
+        values: Sections and keys.
+        name: What it is called; runs are kept under it.
+        source: The file they come from, to whose folder paths are relative; None for the working directory.
+        method, overrides, seed: See ``load_recipe``.
+
+    Raises:
+        RequestError: Something in it is wrong: the key is named.
+
+    >>> build_recipe({"model": {"name": "minilm"}, "task": "toy-nli"}, name="mine").recipe.training.batch_size
+    16
+    """
+    return _finish(_Draft(source or Path(name), deepcopy(dict(values)), {}), name, method, overrides, {}, seed, None)
+
+
+def _finish(
+    draft: _Draft,
+    name: str,
+    method: str | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, str],
+    seed: int | None,
+    data_dir: Path | None,
+) -> LoadedRecipe:
+    """Override a draft's keys and check it; see ``load_recipe``."""
     if method is not None:
         draft.switch_method(method, f"--method {method}")
     for override in overrides:
@@ -180,7 +220,7 @@ def load_recipe(
             raise RequestError(f"--data-dir {data_dir} and {told} set the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
-    return LoadedRecipe(source.stem, _with_a_named_task(draft.check(), source.stem), source)
+    return LoadedRecipe(name, _with_a_named_task(draft.check(), name), draft.source)
 
 
 def _with_a_named_task(recipe: Recipe, name: str) -> Recipe:

@@ -60,13 +60,22 @@ def page_data(study: CaseStudy) -> dict[str, Any]:
         rows.append([example.id, example.texts, label, phenomenon, correct, votes])
     names = [method.name for method in study.methods]
     return {
-        "notes": list(study.notes),
+        "notes": [*study.notes, *_suspects(study)],
         "labels": list(labels),
         "phenomena": study.phenomena,
         "baseline": None if study.baseline is None else names.index(study.baseline),
         "methods": [_method(study, method) for method in study.methods],
         "examples": rows,
     }
+
+
+def _suspects(study: CaseStudy) -> list[str]:
+    """Say how many labels are likely wrong, and where they are listed."""
+    if not study.suspects:
+        return []
+    count, restarts = len(study.suspects), study.suspects[0].restarts
+    what = "1 example" if count == 1 else f"{count} examples"
+    return [f"{what}: all {restarts} restarts answer alike, and against the label; wrong_labels.csv lists them"]
 
 
 class _Index(dict[str, int]):

@@ -12,6 +12,7 @@ from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
 from dpstune.report.tables import csv_text, format_columns
+from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import write_text
 from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, MethodVotes
 
@@ -20,7 +21,7 @@ _LONGEST_TEXT = 160
 
 
 def write_case_study(folder: Path, study: CaseStudy, command: str | None = None) -> Path:
-    """Write report.html, report.md, examples.csv, proportions.csv, figure.png and figure.svg.
+    """Write report.html, report.md, examples.csv, proportions.csv, wrong_labels.csv, figure.png and figure.svg.
 
     Args:
         folder: Where to; made where it is not there.
@@ -38,6 +39,8 @@ def write_case_study(folder: Path, study: CaseStudy, command: str | None = None)
         write_figure(folder / name, figure)
     write_text(folder / "proportions.csv", csv_text(list(_proportion_rows(study))))
     write_text(folder / "examples.csv", csv_text(list(_example_rows(study))))
+    ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
+    write_wrong_labels(folder, study.suspects, ids, texts)
     title = f"Case study: {study.subject}"
     header = runs_header(study.runs, command, study.files)
     write_text(folder / "report.md", render_markdown(title, [header, *_blocks(study, folder / "figure.png")]))
@@ -63,6 +66,7 @@ def summarize(study: CaseStudy) -> dict[str, Any]:
             }
             for method in study.methods
         ],
+        "likely_wrong": [study.examples[suspect.place].id for suspect in study.suspects],
         "notes": list(study.notes),
     }
 
@@ -100,6 +104,8 @@ def _blocks(study: CaseStudy, picture: Path) -> list[Block]:
     for method in study.methods:
         if study.baseline not in (None, method.name):
             blocks += _changes_section(study, method)
+    ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
+    blocks += wrong_labels_section(study.suspects, ids, texts)
     if study.notes:
         blocks += [Heading("Notes"), Bullets(study.notes)]
     return blocks

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from dpstune.common.progress import SilentProgress
 from dpstune.report.output import people_console, tell
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def new_progress() -> ProgressProtocol:
 class BarProgress:
     """A bar with loss, learning rate, steps and time left; notes and evaluations scroll above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, transient: bool = False) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console = people_console()
@@ -34,6 +35,7 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self._console,
+            transient=transient,
         )
 
     def note(self, text: str) -> None:
@@ -56,6 +58,24 @@ class BarProgress:
     def finish(self) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
+
+
+def one_of_many() -> ProgressProtocol:
+    """Return what suits a run of many that are told of by a line each: a bar on a terminal, nothing in a log."""
+    return _BareBar() if sys.stderr.isatty() else SilentProgress()
+
+
+class _BareBar(BarProgress):
+    """A bar alone, which leaves no trace."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def evaluation(self, step: int, split: str, metrics: dict[str, float | None]) -> None:
+        """Ignore it."""
 
 
 class LineProgress:

@@ -87,17 +87,18 @@ def _read_ballot(gathered: Gathered, record: RunRecord, split: str) -> Ballot:
         raise RequestError(f"{path} is not there: the run predicted {there}; choose with --split, or train it anew")
     try:
         columns = read_predictions(path)
-        rows = list(zip(columns["id"], columns["label"], columns["prediction"], strict=True))
+        rows = list(zip(columns["id"], columns["label"], columns["prediction"], columns["scores"], strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{path}: no predictions can be read there ({error}); train the run anew") from None
     phenomena = columns.get("phenomenon", [None] * len(rows))
     ballot = Ballot(f"seed {record.seed}", str(path))
-    for (identity, label, prediction), phenomenon in zip(rows, phenomena, strict=True):
+    for (identity, label, prediction, scores), phenomenon in zip(rows, phenomena, strict=True):
         if identity in ballot.predictions:
             raise RequestError(f"{path}: example {identity!r} is there twice")
         if label is None:
             raise RequestError(f"{path}: its examples have no labels, so that what is right cannot be told")
         ballot.predictions[identity] = prediction
+        ballot.confidences[identity] = max(scores)
         gathered.add_example(Example(identity, label, phenomenon=phenomenon), str(path))
     return ballot
 

@@ -13,6 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from dpstune.studies.wrong_labels import Suspect, likely_wrong
+
 if TYPE_CHECKING:
     from dpstune.studies.records import RunRecord
 
@@ -71,11 +75,13 @@ class Restart:
         name: ``seed 42``.
         right: Whether it got each example right, in the study's order of examples.
         predictions: The label it gave each; None where only right and wrong are known.
+        confidences: The probability it gave its answer; None where it is not known.
     """
 
     name: str
     right: Sequence[bool]
     predictions: Sequence[str] | None
+    confidences: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,18 @@ class CaseStudy:
     def phenomena(self) -> list[str]:
         """The phenomena, in alphabetical order; empty where examples have none."""
         return sorted({example.phenomenon for example in self.examples if example.phenomenon is not None})
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """The examples that all restarts of all methods answer alike and against the gold label, the surest first."""
+        votes = [vote for method in self.methods for vote in method.votes]
+        if len(votes) < sum(method.restarts for method in self.methods):
+            return []  # of some restarts only counts are known
+        predictions = [vote.predictions for vote in votes if vote.predictions is not None]
+        if len(predictions) < len(votes):
+            return []
+        sure = [None if vote.confidences is None else np.array(vote.confidences) for vote in votes]
+        return likely_wrong([example.label for example in self.examples], predictions, sure)
 
     def changes(self, method: MethodVotes) -> list[Change | None]:
         """Return what became of each example from the baseline to a method; None for every one without a baseline."""

@@ -13,7 +13,7 @@ from dpstune.data.inputs import Inputs
 
 if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.recipe import LoadedRecipe, Recipe
     from dpstune.studies.records import RunRecord
     from dpstune.studies.sweep.queue import Job
     from dpstune.studies.sweep.sweep import Sweep
@@ -75,32 +75,39 @@ def _estimate(
         measured = pace([record for job, record in done.items() if job.method == method], len(own), workers)
         if measured is None:
             told(f"timing {TIMED_STEPS} steps of {method}")
-            measured = _seconds_of_a_run(sweep, own[0]) * len(own) / at_once
+            measured = seconds_of_a_run(sweep.request.load(own[0]), sweep.inputs) * len(own) / at_once
         seconds += measured
     return seconds
 
 
-def _seconds_of_a_run(sweep: Sweep, job: Job) -> float:
+def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
+    """Return about how long a run takes on this machine, by a few timed steps on examples of its task.
+
+    Args:
+        loaded: The run's recipe.
+        inputs: Its examples.
+
+    Raises:
+        RequestError, RunError: As training would.
+    """
     from dpstune.data.batches import StepPlan
     from dpstune.methods import method_class
     from dpstune.methods.base import Method
-    from dpstune.recipe.recipe import split_override
-    from dpstune.studies.profile.profile import LENGTH_KEYS, Side
+    from dpstune.studies.profile.profile import Side
     from dpstune.training.optim import plan_steps
 
-    recipe = sweep.request.load(job).recipe
-    tokens = sweep.inputs.tokens(recipe)
-    lengths = tokens["train"].lengths
-    steps_per_epoch = StepPlan(recipe, lengths, processes=1).steps_per_epoch
+    recipe = loaded.recipe
+    tokens = inputs.tokens(recipe)
+    steps_per_epoch = StepPlan(recipe, tokens["train"].lengths, processes=1).steps_per_epoch
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
     evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
     if method_class(recipe.method.name).prepare is not Method.prepare:
         steps += steps_per_epoch  # what it looks at before step 1
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 
-    kept = [override for override in job.overrides if split_override(override)[0] not in LENGTH_KEYS]
-    few = (*kept, f"training.steps={TIMED_STEPS + 1}", "training.warmup_steps=0")
-    side = Side(sweep.request.load(replace(job, overrides=few)), _FewExamples(sweep.inputs))
+    length = {"steps": TIMED_STEPS + 1, "epochs": None, "warmup_steps": 0, "warmup_ratio": None}
+    few = recipe.model_copy(update={"training": recipe.training.model_copy(update=length)})
+    side = Side(replace(loaded, recipe=few), _FewExamples(inputs))
     side.step()  # the first makes the optimizer's state
     seconds = statistics.median(side.time_step() for _ in range(TIMED_STEPS))
     return seconds * (steps + evaluations * FORWARD_SHARE * evaluated / side.tokens)

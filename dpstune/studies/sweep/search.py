@@ -73,7 +73,7 @@ class PointSearch:
         seed = stream_seed(len(chosen), self._study.study_name) % 2**32
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
-        point = {key: self._suggest(trial, key, values) for key, values in self._grid.items()}
+        point = {key: suggest(trial, key, values) for key, values in self._grid.items()}
         trial.set_user_attr("point", point)
         return point
 
@@ -90,14 +90,24 @@ class PointSearch:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in trials if "point" in trial.user_attrs]
 
-    def _suggest(self, trial: Any, key: str, values: Sequence[Any]) -> Any:
-        if not _span_a_range(values):
-            return trial.suggest_categorical(key, list(values))
-        low, high = min(values), max(values)
-        if _are_whole(values):
-            return trial.suggest_int(key, low, high)
-        value = trial.suggest_float(key, low, high, log=low > 0 and high / low >= LOG_SPAN)
-        return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
+
+def suggest(trial: Any, key: str, values: Sequence[Any], name: str | None = None) -> Any:
+    """Have Optuna choose a key's value: within the range that numbers span, else one of the values.
+
+    Args:
+        trial: Of Optuna's, from ``Study.ask``.
+        key: The dotted key.
+        values: What a grid lists for it.
+        name: Of Optuna's parameter; the key.
+    """
+    name = name or key
+    if not _span_a_range(values):
+        return trial.suggest_categorical(name, list(values))
+    low, high = min(values), max(values)
+    if _are_whole(values):
+        return trial.suggest_int(name, low, high)
+    value = trial.suggest_float(name, low, high, log=low > 0 and high / low >= LOG_SPAN)
+    return min(max(float(f"{value:.3g}"), low), high)  # rounded, but not out of the range
 
 
 def most_points(grid: Grid, budget: int) -> int:

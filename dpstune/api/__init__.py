@@ -1,0 +1,1 @@
+"""What the commands do, as functions: each takes a recipe or a table, and returns a typed result."""

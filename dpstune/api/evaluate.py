@@ -1,0 +1,65 @@
+"""``dpstune.evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dpstune.api.results import EvaluateResult, FitResult, TrainResult
+from dpstune.errors import RequestError
+
+ModelLike = str | Path | TrainResult | FitResult
+"""A run's folder, a local model folder, or what ``train`` or ``fit`` returned."""
+
+
+def evaluate(
+    model: ModelLike,
+    task: str | Path | None = None,
+    *,
+    split: str = "validation",
+    data_dir: str | Path | None = None,
+    max_length: int | None = None,
+) -> EvaluateResult:
+    """Score a trained model on a task, its own or another whose labels match by name.
+
+    Args:
+        model: A run's folder, a local model folder, or a result.
+        task: A task, or a recipe file whose task is meant; the run's own.
+        split: validation or test.
+        data_dir: Local data in the place of the hub.
+        max_length: Tokens an example is cut to; the run's.
+
+    Raises:
+        RequestError: There is no such model, task or split, or labels do not match.
+        RunError: The hub could not be reached, or a score is not finite.
+
+    >>> import dpstune
+    >>> run = dpstune.train("demo", method="vanilla", training={"steps": 2}, data={"train_size": 32}, quiet=True)
+    >>> dpstune.evaluate(run).value == run.value
+    True
+    >>> dpstune.evaluate(run, "toy-nli-shift").table["split"].tolist()
+    ['validation']
+    """
+    from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.evaluation.trained import TrainedModel, find_trained
+
+    place = find_trained(model_folder(model))
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if task is not None:
+        target = read_target(str(task), split, folder)
+    elif place.recipe is not None:
+        target = Target(place.recipe.task, split, folder or place.recipe.data.dir)
+    else:
+        raise RequestError(f"{place.name} is a model folder, which names no task; give task=")
+    examples = target.read()
+    trained = TrainedModel(place, max_length)
+    labels = match_labels(trained, examples)
+    found = evaluate_target(trained, examples)
+    rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
+    return EvaluateResult(place.folder, rows, examples.metric, None if labels is None else labels.description)
+
+
+def model_folder(model: ModelLike) -> Path:
+    """Return the folder of a model, or of its run."""
+    if isinstance(model, TrainResult):
+        return model.folder
+    return model.model if isinstance(model, FitResult) else Path(model).expanduser()

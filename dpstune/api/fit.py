@@ -1,0 +1,119 @@
+"""``dpstune.fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.api.recipes import as_overrides
+from dpstune.api.results import FitResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def fit(
+    data: str | Path | pd.DataFrame,
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    minutes: float | None = None,
+    runs: int | None = None,
+    folds: int | None = None,
+    group: str | None = None,
+    test: str | float | None = None,
+    methods: Sequence[str] = (),
+    model: str | None = None,
+    metric: str | Sequence[str] | None = None,
+    kind: str | None = None,
+    name: str | None = None,
+    output: str | Path = "runs",
+    quiet: bool = False,
+    **changes: Any,
+) -> FitResult:
+    """Find the best model for your own rows, with an honest score; the same call goes on where it was stopped.
+
+    Args:
+        data: A table's file or a pattern of files, a recipe file with a task, or a data frame.
+        text: The one or two text columns.
+        label: The label column.
+        minutes: Try for so long.
+        runs: Try so many runs; 40 where no minutes are given.
+        folds: Cross-validation in as many folds; 5 below 1,000 rows.
+        group: A column; rows of one group stay on one side.
+        test: A share of the rows, or a file, that is scored and chooses nothing.
+        methods: The methods to try; plain fine-tuning is always among them.
+        model: The pre-trained model; minilm.
+        metric: What is the best: accuracy, macro_f1, ...; of several the first.
+        kind: classification or regression.
+        name: What the task is called; the file's name.
+        output: The folder that holds all runs.
+        quiet: Tell nothing on stderr.
+        changes: Other keys of every run: ``training={"batch_size": 8}``; what is set so is not searched.
+
+    Raises:
+        RequestError: Data, a column, a method or a setting is wrong.
+        RunError: No candidate could be trained.
+        Interrupted: A signal came; the same call goes on.
+
+    >>> import dpstune, pandas
+    >>> rows = pandas.DataFrame({"message": ["the parcel is late", "a refund please"] * 20, "topic": [0, 1] * 20})
+    >>> rows["message"] += [f" {number}" for number in range(40)]
+    >>> found = dpstune.fit(rows, text="message", label="topic", runs=2, folds=2, methods=["vanilla"], quiet=True,
+    ...                     training={"steps": 2})
+    >>> found.table["method"].tolist(), (found.model / "config.json").is_file()
+    (['vanilla'], True)
+    """
+    from dpstune.report.fit_report import answer, outcome_as_json, write_fit_report
+    from dpstune.report.output import tell
+    from dpstune.report.progress import one_of_many
+    from dpstune.studies.fit.fit import Fit
+    from dpstune.studies.fit.outcome import run_fit
+    from dpstune.studies.fit.request import fit_request
+
+    folder = Path(output).expanduser()
+    columns = [text] if isinstance(text, str) or text is None else list(text)
+    if not isinstance(data, str | Path):
+        name = name or "table"
+        data = _as_file(data, folder, name)
+    request = fit_request(
+        str(data),
+        output=folder,
+        text=columns[0],
+        text2=columns[1] if len(columns) > 1 else None,
+        label=label,
+        minutes=minutes,
+        runs=runs,
+        folds=folds,
+        group=group,
+        test=test,
+        methods=methods,
+        model=model,
+        metric=metric,
+        kind=kind,
+        name=name,
+        overrides=as_overrides(changes),
+    )
+    outcome = run_fit(Fit(request)) if quiet else run_fit(Fit(request), one_of_many, tell)
+    page = write_fit_report(outcome)
+    found = {**outcome_as_json(outcome), "answer": answer(outcome)}
+    rows = [
+        {"method": each["method"], **each["settings"], "state": each["state"], "score": each["score"]}
+        for each in found["tried"]
+    ]
+    return FitResult(outcome.fit.folder, rows, found, page)
+
+
+def _as_file(table: pd.DataFrame, output: Path, name: str) -> Path:
+    """Write a data frame where a fit reads it; the same rows have the same file."""
+    import hashlib
+
+    import pandas as pd
+
+    from dpstune.runs.folder import write_atomically
+
+    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()[:10]
+    file = output / ".tables" / digest / f"{name}.parquet"
+    write_atomically(file, lambda beside: table.to_parquet(beside, index=False))
+    return file.absolute()

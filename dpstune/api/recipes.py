@@ -1,0 +1,81 @@
+"""A recipe as the functions take it: a name, a file, or its values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dpstune.recipe.recipe import LoadedRecipe, build_recipe, dump_recipe, load_recipe
+from dpstune.runs.folder import run_hash, write_text
+
+RecipeLike = str | Path | Mapping[str, Any]
+"""A shipped recipe's name, a YAML file, or a mapping of sections to keys."""
+
+NAME = "recipe"  # of a mapping that has none
+
+
+def as_overrides(changes: Mapping[str, Any]) -> list[str]:
+    """Return changes as ``load_recipe`` takes overrides.
+
+    Args:
+        changes: Dotted keys with values, or sections with mappings of keys to values.
+
+    >>> as_overrides({"training.epochs": 1, "data": {"train_size": 64}, "method": {"p": 0.1}})
+    ['training.epochs=1', 'data.train_size=64', 'method.p=0.1']
+    """
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in _leaves(changes)]
+
+
+def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and "." not in key and key != "task":
+            yield from ((f"{key}.{below}", inner) for below, inner in value.items())
+        else:
+            yield key, value
+
+
+def load(
+    recipe: RecipeLike,
+    *,
+    method: str | None = None,
+    seed: int | None = None,
+    data_dir: str | Path | None = None,
+    changes: Mapping[str, Any],
+) -> LoadedRecipe:
+    """Load a recipe with changes.
+
+    Args:
+        recipe: Name, file or values.
+        method: Another method than the recipe's.
+        seed: Another seed.
+        data_dir: Local data.
+        changes: See ``as_overrides``.
+
+    Raises:
+        RequestError: See ``load_recipe``.
+    """
+    overrides = as_overrides(changes)
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if isinstance(recipe, Mapping):
+        if folder is not None:
+            overrides.append(f"data.dir={json.dumps(str(folder.absolute()))}")
+        values = {key: value for key, value in recipe.items() if key != "name"}
+        return build_recipe(values, name=str(recipe.get("name", NAME)), method=method, overrides=overrides, seed=seed)
+    return load_recipe(str(recipe), method=method, overrides=overrides, seed=seed, data_dir=folder)
+
+
+def as_file(recipe: RecipeLike, output: Path) -> str:
+    """Return a recipe's name or file; a mapping is written into a file, for the processes that read it.
+
+    Raises:
+        RequestError: Something in it is wrong, or the folder cannot be written to.
+    """
+    if not isinstance(recipe, Mapping):
+        return str(recipe)
+    loaded = load(recipe, changes={})
+    text = dump_recipe(loaded.recipe)
+    file = output / ".recipes" / run_hash({"recipe": text}) / f"{loaded.name}.yaml"
+    write_text(file, text)
+    return str(file)

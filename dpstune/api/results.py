@@ -1,0 +1,192 @@
+"""What the functions return: folders, tables, numbers, and a picture where a notebook shows them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Result:
+    """What every result has.
+
+    Args:
+        folder: Where the files lie that it is made from.
+        rows: The table's rows, by column.
+    """
+
+    folder: Path
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The numbers, a row each."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows))
+
+    @property
+    def picture(self) -> Path | None:
+        """A PNG file that shows them; None where there is none."""
+        return None
+
+    def _title(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        """Show title, picture and table in a notebook."""
+        parts = [f"<p>{escape(self._title())}</p>"]
+        if self.picture is not None and self.picture.is_file():
+            content = base64.b64encode(self.picture.read_bytes()).decode()
+            parts.append(f'<img style="max-width: 100%; width: 44rem" src="data:image/png;base64,{content}">')
+        return "\n".join([*parts, self.table.to_html(index=False)])
+
+
+@dataclass(frozen=True)
+class TrainResult(Result):
+    """A finished run; its table has a row a split.
+
+    Args:
+        result: The content of its result.json.
+    """
+
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned model, a plain transformers folder."""
+        return self.folder / "model"
+
+    @property
+    def value(self) -> float | None:
+        """The headline metric of the weights that were kept."""
+        value: float | None = self.result["value"]
+        return value
+
+    def _title(self) -> str:
+        value = "undefined" if self.value is None else f"{self.value:.4f}"
+        method, seed = self.result["method"]["name"], self.result["seed"]
+        return f"{self.result['recipe']}, {method}, seed {seed}: {self.result['metric']} {value}"
+
+
+@dataclass(frozen=True)
+class SweepResult(Result):
+    """A sweep's finished runs; its table has a row a point.
+
+    Args:
+        report: The HTML page.
+        runs: The runs' folders.
+        failed: What could not be run, with its error.
+    """
+
+    report: Path = Path()
+    runs: Sequence[Path] = field(default=(), repr=False)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Path | None:
+        """The model of the best run of the best point; None where weights were not kept."""
+        best = max(self.rows, key=lambda row: row["mean"])
+        model = Path(best["best_run"]) / "model"
+        return model if model.is_dir() else None
+
+    @property
+    def picture(self) -> Path | None:
+        """Every seed at each method's best point."""
+        return self.folder / "best-points.png"
+
+
+@dataclass(frozen=True)
+class CaseStudyResult(Result):
+    """A case study; its table has a row a method.
+
+    Args:
+        report: The HTML page, to look through the examples.
+    """
+
+    report: Path = Path()
+
+    @property
+    def picture(self) -> Path | None:
+        """Proportions of easy and of hard examples."""
+        return self.folder / "figure.png"
+
+    @property
+    def examples(self) -> pd.DataFrame:
+        """Every example, with how many restarts of each method get it right."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "examples.csv", keep_default_na=False)
+
+
+@dataclass(frozen=True)
+class EvaluateResult(Result):
+    """A model's scores on a task; its table has a row a split.
+
+    Args:
+        metric: The headline metric.
+        labels: How the model's labels were read there; None for regression.
+    """
+
+    metric: str = ""
+    labels: str | None = None
+
+    @property
+    def model(self) -> Path:
+        """The model that was scored."""
+        return self.folder
+
+    @property
+    def value(self) -> float | None:
+        """The headline metric on the first split."""
+        value: float | None = self.rows[0].get(self.metric)
+        return value
+
+
+@dataclass(frozen=True)
+class FitResult(Result):
+    """What a fit found; its table has a row a candidate.
+
+    Args:
+        found: The content of its fit.json.
+        report: The HTML page.
+    """
+
+    found: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    report: Path = Path()
+
+    @property
+    def model(self) -> Path:
+        """The winner, trained on all rows: a plain transformers folder."""
+        return self.folder / "model"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that trains the winner again."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def value(self) -> float | None:
+        """The headline metric on rows that took no part in the choice."""
+        value: float | None = self.found["score"]["value"]
+        return value
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """Its 95% interval."""
+        return self.found["score"]["low"], self.found["score"]["high"]
+
+    @property
+    def picture(self) -> Path | None:
+        """Each candidate's score on each part."""
+        return self.folder / "candidates.png"
+
+    def _title(self) -> str:
+        return " ".join(self.found["answer"])

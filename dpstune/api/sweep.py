@@ -1,0 +1,129 @@
+"""``dpstune.sweep``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.api.recipes import RecipeLike, as_file, as_overrides
+from dpstune.api.results import SweepResult
+
+if TYPE_CHECKING:
+    from dpstune.studies.sweep.sweep import Outcome, Sweep
+
+
+def sweep(
+    recipe: RecipeLike,
+    *,
+    methods: Sequence[str] = (),
+    seeds: int = 5,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    jobs: int = 1,
+    data_dir: str | Path | None = None,
+    output: str | Path = "runs",
+    keep_models: bool = True,
+    quiet: bool = False,
+    **changes: Any,
+) -> SweepResult:
+    """Run a grid over many seeds, and report; the same call goes on where it was stopped.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
+        methods: ``NAME`` or ``NAME:key=value,...`` each; the recipe's own where none is named.
+        seeds: Restarts of each point.
+        grid: Dotted keys with their values: replaces a key of the methods' grids, or adds one.
+        jobs: Worker processes. With more than one, a script needs ``if __name__ == "__main__":``, as Python's
+            multiprocessing asks for.
+        data_dir: Local data in the place of the hub.
+        output: The folder that holds all runs.
+        keep_models: Keep each run's weights; or its numbers and predictions alone.
+        quiet: Tell nothing on stderr.
+        changes: Other keys of every run: ``training={"epochs": 1}``, or ``**{"training.epochs": 1}``.
+
+    Raises:
+        RequestError: Recipe, grid or a point of it is wrong.
+        RunError: No run could be finished.
+        Interrupted: A signal came; every run is saved, and the same call goes on.
+
+    >>> import dpstune
+    >>> few = {"training": {"steps": 2}, "data": {"train_size": 32}}
+    >>> study = dpstune.sweep("demo", methods=["mixout"], grid={"method.p": [0.3, 0.7]}, seeds=1, quiet=True, **few)
+    >>> study.table[["method", "method.p", "seeds"]].values.tolist()
+    [['mixout', 0.3, 1], ['mixout', 0.7, 1]]
+    """
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.report.sweep_report import write_sweep_report
+    from dpstune.studies.grid import as_overrides as listed
+    from dpstune.studies.summary import summarize_points
+    from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+
+    folder = Path(output).expanduser()
+    name = as_file(recipe, folder)
+    request = SweepRequest(
+        recipe=name,
+        methods=tuple(methods) or (load_recipe(name).recipe.method.name,),
+        seeds=seeds,
+        output=folder,
+        grid=tuple(override.replace("=[", "=", 1)[:-1] for override in listed(grid or {})),
+        overrides=tuple(as_overrides(changes)),
+        data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
+        keep_models=keep_models,
+    )
+    planned = Sweep(request)
+    outcome = run(planned, jobs, quiet=quiet)
+    outcome.refuse_what_is_missing()
+    records = list(outcome.records.values())
+    report = write_sweep_report(planned.folder, records, notes=outcome.notes)
+    rows = [
+        {
+            "method": each.point.method,
+            **dict(each.point.settings),
+            "seeds": each.count,
+            "mean": each.mean,
+            "std": each.std,
+            "max": each.maximum,
+            "low": each.low,
+            "high": each.high,
+            "failed": each.failed,
+            "seconds": each.seconds,
+            "best_run": str(max(each.runs.values(), key=lambda record: record.score).folder),
+        }
+        for each in summarize_points(records)
+    ]
+    return SweepResult(planned.folder, rows, report, [record.folder for record in records])
+
+
+def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
+    """Train a sweep's runs: one after the other in this process, or by worker processes.
+
+    Args:
+        planned: The sweep.
+        jobs: Worker processes; 1 trains here.
+        quiet: Tell nothing on stderr.
+    """
+    from dpstune.errors import DpstuneError
+    from dpstune.report.output import tell
+    from dpstune.report.progress import one_of_many
+    from dpstune.studies.sweep.coordinator import run_sweep
+    from dpstune.studies.sweep.queue import Tally
+    from dpstune.training import engine
+
+    told: Callable[[str], None] = (lambda line: None) if quiet else tell
+    if jobs > 1:
+        return planned.outcome(run_sweep(planned, jobs))
+    failed: dict[str, str] = {}
+    for job in planned.jobs:
+        try:
+            found = engine.train(
+                planned.request.load(job),
+                output=planned.request.output,
+                inputs=planned.inputs,
+                keep_model=planned.request.keep_models,
+                progress=None if quiet else one_of_many(),
+            )
+            told(f"{job}: {found.result['metric']} {found.result['value']}")
+        except DpstuneError as error:
+            failed[job.identity] = str(error)
+            told(f"{job}: failed: {error}")
+    return planned.outcome(Tally(0, 0, {}, failed, set(), {}))

@@ -1,0 +1,80 @@
+"""``dpstune fit``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpstune.commands.options import AsJson, Output, command_to_repeat
+from dpstune.report.output import print_json, print_out, tell
+
+
+def fit(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A table of rows, or a recipe file (.yaml) with a task.")],
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column.")] = None,
+    text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="A second text column, for pairs.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Try for so long.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Try so many runs; 40 where no minutes are given.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation; 5 below 1,000 rows.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows of one group stay on one side.")] = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="SHARE|FILE", help="Rows that are scored and choose nothing.")
+    ] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="A method to try. Repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="The pre-trained model: minilm, a folder, or a hub id.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What is the best: accuracy, macro_f1, ...")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable."),
+    ] = None,
+    output: Output = Path("runs"),
+    plan: Annotated[bool, typer.Option("--plan", help="Print how long it would take, and run nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best model for your own rows, with an honest score.
+
+    The same command goes on where it was stopped.
+
+    Example: dpstune fit tickets.csv --text message --label topic --minutes 20
+    """
+    from dpstune.report.fit_report import answer, outcome_as_json, plan_text, write_fit_report
+    from dpstune.report.progress import one_of_many
+    from dpstune.studies.fit.fit import Fit
+    from dpstune.studies.fit.outcome import run_fit
+    from dpstune.studies.fit.request import fit_request
+
+    request = fit_request(
+        data,
+        text=text,
+        text2=text2,
+        label=label,
+        minutes=minutes,
+        runs=runs,
+        folds=folds,
+        group=group,
+        test=test,
+        methods=methods or (),
+        model=model,
+        metric=metric,
+        overrides=overrides or (),
+        output=output.expanduser(),
+    )
+    fitted = Fit(request)
+    if plan:
+        planned = fitted.plan()
+        print_json(planned) if as_json else print_out(plan_text(planned))
+        return
+    with redirect_stdout(sys.stderr):
+        outcome = run_fit(fitted, one_of_many, tell)
+    page = write_fit_report(outcome, command_to_repeat(context))
+    for line in answer(outcome):
+        tell(line)
+    tell(f"report: {page}")
+    if as_json:
+        print_json({**outcome_as_json(outcome), "report": str(page)})

@@ -1,0 +1,121 @@
+"""The report on restarts put together: each by itself, all together, and what that gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dpstune.errors import counted
+from dpstune.report.header import runs_header
+from dpstune.report.page import Block, Bullets, Paragraph, Table, write_report
+from dpstune.report.tables import digits, format_columns
+from dpstune.runs.folder import write_json, write_predictions
+from dpstune.studies.ensemble import EnsembleOutcome, Gain
+
+OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
+
+
+def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | None = None) -> Path:
+    """Write report.html, report.md, ensemble.json and predictions/SPLIT.parquet, and return the page.
+
+    Args:
+        outcome: What the restarts do together.
+        how: ``OF_WEIGHTS`` or ``OF_PROBABILITIES``.
+        command: The command line that makes it again.
+    """
+    folder = outcome.folder
+    write_json(folder / "ensemble.json", ensemble_as_json(outcome, how))
+    write_predictions(folder / "predictions" / f"{outcome.split}.parquet", _columns(outcome))
+    header, *rows = _rows(outcome, how)
+    blocks: list[Block] = [
+        runs_header(outcome.records, command),
+        *(Paragraph(line) for line in summary(outcome, how)),
+        Table(header, rows, words=1, strong=frozenset({len(rows) - 1})),
+        Paragraph(
+            "The intervals are the bootstrap's over examples (95%). The gain is over the mean of the restarts: what a "
+            "user who trains one can expect. Weights were kept, or not, by these very examples: the score of weights "
+            "that are kept is a little optimistic."
+        ),
+    ]
+    if outcome.notes:
+        blocks.append(Bullets(outcome.notes))
+    return write_report(folder, f"Ensemble of {counted(len(outcome.records), 'restart')}", blocks)
+
+
+def summary(outcome: EnsembleOutcome, how: str) -> list[str]:
+    """Say what the restarts score together and what that gains, in a line or two."""
+    metric, gain = outcome.task.metric, outcome.together
+    lines = [
+        f"{how.capitalize()} of {len(outcome.records)} restarts: {metric} {_interval(gain.value, gain.low, gain.high)} "
+        f"on {outcome.split}; gain over a restart {_interval(gain.gain, gain.gain_low, gain.gain_high, '+')}"
+    ]
+    if outcome.model is not None:
+        lines.append(f"The model is {outcome.model}, a plain transformers folder.")
+    return lines
+
+
+def format_ensemble(outcome: EnsembleOutcome, how: str) -> str:
+    """Return the table for people to read."""
+    return format_columns(_rows(outcome, how))
+
+
+def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
+    """Return what the restarts do together, for programs."""
+    return {
+        "how": how,
+        "task": outcome.task.name,
+        "split": outcome.split,
+        "examples": len(outcome.answers.ids),
+        "metric": outcome.task.metric,
+        "restarts": [
+            {"run": str(record.folder), "value": value}
+            for record, value in zip(outcome.records, outcome.singles, strict=True)
+        ],
+        **_numbers(outcome.together),
+        "model": None if outcome.model is None else str(outcome.model),
+        "notes": outcome.notes,
+    }
+
+
+def _numbers(together: Gain) -> dict[str, float | None]:
+    return {
+        "value": together.value,
+        "low": together.low,
+        "high": together.high,
+        "gain": together.gain,
+        "gain_low": together.gain_low,
+        "gain_high": together.gain_high,
+    }
+
+
+def _rows(outcome: EnsembleOutcome, how: str) -> list[list[str]]:
+    rows = [["", outcome.task.metric, "95% from", "to", "gain", "95% from", "to"]]
+    for record, value in zip(outcome.records, outcome.singles, strict=True):
+        rows.append([f"{record.method}, seed {record.seed}", digits(value), "", "", "", "", ""])
+    together = outcome.together
+    gains = [_signed(each) for each in (together.gain, together.gain_low, together.gain_high)]
+    return [*rows, [how, *map(digits, (together.value, together.low, together.high)), *gains]]
+
+
+def _columns(outcome: EnsembleOutcome) -> dict[str, list[Any]]:
+    answers, names = outcome.answers, outcome.task.label_names
+
+    def named(values: Any) -> list[Any]:
+        return [names[value] for value in values] if names else values.tolist()
+
+    return {
+        "id": answers.ids,
+        "label": named(answers.gold),
+        "prediction": named(answers.predictions),
+        "scores": answers.scores.tolist(),
+    }
+
+
+def _interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    if value is None or low is None or high is None:
+        return "undefined"
+    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"

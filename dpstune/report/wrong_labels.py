@@ -1,0 +1,69 @@
+"""Likely wrong labels for people: a CSV to relabel, and a table of the surest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpstune.errors import counted
+from dpstune.report.page import Block, Heading, Paragraph, Table
+from dpstune.report.tables import csv_text, digits
+from dpstune.runs.folder import write_text
+from dpstune.studies.wrong_labels import Suspect
+
+FILE = "wrong_labels.csv"
+_MOST_LISTED = 10
+_LONGEST_TEXT = 160
+
+
+def write_wrong_labels(
+    folder: Path, suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
+) -> Path:
+    """Write the suspects into a CSV file, the surest first, with an empty column for the right label.
+
+    Args:
+        folder: Where to.
+        suspects: The examples.
+        ids: Of all examples.
+        texts: Of all examples; an empty tuple where they are not known.
+    """
+    most = max((len(texts[each.place]) for each in suspects), default=0)
+    columns = [] if most == 0 else ["text"] if most == 1 else [f"text{number}" for number in range(1, most + 1)]
+    rows = [
+        [
+            ids[each.place],
+            *texts[each.place],
+            *[""] * (most - len(texts[each.place])),
+            *(each.label, each.answer, each.confidence, each.restarts, None),
+        ]
+        for each in suspects
+    ]
+    file = folder / FILE
+    write_text(file, csv_text([["id", *columns, "label", "answer", "confidence", "restarts", "right_label"], *rows]))
+    return file
+
+
+def wrong_labels_section(
+    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
+) -> list[Block]:
+    """Return a section on the suspects: how many, what that means, and the surest."""
+    heading = Heading(f"Likely wrong labels: {len(suspects)}")
+    if not suspects:
+        return [heading, Paragraph("No example is answered alike, and against its label, by all restarts.")]
+    header = ["id", "example", "label", "answer", "confidence"]
+    rows = [
+        [ids[each.place], _short(texts[each.place]), each.label, each.answer, digits(each.confidence)]
+        for each in suspects[:_MOST_LISTED]
+    ]
+    restarts = counted(suspects[0].restarts, "restart")
+    text = (
+        f"All {restarts} answer these examples alike, and against their label; no restart was trained on what it "
+        f"answers. Some are hard, some are labelled wrong: look at them, the surest first. {FILE} lists all of them, "
+        "with an empty column for the right label."
+    )
+    return [heading, Paragraph(text), Table(header, rows, words=4)]
+
+
+def _short(texts: tuple[str, ...]) -> str:
+    text = " / ".join(texts)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT].rstrip()} ..."

@@ -1,0 +1,237 @@
+"""What restarts are good for together: the mean of their probabilities, and the mean of their weights.
+
+The mean of probabilities is a deep ensemble (Lakshminarayanan et al. 2017): as many models to keep and to run as there
+are restarts. The mean of weights is a uniform soup (Wortsman et al. 2022, section 2): one model, at one model's cost.
+It is kept only where its score is not below the best restart's: restarts may lie in basins that do not mix.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpstune.errors import RequestError
+from dpstune.runs.folder import RunFolder, run_hash, write_folder, writing_to
+from dpstune.settings.metrics import direction
+from dpstune.studies.fit.answers import Answers, read_answers, scorer
+from dpstune.studies.fit.choice import Rows, choose, over_rows
+from dpstune.studies.records import RunRecord, read_run
+
+if TYPE_CHECKING:
+    from dpstune.data.reading import TaskData
+
+FEWEST_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A score, and what it gains over the restarts by themselves.
+
+    Args:
+        value: The headline metric; None where it is undefined.
+        low, high: Its 95% interval, by the bootstrap over examples.
+        gain: Its value minus the mean of the restarts' values.
+        gain_low, gain_high: Its 95% interval, over the same examples.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+
+
+@dataclass(frozen=True)
+class EnsembleOutcome:
+    """What restarts do together.
+
+    Args:
+        folder: Where its files lie.
+        task: What they were scored on.
+        split: The split.
+        records: The restarts.
+        singles: Each restart's headline metric.
+        together: The ensemble's score.
+        answers: Its answers; of a soup that was not kept as well.
+        model: The soup's model folder; None for probabilities, and where the soup was not kept.
+        notes: What a reader should know.
+    """
+
+    folder: Path
+    task: TaskData
+    split: str
+    records: list[RunRecord]
+    singles: list[float | None]
+    together: Gain
+    answers: Answers
+    model: Path | None
+    notes: list[str]
+
+
+class Ensemble:
+    """Finished runs of one task, to be put together.
+
+    Args:
+        runs: Their folders.
+        output: The folder that holds all runs.
+        split: The split they are scored on; None for their headline's.
+        weights: Whether it is their weights that are averaged: another folder.
+
+    Raises:
+        RequestError: There are fewer than two, one is not finished, or they are of different tasks or labels.
+    """
+
+    def __init__(self, runs: Sequence[Path], output: Path, split: str | None = None, *, weights: bool = False) -> None:
+        from dpstune.data.inputs import Inputs
+
+        if len(runs) < FEWEST_RUNS:
+            raise RequestError("an ensemble is of two runs or more; name their folders")
+        self.records = [_read(run) for run in runs]
+        first = self.records[0]
+        self.split = split or first.split
+        for record in self.records[1:]:
+            _refuse_another_task(first, record)
+        self.task: TaskData = Inputs().task(first.recipe)
+        examples = self.task.splits.get(self.split)
+        if examples is None or examples.labels is None or self.split == "train":
+            there = ", ".join(name for name in self.task.splits if name != "train")
+            raise RequestError(f"--split {self.split}: the runs were scored on {there}")
+        for record in self.records:
+            if not RunFolder(record.folder).predictions(self.split).is_file():
+                raise RequestError(f"{record.folder} holds no predictions of split {self.split}")
+        parts = [sorted(str(record.folder.absolute()) for record in self.records), self.split, weights]
+        self.folder = output / str(first.result["recipe"]) / f"ensemble-{run_hash({'of': parts})}"
+        found = [read_answers([record.folder], self.split, self.task) for record in self.records]
+        self.answers = [each.in_the_order_of(found[0].ids) for each in found]
+
+    def average_probabilities(self) -> EnsembleOutcome:
+        """Return what the mean of the restarts' probabilities (of values in regression) scores."""
+        scores = np.mean([each.scores for each in self.answers], axis=0)
+        first = self.answers[0]
+        predictions = scores.argmax(1) if self.task.label_names else scores[:, 0]
+        return self._outcome(Answers(first.ids, first.gold, predictions, scores), None, [])
+
+    def average_weights(self) -> EnsembleOutcome:
+        """Average the restarts' weights into one model, and keep it where its score is not below the best restart's.
+
+        Raises:
+            RequestError: A run holds no model, or they are of different shapes.
+        """
+        models = [RunFolder(record.folder).model for record in self.records]
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".soup-", dir=self.folder) as place:
+            soup = Path(place)
+            _write_soup(models, soup)
+            answers = self._answers_of(soup)
+            score, own = scorer([*self.answers, answers], self.task), len(self.answers)
+            every = np.arange(len(answers.ids))
+            best = choose(score, range(own), every)
+            if choose(score, [own, best], every) == own:
+                write_folder(self.folder / "model", lambda beside: _copy(soup, beside))
+                return self._outcome(answers, self.folder / "model", [])
+        seed = self.records[best].seed
+        return self._outcome(
+            answers, None, [f"the mean of the weights is not kept: it scores less than the best restart, seed {seed}"]
+        )
+
+    def _answers_of(self, model: Path) -> Answers:
+        """Score a model folder on the split, as the restarts were."""
+        from dpstune.evaluation.targets import evaluate_target
+        from dpstune.evaluation.trained import TrainedModel, find_trained
+
+        trained = TrainedModel(replace(find_trained(self.records[0].folder), folder=model))
+        examples = self.task.splits[self.split]
+        found = evaluate_target(trained, replace(self.task, splits={self.split: examples}))[self.split]
+        answers = Answers(examples.ids, np.array(found.gold), np.array(found.predictions), found.scores)
+        return answers.in_the_order_of(self.answers[0].ids)
+
+    def _outcome(self, answers: Answers, model: Path | None, notes: list[str]) -> EnsembleOutcome:
+        score = scorer([*self.answers, answers], self.task)
+        restarts, own = range(len(self.answers)), len(self.answers)
+
+        def gain(rows: Rows) -> float | None:
+            values = [score(number, rows) for number in restarts]
+            ours = score(own, rows)
+            known = [value for value in values if value is not None]
+            return None if ours is None or len(known) < len(values) else ours - sum(known) / len(known)
+
+        way = direction(self.task.metric)
+        every = np.arange(len(answers.ids))
+        value = over_rows(lambda rows: score(own, rows), answers.ids)
+        singles = [_times(way, score(number, every)) for number in restarts]
+        together = Gain(*_turned(way, value), *_turned(way, over_rows(gain, answers.ids)))
+        return EnsembleOutcome(
+            self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
+        )
+
+
+def _read(run: Path) -> RunRecord:
+    if not run.is_dir():
+        raise RequestError(f"there is no folder {run}; name the folders of finished runs")
+    try:
+        return read_run(run)
+    except ValueError as error:
+        raise RequestError(f"{run} is no finished run: {error}") from None
+
+
+def _refuse_another_task(first: RunRecord, other: RunRecord) -> None:
+    for what in ("task", "metric"):
+        if first.result[what] != other.result[what]:
+            raise RequestError(
+                f"{other.folder} is of {what} {other.result[what]}, {first.folder} of {first.result[what]}: "
+                "an ensemble is of runs on one task"
+            )
+    ours, theirs = (record.fingerprints.get("task") for record in (first, other))
+    if ours is not None and theirs is not None and ours != theirs:
+        raise RequestError(f"{other.folder} and {first.folder} were trained on different examples")
+
+
+def _write_soup(models: Sequence[Path], place: Path) -> None:
+    """Write the mean of several models' weights into a folder, with the first one's configuration and tokenizer."""
+    from safetensors.torch import load_file, save_file
+
+    files = [_weights(model) for model in models]
+    mean: dict[str, Any] = {}
+    for number, file in enumerate(files):
+        weights = load_file(file)
+        if number and {key: each.shape for key, each in weights.items()} != {k: v.shape for k, v in mean.items()}:
+            raise RequestError(f"{models[number]} has other weights than {models[0]}: they cannot be averaged")
+        for key, weight in weights.items():
+            share = weight.double() / len(files) if weight.is_floating_point() else weight
+            mean[key] = share if number == 0 or not weight.is_floating_point() else mean[key] + share
+    dtypes = {key: weight.dtype for key, weight in load_file(files[0]).items()}
+    for entry in models[0].iterdir():
+        if entry.name != files[0].name:
+            shutil.copy2(entry, place / entry.name)
+    save_file({key: weight.to(dtypes[key]) for key, weight in mean.items()}, place / files[0].name, {"format": "pt"})
+
+
+def _weights(model: Path) -> Path:
+    file = model / "model.safetensors"
+    if not file.is_file():
+        raise RequestError(f"{model} holds no model.safetensors; a sweep with --no-models keeps none")
+    return file
+
+
+def _copy(source: Path, place: Path) -> None:
+    shutil.copytree(source, place, dirs_exist_ok=True)
+
+
+def _times(way: int, value: float | None) -> float | None:
+    return None if value is None else way * value
+
+
+def _turned(
+    way: int, numbers: tuple[float | None, float | None, float | None]
+) -> tuple[float | None, float | None, float | None]:
+    """Return a value with its interval in the metric's own direction."""
+    value, low, high = (_times(way, number) for number in numbers)
+    return (value, low, high) if way > 0 else (value, high, low)

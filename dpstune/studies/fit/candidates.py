@@ -1,0 +1,139 @@
+"""What ``fit`` tries: methods with their settings, and the ranges that Optuna chooses them from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dpstune.methods import BASELINE, method_class
+from dpstune.studies.grid import Grid, as_overrides, method_grid
+from dpstune.studies.points import Point
+
+METHODS = (BASELINE, "dps-dense", "dps-mix", "mixout", "r-drop", "child-tuning-d")
+"""The methods tried where none is named."""
+
+DROPOUTS = (0.0, 0.1)
+RATES_ABOUT = 4.0  # learning rates are searched from the recipe's divided by this to the recipe's times this
+FEWEST_STEPS, MOST_STEPS = 120, 600
+FEWEST_EPOCHS = 2
+_OWN_DROPOUT = "method.dropout"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with its settings: what is tried, and what may win.
+
+    Args:
+        method: The method's name.
+        settings: Dotted recipe keys and values, in the order in which they are shown.
+    """
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def overrides(self) -> list[str]:
+        """The settings as ``load_recipe`` takes overrides."""
+        return as_overrides(self.settings)
+
+    @property
+    def name(self) -> str:
+        """The method and the settings, for people.
+
+        >>> Candidate("mixout", {"method.p": 0.7, "training.epochs": 5}).name
+        'mixout p 0.7, epochs 5'
+        """
+        shown = {key.removeprefix("training.").removeprefix("model."): value for key, value in self.settings.items()}
+        return Point(self.method, tuple(shown.items())).name
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The ranges that candidates come from; kept with the search, so that going on later searches the same.
+
+    Args:
+        methods: The methods.
+        rate: The recipe's learning rate.
+        epochs: The fewest and the most.
+        fixed: Keys that the user set; they are not searched.
+    """
+
+    methods: tuple[str, ...]
+    rate: float
+    epochs: tuple[int, int]
+    fixed: tuple[str, ...] = ()
+
+    def grid(self, method: str) -> Grid:
+        """Return a method's own keys from its shipped grid, with learning rate, epochs and dropout beside them.
+
+        >>> SearchSpace(("mixout",), 1e-4, (3, 6)).grid("mixout")["training.epochs"]
+        [3, 6]
+        """
+        own = {key: values for key, values in method_grid(method).items() if key.startswith("method.")}
+        rates = [self.rate / RATES_ABOUT, self.rate * RATES_ABOUT]
+        grid = {**own, "training.learning_rate": rates, "training.epochs": list(dict.fromkeys(self.epochs))}
+        if _OWN_DROPOUT not in own:
+            grid["model.dropout"] = list(DROPOUTS)
+        return {key: values for key, values in grid.items() if not self._is_fixed(key)}
+
+    def baselines(self) -> list[Candidate]:
+        """Return plain fine-tuning without dropout and with it, in the middle of the ranges: always tried, in full."""
+        dropouts = DROPOUTS[:1] if self._is_fixed("model.dropout") else DROPOUTS
+        return [Candidate(BASELINE, self._middle(BASELINE, dropout)) for dropout in dropouts]
+
+    def defaults(self) -> list[Candidate]:
+        """Return every other method at its defaults, in the middle of the ranges, without dropout: tried first."""
+        return [Candidate(method, self._middle(method, 0.0)) for method in self.methods if method != BASELINE]
+
+    def _middle(self, method: str, dropout: float) -> dict[str, Any]:
+        middle = {
+            "training.learning_rate": self.rate,
+            "training.epochs": round(math.sqrt(math.prod(self.epochs))),
+            "model.dropout": dropout,
+        }
+        grid = self.grid(method)
+        return {key: middle[key] if key in middle else _default(method, key, values) for key, values in grid.items()}
+
+    def _is_fixed(self, key: str) -> bool:
+        length = ("training.steps", "training.epochs")
+        return key in self.fixed or (key in length and not set(length).isdisjoint(self.fixed))
+
+
+def _default(method: str, key: str, values: Sequence[Any]) -> Any:
+    """Return the default of a method's own key; the grid's first value where the default is not in the grid."""
+    config = method_class(method).config_class.model_validate({"name": method})
+    default = config.model_dump(by_alias=True)[key.removeprefix("method.")]
+    if all(isinstance(value, int | float) for value in values):
+        return default if min(values) <= default <= max(values) else values[0]
+    return default if default in values else values[0]
+
+
+def epochs_to_try(steps_per_epoch: int, affordable: float = math.inf) -> tuple[int, int]:
+    """Return the fewest and the most epochs to try: about 120 to 600 steps, where so many can be afforded.
+
+    Few examples want many epochs: what they teach takes steps, not epochs (Mosbach et al. 2021, section 5).
+
+    Args:
+        steps_per_epoch: Steps that see every training example once.
+        affordable: The most steps of a run that the budget has time for.
+
+    >>> epochs_to_try(25), epochs_to_try(400), epochs_to_try(25, affordable=100)
+    ((5, 24), (2, 3), (2, 4))
+    """
+    low = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_per_epoch))
+    high = max(low + 1, MOST_STEPS // steps_per_epoch)
+    most = max(FEWEST_EPOCHS, int(affordable // steps_per_epoch)) if math.isfinite(affordable) else high
+    return min(low, max(FEWEST_EPOCHS, most // 2)), min(high, most)
+
+
+def check_methods(methods: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods with the baseline among them, each once.
+
+    Raises:
+        RequestError: There is no such method.
+    """
+    for method in methods:
+        method_class(method)
+    return tuple(dict.fromkeys((BASELINE, *methods)))

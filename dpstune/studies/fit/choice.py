@@ -1,0 +1,162 @@
+"""Which candidate wins, and an honest score of it: one from rows that took no part in choosing it.
+
+Each candidate has an answer for every row from a run that was not trained on it. To choose by these rows and report the
+winner's score on them would flatter it, the more so the more candidates there are. Bootstrap bias corrected cross-
+validation (Tsamardinos, Greasidou and Borboudakis 2018, Machine Learning 107, algorithm 2) repeats the choice: rows are
+drawn with replacement, the candidate that is best on them is chosen, and scored on the rows that were not drawn. The
+mean of these scores is the score of choosing; their quantiles are its interval. No run is trained for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+REPEATS = 400
+CONFIDENCE = 0.95
+
+Rows = NDArray[np.int64]
+
+Scorer = Callable[[int, Rows], float | None]
+"""``score(c, rows)``: candidate c's score on some rows, a row as often as it is drawn; higher is better."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The score of what was chosen, and how it compares with the best of the baseline's candidates.
+
+    Args:
+        value: The score on rows that did not choose; None where it is undefined.
+        low, high: Its 95% interval.
+        difference: The same of the chosen one's score minus the baseline's; None where the baseline was not tried.
+        difference_low, difference_high: Its 95% interval.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+
+    def in_the_metric(self, sign: int) -> Verdict:
+        """Return the verdict on a metric whose scores were multiplied by ``sign``, so that higher is better."""
+        if sign > 0:
+            return self
+        value, high, low, difference, difference_high, difference_low = (
+            None if each is None else -each for each in astuple(self)
+        )
+        return Verdict(value, low, high, difference, difference_low, difference_high)
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the winner can be told from the baseline: 0 lies outside the difference's interval."""
+        low, high = self.difference_low, self.difference_high
+        return low is not None and high is not None and not low <= 0.0 <= high
+
+
+def choose(score: Scorer, candidates: Sequence[int], rows: Rows) -> int:
+    """Return the candidate that is best on some rows; of equal ones the first, an undefined score last."""
+    return max(candidates, key=lambda candidate: _or_worst(score(candidate, rows)))
+
+
+def judge_by_bootstrap(
+    score: Scorer, candidates: Sequence[int], baselines: Sequence[int], units: Sequence[Hashable], seed: int = 0
+) -> Verdict:
+    """Score the choice itself: on bootstrap samples of the rows, by the rows that are not in them.
+
+    Args:
+        score: Scores a candidate on rows.
+        candidates: Those to choose from.
+        baselines: Those of them that are the baseline's.
+        units: One a row; rows of one unit are drawn together.
+        seed: Of the draws.
+    """
+    members = _members(units)
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    differences: list[float] = []
+    for _ in range(REPEATS):
+        drawn = rng.integers(len(members), size=len(members))
+        inside = np.concatenate([members[unit] for unit in drawn])
+        left = np.setdiff1d(np.arange(len(members)), drawn)
+        if not len(left):
+            continue
+        outside = np.concatenate([members[unit] for unit in left])
+        winner = choose(score, candidates, inside)
+        value = score(winner, outside)
+        if value is None:
+            continue
+        values.append(value)
+        if baselines:
+            baseline = choose(score, baselines, inside)
+            theirs = value if baseline == winner else score(baseline, outside)
+            differences += [] if theirs is None else [value - theirs]
+    return _verdict(values, differences)
+
+
+def judge_by_test_rows(
+    score: Scorer, winner: int, baseline: int | None, units: Sequence[Hashable], seed: int = 0
+) -> Verdict:
+    """Score a chosen candidate on test rows, which nothing was chosen by; the interval is the bootstrap's over rows.
+
+    Args:
+        score: Scores a candidate on test rows.
+        winner: What was chosen.
+        baseline: The baseline's candidate that was best where the winner was chosen; None for none.
+        units: One a test row; rows of one unit are drawn together.
+        seed: Of the draws.
+    """
+
+    def value(rows: Rows) -> float | None:
+        return score(winner, rows)
+
+    def difference(rows: Rows) -> float | None:
+        ours, theirs = score(winner, rows), None if baseline is None else score(baseline, rows)
+        return None if ours is None or theirs is None else ours - theirs
+
+    return Verdict(*over_rows(value, units, seed), *over_rows(difference, units, seed))
+
+
+def over_rows(
+    statistic: Callable[[Rows], float | None], units: Sequence[Hashable], seed: int = 0
+) -> tuple[float | None, float | None, float | None]:
+    """Return a statistic of all rows, with the 95% percentile interval of the bootstrap over rows.
+
+    Args:
+        statistic: Of rows, a row as often as it is drawn; None where it is undefined.
+        units: One a row; rows of one unit are drawn together.
+        seed: Of the draws.
+    """
+    members = _members(units)
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(members), size=len(members)) for _ in range(REPEATS))
+    found = [statistic(np.concatenate([members[unit] for unit in drawn])) for drawn in draws]
+    _, low, high = _mean_and_interval([each for each in found if each is not None])
+    return statistic(np.concatenate(members)), low, high
+
+
+def _members(units: Sequence[Hashable]) -> list[Rows]:
+    """Return the rows of each unit."""
+    positions: dict[Hashable, list[int]] = {}
+    for row, unit in enumerate(units):
+        positions.setdefault(unit, []).append(row)
+    return [np.array(rows, dtype=np.int64) for rows in positions.values()]
+
+
+def _verdict(values: Sequence[float], differences: Sequence[float]) -> Verdict:
+    return Verdict(*_mean_and_interval(values), *_mean_and_interval(differences))
+
+
+def _mean_and_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    if not values:
+        return None, None, None
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(np.mean(values)), float(low), float(high)
+
+
+def _or_worst(value: float | None) -> float:
+    return -np.inf if value is None else value

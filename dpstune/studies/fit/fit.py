@@ -1,0 +1,283 @@
+"""Fit: tries candidates on a user's own rows within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from dpstune.common.progress import Progress, SilentProgress
+from dpstune.data.inputs import Inputs
+from dpstune.errors import BusyError, DpstuneError, RequestError
+from dpstune.methods import BASELINE
+from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
+from dpstune.runs.folder import run_hash, writing_to
+from dpstune.runs.identity import content_fingerprints
+from dpstune.settings.metrics import direction
+from dpstune.studies.fit.candidates import METHODS, Candidate, SearchSpace, check_methods, epochs_to_try
+from dpstune.studies.fit.parts import Parts, decide_parts
+from dpstune.studies.fit.search import CandidateSearch, Trial
+from dpstune.studies.grid import overrides_for
+from dpstune.studies.records import RunRecord, read_run
+
+if TYPE_CHECKING:
+    from dpstune.data.reading import TaskData
+
+NewProgress = Callable[[], Progress]
+Tell = Callable[[str], None]
+
+RUNS = 40
+RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
+AT_THE_END_ALONE = 10**9  # steps between evaluations
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What a fit is asked to do.
+
+    Args:
+        name: What the task is called; runs are kept under it.
+        recipe: A recipe's plain values: the task, and what else the user set.
+        source: The recipe's file; None where there is none.
+        output: The folder that holds all runs.
+        minutes: How long to try; None for no limit.
+        runs: How many runs to try; None for no limit, or for 40 where there are no minutes either.
+        folds: Cross-validation in as many folds; None leaves it to the number of rows.
+        test: A share of the rows, or a file, that is scored and chooses nothing; None likewise.
+        methods: The methods to try; plain fine-tuning is always among them.
+        overrides: ``KEY=VALUE`` for every run; what is set so is not searched.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    output: Path
+    source: Path | None = None
+    minutes: float | None = None
+    runs: int | None = None
+    folds: int | None = None
+    test: Any = None
+    methods: tuple[str, ...] = METHODS
+    overrides: tuple[str, ...] = ()
+
+
+class Fit:
+    """A search among candidates on one task.
+
+    Args:
+        request: What was asked.
+
+    Raises:
+        RequestError: Data, a method or a setting is wrong.
+        RunError: The hub could not be reached.
+    """
+
+    def __init__(self, request: FitRequest) -> None:
+        self.request = request
+        self.inputs = Inputs()
+        self.methods = check_methods(request.methods)
+        task = request.recipe.get("task")
+        if not isinstance(task, Mapping) or not {"files", "dataset"} & task.keys():
+            raise RequestError("fit takes a table of your own, or a dataset of the hub; sweep takes the tasks it knows")
+        self._task = dict(task)
+        whole = decide_parts(self._task, 0, folds=request.folds, test=request.test).whole_task(self._task)
+        self._whole = self._load(whole, Candidate(BASELINE))
+        self.data: TaskData = self.inputs.task(self._whole.recipe)
+        self.rows = len(self.data.splits["train"])
+        self.parts: Parts = decide_parts(self._task, self.rows, folds=request.folds, test=request.test)
+        self._records: dict[Path, RunRecord] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
+        base = self._whole.recipe.model_dump(mode="json")
+        del base["data"]["dir"], base["task"], base["model"]["name"], base["method"]
+        held = content_fingerprints(self._whole.recipe, self.data)
+        digest = run_hash({"base": base, "held": held, "parts": repr(self.parts), "methods": self.methods})
+        return self.request.output / self.request.name / f"fit-{digest}"
+
+    def recipe_of(self, candidate: Candidate, part: int) -> LoadedRecipe:
+        """Return the recipe of the run that tries a candidate on a part; each part has a seed of its own."""
+        seed = self._whole.recipe.seed + part - 1
+        return self._load(self.parts.task_of(self._task, part), candidate, seed)
+
+    def final_recipe(self, candidate: Candidate) -> LoadedRecipe:
+        """Return the recipe of the run that trains a candidate on everything."""
+        return self._load(self.parts.whole_task(self._task), candidate)
+
+    def _load(self, task: Mapping[str, Any], candidate: Candidate, seed: int | None = None) -> LoadedRecipe:
+        given = overrides_for(candidate.method, self.request.overrides)
+        return build_recipe(
+            {"training": {}, **self.request.recipe, "task": dict(task)},
+            name=self.request.name,
+            source=self.request.source,
+            method=candidate.method,
+            overrides=[f"training.eval_every={AT_THE_END_ALONE}", *given, *candidate.overrides],
+            seed=seed,
+        )
+
+    def space(self) -> SearchSpace:
+        """Return where candidates come from; epochs so few that the minutes have time for about 30 runs."""
+        from dpstune.data.batches import StepPlan
+
+        recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
+        steps_per_epoch = StepPlan(recipe, self.inputs.tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
+        affordable = math.inf
+        if self.request.minutes is not None:
+            epochs = self.request.minutes * 60 / RUNS_TO_AFFORD / self.seconds_of_an_epoch()
+            affordable = epochs * steps_per_epoch
+        fixed = tuple(split_override(override)[0] for override in self.request.overrides)
+        return SearchSpace(
+            self.methods, recipe.training.learning_rate, epochs_to_try(steps_per_epoch, affordable), fixed
+        )
+
+    def seconds_of_an_epoch(self) -> float:
+        """Return about how long an epoch of plain fine-tuning on a part takes here, by a few timed steps."""
+        from dpstune.studies.sweep.estimate import seconds_of_a_run
+
+        one = Candidate(BASELINE, {"training.epochs": 1})
+        return seconds_of_a_run(self.recipe_of(one, 1), self.inputs)
+
+    def search(self) -> CandidateSearch:
+        """Open the search, where candidates and their scores are kept, in the fit's folder."""
+        file = self.folder / "study.db"
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        space = None if file.exists() else self.space()
+        return CandidateSearch(file, space, parts=self.parts.count, seed=self._whole.recipe.seed)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from this fit; the lock ends with the process that holds it.
+
+        Raises:
+            RequestError: The place cannot be written to.
+            RunError: Another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise BusyError(f"another process is at {self.folder}; wait for it, or stop it") from None
+        with lock:
+            yield
+
+    def try_candidates(
+        self, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
+    ) -> None:
+        """Try candidates, part by part, until the budget is spent; one at least is tried on every part.
+
+        Args:
+            search: Chooses them.
+            progress: Makes who is told how a run goes.
+            tell: Is told what was tried, a line each.
+
+        Raises:
+            RunError, RequestError: No candidate can be trained; the first one's error.
+            Interrupted: A signal came; the same call goes on.
+        """
+        budget = _Budget(self.request, self.rows / self._rows_of_a_part())
+        for trial in search.trials():
+            for part in trial.values:
+                budget.add(trial.candidate, self.train(trial.candidate, part))
+        while True:
+            trial = search.next()
+            part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
+            if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
+                return
+            try:
+                record = self.train(trial.candidate, part, progress())
+            except DpstuneError as error:
+                if not any(each.values for each in search.trials()):
+                    raise
+                search.fail(trial, str(error))
+                tell(f"{self._describe(trial, part)}: cannot be trained: {error}")
+            else:
+                budget.add(trial.candidate, record)
+                trial = search.report(trial, part, direction(record.metric) * record.score)
+                given_up = "; given up" if trial.state == "given up" else ""
+                told = f"{record.metric} {record.score:.4f}, {record.all_seconds:.0f} s{given_up}"
+                tell(f"{self._describe(trial, part)}: {told}")
+
+    def plan(self) -> dict[str, Any]:
+        """Return what would be tried and about how long it would take on this machine, by a few timed steps."""
+        space, epoch = self.space(), self.seconds_of_an_epoch()
+        a_run = epoch * sum(space.epochs) / 2
+        last = a_run * self.rows / self._rows_of_a_part()
+        most = self.request.runs or (RUNS if self.request.minutes is None else None)
+        if self.request.minutes is not None:
+            fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run))
+            most = min(fitting, most or fitting)
+        assert most is not None
+        return {
+            "rows": self.rows,
+            "folds": self.parts.folds,
+            "methods": list(self.methods),
+            "epochs": list(space.epochs),
+            "seconds_a_run": a_run,
+            "runs": most,
+            "seconds": most * a_run + last,
+        }
+
+    def _describe(self, trial: Trial, part: int) -> str:
+        of_parts = f", fold {part} of {self.parts.count}" if self.parts.folds else ""
+        return f"{trial.number + 1}. {trial.candidate.name}{of_parts}"
+
+    def train(self, candidate: Candidate, part: int, progress: Progress | None = None) -> RunRecord:
+        """Train a candidate on a part, or find that run finished; its weights are not kept."""
+        from dpstune.training import engine
+
+        loaded = self.recipe_of(candidate, part)
+        run = engine.train(loaded, output=self.request.output, inputs=self.inputs, keep_model=False, progress=progress)
+        return read_run(run.folder)
+
+    def units(self, ids: Sequence[str]) -> list[str]:
+        """Return what rows are drawn together where a score's interval is drawn: their group, or themselves."""
+        return list(ids)
+
+    def _rows_of_a_part(self) -> int:
+        return len(self.inputs.task(self.recipe_of(Candidate(BASELINE), 1).recipe).splits["train"])
+
+
+class _Budget:
+    """How much may still be tried.
+
+    Args:
+        request: Says how long, and how many runs.
+        growth: How many times the rows of a part the last run trains on.
+    """
+
+    def __init__(self, request: FitRequest, growth: float) -> None:
+        self._most_seconds = math.inf if request.minutes is None else request.minutes * 60
+        self._most_runs = request.runs or (RUNS if request.minutes is None else math.inf)
+        self._growth = growth
+        self._paces: dict[str, list[float]] = {}  # seconds an epoch, by method
+        self._longest = 0.0
+        self.seconds, self.runs = 0.0, 0
+
+    def add(self, candidate: Candidate, record: RunRecord) -> None:
+        """Count a run."""
+        self.runs += 1
+        self.seconds += record.all_seconds
+        self._longest = max(self._longest, record.all_seconds)
+        self._paces.setdefault(candidate.method, []).append(record.all_seconds / _epochs(candidate))
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Tell whether a run of a candidate, and after it the last run, may still fit in."""
+        last = self._longest * self._growth
+        return self.runs < self._most_runs and self.seconds + self._expected(candidate) + last <= self._most_seconds
+
+    def _expected(self, candidate: Candidate) -> float:
+        paces = self._paces.get(candidate.method) or [pace for own in self._paces.values() for pace in own]
+        return median(paces) * _epochs(candidate) if paces else 0.0
+
+
+def _epochs(candidate: Candidate) -> float:
+    """Return a candidate's epochs; 1 where all candidates have the same length."""
+    return float(candidate.settings.get("training.epochs", 1))

@@ -1,0 +1,230 @@
+"""What a fit found: the winner, an honest score of the choice, and the winner trained on everything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpstune.common.progress import Progress, SilentProgress
+from dpstune.errors import counted
+from dpstune.methods import BASELINE
+from dpstune.recipe.recipe import dump_recipe
+from dpstune.runs.folder import RunFolder, write_folder, write_text
+from dpstune.settings.metrics import direction
+from dpstune.studies.fit.answers import Answers, constant_answers, read_answers, scorer
+from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
+from dpstune.studies.fit.fit import Fit, NewProgress, Tell
+from dpstune.studies.fit.search import CandidateSearch, Trial
+from dpstune.studies.records import RunRecord
+from dpstune.studies.wrong_labels import Suspect, likely_wrong
+
+if TYPE_CHECKING:
+    from dpstune.training.engine import RunResult
+
+VALIDATION, TEST = "validation", "test"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and what came out.
+
+    Args:
+        trial: The candidate, and its score on each part.
+        score: The headline metric over the rows of all parts; None where parts are missing, or it is undefined.
+        records: Its runs, by part.
+    """
+
+    trial: Trial
+    score: float | None
+    records: dict[int, RunRecord]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of its runs."""
+        return sum(record.all_seconds for record in self.records.values())
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """What a fit found.
+
+    Args:
+        fit: What was asked, and the task.
+        tried: Every candidate, in the order in which they were tried.
+        winner: The chosen one.
+        baseline: The best of plain fine-tuning's; None where none was tried on every part.
+        verdict: The score of the choice, and its difference from plain fine-tuning.
+        scored_rows: How many rows it is of.
+        majority: What always answering the commonest label gets on them; None for regression.
+        suspects: Rows whose label is likely wrong; their place is one among ``rows``.
+        rows: The ids of the rows that chose.
+        final: The run that trained the winner on everything.
+        notes: What a reader should know, a line each.
+    """
+
+    fit: Fit
+    tried: list[Tried]
+    winner: Tried
+    baseline: Tried | None
+    verdict: Verdict
+    scored_rows: int
+    majority: float | None
+    suspects: list[Suspect]
+    rows: list[str]
+    final: RunResult
+    notes: list[str]
+
+    @property
+    def model(self) -> Path:
+        """The winner's model folder."""
+        return self.fit.folder / "model"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that trains the winner again."""
+        return self.fit.folder / "recipe.yaml"
+
+
+def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None) -> FitOutcome:
+    """Try candidates until the budget is spent, choose one, score the choice, and train it on everything.
+
+    Args:
+        fit: What was asked.
+        progress: Makes who is told how a run goes.
+        tell: Is told what was tried, a line each.
+
+    Raises:
+        RequestError, RunError: See ``Fit.lock`` and ``Fit.try_candidates``.
+        Interrupted: A signal came; the same call goes on.
+    """
+    with fit.lock():
+        search = fit.search()
+        fit.try_candidates(search, progress, tell)
+        return conclude(fit, search, progress, tell)
+
+
+def conclude(
+    fit: Fit, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
+) -> FitOutcome:
+    """Choose among the candidates that were tried on every part, score the choice, and train the winner.
+
+    Leaves ``model/`` and ``recipe.yaml`` in the fit's folder.
+
+    Args:
+        fit: The fit, of which a candidate at least was tried on every part.
+        search: Its candidates and their scores.
+        progress: Makes who is told how the last run goes.
+        tell: Is told what was chosen.
+
+    Raises:
+        RunError: A run failed.
+        Interrupted: A signal came; the same call goes on.
+    """
+    trials = search.trials()
+    records = {trial.number: {part: fit.train(trial.candidate, part) for part in trial.values} for trial in trials}
+    full = [trial for trial in trials if trial.state == "complete"]
+    runs = [list(records[trial.number].values()) for trial in full]
+    answers = _answers(runs, VALIDATION, fit)
+    score, every = scorer(answers, fit.data), np.arange(len(answers[0].ids))
+    baselines = [number for number, trial in enumerate(full) if trial.candidate.method == BASELINE]
+    winner = choose(score, range(len(full)), every)
+    baseline = choose(score, baselines, every) if baselines else None
+    if fit.parts.test is None:
+        scored = answers[winner]
+        verdict = judge_by_bootstrap(score, range(len(full)), baselines, fit.units(scored.ids))
+    else:
+        tests = _answers(runs, TEST, fit)
+        scored = tests[winner]
+        verdict = judge_by_test_rows(scorer(tests, fit.data), winner, baseline, fit.units(scored.ids))
+    tell(f"{full[winner].candidate.name} is trained on all {fit.rows} rows")
+    way = direction(fit.data.metric)
+    values = {trial.number: score(number, every) for number, trial in enumerate(full)}
+    tried = [
+        Tried(trial, None if (value := values.get(trial.number)) is None else way * value, records[trial.number])
+        for trial in trials
+    ]
+    of_trial = {each.trial.number: each for each in tried}
+    return FitOutcome(
+        fit,
+        tried,
+        of_trial[full[winner].number],
+        None if baseline is None else of_trial[full[baseline].number],
+        verdict.in_the_metric(way),
+        len(scored.ids),
+        _majority(scored, fit),
+        _suspects(answers, fit),
+        answers[0].ids,
+        _train_the_winner(fit, full[winner], progress()),
+        _notes(trials, fit),
+    )
+
+
+def _answers(runs: Sequence[Sequence[RunRecord]], split: str, fit: Fit) -> list[Answers]:
+    """Return what each candidate's runs answered, all of them for the same rows in the same order."""
+    found = [read_answers([record.folder for record in own], split, fit.data) for own in runs]
+    return [each.in_the_order_of(found[0].ids) for each in found]
+
+
+def _majority(scored: Answers, fit: Fit) -> float | None:
+    """Return the metric of always answering the commonest label of all rows."""
+    if fit.data.kind == "regression":
+        return None
+    value = scorer([constant_answers(scored, fit.data)], fit.data)(0, np.arange(len(scored.ids)))
+    return None if value is None else direction(fit.data.metric) * value
+
+
+def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
+    """Return the rows that all candidates answer alike and against their label; none in regression."""
+    names = fit.data.label_names
+    if not names:
+        return []
+    given = [[names[answer] for answer in each.predictions] for each in answers]
+    return likely_wrong([names[gold] for gold in answers[0].gold], given, [each.scores.max(1) for each in answers])
+
+
+def _train_the_winner(fit: Fit, winner: Trial, progress: Progress) -> RunResult:
+    """Train a candidate on everything, and put its model and its recipe into the fit's folder."""
+    from dpstune.training import engine
+
+    loaded = fit.final_recipe(winner.candidate)
+    run = engine.train(loaded, output=fit.request.output, inputs=fit.inputs, progress=progress)
+
+    def fill(place: Path) -> None:
+        shutil.copytree(RunFolder(run.folder).model, place, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+    write_folder(fit.folder / "model", fill)
+    head = (
+        f"# {winner.candidate.name}: what fit chose, trained on all {fit.rows} rows.\n#   dpstune train --recipe {{}}\n"
+    )
+    file = fit.folder / "recipe.yaml"
+    write_text(file, head.format(file) + dump_recipe(loaded.recipe))
+    return run
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Give weights another name, which takes no room; copy what people may edit, and where links cannot be had."""
+    if source.endswith(".safetensors"):
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
+def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
+    notes = list(fit.data.notes)
+    failed = [trial for trial in trials if trial.state == "failed"]
+    if failed:
+        first = failed[0]
+        what = counted(len(failed), "candidate")
+        notes.append(f"{what} could not be trained; the first, {first.candidate.name}: {first.error}")
+    left = [trial for trial in trials if trial.state == "open" and trial.values]
+    if left:
+        notes.append(f"{left[0].candidate.name} was left after {len(left[0].values)} of {fit.parts.count} parts")
+    return notes

@@ -1,0 +1,121 @@
+"""Which candidates are tried, in which order, and which are given up."""
+
+import pytest
+
+from dpstune.errors import RequestError
+from dpstune.studies.fit.candidates import Candidate, SearchSpace, check_methods, epochs_to_try
+from dpstune.studies.fit.search import CandidateSearch
+
+SPACE = SearchSpace(("vanilla", "dps-dense", "mixout", "r-drop"), 1e-4, (3, 12))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "study.db"
+
+
+def run(search, score, count):
+    """Try ``count`` runs."""
+    for _ in range(count):
+        trial = search.next()
+        part = len(trial.values) + 1
+        search.report(trial, part, score(trial.candidate, part))
+
+
+def test_plain_fine_tuning_without_and_with_dropout_comes_first_then_every_method_at_its_defaults(file):
+    search = CandidateSearch(file, SPACE, parts=1, seed=1)
+    run(search, lambda candidate, part: 0.5, 5)
+    first = [trial.candidate for trial in search.trials()]
+    assert [candidate.method for candidate in first] == ["vanilla", "vanilla", "dps-dense", "mixout", "r-drop"]
+    middle = {"training.learning_rate": 1e-4, "training.epochs": 6}
+    assert [candidate.settings for candidate in first[:2]] == [
+        {**middle, "model.dropout": 0.0},
+        {**middle, "model.dropout": 0.1},
+    ]
+    assert first[2].settings == {"method.p": 0.3, "method.update_ratio": 0.05, **middle, "model.dropout": 0.0}
+    assert "model.dropout" not in first[4].settings, "r-drop has a dropout of its own"
+
+
+def test_later_candidates_lie_in_the_ranges_and_are_of_several_methods(file):
+    search = CandidateSearch(file, SPACE, parts=1, seed=1)
+    run(search, lambda candidate, part: 0.5, 40)
+    later = [trial.candidate for trial in search.trials()[5:]]
+    assert len({candidate.method for candidate in later}) == 4
+    for candidate in later:
+        assert set(candidate.settings) == set(SPACE.grid(candidate.method))
+        assert 2.5e-5 <= candidate.settings["training.learning_rate"] <= 4e-4
+        assert candidate.settings["training.epochs"] in range(3, 13)
+
+
+def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_given_up(file):
+    search = CandidateSearch(file, SPACE, parts=5, seed=1)
+    score = {"vanilla": 0.1, "dps-dense": 0.9, "mixout": 0.2, "r-drop": 0.3}
+    run(search, lambda candidate, part: score[candidate.method] + 0.001 * part, 5 + 5 + 5 + 1 + 1)
+    states = [(trial.candidate.method, trial.state, len(trial.values)) for trial in search.trials()]
+    assert states == [
+        ("vanilla", "complete", 5),
+        ("vanilla", "complete", 5),
+        ("dps-dense", "complete", 5),
+        ("mixout", "given up", 1),
+        ("r-drop", "given up", 1),
+    ]
+
+
+def test_better_candidates_are_found_than_the_first_ones(file):
+    search = CandidateSearch(file, SPACE, parts=1, seed=3)
+    run(search, lambda candidate, part: -abs(candidate.settings["training.epochs"] - 11), 40)
+    epochs = [trial.candidate.settings["training.epochs"] for trial in search.trials()]
+    assert sum(epochs[-10:]) / 10 > 9, "by chance it is 7.5"
+
+
+def test_a_search_goes_on_with_the_trial_that_is_open_and_in_its_own_space(file):
+    first = CandidateSearch(file, SPACE, parts=3, seed=1)
+    run(first, lambda candidate, part: 0.5, 4)
+    again = CandidateSearch(file, SearchSpace(("vanilla",), 1.0, (1, 1)), parts=3, seed=1)
+    assert again.space == SPACE
+    trial = again.next()
+    assert (trial.number, trial.values) == (1, {1: 0.5})
+    assert CandidateSearch(file, None, parts=3, seed=1).next() == trial
+
+
+def test_two_searches_that_are_told_the_same_choose_the_same(tmp_path):
+    found = []
+    for name in ("one", "two"):
+        search = CandidateSearch(tmp_path / name, SPACE, parts=1, seed=7)
+        run(search, lambda candidate, part: candidate.settings["training.learning_rate"], 15)
+        found.append([trial.candidate for trial in search.trials()])
+    assert found[0] == found[1]
+
+
+def test_what_cannot_be_trained_is_kept_with_its_error_and_not_tried_again(file):
+    search = CandidateSearch(file, SPACE, parts=2, seed=1)
+    trial = search.next()
+    search.fail(trial, "the loss is nan")
+    assert (search.trials()[0].state, search.trials()[0].error) == ("failed", "the loss is nan")
+    assert search.next().number == 1
+
+
+def test_what_the_user_set_is_not_searched():
+    space = SearchSpace(("vanilla", "mixout"), 1e-4, (3, 12), ("training.steps", "model.dropout", "method.p"))
+    assert [candidate.settings for candidate in space.baselines()] == [{"training.learning_rate": 1e-4}]
+    assert set(space.grid("mixout")) == {"training.learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "affordable", "epochs"),
+    [(25, float("inf"), (5, 24)), (1, float("inf"), (120, 600)), (5000, float("inf"), (2, 3)), (25, 60, (2, 2))],
+)
+def test_few_examples_want_many_epochs_and_little_time_few(steps, affordable, epochs):
+    assert epochs_to_try(steps, affordable) == epochs
+
+
+def test_a_candidate_is_named_by_method_and_settings():
+    assert Candidate("vanilla", {"training.learning_rate": 1e-4, "model.dropout": 0.0}).name == (
+        "vanilla learning_rate 0.0001, dropout 0"
+    )
+
+
+def test_an_unknown_method_is_refused_and_plain_fine_tuning_always_among_them():
+    assert check_methods(["mixout"]) == ("vanilla", "mixout")
+    with pytest.raises(RequestError, match="did you mean 'mixout'"):
+        check_methods(["mixuot"])
