@@ -82,7 +82,7 @@ def sweep(
             "seeds": each.count,
             "mean": each.mean,
             "std": each.std,
-            "max": each.maximum,
+            "best": each.best,
             "low": each.low,
             "high": each.high,
             "failed": each.failed,
