@@ -22,6 +22,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8",
 }
+SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
 _MARK = "\ufeff"  # a byte-order mark once it is decoded
 
 
@@ -70,7 +71,7 @@ def decode(content: bytes, place: str, encoding: str | None = None, remedy: str 
         line = content[: error.start].decode(encoding, "replace").count("\n") + 1
         raise wrong_encoding(f"{place}:{line}", encoding, error.reason, remedy) from None
     if is_utf_16(text):
-        raise wrong_encoding(f"{place}:1", encoding, "every other byte is 0, as in UTF-16", remedy)
+        raise wrong_encoding(f"{place}:1", encoding, SEEMS_UTF_16, remedy)
     return text
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.common.textfile import Recoder, csv_line, is_utf_16, wrong_encoding
+from dpstune.common.textfile import SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
 from dpstune.data.files import FILE_FORMATS, not_packed, stream_rows
 from dpstune.data.sources import no_column, plain_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
@@ -64,8 +64,9 @@ class LineReader:
                 place = f"{self._name}:{number}"
                 raise wrong_encoding(place, self._recoder.encoding, error.reason, ASK_FOR_AN_ENCODING) from None
             if number == 1 and is_utf_16(text):
-                raise wrong_encoding(f"{self._name}:1", self._recoder.encoding, "as in UTF-16", ASK_FOR_AN_ENCODING)
-            yield text.lstrip("\ufeff") if number == 1 else text
+                raise wrong_encoding(f"{self._name}:1", self._recoder.encoding, SEEMS_UTF_16, ASK_FOR_AN_ENCODING)
+            if number > 1 or (text := text.lstrip("\ufeff")):
+                yield text
 
     def _read(self) -> bool:
         while not self._lines:
