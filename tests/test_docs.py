@@ -179,6 +179,27 @@ def test_every_line_that_calls_dpstune_is_understood(words):
             load_recipe(given["recipe"], method=name, overrides=(*(given.get("overrides") or ()), *settings))
 
 
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.split()[1]) for block in blocks("your-data.md", "yaml")]
+)
+def test_every_recipe_of_the_page_on_your_data_is_one_and_reads_such_data(block, tmp_path, monkeypatch):
+    import datasets
+
+    from dpstune.data.reading import read_task
+    from dpstune.recipe.recipe import load_recipe
+
+    rows = [{"question": f"q{n}", "answer": "é", "author": f"a{n % 9}", "label": "yn"[n % 2]} for n in range(30)]
+    table = "\n".join(",".join(row) for row in (rows[0], *(row.values() for row in rows)))
+    for name in ("train", "validation", "part-1", "part-2", "more"):
+        (tmp_path / f"{name}.csv").write_text(table, encoding="cp1252" if "cp1252" in block else "utf-8")
+    (tmp_path / "recipe.yaml").write_text(block)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    splits = read_task(recipe.task, recipe.data).splits
+    assert set(splits) == set(recipe.task.parts.names)
+    assert {texts[1:] for texts in splits["train"].texts} == {("é",)}
+
+
 def test_pages_with_commands_that_no_test_runs_say_when_they_were_last_run():
     for page in DOCS.glob("*.md"):
         if blocks(page.name, "bash"):

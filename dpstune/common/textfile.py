@@ -22,6 +22,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8",
 }
+SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
 _MARK = "\ufeff"  # a byte-order mark once it is decoded
 
 
@@ -69,9 +70,14 @@ def decode(content: bytes, place: str, encoding: str | None = None, remedy: str 
     except UnicodeDecodeError as error:
         line = content[: error.start].decode(encoding, "replace").count("\n") + 1
         raise wrong_encoding(f"{place}:{line}", encoding, error.reason, remedy) from None
-    if "\0" in text[:2]:
-        raise wrong_encoding(f"{place}:1", encoding, "every other byte is 0, as in UTF-16", remedy)
+    if is_utf_16(text):
+        raise wrong_encoding(f"{place}:1", encoding, SEEMS_UTF_16, remedy)
     return text
+
+
+def is_utf_16(text: str) -> bool:
+    """Return whether a text begins as UTF-16 does where it is read as something else."""
+    return "\0" in text[:2]
 
 
 def wrong_encoding(place: str, encoding: str, reason: str, remedy: str) -> RequestError:
@@ -97,7 +103,8 @@ def known_encoding(name: str) -> str:
     try:
         " ".encode(name).decode(name)
     except (LookupError, ValueError):
-        names = dict.fromkeys(each.replace("_", "-") for pair in aliases.items() for each in pair)
+        of_text = [pair for pair in aliases.items() if not pair[1].endswith("_codec")]
+        names = dict.fromkeys(each.replace("_", "-") for pair in of_text for each in pair)
         hint = did_you_mean(name.lower().replace("_", "-"), names) or "; for example latin-1, cp1252, utf-16"
         raise RequestError(f"unknown encoding {name!r}{hint}") from None
     return name

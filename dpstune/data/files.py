@@ -27,7 +27,7 @@ from dpstune.errors import RequestError
 TEXT_FORMATS = (*SEPARATORS, "jsonl", "json")
 FILE_FORMATS = (*TEXT_FORMATS, "parquet", "xlsx")
 _PACKINGS = {"gz": "gzip", "zst": "zstd"}
-ASK_FOR_AN_ENCODING = "save it as UTF-8, or say what it is: encoding: latin-1 or encoding: cp1252 in the task"
+ASK_FOR_AN_ENCODING = "save it as UTF-8, or say in the task what it is, such as encoding: latin-1, cp1252 or utf-16-le"
 
 
 class FileForm(NamedTuple):

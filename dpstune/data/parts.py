@@ -110,4 +110,4 @@ def _missing_labels(
     folds = task.parts.folds or 0
     few = [names[int(label)] for label, count in sorted(counts.items()) if count < folds]
     if few:
-        yield f"{source}: fewer rows than {folds} folds have the label {some_of(few)}: some folds hold none of it"
+        yield f"{source}: the label {some_of(few)} has fewer rows than there are folds ({folds}): some hold none of it"

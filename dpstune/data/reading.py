@@ -18,7 +18,7 @@ from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, la
 from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, some_of
 from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
@@ -232,11 +232,14 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     raw = {split: _read_own(task, split) for split in asked if parts.place(split) is not None}
     names: tuple[str, ...] = ()
     marks: tuple[str | None, ...] = UNLABELLED
+    seen: set[str] = set()
     if task.kind == "classification":
         marks = (*UNLABELLED, *WRITTEN_GAPS)
         seen = {label for label in raw["train"].labels if label is not None and label not in marks}
         names = sort_names({*raw["train"].label_names} or seen)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
+    if unseen := [label for label in names if label not in seen]:
+        notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
     if parts.are_drawn:
         splits |= draw_parts(task, raw["train"], splits["train"], names, notes)

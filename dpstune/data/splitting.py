@@ -26,7 +26,8 @@ def split_rows(
     """Cut rows into parts by chance, so that each has its share of every label.
 
     Rows of one group, and rows with equal texts (``normalized``), go into the same part. Such blocks are dealt out
-    one after the other, the largest first, each to the part that lacks the most of what is in it.
+    one after the other, the largest first, each to the part that lacks the most of what is in
+    it, of the rows that have come so far.
 
     Args:
         labels: One a row; a tuple where a row has several.
@@ -43,7 +44,7 @@ def split_rows(
         RequestError: There are fewer blocks than parts.
 
     >>> split_rows(["a", "b"] * 4, [(str(n),) for n in range(8)], shares=[0.5, 0.5])
-    [[1, 3, 4, 6], [0, 2, 5, 7]]
+    [[0, 5, 6, 7], [1, 2, 3, 4]]
     """
     blocks = _blocks(texts, groups)
     if len(blocks) < len(shares):
@@ -59,17 +60,13 @@ def split_rows(
     held = [Counter(stratum for row in block for stratum in strata[row]) for block in blocks]
     rarest = [min((sizes[stratum] for stratum in counts), default=0) for counts in held]
     order.sort(key=lambda block: (-len(blocks[block]), rarest[block]))
-    lacking = [{stratum: share * size for stratum, size in sizes.items()} for share in shares]
-    room = [share * len(labels) for share in shares]
-    parts: list[list[int]] = [[] for _ in shares]
+    parts = [_Part(share) for share in shares]
     for block in order:
-        rows, counts = blocks[block], held[block]
-        part = min(range(len(parts)), key=lambda part: _cost(counts, lacking[part], len(rows), room[part]))
-        parts[part] += rows
-        room[part] -= len(rows)
-        for stratum, count in counts.items():
-            lacking[part][stratum] -= count
-    return [sorted(part) for part in parts]
+        for part in parts:
+            part.come(held[block], len(blocks[block]))
+        least = min(parts, key=lambda part: part.cost(held[block], len(blocks[block])))
+        least.take(held[block], blocks[block])
+    return [sorted(part.rows) for part in parts]
 
 
 def normalized(text: str) -> str:
@@ -81,10 +78,36 @@ def normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
-def _cost(counts: Counter[Hashable], lacking: dict[Hashable, float], size: int, room: float) -> float:
-    """Return by how much a part's squared distance from its shares grows with a block."""
-    of_labels = sum(count * (count - 2 * lacking[stratum]) for stratum, count in counts.items())
-    return of_labels + _WEIGHT_OF_SIZE * size * (size - 2 * room)
+class _Part:
+    """A part while blocks are dealt out.
+
+    Args:
+        share: Its share of the rows.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.rows: list[int] = []
+        self._share = share
+        self._lacks: defaultdict[Hashable, float] = defaultdict(float)  # of each stratum, of the rows that have come
+        self._lacks_rows = 0.0
+
+    def come(self, counts: Counter[Hashable], size: int) -> None:
+        """Count a block that is to be dealt out, whoever takes it."""
+        self._lacks_rows += self._share * size
+        for stratum, count in counts.items():
+            self._lacks[stratum] += self._share * count
+
+    def cost(self, counts: Counter[Hashable], size: int) -> float:
+        """Return by how much the squared distance from the part's shares would grow with a block."""
+        of_labels = sum(count * (count - 2 * self._lacks[stratum]) for stratum, count in counts.items())
+        return of_labels + _WEIGHT_OF_SIZE * size * (size - 2 * self._lacks_rows)
+
+    def take(self, counts: Counter[Hashable], rows: Sequence[int]) -> None:
+        """Take a block."""
+        self.rows += rows
+        self._lacks_rows -= len(rows)
+        for stratum, count in counts.items():
+            self._lacks[stratum] -= count
 
 
 def _blocks(texts: Sequence[tuple[str, ...]], groups: Sequence[Hashable | None] | None) -> list[list[int]]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
-    PlainValidator,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -78,13 +77,13 @@ def _split_or_share(value: object) -> str | float:
     return _share(value) if _is_share(value) else _split_name(value)
 
 
-Files = Annotated[Path | tuple[Path, ...], PlainValidator(_files, json_schema_input_type=str | list[str])]
+Files = Annotated[Path | tuple[Path, ...], BeforeValidator(_files, json_schema_input_type=str | list[str])]
 FilesOrShare = Annotated[
     Path | tuple[Path, ...] | float,
-    PlainValidator(_files_or_share, json_schema_input_type=str | list[str] | float),
+    BeforeValidator(_files_or_share, json_schema_input_type=str | list[str] | float),
 ]
-SplitName = Annotated[str, PlainValidator(_split_name, json_schema_input_type=str)]
-SplitOrShare = Annotated[str | float, PlainValidator(_split_or_share, json_schema_input_type=str | float)]
+SplitName = Annotated[str, BeforeValidator(_split_name, json_schema_input_type=str)]
+SplitOrShare = Annotated[str | float, BeforeValidator(_split_or_share, json_schema_input_type=str | float)]
 
 
 def _left_out(value: object) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dpstune.data.reading import draw_training_part, read_task
 from dpstune.errors import RequestError
-from dpstune.settings.sections import DataSection, FilesSection, OwnTask, TableTask
+from dpstune.settings.sections import DataSection, DatasetTask, FilesSection, OwnTask, TableTask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_corpora = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
@@ -580,3 +580,188 @@ def test_no_label_is_lost_from_a_subsample_that_has_room_for_all(tmp_path):
     rows = [(str(n), "common") for n in range(97)] + [("x", "rare"), ("y", "rarer"), ("z", "rarest")]
     loaded = load(own_task(tmp_path, rows, [("a", "common")]), train_size=4)
     assert sorted(label for _, label in named(loaded, "train")) == ["common", "rare", "rarer", "rarest"]
+
+
+# Parts that are drawn from the training rows
+
+MANY = [(f"text {n}", ("no", "yes", "yes")[n % 3]) for n in range(60)]
+
+
+def drawn_task(folder, rows=MANY, header=("text", "label"), more=None, **parts):
+    with (folder / "all.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return OwnTask(files={"train": folder / "all.csv", **parts}, text="text", label="label", **(more or {}))
+
+
+def test_shares_are_drawn_from_the_training_rows_which_keep_their_numbers(tmp_path):
+    loaded = load(drawn_task(tmp_path, validation=0.2, test=0.1))
+    assert {split: len(part) for split, part in loaded.splits.items()} == {"train": 42, "validation": 12, "test": 6}
+    assert sorted(int(each) for part in loaded.splits.values() for each in part.ids) == list(range(60))
+    assert Counter(label for _, label in named(loaded, "validation")) == {"yes": 8, "no": 4}
+    rows = [
+        (int(each), *row)
+        for split, part in loaded.splits.items()
+        for each, row in zip(part.ids, named(loaded, split), strict=True)
+    ]
+    assert [row[1:] for row in sorted(rows)] == MANY
+    assert loaded.notes == (f"{tmp_path}/all.csv: 60 rows are cut into 42 train, 12 validation, 6 test (split_seed 0)",)
+
+
+def test_folds_cover_the_rows_that_the_test_share_leaves_whatever_the_seed(tmp_path):
+    test = load(drawn_task(tmp_path, validation=0.2, test=0.1)).splits["test"]
+    folds = [load(drawn_task(tmp_path, folds=3, fold=fold, test=0.1), seed=fold) for fold in (1, 2, 3)]
+    assert all(fold.splits["test"] == test for fold in folds), "the test part is the same for shares and folds"
+    validated = [each for fold in folds for each in fold.splits["validation"].ids]
+    assert sorted(map(int, [*validated, *test.ids])) == list(range(60))
+    assert all(set(fold.splits["train"].ids) == set(validated) - set(fold.splits["validation"].ids) for fold in folds)
+    assert load(drawn_task(tmp_path, folds=3, test=0.1), seed=9).splits == folds[0].splits
+    assert "18 validation, 6 test (fold 2 of 3, split_seed 0)" in folds[1].notes[-1]
+
+
+def test_split_seed_draws_other_parts(tmp_path):
+    first, other = (load(drawn_task(tmp_path, validation=0.2, more={"split_seed": seed})) for seed in (0, 1))
+    assert first.splits["validation"] != other.splits["validation"]
+    assert first.fingerprint != other.fingerprint
+
+
+def test_groups_and_equal_texts_stand_on_one_side(tmp_path):
+    rows = [
+        (f"text {n % 20}" + " " * (n % 2), label, f"u{n % 5}" if n % 4 else "") for n, (_, label) in enumerate(MANY)
+    ]
+    task = drawn_task(tmp_path, rows, ("text", "label", "user"), validation=0.3, more={"group": "user"})
+    sides = {
+        split: {each for text, _ in named(load(task), split) for each in [text.strip()]}
+        for split in ("train", "validation")
+    }
+    assert sides["train"].isdisjoint(sides["validation"])
+    users = {split: {rows[int(each)][2] for each in load(task).splits[split].ids} - {""} for split in sides}
+    assert users["train"].isdisjoint(users["validation"])
+    assert "groups of 'user' kept together" in load(task).notes[-1]
+
+
+def test_rows_without_a_label_are_left_out_before_parts_are_drawn(tmp_path):
+    loaded = load(drawn_task(tmp_path, [*MANY, ("a", ""), ("b", "")], validation=0.2))
+    assert sum(map(len, loaded.splits.values())) == 60
+
+
+def test_nothing_is_evaluated_where_the_share_is_0(tmp_path):
+    task = drawn_task(tmp_path, validation=0)
+    assert list(load(task).splits) == ["train"]
+    assert len(load(task).splits["train"]) == 60
+    assert refused(task, splits=["validation"]) == "task all has no split 'validation'; it has train"
+
+
+def test_a_share_and_a_file_go_together(tmp_path):
+    own_task(tmp_path, BALANCED)
+    loaded = load(drawn_task(tmp_path, validation=tmp_path / "validation.csv", test=0.1))
+    assert {split: len(part) for split, part in loaded.splits.items()} == {"train": 54, "validation": 4, "test": 6}
+    alone = load(drawn_task(tmp_path, validation=0.2, test=0.1), splits=["validation"])
+    assert (list(alone.splits), len(alone.splits["train"])) == (["train", "validation"], 42)
+
+
+def test_values_are_drawn_evenly(tmp_path):
+    rows = [(f"t{n}", n / 10) for n in range(100)]
+    values = load(drawn_task(tmp_path, rows, validation=0.2, more={"kind": "regression"})).splits["validation"].labels
+    assert len(values) == 20
+    assert sum(values) / 20 == pytest.approx(4.95, abs=0.5)
+
+
+def test_held_out_examples_come_from_what_is_trained_on(tmp_path):
+    whole = load(drawn_task(tmp_path, validation=0.2))
+    held = load(drawn_task(tmp_path, validation=0.2), held_out=6)
+    assert {*held.splits["train"].ids, *held.splits["held_out"].ids} == set(whole.splits["train"].ids)
+    task = drawn_task(tmp_path, validation=0.2, more={"group": "text"})
+    assert refused(task, held_out=6).startswith("data.held_out: 6 would tear groups of 'text' apart")
+
+
+def test_labels_with_too_few_rows_are_named(tmp_path):
+    loaded = load(drawn_task(tmp_path, [*MANY, ("a", "rare"), ("b", "rare")], folds=5))
+    assert loaded.notes[-1].endswith("the label rare has fewer rows than there are folds (5): some hold none of it")
+    rows = [(text, label, label if label == "no" else text) for text, label in MANY]
+    loaded = load(drawn_task(tmp_path, rows, ("text", "label", "who"), validation=0.5, more={"group": "who"}))
+    assert "the label no is not" in " ".join(loaded.notes)
+
+
+@pytest.mark.parametrize(
+    ("more", "parts", "message"),
+    [
+        ({}, {"validation": 0.001}, "validation: a share of 0.001 of 60 rows is no row"),
+        ({}, {"folds": 61}, "60 rows cannot make 61 parts: there are 60 that may stand in different ones"),
+        ({"group": "label"}, {"folds": 3}, "60 rows cannot make 3 parts: there are 2 that may stand in different ones"),
+        ({"group": "lable"}, {"folds": 3}, "no column 'lable'; its columns are text, label; did you mean 'label'?"),
+    ],
+)
+def test_parts_that_cannot_be_drawn_are_refused(tmp_path, more, parts, message):
+    assert refused(drawn_task(tmp_path, more=more, **parts)).startswith(f"{tmp_path}/all.csv: {message}")
+
+
+# A dataset of the hub
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Write a dataset as the hub holds one, with the labels given by their indices; return a task on it."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def write(labels, feature, kind="classification", more=None, **splits):
+        columns = {
+            "review": [f"r{n}" for n in range(len(labels))],
+            "stars": labels,
+            "user": [f"u{n % 7}" for n in range(len(labels))],
+        }
+        features = datasets.Features(
+            {"review": datasets.Value("string"), "stars": feature, "user": datasets.Value("string")}
+        )
+        (tmp_path / "hub").mkdir()
+        datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "hub" / "train.parquet")
+        given = {"text": "review", "label": "stars", **(more or {})}
+        return DatasetTask(dataset=str(tmp_path / "hub"), kind=kind, splits={"train": "train", **splits}, **given)
+
+    return write
+
+
+def test_a_dataset_of_the_hub_is_read_by_its_label_names_and_cut(dataset):
+    names = datasets.ClassLabel(names=["poor", "good", "so so"])
+    loaded = load(dataset([0, 1, 1, -1] * 20, names, more={"group": "user"}, validation=0.2))
+    assert (loaded.name, loaded.label_names) == ("hub", ("good", "poor", "so so"))
+    assert named(loaded, "train")[0][1] in ("poor", "good")
+    assert len(loaded.splits["train"]) + len(loaded.splits["validation"]) == 60
+    told = " ".join(loaded.notes)
+    assert "dropped 20 of 80 examples: no gold label" in told
+    assert "no example has the label so so, which the dataset knows" in told
+    assert "groups of 'user' kept together" in told
+
+
+def test_minus_one_is_a_value_of_a_dataset_but_no_label(dataset):
+    loaded = load(dataset([-1.0, 0.5] * 5, datasets.Value("float32"), "regression", folds=2))
+    assert sorted({*loaded.splits["train"].labels, *loaded.splits["validation"].labels}) == [-1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("more", "splits", "message"),
+    [
+        (
+            {},
+            {"validation": "dev"},
+            "Should be one of ['train']; where it has no validation split, a share of the training ",
+        ),
+        (
+            {"text": "reviw"},
+            {"folds": 2},
+            "(train): no column 'reviw'; its columns are review, stars, user; did you mean 'review'",
+        ),
+        (
+            {"label": "star"},
+            {"folds": 2},
+            "(train): no column 'star'; its columns are review, stars, user; did you mean 'stars'",
+        ),
+        (
+            {"group": "usr"},
+            {"folds": 2},
+            "(train): no column 'usr'; its columns are review, stars, user; did you mean 'user'",
+        ),
+        ({"config": "other"}, {"folds": 2}, "(other): BuilderConfig 'other' not found"),
+    ],
+)
+def test_what_a_dataset_lacks_is_named_with_what_it_has(dataset, more, splits, message):
+    assert message in refused(dataset([0, 1] * 5, datasets.ClassLabel(names=["no", "yes"]), more=more, **splits))

@@ -1,17 +1,21 @@
 import csv
+import gzip
+import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 import datasets
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpstune.data.files import file_rows
-from dpstune.data.sources import read_file, read_glue, read_hub
+from dpstune.data.files import file_rows, find_files
+from dpstune.data.sources import Columns, read_file, read_files, read_glue, read_hub
 from dpstune.errors import RequestError
 from dpstune.settings.tasks import HubSource, get_task
 
@@ -197,7 +201,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path, name, lines
     (tmp_path / name).write_bytes(good.encode() * (lines_before + 1) + "caf\xe9,1\n".encode("latin-1"))
     message = refused(tmp_path / name, ("text",))
     assert message.startswith(f"{tmp_path / name}:{lines_before + 2}: no UTF-8 text")
-    assert message.endswith("save it as UTF-8, or say what it is: encoding: latin-1 or encoding: cp1252 in the task")
+    assert message.endswith("such as encoding: latin-1, cp1252 or utf-16-le")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
@@ -399,3 +403,178 @@ def test_a_column_that_a_hub_dataset_lacks_is_named_with_those_it_has(dataset):
     wrong = HubSource(hub.id, None, ("premise", "hypotesis"), hub.splits)
     with pytest.raises(RequestError, match=r"its columns are premise, hypothesis, label; did you mean 'hypothesis'\?"):
         read_hub(wrong, "train")
+
+
+# What people have
+
+
+ROWS = [("Ærø, one", "x"), ("two; more", "y"), ("three\twords", "x")]
+
+
+def written(rows=ROWS, separator=",", header=("text", "label")):
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator).writerows([header, *rows])
+    return text.getvalue()
+
+
+def write_excel(path, rows):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("gz", "gzip"), ("zst", "zstd")])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+def test_packed_text_is_read_as_the_text(tmp_path, name, ending, codec):
+    write_awkward(tmp_path / name, "utf-8")
+    if name == "a.json":
+        rows = [{"id": f"ex{i}", "text": text, "label": f"l{i % 2}"} for i, text in enumerate(AWKWARD)]
+        (tmp_path / name).write_text(json.dumps(rows))
+    packed = tmp_path / f"{name}.{ending}"
+    packed.write_bytes(pa.compress((tmp_path / name).read_bytes(), codec, asbytes=True))
+    plain, unpacked = (read_file(path, ("text",), "label") for path in (tmp_path / name, packed))
+    assert (plain.ids, plain.texts, plain.labels) == (unpacked.ids, unpacked.texts, unpacked.labels)
+    assert plain.texts == [(text,) for text in AWKWARD]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv.gz", b"text,label\n", "as gzip: zlib inflate failed: incorrect header check"),
+        ("a.csv.gz", gzip.compress(b"text,label\n")[:-9], "as gzip: Truncated compressed stream"),
+        ("a.csv.zst", b"text,label\n", "as zstd: ZSTD decompress failed"),
+        ("a.xlsx", b"text,label\n", "as Excel: File is not a zip file"),
+    ],
+)
+def test_what_is_not_what_its_ending_says_is_refused(tmp_path, name, content, why):
+    (tmp_path / name).write_bytes(content)
+    assert f"cannot read {tmp_path / name} {why}" in refused(tmp_path / name, ("text",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"data": []}', ": holds an object where there should be an array of objects: [{...}, {...}]"),
+        ('"text"', ": holds a value where there should be an array"),
+        ('[{"text": "a", "label": 1}, 3]', ": item 2 of the array should be a JSON object"),
+        (
+            '{"a": 1}\n{"a": 2}\n',
+            ":2: no valid JSON: Extra data; where each line is an object of its own, name it .jsonl",
+        ),
+        ('[\n{"text": "a", "text": "b"}]', ": two keys are called 'text'"),
+        ('[{"text": null, "label": 1}]', ":1: column 'text' is empty"),
+    ],
+)
+def test_json_that_is_no_array_of_objects_is_refused(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    assert refused(tmp_path / "a.json", ("text",)).startswith(f"{tmp_path}/a.json{message}")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-32-be"])
+def test_a_csv_is_read_whatever_separates_its_columns_and_marks_its_bytes(tmp_path, separator, encoding):
+    marked = "" if encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    (tmp_path / "a.csv").write_bytes((marked + written(separator=separator)).encode(encoding))
+    split = read_file(tmp_path / "a.csv", ("text",), "label")
+    assert list(zip(split.texts, split.labels, strict=True)) == [((text,), label) for text, label in ROWS]
+    told = {",": [], ";": ["separated by ';'"], "\t": ["separated by tabs"]}[separator]
+    assert split.notes == [f"{tmp_path}/a.csv: columns are {each}" for each in told]
+
+
+def test_the_columns_that_are_asked_for_decide_what_separates_them(tmp_path):
+    (tmp_path / "a.csv").write_text('"text;more",label;x;y\na;b,1;2;3\n')
+    split = read_file(tmp_path / "a.csv", ("text;more",), "label;x;y")
+    assert (split.texts, split.labels, split.notes) == ([("a;b",)], ["1;2;3"], [])
+    (tmp_path / "b.csv").write_text("text;lable\na;1\n")
+    told = "no column 'label'; its columns are text, lable; did you mean 'lable'?"
+    assert refused(tmp_path / "b.csv", ("text",)) == f"{tmp_path}/b.csv: {told}"
+
+
+def test_byte_order_marks_are_no_text_however_many(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf\xef\xbb\xbf" + written().encode())
+    assert len(read_file(tmp_path / "a.csv", ("text",), "label").ids) == 3
+
+
+def test_another_encoding_is_read_on_request_and_a_mark_says_more(tmp_path):
+    columns = Columns(("text",), "label")
+    for name, encoding in (("a.csv", "latin-1"), ("b.csv", "utf-16")):
+        (tmp_path / name).write_bytes(written().encode(encoding))
+    split = read_files([tmp_path / "a.csv", tmp_path / "b.csv"], columns, "cp1252")
+    assert [text for (text,) in split.texts] == [text for text, _ in ROWS] * 2
+    (tmp_path / "a.csv").write_bytes(b"text,label\na,x\n\x81,y\n")
+    with pytest.raises(RequestError, match=r"a.csv:3: no cp1252 text"):
+        read_files([tmp_path / "a.csv"], columns, "cp1252")
+    (tmp_path / "a.csv").write_bytes(written(ROWS[1:]).encode("utf-16-le"))
+    assert "every other byte is 0, as in UTF-16" in refused(tmp_path / "a.csv", ("text",))
+    assert read_files([tmp_path / "a.csv"], columns, "utf-16-le").labels == ["y", "x"]
+
+
+def test_an_excel_sheet_gives_the_same_examples(tmp_path):
+    head = [(None, None, None), ("text", None, "label")]
+    write_excel(tmp_path / "a.xlsx", [*head, ("a", "aside", 1), (None, "aside", None), ("b", None, 1.0), ("c", 1, 0.5)])
+    with pytest.raises(RequestError, match=r"a.xlsx:4: column 'text' is empty"):
+        read_file(tmp_path / "a.xlsx", ("text",), "label")
+    write_excel(tmp_path / "a.xlsx", [*head, ("a", "aside", 1), (None, None, None), ("b", None, 1.0), (7, 1, 0.5)])
+    split = read_file(tmp_path / "a.xlsx", ("text",), "label")
+    assert (split.texts, split.labels, split.rows) == ([("a",), ("b",), ("7",)], ["1", "1", "0.5"], [3, 5, 6])
+
+
+def test_of_merged_excel_cells_the_first_has_the_value(tmp_path):
+    book = openpyxl.Workbook()
+    for row in [("text", "label"), ("a", "x"), ("b", "x"), ("c", "y")]:
+        book.active.append(row)
+    book.active.merge_cells("B2:B3")
+    book.create_sheet("more").append(["another sheet"])
+    book.save(tmp_path / "a.xlsx")
+    assert read_file(tmp_path / "a.xlsx", ("text",), "label").labels == ["x", None, "y"]
+
+
+def test_two_excel_columns_of_one_name_are_refused(tmp_path):
+    write_excel(tmp_path / "a.xlsx", [("text", "text", "label"), ("a", "b", 1)])
+    assert (
+        refused(tmp_path / "a.xlsx", ("text",))
+        == f"{tmp_path}/a.xlsx:1: two columns are called 'text'; rename or remove one"
+    )
+
+
+def test_without_openpyxl_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
+    write_excel(tmp_path / "a.xlsx", [("text", "label"), ("a", 1)])
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert refused(tmp_path / "a.xlsx") == f"{tmp_path}/a.xlsx: Excel files need openpyxl: pip install 'dpstune[excel]'"
+
+
+def test_several_files_are_read_as_one_and_errors_name_the_one(tmp_path):
+    for name, rows in (("p-1.csv", ROWS[:1]), ("p-2.csv", []), ("p-3.csv", ROWS[1:])):
+        (tmp_path / name).write_text(written(rows, ";"))
+    files = find_files(tmp_path / "p-*.csv")
+    assert [file.name for file in files] == ["p-1.csv", "p-2.csv", "p-3.csv"]
+    split = read_files(files, Columns(("text",), "label"))
+    assert (split.ids, split.labels) == (["0", "1", "2"], ["x", "y", "x"])
+    assert [split.place(row) for row in range(3)] == [
+        f"{tmp_path}/p-1.csv:2",
+        f"{tmp_path}/p-3.csv:2",
+        f"{tmp_path}/p-3.csv:3",
+    ]
+    assert split.notes == [f"{tmp_path}/p-1.csv and 2 more: columns are separated by ';'"]
+
+
+def test_files_of_other_columns_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,id\na,x,1\n")
+    (tmp_path / "b.tsv").write_text("label\ttext\tid\nx\tb\t2\n")
+    (tmp_path / "c.csv").write_text("text,label\nc,x\n")
+    columns = Columns(("text",), "label")
+    assert read_files([tmp_path / "a.csv", tmp_path / "b.tsv"], columns).ids == ["1", "2"]
+    with pytest.raises(RequestError) as error:
+        read_files([tmp_path / "a.csv", tmp_path / "c.csv"], columns)
+    assert str(error.value).startswith(
+        f"{tmp_path}/c.csv: its columns are text, label, those of {tmp_path}/a.csv are text, label, id"
+    )
+
+
+def test_a_pattern_that_nothing_matches_is_refused_and_a_file_so_called_is_read(tmp_path):
+    with pytest.raises(RequestError, match="no file matches"):
+        find_files([tmp_path / "a[1].csv"])
+    (tmp_path / "a[1].csv").touch()
+    (tmp_path / "b.csv").touch()
+    assert find_files([tmp_path / "a[1].csv", tmp_path / "*.csv"]) == [tmp_path / "a[1].csv", tmp_path / "b.csv"]

@@ -9,6 +9,9 @@ import os
 import subprocess
 import sys
 
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,15 +113,65 @@ def test_json_lines_and_parquet_become_json_lines(zygote, tiny_run, tiny_task, e
     if form == "jsonl":
         file.write_text("\n".join(map(json.dumps, rows)))
     else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.Table.from_pylist(rows), file)
     run = zygote.run("predict", tiny_run, file)
     assert run.code == 0, run.stderr
     objects = [json.loads(line) for line in run.stdout.splitlines()]
     assert [each["prediction"] for each in objects] == expected["prediction"]
     assert set(objects[0]["scores"]) == {"no", "yes"}
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+def test_a_csv_keeps_its_separator_and_may_be_packed(
+    zygote, tiny_run, tiny_task, expected, tmp_path, separator, packing
+):
+    rows = rows_of(tiny_task)
+    lines = [csv_line(row, separator) + "\n" for row in (rows[0], *(row.values() for row in rows))]
+    content = "".join(lines).encode()
+    if packing:
+        content = pa.compress(content, {".gz": "gzip", ".zst": "zstd"}[packing], asbytes=True)
+    run = zygote.run("predict", tiny_run, write(tmp_path, f"x.csv{packing}", content))
+    assert run.code == 0, run.stderr
+    table = list(csv.DictReader(io.StringIO(run.stdout), delimiter=separator))
+    assert [row["prediction"] for row in table] == expected["prediction"]
+
+
+def test_a_json_array_and_an_excel_sheet_become_json_lines(zygote, tiny_run, tiny_task, expected, tmp_path):
+    rows = rows_of(tiny_task)
+    book = openpyxl.Workbook()
+    for row in (list(rows[0]), *(list(row.values()) for row in rows)):
+        book.active.append(row)
+    book.save(tmp_path / "x.xlsx")
+    for file in (write(tmp_path, "x.json", json.dumps(rows)), tmp_path / "x.xlsx"):
+        run = zygote.run("predict", tiny_run, file)
+        assert run.code == 0, run.stderr
+        assert [json.loads(line)["prediction"] for line in run.stdout.splitlines()] == expected["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "flags"), [("utf-16", []), ("utf-32", []), ("latin-1", ["--encoding", "latin-1"])]
+)
+def test_other_encodings_are_read_by_their_mark_or_on_request(zygote, tiny_run, tmp_path, encoding, flags):
+    file = write(tmp_path, "x.csv", "first,second\nun café,a dog\n".encode(encoding))
+    run = zygote.run("predict", tiny_run, file, *flags)
+    assert run.code == 0, run.stderr
+    assert next(csv.DictReader(io.StringIO(run.stdout)))["first"] == "un café"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1"])
+@given(whole=st.text(alphabet="ab\n\té\r", max_size=12), size=st.integers(1, 5))
+def test_lines_are_those_of_the_whole_in_any_encoding_however_it_is_cut(encoding, whole, size):
+    encoded = whole.encode(encoding)
+    stream = Pieces([encoded[at : at + size] for at in range(0, len(encoded), size)])
+    assert list(LineReader(stream, "stdin", encoding)) == io.StringIO(whole, newline="").readlines()
+
+
+def test_the_lines_before_a_wrong_one_are_read_in_any_encoding():
+    lines = iter(LineReader(Pieces(["fine\n".encode("utf-16"), b"\x00\xd8a\x00"]), "stdin"))
+    assert next(lines) == "fine\n"
+    with pytest.raises(RequestError, match="stdin:2: no UTF-16 text"):
+        next(lines)
 
 
 def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
@@ -160,6 +213,18 @@ def write(tmp_path, name, text):
         ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: not valid JSON"),
         ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: no UTF-8 text"),
+        ("x.csv", b"first,second\n\xff\xfe,b\n", [], "such as --encoding latin-1, cp1252 or utf-16-le"),
+        (
+            "x.csv",
+            "first,second\n".encode("utf-16-le"),
+            [],
+            "x.csv:1: no UTF-8 text (every other byte is 0, as in UTF-16)",
+        ),
+        ("x.csv", "first,second\n", ["--encoding", "latn-1"], "unknown encoding 'latn-1'; did you mean 'latin-1'?"),
+        ("x.csv.gz", "first,second\na,b\n", [], "x.csv.gz: zlib inflate failed"),
+        ("x.json", '{"first": "a"}', [], "x.json: holds an object where there should be an array of objects"),
+        ("x.json", b'[{"first": "\xe9"}]', [], "such as --encoding latin-1"),
+        ("x.xlsx", "first", [], "x.xlsx as Excel: File is not a zip file"),
         ("x.dat", "a\n", [], "cannot tell its format; say --format csv, tsv, jsonl, json, parquet, xlsx or lines"),
         ("x.csv", "first,second\na,b\n", ["--text", "a,b,c"], "should name one column, or two"),
         ("x.parquet", "no parquet", [], "cannot read"),
@@ -193,9 +258,6 @@ def test_a_column_that_this_form_does_not_add_stays(zygote, tiny_run, tmp_path):
 
 
 def test_dates_and_gaps_of_a_parquet_file_become_json(zygote, tiny_run, tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     row = {"first": "a cat", "second": "a dog", "when": datetime.date(2026, 1, 2), "gap": math.nan, "tags": [1.5, None]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
     run = zygote.run("predict", tiny_run, tmp_path / "rows.parquet")

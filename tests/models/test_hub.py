@@ -1,5 +1,6 @@
 """The hub's own clients against a hub on loopback: the real ids, configurations and column names."""
 
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,35 @@ def test_labels_of_the_hub_go_by_name_and_missing_gold_labels_are_dropped(hub, t
     labels, note = done.stdout.splitlines()
     assert labels == str(["contradiction", "neutral", "entailment"] * 3)
     assert note == "dataset stanfordnlp/snli (train): dropped 3 of 12 examples: no gold label"
+
+
+@pytest.mark.slow
+def test_a_dataset_that_no_table_knows_trains_from_the_hub(hub, tmp_path, tiny_model):
+    names, text = datasets.ClassLabel(names=["poor", "good"]), datasets.Value("string")
+    features = datasets.Features({"review": text, "stars": names, "user": text})
+
+    def columns(count):
+        rows = pair_rows("stars", count, [0, 1, -1])
+        return {"review": rows["sentence1"], "stars": rows["stars"], "user": [f"u{n % 9}" for n in range(count)]}
+
+    publish(hub, "somebody/reviews", None, columns, features, {"train": 60, "exam": 12})
+    (tmp_path / "reviews.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\ntask:\n  dataset: somebody/reviews\n  text: review\n  label: stars\n"
+        "  splits: {train: train, validation: 0.2, test: exam}\n  group: user\n"
+    )
+    train = ["train", "--recipe", tmp_path / "reviews.yaml", *SMALL, "--json", "--output", tmp_path / "runs"]
+    done = dpstune(*train, endpoint=hub.url, home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["examples"] == {"train": 28, "validation": 12, "test": 8}
+    assert "dataset somebody/reviews (train): dropped 20 of 60 examples: no gold label" in done.stderr
+    assert "40 rows are cut into 28 train, 12 validation (split_seed 0, groups of 'user' kept together)" in done.stderr
+    (run,) = (tmp_path / "runs").glob("reviews/*/seed-*")
+    done = dpstune("eval", run, "--split", "test", "--json", endpoint=hub.url, home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["examples"] == {"test": 8}
+    done = dpstune(*train, "--set", "task.splits.test=dev", endpoint=hub.url, home=tmp_path / "home")
+    assert done.returncode == 2
+    assert "Should be one of ['train', 'exam']; where it has no test split" in done.stderr
 
 
 class TestOutOfReach:

@@ -152,6 +152,16 @@ class TestOverrides:
         assert (task.name, task.hub_id, task.text) == ("rte", "me/rte", ("a", "b"))
         assert load_recipe("demo", overrides=["task={name: cola, text: a}"]).recipe.task.text == ("a",)
 
+    @pytest.mark.parametrize("parts", ["files: {train: a.csv", "dataset: a/b, splits: {train: a"])
+    def test_of_validation_and_folds_the_recipes_own_gives_way(self, write, parts):
+        key = parts.partition(": {")[0].rpartition(" ")[2]
+        own = write(f"task: {{{parts}, validation: b, test: 0.1}}, text: t, label: l}}\n")
+        task = load_recipe(own, overrides=[f"task.{key}.folds=5", f"task.{key}.fold=2"]).recipe.task
+        assert (task.parts.validation, task.parts.folds, task.parts.fold) == (None, 5, 2)
+        own = write(f"task: {{{parts}, folds: 5, fold: 2}}, text: t, label: l}}\n")
+        task = load_recipe(own, overrides=[f"task.{key}.validation=0.2"]).recipe.task
+        assert (task.parts.validation, task.parts.folds, task.parts.fold) == (0.2, None, None)
+
 
 class TestPaths:
     def test_in_a_file_they_are_relative_to_it(self, write, tmp_path):
@@ -171,6 +181,18 @@ class TestPaths:
         loaded = load_recipe(name, overrides=["task.files.train=c.csv"], data_dir=Path("/elsewhere"))
         files = loaded.recipe.task.files
         assert (files.train, files.validation) == (tmp_path / "c.csv", Path("/elsewhere/sub/b.csv"))
+
+    def test_so_are_those_in_lists_and_patterns(self, write, tmp_path):
+        name = write("task: {files: {train: [a.csv, 'b-*.csv'], validation: 0.2, test: t.csv}, text: t, label: l}\n")
+        files = load_recipe(name, overrides=["task.files.test=[c.csv]"]).recipe.task.files
+        assert files.train == (tmp_path / "a.csv", tmp_path / "b-*.csv")
+        assert (files.validation, files.test) == (0.2, (tmp_path / "c.csv",))
+
+    def test_a_dataset_may_lie_in_a_folder(self, write, tmp_path):
+        name = write("task: {dataset: ./d, splits: {train: train, validation: 0.2}, text: t, label: l}\n")
+        assert load_recipe(name).recipe.task.dataset == str(tmp_path / "d")
+        assert load_recipe(name, overrides=["task.dataset=a/b"]).recipe.task.dataset == "a/b"
+        assert load_recipe(name, overrides=["task.dataset=./e"]).recipe.task.dataset == str(tmp_path / "e")
 
     def test_so_are_those_in_an_overridden_mapping(self, write, tmp_path):
         files = "task.files={train: c.csv, validation: d.csv}"
@@ -224,6 +246,34 @@ class TestRefusals:
             ("task: {name: mprc}", "task.name: unknown task 'mprc'; did you mean 'mrpc'?"),
             ("task: {text: a, label: b}", "task.files: key 'files' is missing"),
             ("task: {files: {train: a, validation: b}, label: l, text: [a, b, c]}", "task.text: "),
+            (
+                "task: {files: {train: a}, text: t, label: l}",
+                "task.files: key 'validation' is missing: a place, a share such as 0.2, 0 for none; or give folds: 5",
+            ),
+            *(
+                (f"task: {{files: {{train: a.csv, {parts}}}, text: t, label: l}}", f"task.files.{message}")
+                for parts, message in [
+                    ("validation: 1.5", "validation: should be a share of the rows: 0, or between 0 and 1 such as 0.2"),
+                    ("validation: true", "validation: should be a file, a list of files or a pattern"),
+                    ("validation: []", "validation: should be a file, a list of files or a pattern"),
+                    ("validation: 0.6, test: 0.4", "test: 0.4 and validation's 0.6 leave nothing to train on"),
+                    ("validation: 0.2, folds: 5", "folds: validation and folds are both given; keep one"),
+                    ("validation: 0.2, fold: 1", "fold: says which of the folds; give folds"),
+                    ("folds: 1", "folds: should be greater than or equal to 2, not 1"),
+                    ("folds: 5, fold: 6", "fold: there are 5 folds, not 6"),
+                    ("folds: 5, fold: 0", "fold: should be greater than or equal to 1, not 0"),
+                    ("fold: 5, flods: 2", "flods: unknown key 'flods'; did you mean 'folds'?"),
+                ]
+            ),
+            (
+                "task: {files: {train: a, folds: 5}, text: t, label: l, encoding: latn-1}",
+                "task.encoding: unknown encoding 'latn-1'; did you mean 'latin-1'?",
+            ),
+            ("task: {dataset: a/b, text: t, label: l}", "task.splits: key 'splits' is missing"),
+            (
+                "task: {dataset: a/b, splits: {train: 1, folds: 5}, text: t, label: l}",
+                "task.splits.train: should be the name of a split of the dataset, not 1",
+            ),
             ("seed: -1", "seed: should be greater than or equal to 0, not -1"),
             ("data: {max_length: 1}", "data.max_length: should be greater than or equal to 4"),
         ],
@@ -305,19 +355,31 @@ def test_what_a_recipe_leaves_out_takes_the_tables_defaults(write):
 
 words = st.text(min_size=1, max_size=8)
 paths = st.text("abc é'\"#:-", min_size=1, max_size=8).map(lambda name: Path("/data") / f"{name}.csv")
+parts = st.fixed_dictionaries(
+    {"validation": paths | st.floats(0, 0.5) | st.lists(paths, min_size=1)},
+    optional={"test": paths | st.floats(0, 0.4)},
+) | st.fixed_dictionaries({"folds": st.integers(5, 9)}, optional={"fold": st.integers(1, 5)})
 own_tasks = st.fixed_dictionaries(
     {
-        "files": st.fixed_dictionaries({"train": paths, "validation": paths}),
+        "files": st.fixed_dictionaries({"train": paths | st.lists(paths, min_size=1)}).flatmap(
+            lambda train: parts.map(lambda more: {**train, **more})
+        ),
         "text": st.lists(words, min_size=1, max_size=2),
         "label": words,
         "name": words.filter(lambda name: name.strip() and "/" not in name),
     },
-    optional={"metric": st.sampled_from(["accuracy", "f1", "matthews"])},
+    optional={
+        "metric": st.sampled_from(["accuracy", "f1", "matthews"]),
+        "group": words,
+        "split_seed": st.integers(0),
+        "encoding": st.sampled_from(["latin-1", "utf-16"]),
+    },
 )
+datasets = st.just({"name": "x", "dataset": "a/b", "text": "t", "label": "l", "splits": {"train": "train", "folds": 5}})
 recipes = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries({"name": words.filter(lambda name: name[0] not in ".~")}),
-        "task": own_tasks | st.just("rte") | st.just({"name": "rte", "hub_id": "a/b"}),
+        "task": own_tasks | st.just("rte") | st.just({"name": "rte", "hub_id": "a/b"}) | datasets,
     },
     optional={
         "data": st.fixed_dictionaries({}, optional={"dir": paths, "train_size": st.integers(1, 9)}),
@@ -365,6 +427,10 @@ def test_the_schema_knows_every_section_and_every_method():
     assert definitions["TrainingSection"]["properties"]["schedule"]["enum"] == ["linear", "cosine", "constant"]
     assert definitions["OwnTask"]["properties"]["text"]["anyOf"][0] == {"type": "string"}
     assert schema["required"] == ["model", "task"]
+    validation = definitions["FilesSection"]["properties"]["validation"]["anyOf"]
+    assert {"type": "number"} in validation
+    assert {"type": "string"} in validation
+    assert {"dataset", "splits"} <= set(definitions["DatasetTask"]["required"])
 
 
 def test_the_summary_says_how_long_and_how_large(write):
