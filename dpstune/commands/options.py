@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -24,13 +23,12 @@ Storage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 
 _CHANGES_NO_REPORT = ("--json", "--report")
-_SECRETS = (r"(?<=://)([^:/@\s]*):.*@", r"\1:***@"), (r"(?i)\b(password=)[^&\s]*", r"\1***")
 
 
 def command_to_repeat(context: typer.Context) -> str:
     """Return the command line as it was typed, for a report: passwords are left out, and what changes no report."""
+    from dpstune.studies.sweep.storage import hide_passwords
+
     typed: list[str] = context.find_root().obj or []
     words = [word for word in typed if word not in _CHANGES_NO_REPORT]
-    for pattern, kept in _SECRETS:
-        words = [re.sub(pattern, kept, word) for word in words]
-    return shlex.join(["dpstune", *words])
+    return shlex.join(["dpstune", *(hide_passwords(word, word) for word in words)])
