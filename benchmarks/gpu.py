@@ -74,6 +74,8 @@ def main():
         output.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         sys.exit(f"{output} is a file; gpu.json goes into a folder")
+    except OSError as error:
+        sys.exit(f"{output} cannot be made: {error.strerror}; another folder, please")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     failed = run_stages(asked, output / "gpu.json")
     return 1 if failed else 0
@@ -119,17 +121,19 @@ def run_stages(asked, path):
     Where some were asked for, what others found before stays in the file.
     """
     end = time.monotonic() + 60 * asked.minutes
-    stages = read_earlier(path).get("stages", {}) if asked.stage else {}
+    stages = read_earlier(path) if asked.stage else {}
     content = {"stages": stages}
     for name in asked.stage or STAGES:
         box = min(end - time.monotonic(), STAGES[name] * asked.minutes * 60 / WHOLE + START)
         if box < LEAST:
-            stages[name] = {"status": "no time left", "seconds": 0.0, "found": {}}
-        else:
-            print(f"--- {name}: {box:.0f} s at most", flush=True)
-            for outcome in run_stage(name, box, asked):
-                stages[name] = {"rehearsal": asked.rehearse, **outcome}
-                write(path, content)
+            stages.setdefault(name, {"status": "no time left", "seconds": 0.0, "found": {}})
+            write(path, content)
+            print(f"--- {name}: no time left", flush=True)
+            continue
+        print(f"--- {name}: {box:.0f} s at most", flush=True)
+        for outcome in run_stage(name, box, asked):
+            stages[name] = {"rehearsal": asked.rehearse, **outcome}
+            write(path, content)
         write(path, content)
         told = stages[name].get("error") or stages[name].get("reason") or ""
         print(f"--- {name}: {stages[name]['status']} after {stages[name]['seconds']:.1f} s {told}", flush=True)
@@ -138,12 +142,12 @@ def run_stages(asked, path):
 
 
 def read_earlier(path):
-    """Return what an earlier run wrote; a file that cannot be read is kept beside."""
+    """Return the stages that an earlier run wrote; a file that cannot be read is kept beside."""
     try:
-        return json.loads(path.read_text())
+        return dict(json.loads(path.read_text())["stages"])
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, TypeError, KeyError):
         path.replace(path.with_suffix(".damaged"))
         print(f"{path} could not be read; it is now {path.with_suffix('.damaged')}", flush=True)
         return {}

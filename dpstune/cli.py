@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -74,10 +75,14 @@ def common(
 def main() -> NoReturn:
     """Run the command line and exit with its code; every error is one line on stderr."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    sys.unraisablehook = _signal_again
+    again = sys.unraisablehook = _SignalAgain()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run(sys.argv[1:] or ["--help"]))
+    try:
+        code = run(sys.argv[1:] or ["--help"])
+    finally:
+        again.stop()
+    sys.exit(code or again.exit_code())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -107,24 +112,51 @@ def run(arguments: Sequence[str]) -> int:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End the process as a shell would report it; training itself takes the signal over to save first."""
+    signal.signal(number, _exit_in_silence)  # one line is enough
     os.write(sys.stderr.fileno(), f"error: {INTERRUPTED}\n".encode())  # a print may be under way
     sys.exit(128 + number)
 
 
-def _signal_again(dropped: sys.UnraisableHookArgs) -> None:
-    """Send a signal once more whose exception Python dropped, since it came while a callback ran."""
-    number = _number_of(dropped.exc_value)
-    if number is None:
-        sys.__unraisablehook__(dropped)
-    else:
-        threading.Timer(SECONDS_TO_LEAVE_A_CALLBACK, os.kill, (os.getpid(), number)).start()
+def _exit_in_silence(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+class _SignalAgain:
+    """Sends a signal once more whose exception Python dropped, since it came while a callback ran.
+
+    What trains notes its signals itself, and ends at its next safe point.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    def __call__(self, dropped: sys.UnraisableHookArgs) -> None:
+        """Take the place of ``sys.unraisablehook``."""
+        number = _number_of(dropped.exc_value)
+        if number is not None:
+            self._number = number
+            threading.Timer(SECONDS_TO_LEAVE_A_CALLBACK, os.kill, (os.getpid(), number)).start()
+        elif not isinstance(dropped.exc_value, Interrupted):
+            sys.__unraisablehook__(dropped)
+
+    def stop(self) -> None:
+        """Have a signal that is yet to come meet nothing: the command is over."""
+        if self._number is not None:
+            with suppress(KeyboardInterrupt, SystemExit):  # or comes this very moment
+                signal.signal(self._number, signal.SIG_IGN)
+
+    def exit_code(self) -> int:
+        """Return the exit code of a command that was over before its signal came again; 0 where there was none."""
+        if self._number is None:
+            return 0
+        if self._number == signal.SIGINT:  # of SIGTERM it was told when it came
+            tell(f"error: {INTERRUPTED}")
+        return 128 + self._number
 
 
 def _number_of(error: BaseException | None) -> int | None:
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    if isinstance(error, Interrupted):
-        return error.exit_code - 128
     return signal.SIGTERM if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM else None
 
 

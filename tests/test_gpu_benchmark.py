@@ -180,6 +180,7 @@ def test_a_run_that_is_killed_leaves_what_it_measured(tmp_path):
         (["--minutes", "-1"], "a number above 0, please"),
         (["--minilm", "nowhere"], "nowhere is no folder"),
         (["--output", __file__], "is a file; gpu.json goes into a folder"),
+        (["--output", f"{__file__}/x"], "cannot be made: Not a directory; another folder, please"),
     ],
 )
 def test_a_wrong_request_is_a_line(benchmarks, monkeypatch, capsys, asked, told):
@@ -190,10 +191,22 @@ def test_a_wrong_request_is_a_line(benchmarks, monkeypatch, capsys, asked, told)
     assert told in f"{refused.value.code} {capsys.readouterr().err}"
 
 
-def test_a_damaged_file_is_kept_beside(benchmarks, tmp_path):
-    (tmp_path / "gpu.json").write_text("{")
+def test_what_was_found_stays_where_no_time_is_left(benchmarks, tmp_path):
+    stage = {"status": "done", "seconds": 9.0, "found": {"rows": [1]}}
+    (tmp_path / "gpu.json").write_text(json.dumps({"stages": {"methods": stage}}))
+    asked = Asked()
+    asked.minutes = 0.05
+    assert benchmarks("gpu").run_stages(asked, tmp_path / "gpu.json") == []
+    content, _ = read(tmp_path)
+    assert content["stages"]["methods"] == stage
+    assert content["stages"]["selection"]["status"] == "no time left"
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"stages": 5}'])
+def test_a_damaged_file_is_kept_beside(benchmarks, tmp_path, damaged):
+    (tmp_path / "gpu.json").write_text(damaged)
     assert benchmarks("gpu").read_earlier(tmp_path / "gpu.json") == {}
-    assert (tmp_path / "gpu.damaged").read_text() == "{"
+    assert (tmp_path / "gpu.damaged").read_text() == damaged
 
 
 def test_what_is_not_asked_in_earnest_is_refused():

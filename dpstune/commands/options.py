@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +49,6 @@ Storage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 
 _CHANGE_NO_REPORT = ("--json", "--report", "--fresh")
-_SECRETS = (r"(?<=://)([^:/@\s]*):.*@", r"\1:***@"), (r"(?i)\b(password=)[^&\s]*", r"\1***")
 
 
 def command_to_repeat(context: typer.Context, left_out: Sequence[str] = _CHANGE_NO_REPORT) -> str:
@@ -60,8 +58,8 @@ def command_to_repeat(context: typer.Context, left_out: Sequence[str] = _CHANGE_
         context: The command's.
         left_out: The switches that change none.
     """
+    from dpstune.studies.sweep.storage import hide_passwords
+
     typed: list[str] = context.find_root().obj or []
     words = [word for word in typed if word not in left_out]
-    for pattern, kept in _SECRETS:
-        words = [re.sub(pattern, kept, word) for word in words]
-    return shlex.join(["dpstune", *words])
+    return shlex.join(["dpstune", *(hide_passwords(word, word) for word in words)])

@@ -47,12 +47,14 @@ def kernels_for_the_same_bits(how: str | None) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if how is not None:
         ask_for_the_same_bits(how)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def settle(model: nn.Module, new_loss: Callable[[], torch.Tensor]) -> str:

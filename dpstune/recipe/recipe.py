@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from dpstune.settings.sections import (
     known_task,
     task_name,
 )
+from dpstune.settings.tasks import TASKS
 
 __all__ = [
     "DataSection",
@@ -114,7 +116,12 @@ class Recipe(Settings):
 def _task_schema(values: Mapping[str, Any]) -> type[Settings]:
     if "dataset" in values or "splits" in values:
         return DatasetTask
-    return TableTask if "name" in values and "files" not in values else OwnTask
+    if "name" not in values or "files" in values:
+        return OwnTask
+    # Both kinds have columns, and elsewhere on the hub lies a task of the table alone.
+    has_columns = not values.keys().isdisjoint(("text", "label"))
+    is_elsewhere = not values.keys().isdisjoint(("hub_id", "hub_config", "hub_revision"))
+    return OwnTask if has_columns and not is_elsewhere and values["name"] not in list(TASKS) else TableTask
 
 
 def _method_schema(values: Mapping[str, Any]) -> type[Settings]:
@@ -220,7 +227,9 @@ def _finish(
             raise RequestError(f"--data-dir {data_dir} and {told} set the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
     draft.make_paths_absolute()
-    return LoadedRecipe(name, _with_a_named_task(draft.check(), name), draft.source)
+    recipe = draft.check()
+    draft.refuse_a_task_name_for_no_file(recipe)
+    return LoadedRecipe(name, _with_a_named_task(recipe, name), draft.source)
 
 
 def _with_a_named_task(recipe: Recipe, name: str) -> Recipe:
@@ -377,6 +386,8 @@ _PAIRS: dict[KeyPath, tuple[KeyPath, ...]] = {
 }
 _SECTIONS = ("model", "data", "method", "training")
 _PLACES = ("train", "validation", "test")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LONGEST_TASK_NAME = 200  # bytes: of the 255 that a file's name may have, the rest is for what is written around it
 
 
 class _Draft:
@@ -487,6 +498,18 @@ class _Draft:
             checked = self._check_part(_task_schema(task), task, ("task",))
             values["task"] = task["name"] if list(task) == ["name"] else checked
         return self._check_part(Recipe, values, ())
+
+    def refuse_a_task_name_for_no_file(self, recipe: Recipe) -> None:
+        """Refuse a name of a user's own task that no table or file name can hold; an earlier run's recipe may."""
+        name = recipe.task.name if isinstance(recipe.task, UserTask) else None
+        if name is None:
+            return
+        wrong = f"task.name: should be {{}}, not {shortened(repr(name))}"
+        place = self._place(("task", "name"))
+        if _CONTROL.search(name):
+            raise RequestError(f"{place}: {wrong.format('one line without control characters')}")
+        if len(name.encode()) > _LONGEST_TASK_NAME:
+            raise RequestError(f"{place}: {wrong.format(f'at most {_LONGEST_TASK_NAME} bytes long')}")
 
     def _check_part(self, schema: type[S], values: Any, prefix: KeyPath) -> S:
         try:

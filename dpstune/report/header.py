@@ -39,13 +39,15 @@ def report_header(
         dates: When each run ended, as YYYY-MM-DD.
         command: The command line that makes the report again.
     """
-    machines = {_machine(each): _software(each) for each in environments}
+    environments = list(environments)
+    machines = dict.fromkeys(map(_machine, environments))
+    software = dict.fromkeys(map(_software, environments))
     days = sorted(set(dates))
     facts = [
         Fact("Recipe", recipe),
         Fact("Model", model, ", ".join(model_places)),
         Fact("Task", task),
-        Fact("Machine", "; ".join(machines), "; ".join(dict.fromkeys(machines.values()))),
+        Fact("Machine", "; ".join(machines), "; ".join(software)),
         Fact("Date", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""),
         Fact("Command", command or "", code=True),
     ]

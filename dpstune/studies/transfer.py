@@ -45,11 +45,13 @@ class NamedTarget:
         name: What it is called in tables and file names.
         target: Task, split and where its data lies.
         in_domain: Whether the models were trained on this task.
+        other_names: What a user's own task is called where another has its name: its recipe file, its training file.
     """
 
     name: str
     target: Target
     in_domain: bool
+    other_names: tuple[str, ...] = ()
 
     @cached_property
     def examples(self) -> TaskData:
@@ -161,22 +163,38 @@ def choose_targets(
     """
     named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
     home = Target(recipe.task, "validation", recipe.data.dir)
-    if home.name in _SHORT:
+    if home.name in _SHORT and not isinstance(home.task, UserTask):
         home = replace(home, split=_SHORT[home.name][1])
     there = next((each for each in named if each.in_domain and each.target.split == home.split), None)
     if there is None:
-        taken = home.name in {each.name for each in named}  # by another task of that name: its files tell it apart
-        there = NamedTarget(task_name(nameless(home.task)) if taken else home.name, home, in_domain=True)
+        there = NamedTarget(home.name, home, in_domain=True)
         named.append(there)
+    named = _told_apart(named)
     notes: list[str] = []
     if asked is None:
         why = {each.name: _why_missing(each, data_dirs) for each in named}
         named = [each for each in named if why[each.name] is None]
         notes = [f"target {name} is left out: {reason}" for name, reason in why.items() if reason is not None]
-    twice = [name for name, count in Counter(each.name for each in named).items() if count > 1]
-    if twice:
-        raise RequestError(f"--targets: {twice[0]} is there twice")
+    if twice := _twice(named):
+        own = any(isinstance(each.target.task, UserTask) for each in named if each.name in twice)
+        hint = "; where these are two tasks, give one another task.name" if own else ""
+        raise RequestError(f"--targets: {min(twice)} is there twice{hint}")
     return sorted(named, key=lambda each: (each is not there, not each.in_domain)), notes
+
+
+def _twice(named: Sequence[NamedTarget]) -> set[str]:
+    return {name for name, count in Counter(each.name for each in named).items() if count > 1}
+
+
+def _told_apart(named: Sequence[NamedTarget]) -> list[NamedTarget]:
+    """Call users' own tasks of one name by their recipe files, or else by their training files."""
+    for other in range(2):
+        twice = _twice(named)
+        named = [
+            replace(each, name=each.other_names[other]) if each.name in twice and each.other_names else each
+            for each in named
+        ]
+    return list(named)
 
 
 def _usual_targets(recipe: Recipe) -> list[str]:
@@ -198,17 +216,26 @@ def _usual_targets(recipe: Recipe) -> list[str]:
 
 def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> NamedTarget:
     name, _, split = asked.partition(":")
+    others: tuple[str, ...] = ()
     if Path(name).suffix in (".yaml", ".yml"):
         target = read_target(name, split or "validation", None)
-        name = target.name if isinstance(target.task, UserTask) else Path(name).stem
+        stem = Path(name).stem
+        if isinstance(target.task, UserTask):
+            name, others = target.name, (stem, task_name(nameless(target.task)))
+        else:
+            name = stem
     else:
         task, usual_split = _SHORT.get(name, (name, "validation"))
         folder = folder_with_task(data_dirs, task)
         target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
-    trained = Target(recipe.task, target.split)
-    own = isinstance(recipe.task, UserTask)  # two of them may have one name
-    in_domain = nameless(target.task) == nameless(recipe.task) if own else target.name == trained.name
-    return NamedTarget(f"{name}-{split}" if split else name, target, in_domain)
+    if isinstance(recipe.task, UserTask) or isinstance(target.task, UserTask):  # several of them may have one name
+        in_domain = nameless(target.task) == nameless(recipe.task)
+    else:
+        in_domain = target.name == task_name(recipe.task)
+    ending = f"-{split}" if split else ""
+    return NamedTarget(
+        f"{name}{ending}", target, in_domain, () if in_domain else tuple(f"{each}{ending}" for each in others)
+    )
 
 
 def _why_missing(named: NamedTarget, data_dirs: Sequence[Path]) -> str | None:

@@ -66,8 +66,9 @@ def test_inside_a_block_kernels_are_those_of_a_run_and_outside_what_they_were(ho
     with kernels_for_the_same_bits(how):
         assert torch.are_deterministic_algorithms_enabled() == (how is not None)
         assert torch.is_deterministic_algorithms_warn_only_enabled() == (how == "warn_only: put_ has none")
+        assert torch.utils.deterministic.fill_uninitialized_memory == (how is None)
     assert not torch.are_deterministic_algorithms_enabled()
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_workspaces_are_fixed_before_the_device_is_looked_for(monkeypatch):

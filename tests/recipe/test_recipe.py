@@ -12,6 +12,7 @@ from dpstune.recipe.recipe import (
     dump_recipe,
     find_recipe,
     load_recipe,
+    load_run_recipe,
     recipe_schema,
     shipped_recipes,
     summarize_recipe,
@@ -245,6 +246,8 @@ class TestRefusals:
             ("task: mprc", "task: unknown task 'mprc'; did you mean 'mrpc'?"),
             ("task: {name: mprc}", "task.name: unknown task 'mprc'; did you mean 'mrpc'?"),
             ("task: {text: a, label: b}", "task.files: key 'files' is missing"),
+            ("task: {name: mine, text: a, label: b}", "task.files: key 'files' is missing"),
+            ("task: {name: mprc, hub_id: a/b, text: a}", "task.name: unknown task 'mprc'; did you mean 'mrpc'?"),
             ("task: {files: {train: a, validation: b}, label: l, text: [a, b, c]}", "task.text: "),
             (
                 "task: {files: {train: a}, text: t, label: l}",
@@ -401,7 +404,7 @@ def test_a_dumped_recipe_loads_back_the_same(values, tmp_path_factory):
     recipe = Recipe.model_validate(values)
     file = tmp_path_factory.mktemp("dump") / "recipe.yaml"
     file.write_text(dump_recipe(recipe), encoding="utf-8")
-    assert load_recipe(str(file)).recipe == recipe
+    assert load_run_recipe(file) == recipe
 
 
 def test_a_recipe_can_be_built_in_python_and_is_checked():
@@ -457,7 +460,15 @@ def test_a_users_own_task_is_called_by_its_name_or_else_by_its_recipe(write):
         ("' '", "task.name: should be a name without slashes, not ' '"),
         ("''", "task.name: should be at least 1 character, not ''"),
         ("5", "task.name: should be a valid string, not 5"),
+        (r'"\0"', r"task.name: should be one line without control characters, not '\x00'"),
+        (r'"a\nb"', r"task.name: should be one line without control characters, not 'a\nb'"),
+        ("é" * 101, f"task.name: should be at most 200 bytes long, not '{'é' * 78}…"),
     ],
 )
 def test_a_wrong_name_of_a_task_is_refused(write, name, message):
     assert refused(write(OWN_TASK.replace("task: {", f"task: {{name: {name}, "))).endswith(message)
+
+
+def test_the_name_of_an_earlier_run_s_task_may_be_one_that_is_refused_now(write):
+    kept = write(OWN_TASK.replace("task: {", f"task: {{name: {'n' * 300}, "), "recipe.yaml")
+    assert load_run_recipe(Path(kept)).task.name == "n" * 300

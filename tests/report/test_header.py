@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dpstune.commands.options import command_to_repeat
-from dpstune.report.header import profile_header, runs_header
+from dpstune.report.header import profile_header, report_header, runs_header
 from dpstune.report.page import Facts, Table, render_html, render_markdown
 from dpstune.report.sweep_report import write_sweep_report
 from dpstune.studies.points import read_runs
@@ -79,6 +79,14 @@ def test_a_header_says_what_was_run_where_and_when(long_sweep):
             assert expected in text.replace("\\", "").replace("</span> <span>", " "), expected
 
 
+def test_software_that_changed_on_one_machine_is_told_of_in_full():
+    newer = {**ENVIRONMENT, "packages": {"torch": "2.10.0"}}
+    (machine,) = report_header(environments=[ENVIRONMENT, newer, ENVIRONMENT]).items
+    assert machine.text == "cpu (x86_64, 1 thread of 8 cores), fp32"
+    software = "Linux-6.1, Python 3.12.1, dpstune 0.1.0, torch 2.9.0; Linux-6.1, Python 3.12.1, torch 2.10.0"
+    assert machine.details == software
+
+
 def test_what_is_not_known_is_left_out():
     assert told(runs_header([record()], None)) == {"Recipe": "demo", "Model": "minilm", "Task": "toy-nli"}
     assert runs_header([], None) == Facts([])
@@ -99,6 +107,8 @@ def test_a_profile_has_the_same_header():
         (["sweep", "--storage", "postgresql://me:se:c@ret@host/db"], "dpstune sweep --storage 'postgresql://me:***@host/db'"),
         (["sweep", "--storage=mysql://host/db?user=me&password=secret&ssl=1"],
          "dpstune sweep '--storage=mysql://host/db?user=me&password=***&ssl=1'"),
+        (["sweep", "--storage", "postgresql://h/db?sslpassword=abc&PassWord=of/me"],
+         "dpstune sweep --storage 'postgresql://h/db?sslpassword=***&PassWord=***'"),
         (["sweep", "--storage", "sqlite:////tmp/a@b.db"], "dpstune sweep --storage sqlite:////tmp/a@b.db"),
     ],
 )  # fmt: skip
@@ -139,8 +149,6 @@ def test_a_task_that_is_renamed_keeps_its_runs_and_its_sweep(zygote, tiny_task, 
 
 
 def test_a_command_stays_one_in_markdown():
-    from dpstune.report.header import report_header
-
     header = report_header(command="dpstune sweep --set 'a=`b` <c> *d*'")
     assert "- Command: `` dpstune sweep --set 'a=`b` <c> *d*' ``" in render_markdown("t", [header])
     assert "a=`b` &lt;c&gt; *d*" in render_html("t", [header])

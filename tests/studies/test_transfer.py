@@ -210,6 +210,55 @@ def test_generated_tasks_carry_to_their_shifted_variant(place):
     assert [each.name for each in chosen(place, None, task="toy-rte")] == ["toy-rte", "toy-rte-shift"]
 
 
+@pytest.fixture
+def own(tmp_path):
+    """Write a recipe of a user's own task, without its files, and return its place."""
+
+    def own(file, name, train):
+        recipe = tmp_path / file
+        recipe.parent.mkdir(exist_ok=True)
+        files = f"{{train: {train}, validation: {train}}}"
+        recipe.write_text(
+            f"model: {{name: minilm}}\ntask: {{name: {name}, files: {files}, text: [one, two], label: gold}}\n"
+        )
+        return str(recipe)
+
+    return own
+
+
+def carried(recipe, *asked):
+    """Return name and training file of each target of a user's own task, whether it is in-domain, and its split."""
+    named, _ = choose_targets(asked, load_recipe(recipe).recipe, [])
+    return [(each.name, each.target.task.files.train.name, each.in_domain, each.target.split) for each in named]
+
+
+def test_a_users_own_task_may_be_called_as_half_of_mnli(own):
+    recipe = own("mnli-mm.yaml", "mnli-mm", "mine.csv")
+    other = own("other.yaml", "other", "other.csv")
+    assert carried(recipe, other) == [
+        ("mnli-mm", "mine.csv", True, "validation"),
+        ("other", "other.csv", False, "validation"),
+    ]
+
+
+def test_a_users_own_task_that_is_called_as_one_of_the_table_is_another(own, place):
+    (home, other) = chosen(place, [own("mine.yaml", "mnli", "mine.csv")])
+    assert (home.name, home.in_domain, other.name, other.in_domain) == ("mnli", True, "mine", False)
+
+
+def test_users_own_tasks_of_one_name_are_called_by_their_recipe_files_or_else_by_their_training_files(own):
+    recipe = own("reviews.yaml", "reviews", "new.csv")
+    old, older = own("old.yaml", "reviews", "old.csv"), own("older.yaml", "reviews", "older.csv")
+    assert [name for name, *_ in carried(recipe, old, f"{older}:test")] == ["reviews", "old", "reviews-test"]
+    assert [name for name, *_ in carried(recipe, old, older)] == ["reviews", "old", "older"]
+    assert carried(recipe, own("kept/reviews.yaml", "reviews", "kept.csv"), recipe) == [
+        ("reviews", "new.csv", True, "validation"),
+        ("kept", "kept.csv", False, "validation"),
+    ]
+    with pytest.raises(RequestError, match=r"--targets: old is there twice; where .* give one another task\.name"):
+        carried(recipe, old, old)
+
+
 @pytest.mark.parametrize(
     ("asked", "task", "message"),
     [

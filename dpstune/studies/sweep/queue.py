@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -383,15 +384,20 @@ class RunQueue:
 
     @patient
     def tally(self) -> Tally:
-        """Count."""
+        """Count; not while a stale run has failed and is yet to be queued anew."""
         from optuna.trial import TrialState
 
         by_state: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
-        for trial in self._trials():
-            by_state[trial.state].append(trial)
+        with self._changing():
+            for trial in self._trials():
+                by_state[trial.state].append(trial)
         running = by_state[TrialState.RUNNING]
         later = [*running, *by_state[TrialState.WAITING], *by_state[TrialState.COMPLETE]]
         not_given_up = {trial.user_attrs["identity"] for trial in later}
+        # A stale run, or one that is tried anew, has several trials; what came of the last to end is what came of it.
+        ended = sorted([*by_state[TrialState.FAIL], *by_state[TrialState.PRUNED]], key=_end)
+        last = {trial.user_attrs["identity"]: trial for trial in ended}
+        given_up = {identity: trial for identity, trial in last.items() if identity not in not_given_up}
         return Tally(
             waiting=len(by_state[TrialState.WAITING]),
             running=len(running),
@@ -400,16 +406,21 @@ class RunQueue:
                 for trial in by_state[TrialState.COMPLETE]
             },
             failed={
-                trial.user_attrs["identity"]: trial.user_attrs.get("error", LOST)
-                for trial in by_state[TrialState.FAIL]
-                if trial.user_attrs["identity"] not in not_given_up
+                identity: trial.user_attrs.get("error", LOST)
+                for identity, trial in given_up.items()
+                if trial.state == TrialState.FAIL
             },
-            dropped={trial.user_attrs["identity"] for trial in by_state[TrialState.PRUNED]} - not_given_up,
+            dropped={identity for identity, trial in given_up.items() if trial.state == TrialState.PRUNED},
             workers={trial.user_attrs["worker"]: _job(trial) for trial in running if "worker" in trial.user_attrs},
         )
 
     def _trials(self, *states: Any) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
+
+
+def _end(trial: FrozenTrial) -> datetime:
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete
 
 
 def _times_put_back(trial: FrozenTrial) -> int:

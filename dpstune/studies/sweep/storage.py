@@ -130,7 +130,7 @@ def _passwords_in(url: str) -> list[str]:
 
     An ``@`` in one may not be escaped; it counts to the password, so that what follows is not told either.
     """
-    found = re.findall(r"[?&]\w*pass(?:word|wd)?=([^&]*)", url)
+    found = re.findall(r"(?i)[?&]\w*pass(?:word|wd)?=([^&]*)", url)
     user_info = re.match(r"[^:]+://[^:/]*:([^@]*)@([^/?]*)", url)
     if user_info is not None:
         password, host = user_info.groups()

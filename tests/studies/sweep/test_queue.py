@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -138,6 +139,47 @@ def test_a_job_that_loses_workers_elsewhere_is_given_up_too(url):
         queue.take_over_the_dead()
     assert queue.take("0 elsewhere 1 1 m") is None
     assert queue.tally().failed == {JOBS[0].identity: "its workers were lost"}
+
+
+def test_a_job_that_lost_a_worker_and_then_is_dropped_did_not_fail(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    queue.take("0 elsewhere 1 1 m")
+    set_back_all_heartbeats(url)
+    queue.take_over_the_dead()
+    queue.drop(JOBS[:1])
+    tally = queue.tally()
+    assert (tally.failed, tally.dropped) == ({}, {JOBS[0].identity})
+
+
+def test_a_dropped_job_that_is_added_again_and_fails_is_no_more_than_failed(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    queue.drop(JOBS[:1])
+    queue.add(JOBS[:1])
+    queue.fail(queue.take("0 elsewhere 1 1 m"), "why", again=False)
+    tally = queue.tally()
+    assert (tally.failed, tally.dropped) == ({JOBS[0].identity: "why"}, set())
+
+
+def test_nobody_sees_a_stale_job_as_failed_before_it_waits_again(url, monkeypatch):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:1])
+    queue.take("0 elsewhere 1 1 m")
+    set_back_all_heartbeats(url)
+    seen = []
+    looking = threading.Thread(target=lambda: seen.append(RunQueue(url, "study").tally()))
+    put_back = optuna.storages.RetryHeartbeatStaleTrialCallback.__call__
+
+    def put_back_slowly(*arguments):
+        looking.start()
+        looking.join(1)
+        put_back(*arguments)
+
+    monkeypatch.setattr(optuna.storages.RetryHeartbeatStaleTrialCallback, "__call__", put_back_slowly)
+    queue.take_over_the_dead()
+    looking.join()
+    assert (seen[0].waiting, seen[0].failed) == (1, {})
 
 
 def test_a_run_taken_when_the_answer_was_lost_is_taken_again_by_the_same_worker(url):
