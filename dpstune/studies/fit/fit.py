@@ -88,7 +88,10 @@ class Fit:
         self.data: TaskData = self.inputs.task(self._whole.recipe)
         self.rows = len(self.data.splits["train"])
         self.parts: Parts = decide_parts(self._task, self.rows, folds=request.folds, test=request.test)
-        self._records: dict[Path, RunRecord] = {}
+        first = self.recipe_of(Candidate(BASELINE), 1).recipe  # what is wrong with the parts ends here
+        self._rows_of_a_part = len(self.inputs.task(first).splits["train"])
+        if self.parts.test is not None and self.inputs.task(first).splits["test"].labels is None:
+            raise RequestError("the test rows have no labels: leave them out, and ask for --test 0.2")
 
     @property
     def folder(self) -> Path:
@@ -182,7 +185,7 @@ class Fit:
             RunError, RequestError: No candidate can be trained; the first one's error.
             Interrupted: A signal came; the same call goes on.
         """
-        budget = _Budget(self.request, self.rows / self._rows_of_a_part())
+        budget = _Budget(self.request, self.rows / self._rows_of_a_part)
         for trial in search.trials():
             for part in trial.values:
                 budget.add(trial.candidate, self.train(trial.candidate, part))
@@ -209,7 +212,7 @@ class Fit:
         """Return what would be tried and about how long it would take on this machine, by a few timed steps."""
         space, epoch = self.space(), self.seconds_of_an_epoch()
         a_run = epoch * sum(space.epochs) / 2
-        last = a_run * self.rows / self._rows_of_a_part()
+        last = a_run * self.rows / self._rows_of_a_part
         most = self.request.runs or (RUNS if self.request.minutes is None else None)
         if self.request.minutes is not None:
             fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run))
@@ -240,9 +243,6 @@ class Fit:
     def units(self, ids: Sequence[str]) -> list[str]:
         """Return what rows are drawn together where a score's interval is drawn: their group, or themselves."""
         return list(ids)
-
-    def _rows_of_a_part(self) -> int:
-        return len(self.inputs.task(self.recipe_of(Candidate(BASELINE), 1).recipe).splits["train"])
 
 
 class _Budget:
