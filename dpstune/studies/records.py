@@ -14,6 +14,7 @@ from typing import Any
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
+from dpstune.runs.identity import without_newer_defaults
 from dpstune.settings.sections import OwnTask
 
 RUN_PREFIX = "seed-"
@@ -110,8 +111,11 @@ class RunRecord:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result."""
-        settings = dict(_flatten(self.recipe.model_dump(mode="json", by_alias=True)))
+        """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result.
+
+        Newer keys at their defaults are left out; see ``without_newer_defaults``.
+        """
+        settings = dict(_flatten(without_newer_defaults(self.recipe.model_dump(mode="json", by_alias=True))))
         named_for_people = ("task.name",) if isinstance(self.recipe.task, OwnTask) else ()
         for key in ("seed", *_NO_INFLUENCE, *named_for_people):
             settings.pop(key, None)

@@ -16,7 +16,7 @@ from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
-from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
+from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, without_newer_defaults
 from dpstune.settings.sections import OwnTask
 from dpstune.studies.grid import (
     Grid,
@@ -151,7 +151,7 @@ class Sweep:
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
-        self._base = first.recipe.model_dump(mode="json")
+        self._base = without_newer_defaults(first.recipe.model_dump(mode="json"))
         del self._base["data"]["dir"]
         if isinstance(first.recipe.task, OwnTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
@@ -170,7 +170,10 @@ class Sweep:
     def _defaults(self, asked: str) -> dict[str, Any]:
         """Return what a method that is asked for is set to where no grid sets it."""
         loaded = load_first(self.request.recipe, [asked], self.request.overrides, self.request.data_dir)
-        return loaded.recipe.method.model_dump(mode="json")
+        method: dict[str, Any] = without_newer_defaults({"method": loaded.recipe.method.model_dump(mode="json")})[
+            "method"
+        ]
+        return method
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
         """Load a point's recipe; an error names the flag that gave the wrong key."""
