@@ -56,4 +56,5 @@ class RDrop(Method[RDropConfig]):
         divergence = symmetric_divergence(first, second)
         if not is_regression(first):
             divergence = divergence / 2
-        return task_loss(first, labels) + task_loss(second, labels) + self.config.alpha * divergence
+        losses = task_loss(first, labels, self.criterion) + task_loss(second, labels, self.criterion)
+        return losses + self.config.alpha * divergence

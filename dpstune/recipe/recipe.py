@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from dpstune.common.textfile import read_text
 from dpstune.errors import RequestError, did_you_mean, shortened
@@ -26,6 +26,7 @@ from dpstune.settings.sections import (
     TableTask,
     TrainingSection,
     known_task,
+    task_kind,
     task_name,
 )
 
@@ -103,6 +104,16 @@ class Recipe(Settings):
         if isinstance(value, Mapping):
             return check_settings(_method_schema(value), value, place="method")
         return value
+
+    @field_validator("training")
+    @classmethod
+    def _loss_suits_the_task(cls, training: TrainingSection, info: ValidationInfo) -> TrainingSection:
+        task = info.data.get("task")
+        if task is not None and task_kind(task) == "regression":
+            for key in ("label_smoothing", "class_weights"):
+                if getattr(training, key):
+                    raise ValueError(f"{key} is for labels, and the task is regression")
+        return training
 
 
 def _task_schema(values: Mapping[str, Any]) -> type[Settings]:

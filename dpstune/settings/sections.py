@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +33,21 @@ def _listed(value: object) -> object:
 
 
 TextColumns = Annotated[_OneOrTwo, BeforeValidator(_listed, json_schema_input_type=str | _OneOrTwo)]
+
+
+def _label_weights(value: object) -> object:
+    """Say what may stand for class weights where something else does."""
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"should be balanced, or a mapping of labels to weights, not {value!r}")
+    for label, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < math.inf:
+            raise ValueError(f"the weight of {label!r} should be a number above 0, not {weight!r}")
+    return value
+
+
+ClassWeights = Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_label_weights)]
 
 
 def known_task(name: str) -> str:
@@ -133,6 +150,11 @@ def task_name(task: str | TableTask | OwnTask) -> str:
     return task if isinstance(task, str) else str(task.name)
 
 
+def task_kind(task: str | TableTask | OwnTask) -> Kind:
+    """Return what a task asks for."""
+    return task.kind if isinstance(task, OwnTask) else get_task(task_name(task)).kind
+
+
 def nameless(task: str | TableTask | OwnTask) -> str | TableTask | OwnTask:
     """Return a task without what only people call it: two recipes of the same files have the same task."""
     return task.model_copy(update={"name": None}) if isinstance(task, OwnTask) else task
@@ -169,6 +191,9 @@ class TrainingSection(Settings):
         warmup_steps, warmup_ratio: Exactly one (ratio 0.1).
         weight_decay, adam_betas, adam_epsilon: AdamW; biases and normalisation weights are not decayed.
         max_grad_norm: Gradients are clipped to this norm.
+        label_smoothing: Share of each label that is given to all labels alike; for classification.
+        class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
+            weight by label, 1 where none is given; None weighs all the same. For classification.
         precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
         eval_every, save_every: In steps; None evaluates each epoch, and saves at the end and on a signal.
@@ -190,6 +215,8 @@ class TrainingSection(Settings):
     adam_betas: tuple[Share, Share] = (0.9, 0.999)
     adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
+    label_smoothing: Share = 0.0
+    class_weights: ClassWeights = None
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     batching: Literal["random", "bucketed"] = "random"
     eval_every: Count | None = None

@@ -113,6 +113,7 @@ def train(
     from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
     from dpstune.training.checkpoints import Checkpoints
+    from dpstune.training.criterion import build_criterion
 
     recipe = loaded.recipe
     progress = progress or SilentProgress()
@@ -142,6 +143,7 @@ def train(
                 watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
             inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
+            build_criterion(recipe.training, task)  # likewise weights for labels that are not there
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 if folder.result.exists():
@@ -195,6 +197,7 @@ class Loop:
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
         from dpstune.training.checkpoints import Checkpoints
+        from dpstune.training.criterion import build_criterion
         from dpstune.training.losses import LossReadings
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
 
@@ -224,7 +227,8 @@ class Loop:
         if training.gradient_checkpointing:
             recompute_activations(self.model)
         self.model.train()
-        self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
+        criterion = build_criterion(training, task, accelerator.device)
+        self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
         self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:

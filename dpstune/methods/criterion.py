@@ -1,0 +1,46 @@
+"""The loss of a task where it is another than the model's own: labels that weigh more, labels that are softened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Cross-entropy with a weight a label and label smoothing, averaged over the examples.
+
+    Each example's loss is multiplied by its label's weight, and the sum is divided by the number of examples; not by
+    the sum of the weights, as ``torch.nn.CrossEntropyLoss`` has it. So a batch gives one gradient, however it is cut
+    into passes, accumulated or shared between ranks. Smoothing by s gives the label 1 - s and all labels together s
+    (Szegedy et al. 2016, section 7), each term with the weight of its own label.
+
+    Args:
+        label_weights: float32 [labels]; None weighs all the same.
+        label_smoothing: s, in [0, 1).
+
+    >>> import torch
+    >>> logits, labels = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
+    >>> criterion = Criterion(label_weights=torch.tensor([1.0, 3.0]))
+    >>> round(criterion(logits, labels).item(), 4)  # log 2 and three times log 2, by two examples
+    1.3863
+    """
+
+    label_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over a batch, 0-d.
+
+        Args:
+            logits: [B, labels].
+            labels: int64 [B].
+        """
+        import torch.nn.functional as F
+
+        weights = None if self.label_weights is None else self.label_weights.to(logits)
+        losses = F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.label_smoothing, reduction="none")
+        return losses.mean()
