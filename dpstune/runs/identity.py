@@ -17,6 +17,8 @@ NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "training.label_smoothing": 0.0,
         "training.class_weights": None,
+        "training.keep": "last",
+        "training.patience": None,
     }
 )
 """Keys that recipes did not always have, dotted, with the value that changes nothing: what runs were before."""

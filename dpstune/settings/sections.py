@@ -196,6 +196,8 @@ class TrainingSection(Settings):
             weight by label, 1 where none is given; None weighs all the same. For classification.
         precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
+        keep: The weights a run ends with: the ``last``, or the ``best`` evaluation's by the headline metric.
+        patience: Evaluations without a better headline after which the run ends; None trains to the last step.
         eval_every, save_every: In steps; None evaluates each epoch, and saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the model.
@@ -217,6 +219,8 @@ class TrainingSection(Settings):
     max_grad_norm: Positive = 1.0
     label_smoothing: Share = 0.0
     class_weights: ClassWeights = None
+    keep: Literal["last", "best"] = "last"
+    patience: Count | None = None
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     batching: Literal["random", "bucketed"] = "random"
     eval_every: Count | None = None

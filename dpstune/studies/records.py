@@ -61,7 +61,7 @@ class RunRecord:
 
     @property
     def value(self) -> float | None:
-        """The headline metric after the last step; None where it is undefined."""
+        """The headline metric of the kept weights; None where it is undefined."""
         return _number(self.result.get("value"))
 
     @property
@@ -150,7 +150,11 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
             unfinished.append(name)
         else:
             try:
-                records.append(read_run(run))
+                record = read_run(run)
+                if record.result["split"] is None:
+                    notes.append(f"{name}: skipped: nothing was evaluated, so that there is nothing to compare by")
+                else:
+                    records.append(record)
             except (DpstuneError, OSError, ValueError) as error:
                 notes.append(f"{name}: skipped: damaged: {error}")
     if unfinished:

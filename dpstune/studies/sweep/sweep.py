@@ -13,7 +13,7 @@ from typing import Any
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import choose_precision, device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
-from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
+from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, without_newer_defaults
@@ -33,6 +33,7 @@ from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_r
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import sqlite_file, sqlite_url
+from dpstune.training.best import headline_split
 
 
 @dataclass(frozen=True)
@@ -225,13 +226,31 @@ class Sweep:
     @cached_property
     def study_name(self) -> str:
         """The study's name; the same command on the same data and model has the same, on every machine."""
-        asked, grid = next(iter(self.grids.items()))
-        first, *_ = self.restarts(asked, points(grid)[0])
-        recipe = self.request.load(first).recipe
+        recipe = self._first_recipe
         held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
         base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
         digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
         return f"{self.name}-{self.request.study}-{digest}"
+
+    def refuse_nothing_to_compare_by(self) -> None:
+        """Refuse a sweep whose runs would have no score.
+
+        Raises:
+            RequestError: No split of the task is evaluated; or data is not what the recipe says.
+            RunError: The hub could not be reached.
+        """
+        task = self.inputs.task(self._first_recipe)
+        if headline_split(task) is None:
+            raise RequestError(
+                f"nothing of {task.name} is evaluated, so that there is nothing to compare by; "
+                "give the task validation examples, or hold some out with --set data.held_out=N"
+            )
+
+    @property
+    def _first_recipe(self) -> Recipe:
+        asked, grid = next(iter(self.grids.items()))
+        first, *_ = self.restarts(asked, points(grid)[0])
+        return self.request.load(first).recipe
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
