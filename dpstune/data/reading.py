@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.data.examples import Examples
-from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, sort_names
+from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, several, sort_names
 from dpstune.data.sources import RawSplit, read_file, read_glue, read_hub
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
 from dpstune.settings.sections import DataSection, OwnTask, TableTask, task_name
-from dpstune.settings.tasks import HubSource, Kind, Task, get_task
+from dpstune.settings.tasks import MULTILABEL_METRICS, HubSource, Kind, Task, get_task
 
 if TYPE_CHECKING:
     import numpy as np
 
+USUAL_METRIC: dict[Kind, str] = {
+    "classification": "accuracy",
+    "regression": "spearman",
+    "multilabel": MULTILABEL_METRICS[0],
+}
+COMMON_SET = 5  # so many examples with the same set of labels are a stratum of their own
 HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 
 
@@ -32,7 +38,7 @@ class TaskData:
 
     Args:
         name: The task's name; for people alone where it is a user's own.
-        kind: Classification or regression.
+        kind: Classification, regression, or several labels an example.
         label_names: In the order of the model's outputs; empty for regression.
         metric: The metric family.
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
@@ -216,9 +222,12 @@ def _load_own(task: OwnTask, wanted: Sequence[str] | None) -> TaskData:
     if task.kind == "classification":
         marks = (*UNLABELLED, *WRITTEN_GAPS)
         names = sort_names({label for label in raw["train"].labels if label is not None and label not in marks})
+    if task.kind == "multilabel":
+        marks = (None, *WRITTEN_GAPS)  # what is empty is no gap: the example has no label
+        names = sort_names({name for label in raw["train"].labels if label not in marks for name in several(label)})
     notes: list[str] = []
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
-    metric = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
+    metric = task.metric or USUAL_METRIC[task.kind]
     return TaskData(name, task.kind, names, metric, splits, tuple(notes))
 
 
@@ -231,8 +240,16 @@ def _subsample(task: TaskData, size: int, seed: int) -> Examples:
 
 
 def _strata(task: TaskData) -> Sequence[float]:
-    """Return what a draw keeps the shares of: the training labels; regression has one stratum."""
+    """Return what a draw keeps the shares of: the training labels; regression has one stratum.
+
+    Of several labels an example it is the set of them; sets that fewer than five examples have are one stratum.
+    """
     train = task.splits["train"]
+    if task.kind == "multilabel" and train.labels is not None:
+        counts = Counter(train.labels)
+        common = sorted(labels for labels, count in counts.items() if count >= COMMON_SET)
+        number = {labels: place for place, labels in enumerate(common, start=1)}
+        return [number.get(labels, 0) for labels in train.labels]
     return train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
 
 
@@ -268,5 +285,7 @@ def _refuse_one_class(task: TaskData, which: str) -> None:
     train = task.splits.get("train")
     if train is None or train.labels is None or len(set(train.labels)) > 1:
         return
+    if task.kind == "multilabel":
+        raise RequestError(f"{which} of {task.name} has the same labels; there is nothing to learn")
     what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
     raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")

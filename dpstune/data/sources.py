@@ -21,6 +21,9 @@ from dpstune.settings.tasks import GlueLayout, HubSource
 
 csv.field_size_limit(sys.maxsize)
 
+LABEL_SEPARATOR = ";"
+"""Stands between the labels of an example that has several."""
+
 DIALECTS = {"csv": "excel", "tsv": "excel-tab"}
 """The tables among the text formats, by the name that Python's csv has for them."""
 
@@ -37,6 +40,7 @@ class RawSplit:
         rows: The line or row number of each example, for errors.
         malformed: How many rows were left out because they were broken.
         renumbered: Whether the source's ids repeat, so that row numbers stand in for them.
+        first_list: Place and column of the first label that is a list, for errors; None where none is.
     """
 
     source: str
@@ -46,6 +50,7 @@ class RawSplit:
     rows: list[int] = field(default_factory=list)
     malformed: int = 0
     renumbered: bool = False
+    first_list: str | None = None
 
 
 NumberedRow = tuple[int, Mapping[str, Any]]
@@ -183,7 +188,9 @@ def _collect(
         split.texts.append(tuple(value for value in values if value is not None))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
-        split.labels.append(plain_cell(row, label, f"{source}:{number}"))
+        if isinstance(row.get(label), list) and split.first_list is None:
+            split.first_list = f"{source}:{number}: column {label!r}"
+        split.labels.append(label_cell(row, label, f"{source}:{number}"))
         has_label = has_label or label in row
     if not has_label:
         if label_required and split.ids:
@@ -223,6 +230,22 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     except ValueError as error:
         raise RequestError(f"{place}: column {column!r} holds no text: {first_line(error)}") from None
     return plain
+
+
+def label_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
+    """Return a label's cell as ``plain_cell`` does; a list of labels as one text with ``;`` between them."""
+    value = row.get(column)
+    if not isinstance(value, list):
+        return plain_cell(row, column, place)
+    labels = [plain_cell({column: each}, column, place) for each in value]
+    for label in labels:
+        if not (label or "").strip():
+            raise RequestError(f"{place}: column {column!r} holds an empty label; an example without labels has []")
+        if LABEL_SEPARATOR in (label or ""):
+            raise RequestError(
+                f"{place}: column {column!r}: {LABEL_SEPARATOR!r} stands between labels; rename {label!r}"
+            )
+    return LABEL_SEPARATOR.join(label or "" for label in labels)
 
 
 def _identity(row: Mapping[str, Any], position: int) -> str:

@@ -64,6 +64,9 @@ class Method(Generic[C]):
     most_tokens: ClassVar[float] = math.inf
     """Padded tokens of a micro-batch above which ``loss`` takes more time an example: a loop does well to cut it."""
 
+    serves_several_labels: ClassVar[bool] = True
+    """Whether examples with any number of labels can be trained on."""
+
     def __init__(self, config: C) -> None:
         self.config = config
         self.model: nn.Module | None = None

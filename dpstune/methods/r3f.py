@@ -51,6 +51,7 @@ class R3F(Method[R3FConfig]):
 
     config_class = R3FConfig
     most_tokens = TWIN_TOKENS
+    serves_several_labels = False  # its divergence compares one distribution an example
 
     def acquire(self, model: nn.Module) -> None:
         """Listen to the word embeddings.

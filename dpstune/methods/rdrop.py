@@ -42,6 +42,7 @@ class RDrop(Method[RDropConfig]):
 
     config_class = RDropConfig
     most_tokens = TWIN_TOKENS
+    serves_several_labels = False  # its divergence compares one distribution an example
 
     def dropout(self, total_steps: int) -> float | None:
         """Return the dropout the two passes draw."""

@@ -105,6 +105,18 @@ class Recipe(Settings):
             return check_settings(_method_schema(value), value, place="method")
         return value
 
+    @field_validator("method")
+    @classmethod
+    def _method_suits_the_task(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        task = info.data.get("task")
+        several = task is not None and task_kind(task) == "multilabel"
+        if several and not method_class(method.name).serves_several_labels:
+            raise ValueError(
+                f"{method.name} compares one distribution an example, and a multilabel task has one a label; "
+                "choose another method"
+            )
+        return method
+
     @field_validator("training")
     @classmethod
     def _loss_suits_the_task(cls, training: TrainingSection, info: ValidationInfo) -> TrainingSection:

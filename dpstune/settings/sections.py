@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from dpstune.errors import RequestError
 from dpstune.settings.base import Settings
-from dpstune.settings.tasks import Kind, get_task
+from dpstune.settings.tasks import MULTILABEL_METRICS, Kind, get_task
 
 # Strict: `true` is no number, and neither is a number in quotes.
 Switch = Annotated[bool, Field(strict=True)]
@@ -90,8 +90,10 @@ class OwnTask(Settings):
         files: Where the splits lie.
         text: One or two text columns.
         label: The label column: strings or numbers.
-        kind: ``classification`` or ``regression``.
-        metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression.
+        kind: ``classification``, ``regression``, or ``multilabel``: any number of labels an example, a list of them or
+            one text with ``;`` between.
+        metric: accuracy, f1, matthews or spearman; None takes accuracy, or spearman for regression. For several labels
+            micro_f1 (the default), macro_f1 or subset_accuracy.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -99,7 +101,7 @@ class OwnTask(Settings):
     text: TextColumns
     label: str
     kind: Kind = "classification"
-    metric: Literal["accuracy", "f1", "matthews", "spearman"] | None = None
+    metric: Literal["accuracy", "f1", "matthews", "spearman", "micro_f1", "macro_f1", "subset_accuracy"] | None = None
 
     @field_validator("name")
     @classmethod
@@ -110,7 +112,10 @@ class OwnTask(Settings):
 
     @model_validator(mode="after")
     def _metric_suits_the_kind(self) -> OwnTask:
-        if self.metric is not None and (self.metric == "spearman") != (self.kind == "regression"):
+        suits: Kind = "regression" if self.metric == "spearman" else "classification"
+        if self.metric in MULTILABEL_METRICS:
+            suits = "multilabel"
+        if self.metric is not None and self.kind != suits:
             raise ValueError(f"metric {self.metric} does not suit a {self.kind} task")
         return self
 
@@ -152,7 +157,7 @@ def task_name(task: str | TableTask | OwnTask) -> str:
 
 def task_kind(task: str | TableTask | OwnTask) -> Kind:
     """Return what a task asks for."""
-    return task.kind if isinstance(task, OwnTask) else get_task(task_name(task)).kind
+    return get_task(task_name(task)).kind if isinstance(task, str | TableTask) else task.kind
 
 
 def nameless(task: str | TableTask | OwnTask) -> str | TableTask | OwnTask:

@@ -33,7 +33,7 @@ def build_criterion(training: TrainingSection, task: TaskData, device: torch.dev
     weights = None
     if training.class_weights is not None and task.label_names:
         weights = torch.tensor(_label_weights(training, task), dtype=torch.float32, device=device)
-    return Criterion(weights, training.label_smoothing)
+    return Criterion(weights, training.label_smoothing, multilabel=task.kind == "multilabel")
 
 
 def _label_weights(training: TrainingSection, task: TaskData) -> list[float]:
@@ -41,6 +41,8 @@ def _label_weights(training: TrainingSection, task: TaskData) -> list[float]:
     train = task.splits.get("train")
     if train is None or train.labels is None:
         return [1.0] * len(task.label_names)
+    if given == "balanced" and task.kind == "multilabel":
+        return balanced_positives(train.labels)
     if given == "balanced":
         return balanced_weights([int(label) for label in train.labels], len(task.label_names))
     assert isinstance(given, dict)
@@ -69,3 +71,16 @@ def balanced_weights(labels: list[int], label_count: int) -> list[float]:
     """
     counts = Counter(labels)
     return [len(labels) / (len(counts) * counts[label]) if label in counts else 1.0 for label in range(label_count)]
+
+
+def balanced_positives(rows: list[tuple[int, ...]]) -> list[float]:
+    """Return negatives / positives for each label, so that both weigh the same; 1 where either has no example.
+
+    Args:
+        rows: A 0 or 1 for each label, a row a training example.
+
+    >>> balanced_positives([(1, 0, 1), (0, 0, 1), (0, 0, 1)])
+    [2.0, 1.0, 1.0]
+    """
+    positives = [sum(column) for column in zip(*rows, strict=True)]
+    return [(len(rows) - count) / count if 0 < count < len(rows) else 1.0 for count in positives]

@@ -120,12 +120,19 @@ def choice_note(result: Mapping[str, Any]) -> str | None:
 
 
 def majority_value(task: TaskData, split: str) -> float | None:
-    """Return the headline metric of always answering the commonest training label; None for regression."""
+    """Return the headline metric of always answering the commonest training label; None for regression.
+
+    Where an example may have several labels, the answer is all that more than half of the training examples have.
+    """
     from dpstune.evaluation.metrics import compute_metric
+    from dpstune.evaluation.multilabel import commonest_labels, multilabel_metrics
 
     train, examples = task.splits["train"], task.splits[split]
     if task.kind == "regression" or train.labels is None or examples.labels is None:
         return None
+    if task.kind == "multilabel":
+        always = [commonest_labels(train.labels)] * len(examples)
+        return multilabel_metrics(task.metric, always, examples.labels)[task.metric]
     commonest = Counter(train.labels).most_common(1)[0][0]
     answers = [commonest] * len(examples)
     return compute_metric(task.metric, answers, examples.labels, label_count=len(task.label_names))[task.metric]
@@ -150,6 +157,8 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     """Return the model card, in Markdown with the metadata header the hub reads."""
     import yaml
 
+    from dpstune.evaluation.multilabel import THRESHOLD
+
     metrics = kept_metrics(result)
     header = {
         "base_model": recipe.model.name,
@@ -165,6 +174,9 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     )
     settings = ", ".join(f"{k} {v}" for k, v in result["method"].items() if k != "name") or "no settings"
     labels = ", ".join(task.label_names) or "one value (regression)"
+    several = task.kind == "multilabel"
+    all_labels = ", top_k=None" if several else ""
+    threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
     note = choice_note(result)
     when = "after the last step" if note is None else f"after step {result['kept']['step']}"
     scores = f"""| split | metric | value {when} |
@@ -195,9 +207,9 @@ Labels: {labels}.
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER")
+classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER"{all_labels})
 ```
-
+{threshold}
 Numbers of one seed say little about a method: fine-tuning on small data varies from restart to restart.
 """
 
