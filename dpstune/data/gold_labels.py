@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dpstune.data.examples import Examples
-from dpstune.data.sources import RawSplit
+from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
 from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -45,14 +45,15 @@ def label_examples(
 
     Args:
         raw: The split as it was read.
-        kind: Classification or regression.
+        kind: What the labels are.
         names: The labels, in the order of their indices; empty for regression.
         split: Its name; one that begins with ``test`` may have no labels.
         notes: What a user should know is appended to it.
         unlabelled_marks: What stands for a missing label.
 
     Raises:
-        RequestError: The split is empty or has no labels, or a label is unknown or not a number.
+        RequestError: The split is empty or has no labels, or a label is unknown, not a number, or a list where an
+            example has one.
     """
     if raw.renumbered:
         notes.append(f"{raw.source}: ids repeat; examples are numbered by row")
@@ -61,7 +62,11 @@ def label_examples(
     if not raw.ids:
         raise RequestError(f"split {split} is empty: {raw.source} holds no examples")
     unlabelled = [label in unlabelled_marks for label in raw.labels]
-    if not raw.labels or all(unlabelled):
+    if raw.first_list is not None and kind != "multilabel":
+        raise RequestError(
+            f"{raw.first_list} holds a list, not text; where an example may have several labels, say kind: multilabel"
+        )
+    if not raw.labels or all(label in (*unlabelled_marks, *UNLABELLED) for label in raw.labels):
         if not split.startswith("test"):
             raise RequestError(f"split {split} has no labels: {raw.source}")
         return Examples(raw.ids, raw.texts, None)
@@ -70,13 +75,30 @@ def label_examples(
         written = next((label for label in raw.labels if label in WRITTEN_GAPS), None)
         why = "no gold label" + (f" ({written!r} is read as missing; if it is a label, rename it)" if written else "")
         notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: {why}")
-    to_label = _value if kind == "regression" else _index
+    to_label = {"regression": _value, "classification": _index, "multilabel": _row}[kind]
     labels: list[Any] = [to_label(raw, i, names) for i in kept]
     return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels)
 
 
+def several(text: str | None) -> list[str]:
+    """Return the labels of an example that may have several: what stands between the separators.
+
+    >>> several("loud; angry"), several("")
+    (['loud', 'angry'], [])
+    """
+    return [label for part in (text or "").split(LABEL_SEPARATOR) if (label := part.strip())]
+
+
+def _row(raw: RawSplit, position: int, names: tuple[str, ...]) -> tuple[int, ...]:
+    own = {_find(label, raw, position, names) for label in several(raw.labels[position])}
+    return tuple(int(index in own) for index in range(len(names)))
+
+
 def _index(raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
-    label = raw.labels[position]
+    return _find(raw.labels[position], raw, position, names)
+
+
+def _find(label: str | None, raw: RawSplit, position: int, names: tuple[str, ...]) -> int:
     if label not in names:
         place = raw.place(position)
         what = f"unknown label {shortened(repr(label))}; the labels are {some_of(names)}"

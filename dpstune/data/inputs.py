@@ -52,9 +52,9 @@ class Inputs:
         from dpstune.data.tokens import encode
 
         task, tokenizer, length = self.task(recipe), self.tokenizer(recipe), recipe.data.max_length
-        regression = task.kind == "regression"
+        float_labels = task.kind != "classification"
         for split, examples in task.splits.items():
             kept = self._tokens.get(split)
             if kept is None or kept[0] is not examples or kept[1].max_length != length:
-                self._tokens[split] = (examples, encode(examples, tokenizer, length, regression=regression))
+                self._tokens[split] = (examples, encode(examples, tokenizer, length, float_labels=float_labels))
         return {split: self._tokens[split][1] for split in task.splits}

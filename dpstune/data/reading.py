@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
-from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, sort_names
+from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, several, sort_names
 from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
 from dpstune.device.randomness import stream
@@ -26,6 +26,7 @@ from dpstune.settings.tasks import HubSource, Kind, Task, get_task
 if TYPE_CHECKING:
     import numpy as np
 
+COMMON_SET = 5  # so many examples with the same set of labels are a stratum of their own
 HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 
 
@@ -35,7 +36,7 @@ class TaskData:
 
     Args:
         name: The task's name; that of a user's own task is for people only.
-        kind: Classification or regression.
+        kind: Classification, regression, or several labels an example.
         label_names: In the order of the model's outputs; empty for regression.
         metric: The headline metric.
         splits: The examples, by split; ``train`` first, then the splits to evaluate, the headline's first.
@@ -237,6 +238,10 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         marks = (*UNLABELLED, *WRITTEN_GAPS)
         seen = {label for label in raw["train"].labels if label is not None and label not in marks}
         names = sort_names({*raw["train"].label_names} or seen)
+    if task.kind == "multilabel":
+        marks = (None, *WRITTEN_GAPS)  # what is empty is no gap: the example has no label
+        seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
+        names = sort_names(seen)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
     if unseen := [label for label in names if label not in seen]:
         notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
@@ -273,8 +278,16 @@ def _subsample(task: TaskData, size: int, seed: int) -> Examples:
 
 
 def _strata(task: TaskData) -> Sequence[float]:
-    """Return each training example's stratum, of which a draw keeps the shares: its label; one for regression."""
+    """Return each training example's stratum, of which a draw keeps the shares: its label; one for regression.
+
+    Of several labels an example it is the set of them; sets that fewer than five examples have are one stratum.
+    """
     train = task.splits["train"]
+    if task.kind == "multilabel" and train.labels is not None:
+        counts = Counter(train.labels)
+        common = sorted(labels for labels, count in counts.items() if count >= COMMON_SET)
+        number = {labels: place for place, labels in enumerate(common, start=1)}
+        return [number.get(labels, 0) for labels in train.labels]
     return train.labels if task.kind == "classification" and train.labels is not None else [0] * len(train)
 
 
@@ -310,6 +323,8 @@ def _refuse_one_class(task: TaskData, which: str) -> None:
     train = task.splits.get("train")
     if train is None or train.labels is None or len(set(train.labels)) > 1:
         return
+    if task.kind == "multilabel":
+        raise RequestError(f"{which} of {task.name} has the same labels; there is nothing to learn")
     what = task.label_names[int(train.labels[0])] if task.label_names else train.labels[0]
     raise RequestError(f"{which} of {task.name} has the label {what!r}; there is nothing to learn")
 

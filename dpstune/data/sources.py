@@ -18,6 +18,9 @@ from dpstune.data.tables import Header, Rows, glue_rows
 from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.settings.tasks import GlueLayout, HubSource
 
+LABEL_SEPARATOR = ";"
+"""Stands between the labels of an example that has several."""
+
 
 @dataclass
 class RawSplit:
@@ -35,6 +38,7 @@ class RawSplit:
         malformed: How many rows were left out because they were broken.
         renumbered: Whether the source's ids repeat, so that row numbers stand in for them.
         notes: What a person should know of how it was read.
+        first_list: Place and column of the first label that is a list, for errors; None where none is.
     """
 
     source: str
@@ -48,6 +52,7 @@ class RawSplit:
     malformed: int = 0
     renumbered: bool = False
     notes: list[str] = field(default_factory=list)
+    first_list: str | None = None
 
     def place(self, position: int) -> str:
         """Return the file or dataset of an example, and its line or row."""
@@ -240,7 +245,9 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         split.texts.append(tuple(value for value in values if value is not None))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
-        split.labels.append(plain_cell(row, columns.label, place))
+        if isinstance(row.get(columns.label), list) and split.first_list is None:
+            split.first_list = f"{place}: column {columns.label!r}"
+        split.labels.append(label_cell(row, columns.label, place))
         if columns.group is not None:
             split.groups.append(plain_cell(row, columns.group, place) or None)
         has_label = has_label or columns.label in row
@@ -264,6 +271,7 @@ def _join(parts: Iterable[RawSplit]) -> RawSplit:
         joined.groups += part.groups
         joined.labels += part.labels or ([None] * len(part.ids) if labelled else [])
         joined.malformed += part.malformed
+        joined.first_list = joined.first_list or part.first_list
     if len(set(joined.ids)) < len(joined.ids):
         joined.ids = [str(position) for position in range(len(joined.ids))]
         joined.renumbered = True
@@ -301,6 +309,22 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     except ValueError as error:
         raise RequestError(f"{place}: column {column!r} does not hold text: {first_line(error)}") from None
     return plain
+
+
+def label_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
+    """Return a label's cell as ``plain_cell`` does; a list of labels as one text with ``;`` between them."""
+    value = row.get(column)
+    if not isinstance(value, list):
+        return plain_cell(row, column, place)
+    labels = [plain_cell({column: each}, column, place) for each in value]
+    for label in labels:
+        if not (label or "").strip():
+            raise RequestError(f"{place}: column {column!r} holds an empty label; an example without labels has []")
+        if LABEL_SEPARATOR in (label or ""):
+            raise RequestError(
+                f"{place}: column {column!r}: {LABEL_SEPARATOR!r} stands between labels; rename {label!r}"
+            )
+    return LABEL_SEPARATOR.join(label or "" for label in labels)
 
 
 def _identity(row: Mapping[str, Any], position: int) -> str:

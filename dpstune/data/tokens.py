@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpstune.data.examples import Examples
 from dpstune.errors import RequestError
@@ -19,22 +19,22 @@ class TokenDataset:
 
     Args:
         features: ``input_ids`` and the model's other inputs; of each, a list of ints per example.
-        labels: Label indices or values, or None.
+        labels: Label indices, values or rows of 0 and 1, or None.
         tokenizer: The model's; says how to pad.
         max_length: The tokens that longer examples were cut to.
-        regression: Whether labels are values.
+        float_labels: Whether labels are floats: values, or a row for several labels an example.
     """
 
     def __init__(
         self,
         features: dict[str, list[list[int]]],
-        labels: Sequence[float] | None,
+        labels: Sequence[Any] | None,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        regression: bool,
+        float_labels: bool,
     ) -> None:
         self.max_length = max_length
-        self._labels, self._tokenizer, self._regression = labels, tokenizer, regression
+        self._labels, self._tokenizer, self._float_labels = labels, tokenizer, float_labels
         self.lengths = [len(ids) for ids in features["input_ids"]]
         self._ends = list(accumulate(self.lengths))
         self._features = {name: _ints(chain.from_iterable(rows)) for name, rows in features.items()}
@@ -46,7 +46,7 @@ class TokenDataset:
         """Return the examples at ``indices``, in that order."""
         features = {name: [row.tolist() for row in self._rows(name, indices)] for name in self._features}
         labels = None if self._labels is None else [self._labels[i] for i in indices]
-        return TokenDataset(features, labels, self._tokenizer, self.max_length, self._regression)
+        return TokenDataset(features, labels, self._tokenizer, self.max_length, self._float_labels)
 
     def _rows(self, name: str, indices: Sequence[int]) -> list[torch.Tensor]:
         return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
@@ -70,7 +70,7 @@ class TokenDataset:
         if "attention_mask" in self._tokenizer.model_input_names:
             batch["attention_mask"] = inside.long()
         if self._labels is not None:
-            dtype = torch.float32 if self._regression else torch.int64
+            dtype = torch.float32 if self._float_labels else torch.int64
             batch["labels"] = torch.tensor([self._labels[i] for i in indices], dtype=dtype)
         return batch
 
@@ -95,7 +95,7 @@ def to_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[s
 
 
 def encode(
-    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, regression: bool = False
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, float_labels: bool = False
 ) -> TokenDataset:
     """Tokenise a split, cutting the longer text first where a pair is too long.
 
@@ -103,7 +103,7 @@ def encode(
         examples: The split.
         tokenizer: The model's.
         max_length: A longer example is cut to this many tokens.
-        regression: Whether labels are values.
+        float_labels: Whether labels are floats: values, or a row for several labels an example.
 
     Raises:
         RequestError: The model takes fewer tokens than ``max_length``.
@@ -121,4 +121,4 @@ def encode(
         return_attention_mask=False,
     )
     tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-    return TokenDataset(dict(encoded), examples.labels, tokenizer, max_length, regression)
+    return TokenDataset(dict(encoded), examples.labels, tokenizer, max_length, float_labels)

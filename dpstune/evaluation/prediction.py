@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dpstune.common.textfile import SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
 from dpstune.data.files import FILE_FORMATS, not_packed, stream_rows
-from dpstune.data.sources import no_column, plain_cell
+from dpstune.data.sources import LABEL_SEPARATOR, no_column, plain_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
 from dpstune.errors import RequestError, RunError, some_of
+from dpstune.evaluation.multilabel import given_labels, names_of
 from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
@@ -97,12 +98,12 @@ class Prediction:
 
     Args:
         row: The row's own columns.
-        prediction: The label's name, or the value.
+        prediction: The label's name, or the value; a list of names where a row may have several labels.
         scores: Probabilities by label name; empty for regression.
     """
 
     row: Mapping[str, Any]
-    prediction: str | float
+    prediction: str | float | list[str]
     scores: Mapping[str, float]
 
 
@@ -228,7 +229,10 @@ class Writer:
         if self._separator is None:
             return self._json_line(each)
         by_column = {f"score_{label}": score for label, score in each.scores.items()}
-        values = {**each.row, "prediction": each.prediction, **by_column}
+        prediction = each.prediction
+        if isinstance(prediction, list):
+            prediction = LABEL_SEPARATOR.join(prediction)
+        values = {**each.row, "prediction": prediction, **by_column}
         line = csv_line([values[column] for column in self._header], self._separator)
         return "\n".join([*self.header(), line] if first else [line])
 
@@ -258,10 +262,16 @@ def _predict(
         for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
             yield Prediction(row, round(value, 6), {})
         return
-    answers = logits.argmax(-1).tolist()
-    for row, answer, scores in zip(rows, answers, logits.softmax(-1).tolist(), strict=True):
+    answers: list[str | list[str]]
+    if model.kind == "multilabel":
+        probabilities = logits.sigmoid()
+        answers = [names_of(given, model.label_names) for given in given_labels(probabilities)]
+    else:
+        probabilities = logits.softmax(-1)
+        answers = [model.label_names[index] for index in logits.argmax(-1).tolist()]
+    for row, answer, scores in zip(rows, answers, probabilities.tolist(), strict=True):
         by_name = dict(zip(model.label_names, (round(score, 6) for score in scores), strict=True))
-        yield Prediction(row, model.label_names[answer], by_name)
+        yield Prediction(row, answer, by_name)
 
 
 def likely_columns(model: TrainedModel, text: Sequence[str] | None) -> list[str]:

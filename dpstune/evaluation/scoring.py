@@ -27,7 +27,7 @@ class Evaluation:
         split: The split's name.
         metrics: The task's metrics, the headline first; None where a metric is undefined. Empty without labels.
         scores: float32 [examples, model labels]: probabilities, or [examples, 1]: the predicted value.
-        predictions: One per example: an index into ``names``, or the predicted value.
+        predictions: One per example: an index into ``names``, the predicted value, or a row of 0 and 1, one per label.
         gold: Likewise; None without labels.
         names: The labels that were compared: the task's, or the model's where the task's are folded into them.
         probabilities: [examples, names]; None for regression, and if the task has finer labels than the model.
@@ -111,6 +111,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
         RunError: A logit is not finite.
     """
     from dpstune.evaluation.metrics import compute_metrics
+    from dpstune.evaluation.multilabel import given_labels, multilabel_metrics
 
     if not bool(logits.isfinite().all()):
         raise RunError(
@@ -122,6 +123,9 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
     names, probabilities = task.label_names, None
     if task.kind == "regression":
         scores, predictions = logits, logits[:, 0].tolist()
+    elif task.kind == "multilabel":
+        scores = logits.sigmoid()
+        predictions = given_labels(scores)
     else:
         scores, predictions = logits.softmax(-1), logits.argmax(-1).tolist()
         probabilities = scores.numpy() if labels is None else labels.fold(scores.numpy())
@@ -130,17 +134,27 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
             predictions = [labels.predictions[index] for index in predictions]
             gold = None if gold is None else [labels.gold[index] for index in gold]
     metrics: dict[str, float | None] = {}
-    if gold is not None:
+    if gold is not None and task.kind == "multilabel":
+        metrics = multilabel_metrics(task.metric, predictions, gold)
+    elif gold is not None:
         metrics = compute_metrics(task.metrics, predictions, gold, label_count=len(names), scores=probabilities)
     return Evaluation(split, metrics, scores.numpy(), predictions, gold, names, probabilities)
 
 
 def prediction_columns(task: TaskData, evaluation: Evaluation) -> dict[str, list[Any]]:
-    """Return the columns of a predictions file: id, label and prediction (label names, or values), scores."""
+    """Return the columns of a predictions file: id, label and prediction (label names, or values), scores.
+
+    Where an example may have several labels, those are lists of names.
+    """
+    from dpstune.evaluation.multilabel import names_of
+
     examples: Examples = task.splits[evaluation.split]
     gold = evaluation.gold if evaluation.gold is not None else [None] * len(examples)
     predictions = evaluation.predictions
-    if evaluation.names:
+    if task.kind == "multilabel":
+        gold = [None if row is None else names_of(row, evaluation.names) for row in gold]
+        predictions = [names_of(row, evaluation.names) for row in predictions]
+    elif evaluation.names:
         gold = [None if index is None else evaluation.names[index] for index in gold]
         predictions = [evaluation.names[index] for index in predictions]
     columns = {

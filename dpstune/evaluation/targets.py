@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, some_of
 from dpstune.settings.sections import AnyTask, DataSection, UserTask, task_name
 from dpstune.settings.tasks import get_task
 
@@ -90,15 +90,19 @@ def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
 
 
 def match_labels(model: TrainedModel, task: TaskData) -> LabelMapping | None:
-    """Say how a model's labels are read in a task; None for regression.
+    """Say how a model's labels are read in a task; None for regression, and for several labels an example.
 
     Raises:
-        RequestError: One is a classifier and the other is not, or their labels do not match by name.
+        RequestError: They are not of one kind, or their labels do not match by name; where an example may have several,
+            both should have the same.
     """
     from dpstune.data.labels import map_labels
 
     if model.kind != task.kind:
         raise RequestError(f"{model.place.name} does {model.kind}, but task {task.name} is {task.kind}")
+    if task.kind == "multilabel" and model.label_names != task.label_names:
+        theirs, ours = some_of(model.label_names), some_of(task.label_names)
+        raise RequestError(f"{model.place.name} gives the labels {theirs}, and task {task.name} has {ours}")
     return map_labels(model.label_names, task.label_names) if task.kind == "classification" else None
 
 
@@ -106,9 +110,9 @@ def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset
     """Return a task's splits, tokenised for a model."""
     from dpstune.data.tokens import encode
 
-    regression = task.kind == "regression"
+    float_labels = task.kind != "classification"
     return {
-        split: encode(examples, model.tokenizer, model.max_length, regression=regression)
+        split: encode(examples, model.tokenizer, model.max_length, float_labels=float_labels)
         for split, examples in task.splits.items()
     }
 

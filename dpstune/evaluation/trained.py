@@ -98,6 +98,8 @@ class TrainedModel:
         torch.nn.Module.to(self.model, self.device)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
         self.kind: Kind = "regression" if self.model.config.num_labels == 1 else "classification"
+        if self.model.config.problem_type == "multi_label_classification":
+            self.kind = "multilabel"
         labels = self.model.config.id2label or {}
         self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
         data = place.recipe.data if place.recipe is not None else DataSection()

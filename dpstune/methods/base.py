@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from dpstune.methods.criterion import Criterion
+
 ReservedProbability = Annotated[float, Field(ge=0.0, lt=1.0)]
 """p of the paper: a linear weight stays out of the subnetwork with this probability."""
 
@@ -62,6 +64,9 @@ class Method(Generic[C]):
     most_tokens: ClassVar[float] = math.inf
     """Padded tokens of a micro-batch above which ``loss`` takes more time an example: a loop does well to cut it."""
 
+    serves_several_labels: ClassVar[bool] = True
+    """Whether examples with any number of labels can be trained on."""
+
     def __init__(self, config: C) -> None:
         self.config = config
         self.model: nn.Module | None = None
@@ -69,6 +74,7 @@ class Method(Generic[C]):
         self.seed = 0
         self.step = 1  # the optimizer step under way, counted from 1
         self.linears: dict[str, nn.Linear] = {}
+        self.criterion: Criterion | None = None  # the task's loss; None for the model's own
         self._mask_source: MaskSource | None = None
 
     def attach(
@@ -78,6 +84,7 @@ class Method(Generic[C]):
         total_steps: int,
         mask_source: MaskSource | None = None,
         seed: int = 0,
+        criterion: Criterion | None = None,
     ) -> None:
         """Take hold of a model, once, before step 1; its weights now are the pre-trained ones.
 
@@ -86,6 +93,7 @@ class Method(Generic[C]):
             total_steps: N, the optimizer steps the run will take.
             mask_source: Column masks to use in the place of drawn ones; see ``MaskSource``.
             seed: What every drawn mask derives from, together with the step.
+            criterion: The task's loss; None for the model's own.
 
         Raises:
             RequestError: The method already holds a model, or ``total_steps`` is below 1.
@@ -97,6 +105,7 @@ class Method(Generic[C]):
         self.model = model
         self.total_steps = total_steps
         self.seed = seed
+        self.criterion = criterion
         self.step = 1
         self.linears = linear_layers(model)
         self._mask_source = mask_source
@@ -125,14 +134,15 @@ class Method(Generic[C]):
         """Get ready for the step under way; asked before its first forward pass, harmless when repeated."""
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of one micro-batch, averaged over its examples: by default the model's own.
+        """Return the loss of one micro-batch, averaged over its examples: the criterion's, or else the model's own.
 
         Args:
             model: The attached model, or what wraps it for distributed training.
             batch: The model's keyword arguments, ``labels`` among them.
         """
         self.begin_step()
-        loss: torch.Tensor = model(**batch).loss
+        output = model(**batch)
+        loss: torch.Tensor = output.loss if self.criterion is None else self.criterion(output.logits, batch["labels"])
         return loss
 
     def before_clip(self) -> None:

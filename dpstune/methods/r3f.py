@@ -51,6 +51,7 @@ class R3F(Method[R3FConfig]):
 
     config_class = R3FConfig
     most_tokens = TWIN_TOKENS
+    serves_several_labels = False  # its divergence compares one distribution an example
 
     def acquire(self, model: nn.Module) -> None:
         """Listen to the word embeddings.
@@ -95,7 +96,7 @@ class R3F(Method[R3FConfig]):
 
         labels = batch["labels"]
         clean, noisy = twin_logits(model, batch, self._noisy_from)
-        return task_loss(clean, labels) + self.config.lambda_ * symmetric_divergence(noisy, clean)
+        return task_loss(clean, labels, self.criterion) + self.config.lambda_ * symmetric_divergence(noisy, clean)
 
     def release(self) -> None:
         """Take the noise off the embeddings."""

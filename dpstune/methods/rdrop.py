@@ -42,6 +42,7 @@ class RDrop(Method[RDropConfig]):
 
     config_class = RDropConfig
     most_tokens = TWIN_TOKENS
+    serves_several_labels = False  # its divergence compares one distribution an example
 
     def dropout(self, total_steps: int) -> float | None:
         """Return the dropout the two passes draw."""
@@ -56,4 +57,5 @@ class RDrop(Method[RDropConfig]):
         divergence = symmetric_divergence(first, second)
         if not is_regression(first):
             divergence = divergence / 2
-        return task_loss(first, labels) + task_loss(second, labels) + self.config.alpha * divergence
+        losses = task_loss(first, labels, self.criterion) + task_loss(second, labels, self.criterion)
+        return losses + self.config.alpha * divergence

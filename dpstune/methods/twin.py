@@ -18,6 +18,8 @@ from dpstune.methods.base import TWIN_TOKENS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dpstune.methods.criterion import Criterion
+
 MarkSecond = Callable[[int], AbstractContextManager[None]]
 """``mark_second(row)``: a context in which the examples from ``row`` on are those of the second pass."""
 
@@ -68,12 +70,13 @@ def is_regression(logits: Tensor) -> bool:
     return logits.shape[-1] == 1
 
 
-def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None) -> Tensor:
     """Return the mean loss over a batch: cross-entropy, or squared error where the model has one output.
 
     Args:
         logits: [B, labels], or [B, 1] for regression.
         labels: [B]: indices, or values.
+        criterion: Takes cross-entropy's place.
 
     Raises:
         RequestError: An example has several labels.
@@ -82,7 +85,7 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
         return F.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
     if labels.ndim > 1:
         raise RequestError("r3f and r-drop compare one label an example; several at a time have another loss")
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels) if criterion is None else criterion(logits, labels)
 
 
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:

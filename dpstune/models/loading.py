@@ -114,7 +114,7 @@ def load_classifier(
     Args:
         model: Which model, and whether its weights are pre-trained or random.
         label_names: In the order of the model's outputs; empty for regression.
-        kind: Classification or regression.
+        kind: What the labels are.
         dropout: For every dropout the configuration knows; None keeps the model's own.
         seed: New weights are drawn from it alone; no global generator changes.
 
@@ -290,7 +290,8 @@ def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind
     config.num_labels = len(label_names)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
-    config.problem_type = "single_label_classification"
+    several = kind == "multilabel"
+    config.problem_type = "multi_label_classification" if several else "single_label_classification"
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from dpstune.common.textfile import read_text
 from dpstune.errors import RequestError, did_you_mean, shortened
@@ -31,6 +31,7 @@ from dpstune.settings.sections import (
     TrainingSection,
     UserTask,
     known_task,
+    task_kind,
     task_name,
 )
 from dpstune.settings.tasks import TASKS
@@ -111,6 +112,28 @@ class Recipe(Settings):
         if isinstance(value, Mapping):
             return check_settings(_method_schema(value), value, place="method")
         return value
+
+    @field_validator("method")
+    @classmethod
+    def _method_suits_the_task(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        task = info.data.get("task")
+        several = task is not None and task_kind(task) == "multilabel"
+        if several and not method_class(method.name).serves_several_labels:
+            raise ValueError(
+                f"{method.name} compares one distribution an example, and a multilabel task has one a label; "
+                "choose another method"
+            )
+        return method
+
+    @field_validator("training")
+    @classmethod
+    def _loss_suits_the_task(cls, training: TrainingSection, info: ValidationInfo) -> TrainingSection:
+        task = info.data.get("task")
+        if task is not None and task_kind(task) == "regression":
+            for key in ("label_smoothing", "class_weights"):
+                if getattr(training, key):
+                    raise ValueError(f"{key} is for labels, and the task is regression")
+        return training
 
 
 def _task_schema(values: Mapping[str, Any]) -> type[Settings]:

@@ -10,6 +10,7 @@ from dpstune.common.textfile import csv_line
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
 from dpstune.settings.metrics import METRICS, direction
+from dpstune.training.results import choice_note, kept_metrics
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,10 +27,17 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
     """
     console = people_console()
     title = f"{result['recipe']}  {result['method']['name']}  seed {result['seed']}"
-    console.print(_metrics_table(title, result["last"]["metrics"], result["examples"]))
+    metrics = kept_metrics(result)
+    if metrics:
+        console.print(_metrics_table(title, metrics, result["examples"]))
+    else:
+        console.print(f"{title}: nothing was evaluated", soft_wrap=True)
     if result["majority"] is not None:
         always = constant_answer(result["metric"])
         console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
+    note = choice_note(result)
+    if note is not None:
+        console.print(note, soft_wrap=True)
     console.print(f"{result['steps']} steps in {result['seconds']:.0f} s", soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
 

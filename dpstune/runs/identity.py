@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
     from dpstune.recipe.recipe import LoadedRecipe, Recipe
     from dpstune.runs.folder import RunFolder
+
+
+NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "training.label_smoothing": 0.0,
+        "training.class_weights": None,
+        "training.keep": "last",
+        "training.patience": None,
+    }
+)
+"""Keys that recipes did not always have, dotted, with the value that changes nothing: what runs were before."""
+
+
+def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's plain values without the newer keys that change nothing.
+
+    What is hashed of a recipe goes through it, so that a run, a sweep and a point keep the names they had before the
+    keys were there.
+
+    Args:
+        dump: What ``Recipe.model_dump`` returns; it stays as it is.
+
+    >>> without_newer_defaults({"training": {"steps": 9, "label_smoothing": 0.0, "class_weights": "balanced"}})
+    {'training': {'steps': 9, 'class_weights': 'balanced'}}
+    """
+    return _without(dump, "")
+
+
+def _without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    kept = {
+        key: value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in NEWER_DEFAULTS or value != NEWER_DEFAULTS[f"{prefix}{key}"]
+    }
+    return {
+        key: _without(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value for key, value in kept.items()
+    }
 
 
 def run_folder(
@@ -66,7 +105,7 @@ def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
     from dpstune.models.loading import model_fingerprint
 
-    ingredients = recipe.model_dump(mode="json")
+    ingredients = without_newer_defaults(recipe.model_dump(mode="json"))
     del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
     del ingredients["training"]["save_every"], ingredients["training"]["trackers"]
     return ingredients | {

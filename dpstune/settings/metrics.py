@@ -42,7 +42,9 @@ _VALUES: tuple[Kind, ...] = ("regression",)
 _TABLE = (
     Metric("accuracy", _CLASSES, "labels"),
     Metric("f1", _CLASSES, "labels", beside=("accuracy",)),
-    Metric("macro_f1", _CLASSES, "labels"),
+    Metric("macro_f1", ("classification", "multilabel"), "labels"),
+    Metric("micro_f1", ("multilabel",), "labels"),
+    Metric("subset_accuracy", ("multilabel",), "labels"),
     Metric("weighted_f1", _CLASSES, "labels"),
     Metric("balanced_accuracy", _CLASSES, "labels"),
     Metric("matthews", _CLASSES, "labels", beside=("accuracy",)),
@@ -57,7 +59,11 @@ _TABLE = (
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
-USUAL_METRIC: dict[Kind, str] = {"classification": "accuracy", "regression": "spearman"}
+USUAL_METRIC: dict[Kind, str] = {
+    "classification": "accuracy",
+    "regression": "spearman",
+    "multilabel": "micro_f1",
+}
 """What a user's own task is measured by where it does not say."""
 
 

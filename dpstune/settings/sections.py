@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,6 +112,21 @@ def _with_its_kind(names: Sequence[str], kind: Kind | None = None) -> tuple[str,
 _MetricName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(METRICS)})]
 _InAFile = _MetricName | list[_MetricName] | None
 MetricNames = Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_metrics, json_schema_input_type=_InAFile)]
+
+
+def _label_weights(value: object) -> object:
+    """Say what may stand for class weights where something else does."""
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"should be balanced, or a mapping of labels to weights, not {value!r}")
+    for label, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < math.inf:
+            raise ValueError(f"the weight of {label!r} should be a number above 0, not {weight!r}")
+    return value
+
+
+ClassWeights = Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_label_weights)]
 
 
 def known_task(name: str) -> str:
@@ -232,9 +248,10 @@ class UserTask(Settings):
         name: What it is called, for people: no part of what a run is. None takes the recipe's name.
         text: One or two text columns.
         label: The label column: strings or numbers.
-        kind: ``classification`` or ``regression``.
-        metric: One of ``dpstune.settings.metrics``, or a list, the headline first; None takes accuracy, or spearman for
-            regression.
+        kind: ``classification``, ``regression``, or ``multilabel``: any number of labels an example, a list of them or
+            one text with ``;`` between.
+        metric: One of ``dpstune.settings.metrics``, or a list, the headline first; None takes accuracy,
+            spearman for regression, micro_f1 for several labels.
         group: A column; rows that have the same in it are drawn into the same part.
         split_seed: What parts of the training rows are drawn from; the same for every run seed.
     """
@@ -368,6 +385,11 @@ def task_name(task: AnyTask) -> str:
     return task if isinstance(task, str) else task.name
 
 
+def task_kind(task: AnyTask) -> Kind:
+    """Return what a task asks for."""
+    return task.kind if isinstance(task, UserTask) else get_task(task_name(task)).kind
+
+
 def nameless(task: AnyTask) -> AnyTask:
     """Return a task without what only people call it: two recipes of the same files have the same task."""
     return task.model_copy(update={"name": None}) if isinstance(task, UserTask) else task
@@ -404,8 +426,13 @@ class TrainingSection(Settings):
         warmup_steps, warmup_ratio: Length of warmup; one of the two (a ratio of 0.1 by default).
         weight_decay, adam_betas, adam_epsilon: AdamW; biases and normalisation weights are not decayed.
         max_grad_norm: Gradients are clipped to this norm.
+        label_smoothing: Share of each label that is given to all labels alike; for classification.
+        class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
+            weight by label, 1 where none is given; None weighs all the same. For classification.
         precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
+        keep: The weights a run ends with: the ``last``, or the ``best`` evaluation's by the headline metric.
+        patience: Evaluations without a better headline after which the run ends; None trains to the last step.
         eval_every, save_every: In steps; None evaluates after each epoch, and saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the model.
@@ -427,6 +454,10 @@ class TrainingSection(Settings):
     adam_betas: tuple[Share, Share] = (0.9, 0.999)
     adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
+    label_smoothing: Share = 0.0
+    class_weights: ClassWeights = None
+    keep: Literal["last", "best"] = "last"
+    patience: Count | None = None
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     batching: Literal["random", "bucketed"] = "random"
     eval_every: Count | None = None

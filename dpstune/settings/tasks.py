@@ -11,7 +11,10 @@ from typing import Literal
 
 from dpstune.errors import RequestError, did_you_mean
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "multilabel"]
+
+MULTILABEL_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
+"""What a task with several labels an example is measured by, the usual headline first."""
 
 
 @dataclass(frozen=True)

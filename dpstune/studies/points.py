@@ -10,6 +10,7 @@ from typing import Any
 
 from dpstune.methods import REGISTRY
 from dpstune.models.names import shown_models
+from dpstune.runs.identity import NEWER_DEFAULTS
 from dpstune.settings.sections import UserTask
 from dpstune.studies.records import RunRecord, every_run, newest_of_each
 
@@ -132,7 +133,7 @@ def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]
         (
             Point(
                 methods[identity],
-                tuple((key, settings[identity].get(key)) for key in keys[methods[identity]]),
+                tuple((key, settings[identity].get(key, NEWER_DEFAULTS.get(key))) for key in keys[methods[identity]]),
                 models,
             ),
             dict(sorted(runs.items())),

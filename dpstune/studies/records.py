@@ -14,6 +14,7 @@ from typing import Any
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
+from dpstune.runs.identity import without_newer_defaults
 from dpstune.settings.metrics import better, direction
 from dpstune.settings.sections import UserTask
 
@@ -61,7 +62,7 @@ class RunRecord:
 
     @property
     def value(self) -> float | None:
-        """The headline metric after the last step; None where it is undefined."""
+        """The headline metric of the kept weights; None where it is undefined."""
         return _number(self.result.get("value"))
 
     @property
@@ -121,8 +122,11 @@ class RunRecord:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result."""
-        settings = dict(_flatten(self.recipe.model_dump(mode="json", by_alias=True)))
+        """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result.
+
+        Newer keys at their defaults are left out; see ``without_newer_defaults``.
+        """
+        settings = dict(_flatten(without_newer_defaults(self.recipe.model_dump(mode="json", by_alias=True))))
         named_for_people = ("task.name",) if isinstance(self.recipe.task, UserTask) else ()
         for key in ("seed", *_NO_INFLUENCE, *named_for_people):
             settings.pop(key, None)
@@ -157,7 +161,11 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
             unfinished.append(name)
         else:
             try:
-                records.append(read_run(run))
+                record = read_run(run)
+                if record.result["split"] is None:
+                    notes.append(f"{name}: skipped: nothing was evaluated, so that there is nothing to compare by")
+                else:
+                    records.append(record)
             except (DpstuneError, OSError, ValueError) as error:
                 notes.append(f"{name}: skipped: damaged: {error}")
     if unfinished:

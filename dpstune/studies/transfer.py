@@ -380,6 +380,8 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
 
     names, kind = _labels_of(recipe)
     trained = Target(recipe.task, "train", recipe.data.dir).name
+    if kind == "multilabel":
+        raise RequestError(f"--recipe: {trained} is multilabel; transfer reads one label an example in other tasks")
     for each in targets:
         task = each.examples
         if len(task.splits) > 1:

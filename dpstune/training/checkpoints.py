@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -55,29 +56,41 @@ class Checkpoints:
             RunError: It could not be written; the earlier checkpoints are untouched.
         """
 
-        def fill(folder: Path) -> None:
+        def save_state(place: Path) -> None:
             import torch
+
+            with place.open("wb") as file:
+                torch.save(state, file)
+
+        def save_weights(place: Path) -> None:
             from safetensors.torch import save_model
 
-            save_model(model, str(folder / WEIGHTS))
-            with (folder / STATE).open("wb") as file:
-                torch.save(state, file)
-            manifest = {name: _digest(folder / name) for name in (WEIGHTS, STATE)}
-            (folder / MANIFEST).write_text(json.dumps(manifest))
+            save_model(model, str(place))
 
-        write_folder(self.folder / f"step-{step:08d}", fill)
+        write_with_digests(self.folder / f"step-{step:08d}", {WEIGHTS: save_weights, STATE: save_state})
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+    @property
+    def oldest_step(self) -> int:
+        """The step of the oldest checkpoint that is kept; 0 without any."""
+        folders = self._newest_first()
+        return int(folders[-1].name.removeprefix("step-")) if folders else 0
+
+    def newest(
+        self, is_usable: Callable[[dict[str, Any]], bool] = lambda state: True
+    ) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest checkpoint that is whole, and a note about each newer one that is damaged.
 
         A damaged one is renamed out of the way, so that its step can be saved again.
+
+        Args:
+            is_usable: Told a checkpoint's state, whether what it needs elsewhere is whole.
         """
         notes: list[str] = []
         for folder in self._newest_first():
             state = _read(folder)
-            if state is not None:
+            if state is not None and is_usable(state):
                 return Checkpoint(folder, state), notes
             notes.append(f"checkpoint {folder} is damaged; falling back to the one before")
             with writing_to(folder):
@@ -94,14 +107,41 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*"), reverse=True)
 
 
+def write_with_digests(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write a folder of files and their digests beside its place, and rename it into it.
+
+    Args:
+        folder: The place.
+        files: What writes each file, by its name.
+
+    Raises:
+        RunError: It could not be written.
+    """
+
+    def fill(beside: Path) -> None:
+        for name, write in files.items():
+            write(beside / name)
+        (beside / MANIFEST).write_text(json.dumps({name: _digest(beside / name) for name in files}))
+
+    write_folder(folder, fill)
+
+
+def is_whole(folder: Path, names: Sequence[str]) -> bool:
+    """Tell whether files are as ``write_with_digests`` wrote them."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return all(_digest(folder / name) == manifest[name] for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return the state of a whole checkpoint, None where anything of it is missing or was changed."""
     import torch
 
+    if not is_whole(folder, (WEIGHTS, STATE)):
+        return None
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        if any(_digest(folder / name) != manifest[name] for name in (WEIGHTS, STATE)):
-            return None
         state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, UnpicklingError):
         return None

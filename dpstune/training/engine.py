@@ -66,6 +66,8 @@ class LoopState:
         other_seconds: Wall time spent in evaluations, and in what a method prepares before step 1.
         tokens: Tokens trained on, padding not counted.
         best: Step, value and metrics of the best evaluation so far, by the headline metric.
+        stale: Evaluations since then.
+        stopped: Whether so many that the run ends.
     """
 
     step: int = 0
@@ -74,6 +76,8 @@ class LoopState:
     other_seconds: float = 0.0
     tokens: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    stale: int = 0
+    stopped: bool = False
 
 
 def train(
@@ -117,7 +121,9 @@ def train(
     from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
     from dpstune.settings.sections import DatasetTask, OwnTask
+    from dpstune.training.best import refuse_nothing_to_choose_by
     from dpstune.training.checkpoints import Checkpoints
+    from dpstune.training.criterion import build_criterion
     from dpstune.training.trackers import refuse_missing_trackers
 
     recipe = loaded.recipe
@@ -149,6 +155,8 @@ def train(
                 return RunResult(folder.path, finished, trained=False)
             refuse_missing_trackers(recipe.training.trackers)
             inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
+            build_criterion(recipe.training, task)  # likewise weights for labels that are not there
+            refuse_nothing_to_choose_by(recipe.training, task)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 if folder.result.exists():
@@ -202,7 +210,9 @@ class Loop:
         from dpstune.device.hardware import wait_for
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
+        from dpstune.training.best import BestWeights, headline_split
         from dpstune.training.checkpoints import Checkpoints
+        from dpstune.training.criterion import build_criterion
         from dpstune.training.losses import LossReadings
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
 
@@ -210,6 +220,7 @@ class Loop:
         task = self.task = inputs.task(recipe)
         self.accelerator, self.watch, self.progress = accelerator, watch, progress
         self.checkpoints = Checkpoints(folder.checkpoints)
+        self.best_weights = BestWeights(folder.checkpoints)
         self.state = LoopState()
         self.saved_step = 0  # the step whose state lies on the disk
         training = recipe.training
@@ -217,6 +228,7 @@ class Loop:
         self.tokenizer = inputs.tokenizer(recipe)
         self.datasets = inputs.tokens(recipe)
         self.eval_splits = [split for split in self.datasets if split != "train"]
+        self.headline_split = headline_split(task)
         self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
         self.total_steps, warmup_steps = plan_steps(training, self.plan.steps_per_epoch)
 
@@ -232,7 +244,8 @@ class Loop:
         if training.gradient_checkpointing:
             recompute_activations(self.model)
         self.model.train()
-        self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed)
+        criterion = build_criterion(training, task, accelerator.device)
+        self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
         self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
@@ -268,6 +281,8 @@ class Loop:
             self.saved_step = self.state.step
             self.progress.note(f"continuing after step {self.state.step} of {self.total_steps}")
             self.checkpoint = None
+        if self.accelerator.is_main_process:
+            self.best_weights.drop_after(self.state.step)
         self.log = RunLog(
             self.folder if self.accelerator.is_main_process else None,
             self.progress,
@@ -279,7 +294,7 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
     def run(self) -> dict[str, Evaluation]:
-        """Train to the last step and return the evaluations made after it."""
+        """Train to the last step, or until patience ends, and return the evaluations made after it."""
         self.progress.start(self.total_steps, self.state.step)
         self.watch.deferring = True
         evaluations: dict[str, Evaluation] = {}
@@ -289,9 +304,10 @@ class Loop:
                 self._read_losses()
                 evaluations = self.evaluate()
                 self._record(evaluations)
-            if step == self.total_steps or self._save_due(step):
+            ended = step == self.total_steps or self.state.stopped
+            if ended or self._save_due(step):
                 self.save()
-            if step == self.total_steps:
+            if ended:
                 break
             self.optimizer_step(step + 1)
             self._stop_where_asked()
@@ -374,22 +390,35 @@ class Loop:
                 "metrics_bytes": self.log.size,
             }
             self.checkpoints.save(self.state.step, self.model, saved)
+            self.best_weights.drop_unneeded(self.checkpoints.oldest_step)
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
     def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
-        """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints."""
+        """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints.
+
+        Args:
+            recipe_name: The recipe's name.
+            evaluations: Those after the last step; where the best evaluation's weights are kept, theirs take the place.
+            keep_model: See ``train``.
+        """
         from dpstune.evaluation.scoring import prediction_columns
         from dpstune.runs.folder import write_json, write_predictions
         from dpstune.runs.identity import content_fingerprints, run_digest
         from dpstune.training.results import build_result, save_model_folder
 
-        scaling = self.losses.scaling(self.total_steps)
+        steps = self.state.step
+        scaling = self.losses.scaling(steps)
         if scaling is not None and scaling["skipped_steps"]:
             skipped = scaling["skipped_steps"]
-            self.progress.note(f"{skipped} of {self.total_steps} steps overflowed fp16 and were skipped")
+            self.progress.note(f"{skipped} of {steps} steps overflowed fp16 and were skipped")
         method_bytes = self.method.held_bytes()
         self.method.detach()
+        last = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+        kept_step = self.state.best["step"] if self.recipe.training.keep == "best" and self.state.best else steps
+        if kept_step != steps:
+            self.best_weights.load(kept_step, self.model)
+            evaluations = self.evaluate()
         model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         model = getattr(model, "_orig_mod", model)
         result = build_result(
@@ -398,9 +427,12 @@ class Loop:
             fingerprints=content_fingerprints(self.recipe, self.task),
             recipe=self.recipe,
             task=self.task,
-            evaluations=evaluations,
+            split=self.headline_split,
+            kept={"step": kept_step, "metrics": {split: each.metrics for split, each in evaluations.items()}},
+            last={"step": steps, "metrics": last},
             best=self.state.best,
-            steps=self.total_steps,
+            steps=steps,
+            stopped_early=self.state.stopped and steps < self.total_steps,
             steps_per_epoch=self.plan.steps_per_epoch,
             seconds=self.state.seconds,
             other_seconds=self.state.other_seconds,
@@ -438,10 +470,14 @@ class Loop:
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
         with self.accelerator.main_process_first():
-            checkpoint, notes = self.checkpoints.newest()
+            checkpoint, notes = self.checkpoints.newest(self._has_its_best_weights)
         for note in notes:
             self.progress.note(note)
         return checkpoint
+
+    def _has_its_best_weights(self, state: dict[str, Any]) -> bool:
+        best = state["loop"]["best"]
+        return self.recipe.training.keep == "last" or not best or self.best_weights.has(best["step"])
 
     def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield a batch per forward pass of a step, with its share of the step's examples and its own dropout."""
@@ -467,7 +503,7 @@ class Loop:
 
     def _evaluation_due(self, step: int) -> bool:
         interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
-        return step == self.total_steps or (step > 0 and step % interval == 0)
+        return bool(self.eval_splits) and (step == self.total_steps or (step > 0 and step % interval == 0))
 
     def _save_due(self, step: int) -> bool:
         interval = self.recipe.training.save_every
@@ -496,12 +532,34 @@ class Loop:
         )
 
     def _record(self, evaluations: dict[str, Evaluation]) -> None:
-        """Log evaluations, and remember them where they are the best so far."""
-        step = self.state.step
+        """Log evaluations, keep what belongs to the best so far, and end the run where none was for too long."""
+
+        step, training = self.state.step, self.recipe.training
         self.log.evaluations(step, evaluations)
-        headline = next(iter(evaluations[self.eval_splits[0]].metrics.values()), None)
+        headline = None
+        if self.headline_split is not None:
+            headline = next(iter(evaluations[self.headline_split].metrics.values()))
         best = self.state.best
         if headline is not None and (not best or better(self.task.metric, headline, best["value"])):
             metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
             self.state.best = {"step": step, "value": headline, "metrics": metrics}
+            self.state.stale = 0
+            if training.keep == "best":
+                if self.accelerator.is_main_process:
+                    self.best_weights.save(step, self.model)
+                self.accelerator.wait_for_everyone()
+        else:
+            self.state.stale += 1
+        if training.patience is not None and self.state.stale >= training.patience:
+            self.state.stopped = True
+            if step < self.total_steps:
+                self.progress.note(self._why_stopped())
         self.state.evaluated_step = step
+
+    def _why_stopped(self) -> str:
+        best = self.state.best
+        since = f"since step {best['step']} ({best['value']:.4f})" if best else "so far"
+        return (
+            f"stopped early after step {self.state.step} of {self.total_steps}: no better {self.task.metric} on "
+            f"{self.headline_split} {since}"
+        )

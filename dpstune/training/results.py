@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from dpstune.data.reading import TaskData
-    from dpstune.evaluation.scoring import Evaluation
     from dpstune.recipe.recipe import Recipe
 
 
@@ -25,9 +24,12 @@ def build_result(
     fingerprints: Mapping[str, str],
     recipe: Recipe,
     task: TaskData,
-    evaluations: Mapping[str, Evaluation],
+    split: str | None,
+    kept: Mapping[str, Any],
+    last: Mapping[str, Any],
     best: Mapping[str, Any],
     steps: int,
+    stopped_early: bool,
     steps_per_epoch: int,
     seconds: float,
     other_seconds: float,
@@ -38,7 +40,8 @@ def build_result(
 ) -> dict[str, Any]:
     """Return the content of result.json.
 
-    The headline is the last evaluation's: the best one's would be chosen by the split that it is reported on.
+    The headline is that of the kept weights: the last, unless the recipe asks for the best. To choose an epoch on the
+    validation split is to choose on the test.
 
     Args:
         recipe_name: The recipe's name.
@@ -46,9 +49,12 @@ def build_result(
         fingerprints: What ``content_fingerprints`` says of it.
         recipe: What was run.
         task: Its examples.
-        evaluations: The splits scored after the last step; the first of them gives the headline.
+        split: The split that gives the headline; None where none is evaluated.
+        kept: Step and metrics, by split, of the weights that are kept.
+        last: The same of the last step's.
         best: Step, value and metrics of the best evaluation.
         steps: Optimizer steps taken.
+        stopped_early: Whether more were planned.
         steps_per_epoch: Steps of one epoch.
         seconds: Wall time of the training steps alone.
         other_seconds: Wall time of evaluations and preparation.
@@ -59,9 +65,13 @@ def build_result(
     """
     from dpstune.device.hardware import peak_memory_bytes
 
-    split = next(iter(evaluations))
     metric = task.metric
-    last = evaluations[split].metrics
+
+    def at(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+        step = evaluated["step"]
+        return {"step": step, "epoch": round(step / steps_per_epoch, 4), "metrics": evaluated["metrics"]}
+
+    chooses = recipe.training.keep == "best" or stopped_early
     return {
         "recipe": recipe_name,
         "digest": digest,
@@ -71,20 +81,12 @@ def build_result(
         "seed": recipe.seed,
         "split": split,
         "metric": metric,
-        "value": last.get(metric),
-        "majority": majority_value(task, split),
-        "last": {
-            "step": steps,
-            "epoch": round(steps / steps_per_epoch, 4),
-            "metrics": {name: evaluation.metrics for name, evaluation in evaluations.items()},
-        },
-        "best": {
-            "step": best["step"],
-            "epoch": round(best["step"] / steps_per_epoch, 4),
-            "metrics": best["metrics"],
-        }
-        if best
-        else None,
+        "value": None if split is None else kept["metrics"][split].get(metric),
+        "majority": None if split is None else majority_value(task, split),
+        "kept": {**at(kept), "chosen_by": split if chooses else None},
+        "last": at(last),
+        "best": at(best) if best else None,
+        "stopped_early_at": steps if stopped_early else None,
         "examples": {name: len(examples) for name, examples in task.splits.items()},
         "steps": steps,
         "seconds": round(seconds, 3),
@@ -96,13 +98,40 @@ def build_result(
     }
 
 
+def kept_metrics(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return the metrics, by split, of a run's kept weights; a run of dpstune 0.1 kept the last."""
+    metrics: dict[str, dict[str, float | None]] = result.get("kept", result["last"])["metrics"]
+    return metrics
+
+
+def choice_note(result: Mapping[str, Any]) -> str | None:
+    """Say how the kept weights were chosen by a split, and what that means for its score; None where they were not."""
+    kept = result.get("kept") or {}
+    split = kept.get("chosen_by")
+    if split is None:
+        return None
+    if kept["step"] != result["steps"]:
+        chosen = f"the weights are those of step {kept['step']}, the best on {split}"
+    else:
+        chosen = f"the weights are the last and were chosen on {split}"
+    ended = "" if result["stopped_early_at"] is None else f"training stopped early after step {result['steps']}; "
+    return f"{ended}{chosen}, so that the score there is optimistic"
+
+
 def majority_value(task: TaskData, split: str) -> float | None:
-    """Return the headline metric of always giving the same answer; see ``constant_metrics``."""
+    """Return the headline metric of always giving the same answer; see ``constant_metrics``.
+
+    Where an example may have several labels, the answer is all that more than half of the training examples have.
+    """
     from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.multilabel import commonest_labels, multilabel_metrics
 
     train, examples = task.splits["train"], task.splits[split]
     if train.labels is None or examples.labels is None:
         return None
+    if task.kind == "multilabel":
+        always = [commonest_labels(train.labels)] * len(examples)
+        return multilabel_metrics(task.metric, always, examples.labels)[task.metric]
     found = constant_metrics([task.metric], train.labels, examples.labels, label_count=len(task.label_names))
     return found[task.metric]
 
@@ -126,13 +155,15 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     """Return the model card, in Markdown with the metadata header the hub reads."""
     import yaml
 
-    metrics = result["last"]["metrics"]
+    from dpstune.evaluation.multilabel import THRESHOLD
+
+    metrics = kept_metrics(result)
     header = {
         "base_model": recipe.model.name,
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["dpstune", recipe.method.name],
-        "metrics": list(metrics[result["split"]]),
+        "metrics": list(metrics[result["split"]]) if result["split"] is not None else [],
     }
     rows = "\n".join(
         f"| {split} | {name} | {'undefined' if value is None else f'{value:.4f}'} |"
@@ -141,6 +172,21 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     )
     settings = ", ".join(f"{k} {v}" for k, v in result["method"].items() if k != "name") or "no settings"
     labels = ", ".join(task.label_names) or "one value (regression)"
+    several = task.kind == "multilabel"
+    all_labels = ", top_k=None" if several else ""
+    threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
+    note = choice_note(result)
+    when = "after the last step" if note is None else f"after step {result['kept']['step']}"
+    scores = f"""| split | metric | value {when} |
+|---|---|---|
+{rows}
+
+Always answering the commonest training label gives {_number(result["majority"])}
+({result["metric"]}, {result["split"]})."""
+    if note is not None:
+        scores += f"\n\n{note[0].upper()}{note[1:]}."
+    if result["split"] is None:
+        scores = "It was not evaluated: no examples were kept for that."
     return f"""---
 {yaml.safe_dump(header, sort_keys=False).strip()}
 ---
@@ -152,21 +198,16 @@ Fine-tuned with {recipe.method.name} ({settings}) by dpstune {__version__}, seed
 
 Labels: {labels}.
 
-| split | metric | value after the last step |
-|---|---|---|
-{rows}
-
-Always answering the commonest training label gives {_number(result["majority"])}
-({result["metric"]}, {result["split"]}).
+{scores}
 
 ## Use
 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER")
+classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER"{all_labels})
 ```
-
+{threshold}
 Numbers of one seed say little about a method: fine-tuning on small data varies from restart to restart.
 """
 

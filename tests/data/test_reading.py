@@ -558,7 +558,8 @@ def test_whole_numbers_are_the_same_label_as_integers_and_as_floats(tmp_path):
 )
 def test_what_is_no_text_is_refused_with_its_place(tmp_path, value, why):
     task = write_jsonl(tmp_path, [("a", "x"), ("b", value)], [("a", "x")])
-    assert refused(task) == f"{tmp_path}/train.jsonl:2: column 'label' {why}"
+    hint = "; where an example may have several labels, say kind: multilabel" if isinstance(value, list) else ""
+    assert refused(task) == f"{tmp_path}/train.jsonl:2: column 'label' {why}{hint}"
     task = write_jsonl(tmp_path, [("a", "x"), (value, "y")], [("a", "x")])
     assert refused(task) == f"{tmp_path}/train.jsonl:2: column 'text' {why}"
 

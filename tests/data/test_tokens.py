@@ -93,10 +93,10 @@ def test_examples_come_in_the_asked_order_with_their_labels(minilm):
 
 
 @pytest.mark.parametrize(
-    ("regression", "labels", "dtype"), [(False, [0, 1], torch.int64), (True, [0.5, 1], torch.float32)]
+    ("float_labels", "labels", "dtype"), [(False, [0, 1], torch.int64), (True, [0.5, 1], torch.float32)]
 )
-def test_labels_have_the_type_that_the_loss_needs(minilm, regression, labels, dtype):
-    batch = encode(examples([(SHORT,), (LONG,)], labels), minilm, 64, regression=regression).collate([0, 1])
+def test_labels_have_the_type_that_the_loss_needs(minilm, float_labels, labels, dtype):
+    batch = encode(examples([(SHORT,), (LONG,)], labels), minilm, 64, float_labels=float_labels).collate([0, 1])
     assert batch["labels"].dtype == dtype
     assert batch["labels"].tolist() == labels
 

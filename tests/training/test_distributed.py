@@ -19,7 +19,10 @@ from tests.loss_scale import LARGE, scaling_from
 SETTINGS = {"dps-dense": "p: 0.4, update_ratio: 0.2", "dps-mix": "p: 0.4, update_ratio: 0.2", "reinit": "layers: 1"}
 
 
-def write_recipe(folder, task, method, batch_size, precision="fp32"):
+CHOSEN = ", keep: best, patience: 2, class_weights: balanced, label_smoothing: 0.1, save_every: 2"
+
+
+def write_recipe(folder, task, method, batch_size, precision="fp32", more=""):
     """The tiny task with a method and a batch size; no dropout, and no division by float noise."""
     text = task.read_text().replace("train.csv", f"{task.parent}/train.csv")
     text = text.replace("validation.csv", f"{task.parent}/validation.csv")
@@ -27,14 +30,14 @@ def write_recipe(folder, task, method, batch_size, precision="fp32"):
     model = next(line for line in text.splitlines() if line.startswith("model:"))
     settings = f", {SETTINGS[method]}" if method in SETTINGS else ""
     training = f"batch_size: {batch_size}, learning_rate: 0.3, adam_epsilon: 1.0, steps: 14, precision: {precision}"
-    recipe = folder / f"{method}-{precision}.yaml"
+    recipe = folder / f"{'chosen' if more else method}-{precision}.yaml"
     recipe.write_text(
         "\n".join(
             [
                 *lines,
                 model.replace("}", ", dropout: 0.0}"),
                 f"method: {{name: {method}{settings}}}",
-                f"training: {{{training}, eval_every: 5}}",
+                f"training: {{{training}, eval_every: {2 if more else 5}{more}}}",
             ]
         )
     )
@@ -48,8 +51,16 @@ def losses_of(folder):
 def train_on_two_ranks(folder, task, precision):
     """Train every method in two processes: 9 steps an epoch."""
     recipes = [str(write_recipe(folder, task, method, 4, precision)) for method in REGISTRY]
+    recipes.append(str(write_recipe(folder, task, "vanilla", 4, precision, CHOSEN)))
+    done = launch(folder, recipes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def launch(folder, recipes, **environment):
+    """Train recipes in two processes."""
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    done = subprocess.run(
+    return subprocess.run(
         [
             sys.executable,
             *launch,
@@ -65,10 +76,8 @@ def train_on_two_ranks(folder, task, precision):
         capture_output=True,
         text=True,
         timeout=1000,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +140,29 @@ def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tin
     )
     assert answers["id"] == other_answers["id"]
     assert answers["label"] == other_answers["label"]
+
+
+def test_two_ranks_choose_stop_and_weigh_as_one(two_ranks, tiny_task, tmp_path, one_thread):
+    recipe = write_recipe(tmp_path, tiny_task, "vanilla", 8, more=CHOSEN)
+    one = engine.train(load_recipe(str(recipe)), output=tmp_path).result
+    (file,) = two_ranks.glob("runs/chosen-fp32/*/*/result.json")
+    two = json.loads(file.read_text())
+    assert [two[key] for key in ("stopped_early_at", "kept", "value")] == [
+        one[key] for key in ("stopped_early_at", "kept", "value")
+    ]
+    (alone,) = tmp_path.glob("chosen-fp32/*/*/result.json")
+    assert losses_of(file.parent) == pytest.approx(losses_of(alone.parent), rel=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_two_ranks_that_are_killed_at_a_write_go_on_with_the_same_bits(two_ranks, tiny_task, tmp_path, number):
+    recipe = [str(write_recipe(tmp_path, tiny_task, "vanilla", 4, more=CHOSEN))]
+    assert launch(tmp_path, recipe, KILLED_AT_WRITE=str(number)).returncode != 0
+    assert not list(tmp_path.glob("runs/*/*/*/result.json"))
+    again = launch(tmp_path, recipe)
+    assert again.returncode == 0, again.stderr[-3000:]
+    (killed,), (whole,) = (
+        folder.glob("runs/chosen-fp32/*/*/model/model.safetensors") for folder in (tmp_path, two_ranks)
+    )
+    assert killed.read_bytes() == whole.read_bytes()

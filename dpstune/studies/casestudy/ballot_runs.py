@@ -9,7 +9,7 @@ from dpstune.data.reading import TaskData, read_task
 from dpstune.errors import DpstuneError, RequestError, some_of
 from dpstune.recipe.recipe import Recipe
 from dpstune.runs.folder import RunFolder, read_predictions
-from dpstune.settings.sections import UserTask, task_name
+from dpstune.settings.sections import UserTask, task_kind, task_name
 from dpstune.settings.tasks import get_task
 from dpstune.studies.casestudy.ballots import Ballot, Gathered, MethodBallots, fill_in
 from dpstune.studies.casestudy.casestudy import Example
@@ -21,10 +21,11 @@ def refuse_regression(recipe: Recipe, place: str) -> None:
     """Refuse a task whose predictions are neither right nor wrong.
 
     Raises:
-        RequestError: It is regression; ``place`` is named.
+        RequestError: It is regression, or an example may have several labels; ``place`` is named.
     """
-    name = task_name(recipe.task)
-    kind = recipe.task.kind if isinstance(recipe.task, UserTask) else get_task(name).kind
+    name, kind = task_name(recipe.task), task_kind(recipe.task)
+    if kind == "multilabel":
+        raise RequestError(f"{place}: {name} is multilabel: a case study needs one label an example")
     if kind == "regression":
         raise RequestError(
             f"{place}: {name} is regression: a predicted value is neither right nor wrong; a case study needs labels"

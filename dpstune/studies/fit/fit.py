@@ -105,20 +105,21 @@ class Fit:
     def recipe_of(self, candidate: Candidate, part: int) -> LoadedRecipe:
         """Return the recipe of the run that tries a candidate on a part; each part has a seed of its own."""
         seed = self._whole.recipe.seed + part - 1
-        return self._load(self.parts.task_of(self._task, part), candidate, seed)
+        at_the_end = f"training.eval_every={AT_THE_END_ALONE}"
+        return self._load(self.parts.task_of(self._task, part), candidate, seed, at_the_end)
 
     def final_recipe(self, candidate: Candidate) -> LoadedRecipe:
         """Return the recipe of the run that trains a candidate on everything."""
         return self._load(self.parts.whole_task(self._task), candidate)
 
-    def _load(self, task: Mapping[str, Any], candidate: Candidate, seed: int | None = None) -> LoadedRecipe:
+    def _load(self, task: Mapping[str, Any], candidate: Candidate, seed: int | None = None, *more: str) -> LoadedRecipe:
         given = overrides_for(candidate.method, self.request.overrides)
         return build_recipe(
             {"training": {}, **self.request.recipe, "task": dict(task)},
             name=self.request.name,
             source=self.request.source,
             method=candidate.method,
-            overrides=[f"training.eval_every={AT_THE_END_ALONE}", *given, *candidate.overrides],
+            overrides=[*more, *given, *candidate.overrides],
             seed=seed,
         )
 

@@ -39,7 +39,7 @@ class GeneratedInputs(Inputs):
         """Return a task of the recipe's kind without examples."""
         if isinstance(recipe.task, UserTask):
             kind = recipe.task.kind
-            labels = ("a", "b") if kind == "classification" else ()
+            labels = () if kind == "regression" else ("a", "b")
             return TaskData("own", kind, labels, USUAL_METRIC[kind], {}, ())
         known = get_task(task_name(recipe.task))
         return TaskData(known.name, known.kind, known.labels, known.metric, {}, ())
@@ -86,8 +86,10 @@ class GeneratedTokens(TokenDataset):
         words = [word for word in range(text.vocab_size) if word not in special]
         generator = stream(recipe.seed, "generated")
         self._ids = torch.from_numpy(generator.choice(words, size=(count, length)))
-        labels = generator.integers(max(1, len(task.label_names)), size=count)
-        self._targets = torch.from_numpy(labels).to(torch.float32 if task.kind == "regression" else torch.int64)
+        several = task.kind == "multilabel"
+        shape = (count, len(task.label_names)) if several else count
+        labels = generator.integers(2 if several else max(1, len(task.label_names)), size=shape)
+        self._targets = torch.from_numpy(labels).to(torch.int64 if task.kind == "classification" else torch.float32)
         if padded:
             self.lengths = generator.integers(-(-length // 4), length + 1, size=count).tolist()
         else:

@@ -29,8 +29,10 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
         watch: Is told how it goes, about twice a second.
 
     Raises:
+        RequestError: The runs would have no score.
         Interrupted: A signal came; every worker has saved a checkpoint.
     """
+    sweep.refuse_nothing_to_compare_by()
     queue = sweep.open_queue()
     coordinator = _Coordinator(sweep, queue, workers)
     coordinator.advance(queue.tally())

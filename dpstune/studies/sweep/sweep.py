@@ -16,7 +16,7 @@ from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
-from dpstune.runs.identity import content_fingerprints, run_digest, run_folder
+from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import TableTask, UserTask
 from dpstune.studies.grid import (
@@ -34,6 +34,7 @@ from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_r
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, sqlite_file, sqlite_url
+from dpstune.training.best import headline_split
 from dpstune.training.trackers import refuse_missing_trackers
 
 
@@ -154,7 +155,7 @@ class Sweep:
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
         refuse_missing_trackers(first.recipe.training.trackers)
-        self._base = first.recipe.model_dump(mode="json")
+        self._base = without_newer_defaults(first.recipe.model_dump(mode="json"))
         del self._base["data"]["dir"], self._base["training"]["trackers"]
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
@@ -175,7 +176,10 @@ class Sweep:
     def _defaults(self, asked: str) -> dict[str, Any]:
         """Return what a method that is asked for is set to where no grid sets it."""
         loaded = load_first(self.request.recipe, [asked], self.request.overrides, self.request.data_dir)
-        return loaded.recipe.method.model_dump(mode="json")
+        method: dict[str, Any] = without_newer_defaults({"method": loaded.recipe.method.model_dump(mode="json")})[
+            "method"
+        ]
+        return method
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
         """Load a point's recipe; an error names the flag that gave the wrong key."""
@@ -243,6 +247,26 @@ class Sweep:
         base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
         digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
         return f"{self.name}-{self.request.study}-{digest}"
+
+    def refuse_nothing_to_compare_by(self) -> None:
+        """Refuse a sweep whose runs would have no score.
+
+        Raises:
+            RequestError: No split of the task is evaluated; or data is not what the recipe says.
+            RunError: The hub could not be reached.
+        """
+        task = self.inputs.task(self._first_recipe)
+        if headline_split(task) is None:
+            raise RequestError(
+                f"nothing of {task.name} is evaluated, so that there is nothing to compare by; "
+                "give the task validation examples, or hold some out with --set data.held_out=N"
+            )
+
+    @property
+    def _first_recipe(self) -> Recipe:
+        asked, grid = next(iter(self.grids.items()))
+        first, *_ = self.restarts(asked, points(grid)[0])
+        return self.request.load(first).recipe
 
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
