@@ -262,12 +262,6 @@ class Sweep:
                 "give the task validation examples, or hold some out with --set data.held_out=N"
             )
 
-    @property
-    def _first_recipe(self) -> Recipe:
-        asked, grid = next(iter(self.grids.items()))
-        first, *_ = self.restarts(asked, points(grid)[0])
-        return self.request.load(first).recipe
-
     def learn(self, tally: Tally) -> None:
         """Note where the storage says that runs lie: one of another kind of device has another folder."""
         self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
