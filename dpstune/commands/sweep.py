@@ -20,7 +20,7 @@ from dpstune.commands.options import (
     method_names,
 )
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
-from dpstune.errors import RequestError, counted, some_of
+from dpstune.errors import DpstuneError, RequestError, counted, some_of
 from dpstune.report.output import print_json, print_out, tell
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def sweep(
 
 
 def _launch(sweep: Sweep, launcher: str, tasks: int, options: Sequence[str], as_json: bool) -> None:
-    """Submit tasks that each run the same command with one worker, and say which they are.
+    """Submit tasks that each run the same command with one worker, and say which they are; none where all is done.
 
     Raises:
         RequestError: The tasks would not meet, or see ``submit``.
@@ -129,10 +129,30 @@ def _launch(sweep: Sweep, launcher: str, tasks: int, options: Sequence[str], as_
             "--launcher slurm: its tasks meet in a database that every node reaches; add --storage postgresql://..."
         )
     logs = (sweep.folder / "tasks").absolute()
-    ids = submit(launcher, logs, _same_command(sweep.request), tasks, options)
-    tell(f"submitted {counted(tasks, 'task')}: {some_of(ids)}; logs in {logs}; --report shows what is finished")
+    if _is_done(sweep):
+        ids = []
+        tell("nothing to do: every run is finished; --report shows them")
+    else:
+        ids = submit(launcher, logs, _same_command(sweep.request), tasks, options)
+        tell(f"submitted {counted(tasks, 'task')}: {some_of(ids)}; logs in {logs}; --report shows what is finished")
     if as_json:
         print_json({"tasks": ids, "logs": str(logs)})
+
+
+def _is_done(sweep: Sweep) -> bool:
+    """Tell whether every run of a sweep is finished, as far as this machine sees."""
+    from dpstune.studies.sweep.coordinator import open_searches
+
+    searches = sweep.request.budget is not None
+    if not sweep.runs_folder.is_dir() or (not sweep.has_storage and searches):
+        return False
+    try:
+        open_searches(sweep)
+        sweep.look_everywhere()
+        done, _ = sweep.finished()
+    except DpstuneError:  # data, model and database may be within the tasks' reach alone
+        return False
+    return len(done) == len(sweep.jobs) and not (searches and sweep.yet_to_choose())
 
 
 def _same_command(request: SweepRequest) -> list[str]:

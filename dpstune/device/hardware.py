@@ -41,7 +41,8 @@ def choose_precision(asked: str, device_type: str) -> str:
     }.get(device_type, ("fp16", "fp32"))  # Apple's and Intel's GPUs: Accelerate scales losses there, too
     if asked not in available:
         raise RequestError(
-            f"training.precision: {asked} is not available on device {device_type!r}; choose {' or '.join(available)}"
+            f"training.precision: dpstune does not support {asked} on device {device_type!r}; "
+            f"choose {' or '.join(available)}"
         )
     return asked
 
@@ -230,10 +231,21 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_identity(name: str) -> str:
-    """Return an identifier of the current GPU that is the same in every process; ``name`` if there is no GPU."""
+    """Return what tells the current GPU from every other, however a process sees it.
+
+    Args:
+        name: What is returned where there is none, or where it has not even room for what CUDA itself needs.
+    """
     import torch
 
-    return str(torch.cuda.get_device_properties(0).uuid) if torch.cuda.is_available() else name
+    if not torch.cuda.is_available():
+        return name
+    try:
+        return str(torch.cuda.get_device_properties(0).uuid)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return name
+        raise
 
 
 def give_gpu_memory_back() -> None:

@@ -14,6 +14,7 @@ from dpstune.device.hardware import (
     bound_kernel_caches,
     choose_precision,
     describe_environment,
+    gpu_identity,
     is_out_of_memory,
     keep_freed_memory,
     new_accelerator,
@@ -67,15 +68,29 @@ def test_a_gpu_has_bf16_only_natively_and_then_prefers_it(monkeypatch, supported
     assert choose_precision("auto", "cuda") == available[0]
     assert choose_precision("fp16", "cuda") == "fp16"
     if not supported:
-        with pytest.raises(RequestError, match="bf16 is not available on device 'cuda'; choose fp16 or fp32"):
+        with pytest.raises(RequestError, match="dpstune does not support bf16 on device 'cuda'; choose fp16 or fp32"):
             choose_precision("bf16", "cuda")
 
 
 def test_another_device_computes_in_fp32_unless_told():
     assert choose_precision("auto", "mps") == "fp32"
     assert choose_precision("fp16", "mps") == "fp16", "the recipes of Table 2 ask for it"
-    with pytest.raises(RequestError, match="bf16 is not available on device 'mps'; choose fp16 or fp32"):
+    with pytest.raises(RequestError, match="dpstune does not support bf16 on device 'mps'; choose fp16 or fp32"):
         choose_precision("bf16", "mps")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: out of memory"), RuntimeError("no driver")])
+def test_a_gpu_too_full_to_say_which_it_is_is_known_by_its_name(monkeypatch, error):
+    def properties(device):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    if is_out_of_memory(error):
+        assert gpu_identity("3") == "3"
+    else:
+        with pytest.raises(RuntimeError, match="no driver"):
+            gpu_identity("3")
 
 
 def test_where_a_launcher_says_cpu_beside_a_gpu_losses_are_scaled_on_the_cpu(monkeypatch):

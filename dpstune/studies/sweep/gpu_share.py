@@ -84,9 +84,11 @@ class GpuShare:
         place = self._own_place()
         try:
             with FileLock(place):
-                yield
+                try:
+                    yield
+                finally:
+                    give_gpu_memory_back()  # while others still see who has it
         finally:
-            give_gpu_memory_back()
             place.unlink(missing_ok=True)
 
     def alone(self) -> bool:

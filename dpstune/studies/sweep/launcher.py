@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -19,10 +20,14 @@ from dpstune.runs.folder import writing_to
 LAUNCHERS = ("slurm", "local")
 SECONDS_TO_SAVE = 60
 _MINUTES_OF_A_LOCAL_TASK = 7 * 24 * 60
+_TAKEN = {"array": "--jobs says how many tasks", "output": "the logs lie in the sweep's folder"}
+_TAKEN["error"] = _TAKEN["output"]
+# Since SLURM 22.05 srun asks for one CPU, however many sbatch was asked for.
+_AS_MANY_CPUS = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
 def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
-    """Refuse a launcher that there is not, and options where nothing takes them.
+    """Refuse a launcher that there is not, options where nothing takes them, and what is no option of sbatch.
 
     Raises:
         RequestError: Which.
@@ -31,6 +36,14 @@ def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
         raise RequestError(f"--launcher {launcher}: should be slurm or local{did_you_mean(launcher, LAUNCHERS)}")
     if options and launcher != "slurm":
         raise RequestError(f"--launcher-set {options[0]}: is an option of sbatch; add --launcher slurm")
+    for option in options:
+        key, _ = split_override(option)
+        if not re.fullmatch(r"[A-Za-z][\w-]*", key):
+            raise RequestError(
+                f"--launcher-set {option}: should be KEY=VALUE, for example partition=gpu, without dashes"
+            )
+        if key in _TAKEN:
+            raise RequestError(f"--launcher-set {option}: cannot be set: {_TAKEN[key]}")
 
 
 def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, options: Sequence[str]) -> list[str]:
@@ -70,7 +83,9 @@ def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, op
         asked: dict[str, Any] = {"signal": f"TERM@{SECONDS_TO_SAVE}", "requeue": True}
         for key, value in map(split_override, options):
             asked[key.replace("-", "_")] = True if value is None else value
-        executor.update_parameters(job_name="dpstune", time=None, wckey=None, additional_parameters=asked)
+        executor.update_parameters(
+            job_name="dpstune", time=None, wckey=None, setup=[_AS_MANY_CPUS], additional_parameters=asked
+        )
     command = partial(os.execv, sys.executable, [sys.executable, "-m", "dpstune", *arguments])
     try:
         with redirect_stderr(StringIO()):  # submitit prints there what it raises, too

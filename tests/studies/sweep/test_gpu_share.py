@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from dpstune.studies.sweep import gpu_share, workers
 from dpstune.studies.sweep.gpu_share import GpuShare
@@ -93,6 +94,22 @@ def test_a_worker_sees_whether_others_have_runs_on_its_gpu(killed):
         other.join()
         assert share.alone()
     assert share.alone()
+
+
+def test_a_run_is_seen_until_its_memory_is_given_back(folder, monkeypatch):
+    seen = []
+
+    def give_back():
+        (place,) = folder.glob("*/*/run-*.lock")
+        with pytest.raises(Timeout), FileLock(place, timeout=0):
+            seen.append("free")
+        seen.append("held")
+
+    monkeypatch.setattr(gpu_share, "give_gpu_memory_back", give_back)
+    with GpuShare("0").present():
+        pass
+    assert seen == ["held"]
+    assert GpuShare("0").alone()
 
 
 def test_a_machine_without_a_gpu_has_no_locks(folder):

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -73,6 +74,21 @@ def wait_for(what):
             "--launcher slurm: its tasks meet in a database that every node reaches; add --storage postgresql://...",
         ),
         (["--launcher", "slurm"], "--launcher slurm: needs submitit; pip install 'dpstune[slurm]'"),
+        *(
+            (
+                ["--launcher", "slurm", f"--launcher-set={option}"],
+                f"--launcher-set {option}: should be KEY=VALUE, for example partition=gpu, without dashes",
+            )
+            for option in ("", "=x", "--partition=gpu")
+        ),
+        (
+            ["--launcher", "slurm", "--launcher-set", "array=0-99"],
+            "--launcher-set array=0-99: cannot be set: --jobs says how many tasks",
+        ),
+        (
+            ["--launcher", "slurm", "--launcher-set", "output=x"],
+            "--launcher-set output=x: cannot be set: the logs lie in the sweep's folder",
+        ),
     ],
 )
 def test_what_cannot_be_launched_is_refused_in_one_line(run, tiny_task, tmp_path, monkeypatch, more, message):
@@ -111,6 +127,22 @@ def test_a_task_runs_the_same_command_with_one_worker(run, tiny_task, tmp_path, 
     assert submitted[1] == (["sweep", "--method=dps-dense", f"--recipe={tiny_task}", "--seeds=5", "--output=runs"], 1)
 
 
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(["--sampler", "tpe", "--budget", "2"], marks=pytest.mark.slow)], ids=["grid", "tpe"]
+)
+def test_where_every_run_is_finished_nothing_is_submitted(run, zygote, tiny_task, tmp_path, monkeypatch, more):
+    submitted = []
+    monkeypatch.setattr("dpstune.studies.sweep.launcher.submit", lambda *asked: submitted.append(asked) or ["1"])
+    asked = ["sweep", "--recipe", tiny_task, "--method", "mixout", "--grid", "method.p=0.1,0.5", *SHORT, *more]
+    asked += ["--output", tmp_path, "--seeds"]
+    assert zygote.run(*asked, "1").code == 0
+    code, out, err = run(*asked, "1", "--launcher", "local", "--json")
+    assert (code, json.loads(out)["tasks"], submitted) == (0, [], []), err
+    assert err == "nothing to do: every run is finished; --report shows them\n"
+    code, out, err = run(*asked, "2", "--launcher", "local")
+    assert (code, len(submitted)) == (0, 1), err
+
+
 def test_what_is_asked_of_slurm(run, slurm, tiny_task, tmp_path):
     folder = slurm(SUBMITS)
     asked = [
@@ -138,6 +170,11 @@ def test_what_is_asked_of_slurm(run, slurm, tiny_task, tmp_path):
     own = {"array=0-1%2", "exclusive", "gpus-per-node=1", "job-name=dpstune", "nodes=1", "open-mode=append"}
     own |= {"partition=gpu", "requeue", "signal=TERM@60", "time=2:00:00"}
     assert {line for line in given if not line.startswith(("error=", "output="))} == own
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text("#!/bin/bash\necho ${SRUN_CPUS_PER_TASK-none}\n")
+    for cpus, seen in ({"SLURM_CPUS_PER_TASK": "3"}, "3"), ({}, "none"):
+        task = subprocess.run(["bash", folder / "script"], env={**os.environ, **cpus}, capture_output=True, text=True)
+        assert task.stdout == f"{seen}\n"
     assert run(*asked, "--launcher", "slurm")[0] == 0
     assert "--time" not in (folder / "script").read_text(), "the partition's own limit"
 

@@ -2,7 +2,9 @@
 
 import os
 
-from dpstune.studies.sweep.workers import Workers
+from dpstune.studies.sweep.coordinator import run_sweep
+from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+from dpstune.studies.sweep.workers import CONTEXT, Workers
 
 
 def note(folder, number, workers, share):
@@ -29,3 +31,14 @@ def test_each_worker_starts_with_a_gpu_of_its_own_and_only_then_shares(tmp_path,
 def test_without_a_gpu_the_environment_stays_what_it_was(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert start(tmp_path, 1, monkeypatch, []) == ["None None False"]
+
+
+def test_a_worker_that_inherits_nothing_trains_a_run(tiny_task, tmp_path):
+    """Other tests fork theirs from a warm process; users' are spawned."""
+    assert CONTEXT.get_start_method() == "spawn"
+    short = ("training.steps=2", "training.warmup_steps=1")
+    asked = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=short, keep_models=False)
+    tally = run_sweep(Sweep(asked), workers=1)
+    assert tally.failed == {}
+    (ended,) = tally.done.values()
+    assert (ended.run / "result.json").exists()
