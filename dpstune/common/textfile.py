@@ -22,6 +22,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8",
 }
+SAVE_AS_UTF_8 = "save it as UTF-8"
 SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
 _MARK = "\ufeff"  # a byte-order mark once it is decoded
 
@@ -49,7 +50,7 @@ def read_bytes(path: Path) -> bytes:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
 
 
-def decode(content: bytes, place: str, encoding: str | None = None, remedy: str = "save it as UTF-8") -> str:
+def decode(content: bytes, place: str, encoding: str | None = None, remedy: str = SAVE_AS_UTF_8) -> str:
     """Return the text that a file's bytes stand for.
 
     Args:

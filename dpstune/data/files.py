@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from dpstune.common.hub import first_line
-from dpstune.common.textfile import decode, read_bytes
+from dpstune.common.textfile import SAVE_AS_UTF_8, decode, read_bytes
 from dpstune.data.tables import (
     SEPARATORS,
     Header,
@@ -27,7 +27,6 @@ from dpstune.errors import RequestError
 TEXT_FORMATS = (*SEPARATORS, "jsonl", "json")
 FILE_FORMATS = (*TEXT_FORMATS, "parquet", "xlsx")
 _PACKINGS = {"gz": "gzip", "zst": "zstd"}
-ASK_FOR_AN_ENCODING = "save it as UTF-8, or say in the task what it is, such as encoding: latin-1, cp1252 or utf-16-le"
 
 
 class FileForm(NamedTuple):
@@ -85,7 +84,7 @@ def file_rows(
     encoding: str | None = None,
     on_header: OnHeader | None = None,
     form: str | None = None,
-    remedy: str = ASK_FOR_AN_ENCODING,
+    remedy: str = SAVE_AS_UTF_8,
 ) -> Iterator[NumberedRow]:
     """Yield the rows of a file, read by the ending of its name: one of ``FILE_FORMATS``, those of text also packed.
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpstune.common.textfile import SAVE_AS_UTF_8
 from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, several, sort_names
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 COMMON_SET = 5  # so many examples with the same set of labels are a stratum of their own
+ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say in the task what it is, such as encoding: latin-1, cp1252 or utf-16-le"
 HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 
 
@@ -257,7 +259,8 @@ def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False)
     place, label_required = task.parts.place(split), split != "test"
     group = task.group if grouped or split == "train" else None
     if isinstance(task, OwnTask):
-        return read_files(find_files(place), Columns(task.text, task.label, group, label_required), task.encoding)
+        columns = Columns(task.text, task.label, group, label_required)
+        return read_files(find_files(place), columns, task.encoding, ASK_FOR_AN_ENCODING)
     return read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,

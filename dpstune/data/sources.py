@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.common.hub import asking_the_hub_for, first_line
-from dpstune.common.textfile import read_text
+from dpstune.common.textfile import SAVE_AS_UTF_8, read_text
 from dpstune.data.files import file_rows, form_of
 from dpstune.data.tables import Header, Rows, glue_rows
 from dpstune.errors import RequestError, did_you_mean, some_of
@@ -87,13 +87,15 @@ def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bo
     return read_files([path], Columns(text, label, label_required=label_required))
 
 
-def read_files(paths: Sequence[Path], columns: Columns, encoding: str | None = None) -> RawSplit:
+def read_files(
+    paths: Sequence[Path], columns: Columns, encoding: str | None = None, remedy: str = SAVE_AS_UTF_8
+) -> RawSplit:
     """Read files one after the other, each by the ending of its name.
 
     Args:
         paths: One or more; tables have the same columns.
         columns: What is read of each.
-        encoding: What texts are in; see ``file_rows``.
+        encoding, remedy: What texts are in, and what to do where they are not; see ``file_rows``.
 
     Raises:
         RequestError: A file is not there, is not in its encoding, is malformed, lacks a column, or has others than the
@@ -107,7 +109,7 @@ def read_files(paths: Sequence[Path], columns: Columns, encoding: str | None = N
 
     parts: list[RawSplit] = []
     for path in paths:
-        rows = file_rows(path, columns.wanted, encoding=encoding, on_header=partial(take, path))
+        rows = file_rows(path, columns.wanted, encoding=encoding, remedy=remedy, on_header=partial(take, path))
         parts.append(_collect(str(path), rows, columns, first=sum(len(part.ids) for part in parts)))
     split = _join(parts)
     split.notes += _notes_on_separators(headers)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.common.textfile import SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
+from dpstune.common.textfile import SAVE_AS_UTF_8, SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
 from dpstune.data.files import FILE_FORMATS, not_packed, stream_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column, plain_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
 """Of the formats, those of which a row can be answered before the next one is there."""
-ASK_FOR_AN_ENCODING = "save it as UTF-8, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
+ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
 USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
 
 _CHUNK = 1 << 16

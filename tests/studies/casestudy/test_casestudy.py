@@ -383,8 +383,8 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
     [
         (["casestudy"], "--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one"),
         (["casestudy", "--from", "nowhere.csv"], "there is no file nowhere.csv"),
-        (["casestudy", "--from", "m.xlsx"], "m.xlsx: cannot tell its format; name it .csv, .tsv, .jsonl or .parquet"),
-        (["casestudy", "--from", "latin.csv"], "latin.csv:2: not UTF-8 text"),
+        (["casestudy", "--from", "m.xls"], "m.xls: cannot tell its format; save it as .xlsx or .csv"),
+        (["casestudy", "--from", "latin.csv"], "latin.csv:2: no UTF-8 text"),
         (["casestudy", "--from", "no.parquet"], "cannot read no.parquet as Parquet"),
         (["casestudy", "--from", "empty"], "empty: holds no finished run"),
         (
@@ -414,7 +414,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
 def test_a_wrong_request_is_refused_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "m.xlsx").touch()
+    (tmp_path / "m.xls").touch()
     (tmp_path / "m.csv").write_text("id,correct,restarts\n1,1,3\n")
     (tmp_path / "latin.csv").write_bytes(b"id,correct,restarts\nCaf\xe9,1,1\n")
     (tmp_path / "no.parquet").write_text("no Parquet")
