@@ -177,8 +177,8 @@ def _best_section(
     blocks.append(
         Paragraph(
             f"The best point of a method is the one with the {_highest(first)} mean on {first.split}, the split that "
-            "is reported here: its mean is optimistic, the more so the more points were tried, and so are its difference "
-            "and p-value. Examples that took no part in the choice are needed to confirm it."
+            "is reported here: its mean is optimistic, the more so the more points were tried, and so are its "
+            "difference and p-value. Examples that took no part in the choice are needed to confirm it."
         )
     )
     if comparisons:
