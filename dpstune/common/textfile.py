@@ -84,7 +84,7 @@ def is_utf_16(text: str) -> bool:
 def wrong_encoding(place: str, encoding: str, reason: str, remedy: str) -> RequestError:
     """Return the error that says what is no text in its encoding."""
     name = encoding.upper() if encoding.startswith("utf") else encoding
-    return RequestError(f"{place}: no {name} text ({reason}); {remedy}")
+    return RequestError(f"{place}: not {name} text ({reason}); {remedy}")
 
 
 def marked_encoding(beginning: bytes) -> str | None:

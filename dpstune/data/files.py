@@ -183,7 +183,7 @@ def _jsonl_rows(place: str, lines: Iterator[str]) -> Rows:
         try:
             row = json.loads(line, object_pairs_hook=partial(_json_object, f"{place}:{number}"))
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{place}:{number}: no valid JSON: {first_line(error)}") from None
+            raise RequestError(f"{place}:{number}: not valid JSON: {first_line(error)}") from None
         if not isinstance(row, dict):
             raise RequestError(f"{place}:{number}: a line should be a JSON object")
         yield number, row
@@ -199,9 +199,9 @@ def array_rows(place: str, text: str) -> Iterator[NumberedRow]:
         rows = json.loads(text or "[]", object_pairs_hook=partial(_json_object, place))
     except json.JSONDecodeError as error:
         hint = "; where each line is an object of its own, name it .jsonl" if error.msg == "Extra data" else ""
-        raise RequestError(f"{place}:{error.lineno}: no valid JSON: {error.msg}{hint}") from None
+        raise RequestError(f"{place}:{error.lineno}: not valid JSON: {error.msg}{hint}") from None
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{place}: no valid JSON: {first_line(error)}") from None
+        raise RequestError(f"{place}: not valid JSON: {first_line(error)}") from None
     if not isinstance(rows, list):
         what = "an object" if isinstance(rows, dict) else "a value"
         raise RequestError(f"{place}: holds {what} where there should be an array of objects: [{{...}}, {{...}}]")

@@ -120,5 +120,5 @@ def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_VALUE:
-        raise RequestError(f"{raw.place(position)}: {label!r} is no number, and the task is regression")
+        raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}")
     return value

@@ -70,12 +70,14 @@ class Table:
         rows: Cells, a row each; what is missing is an empty cell.
         words: How many of the first columns hold words; the others hold numbers and are set to the right.
         strong: Indices of the rows that stand out.
+        prose: Indices of the columns of words that hold sentences, which break anywhere.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
     strong: frozenset[int] = frozenset()
+    prose: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _html_table(table: Table) -> str:
         made = []
         for column, cell in enumerate(row):
             word = column < table.words
-            parts = re.split(r"(?<=,) | (?=[(±])", cell)
+            parts = [cell] if column in table.prose else re.split(r"(?<=,) | (?=[(±])", cell)
             text = escape(cell) if tag == "th" else " ".join(f"<span>{escape(part)}</span>" for part in parts if part)
             made.append(f'<{tag} class="word">{text}</{tag}>' if word else f"<{tag}>{text}</{tag}>")
         return "".join(made)

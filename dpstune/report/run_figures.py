@@ -42,7 +42,8 @@ def confusion_figure(matrix: NDArray[Any], names: Sequence[str], split: str) -> 
     cell = 0.9 if count <= _MOST_WITH_SHARES else 0.5
     figure, axes = new_figure(max(5.4, 1.8 + 0.09 * longest + cell * count), max(3.6, 2.2 + 0.8 * cell * count))
     colours = LinearSegmentedColormap.from_list("counts", ["#ffffff", _BLUE])
-    axes.imshow(shares, cmap=colours, vmin=0.0, vmax=1.0, aspect="auto")
+    axes.pcolormesh(shares, cmap=colours, vmin=0.0, vmax=1.0)  # much faster than a resampled image
+    axes.invert_yaxis()
     for row in range(count):
         for column in range(count):
             share = shares[row, column]
@@ -52,12 +53,15 @@ def confusion_figure(matrix: NDArray[Any], names: Sequence[str], split: str) -> 
             weight = "bold" if row == column else "normal"
             colour = "white" if share > 0.6 else "black"
             size = SMALL_SIZE if count <= _MOST_WITH_SHARES else SMALL_SIZE - 2
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size, fontweight=weight)
-    axes.set_xticks(range(count), shown)
+            axes.text(
+                column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=size, fontweight=weight
+            )
+    middles = np.arange(count) + 0.5
+    axes.set_xticks(middles, shown)
     if not level:
         for name in axes.get_xticklabels():
             name.set(rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), shown)
+    axes.set_yticks(middles, shown)
     dress(axes, f"What is taken for what on {split}\ncolour: share of the gold label", "answer", "gold label")
     axes.tick_params(length=0)
     return figure

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_LABELS_DRAWN = 20
 _MOST_LISTED = 10
 _LONGEST_TEXT = 160
+_EXAMPLE = frozenset([1])  # the column that holds an example's texts
 _PARTS = 5  # of the gold values, in the table of residuals
 
 
@@ -261,7 +262,7 @@ def _surest_mistakes(task: TaskData, each: Evaluation) -> Iterator[Block]:
     yield Paragraph(
         f"The surest {len(rows)} of {counted(len(wrong), 'wrong answer')}; some may have a wrong gold label."
     )
-    yield Table(["id", "example", "gold label", "answer", "probability"], rows, words=4)
+    yield Table(["id", "example", "gold label", "answer", "probability"], rows, words=4, prose=_EXAMPLE)
 
 
 def _values_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[Block]:
@@ -282,7 +283,7 @@ def _values_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[
         ]
         for place in far
     ]
-    yield Table(["id", "example", "gold", "predicted", "residual"], rows, words=2)
+    yield Table(["id", "example", "gold", "predicted", "residual"], rows, words=2, prose=_EXAMPLE)
 
 
 def _residuals(each: Evaluation) -> Table:

@@ -73,7 +73,7 @@ def _metrics_table(
     table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("split")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     table.add_column("examples", justify="right")
     for split, metrics in splits.items():
         values = [format_value(metrics[name]) if name in metrics else "" for name in names]

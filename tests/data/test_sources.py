@@ -200,7 +200,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path, name, lines
     good = {"a.csv": "text,label\n", "a.tsv": "text\tlabel\n", "a.jsonl": '{"text": "x", "label": 1}\n'}[name]
     (tmp_path / name).write_bytes(good.encode() * (lines_before + 1) + "caf\xe9,1\n".encode("latin-1"))
     message = refused(tmp_path / name, ("text",))
-    assert message.startswith(f"{tmp_path / name}:{lines_before + 2}: no UTF-8 text")
+    assert message.startswith(f"{tmp_path / name}:{lines_before + 2}: not UTF-8 text")
     assert message.endswith("save it as UTF-8")
 
 
@@ -460,7 +460,7 @@ def test_what_is_not_what_its_ending_says_is_refused(tmp_path, name, content, wh
         ('[{"text": "a", "label": 1}, 3]', ": item 2 of the array should be a JSON object"),
         (
             '{"a": 1}\n{"a": 2}\n',
-            ":2: no valid JSON: Extra data; where each line is an object of its own, name it .jsonl",
+            ":2: not valid JSON: Extra data; where each line is an object of its own, name it .jsonl",
         ),
         ('[\n{"text": "a", "text": "b"}]', ": two keys are called 'text'"),
         ('[{"text": null, "label": 1}]', ":1: column 'text' is empty"),

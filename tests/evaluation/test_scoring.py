@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,3 +184,25 @@ def test_the_prediction_is_the_one_the_metric_counts(model, dataset):
     columns = prediction_columns(task, result)
     right = sum(label == predicted for label, predicted in zip(columns["label"], columns["prediction"], strict=True))
     assert result.metrics["accuracy"] == pytest.approx(right / len(dataset))
+
+
+def test_probabilities_are_summed_by_the_targets_labels_and_unknown_where_those_are_finer():
+    three, two = ("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")
+    probabilities = torch.tensor([[0.4, 0.3, 0.3], [0.7, 0.2, 0.1]])
+    task = replace(task_of([0, 1], names=two), more_metrics=("log_loss", "roc_auc"))
+    result = evaluate_split(task, "validation", probabilities.log(), map_labels(three, two))
+    np.testing.assert_allclose(result.probabilities, [[0.6, 0.4], [0.3, 0.7]], rtol=1e-6)
+    assert result.metrics == pytest.approx(
+        {"accuracy": 0.5, "log_loss": -(np.log(0.6) + np.log(0.7)) / 2, "roc_auc": 1.0}, rel=1e-6
+    )  # the first is answered among all three labels: entailment
+    task = replace(task_of([0, 1, 2, 0], names=three), more_metrics=("log_loss",))
+    result = evaluate_split(task, "validation", torch.eye(2)[[1, 0, 0, 0]], map_labels(two, three))
+    assert result.probabilities is None
+    assert result.metrics == {"accuracy": 0.75, "log_loss": None}
+
+
+def test_labels_in_another_order_are_found_by_name():
+    task = task_of([0, 1], names=("yes", "no"), metric="log_loss")
+    probabilities = torch.tensor([[0.1, 0.9], [0.8, 0.2]])
+    result = evaluate_split(task, "validation", probabilities.log(), map_labels(("no", "yes"), ("yes", "no")))
+    assert result.metrics["log_loss"] == pytest.approx(-(np.log(0.9) + np.log(0.8)) / 2)

@@ -246,3 +246,21 @@ def test_nothing_in_a_text_is_markup():
     assert "<script>" not in markdown.replace("\\<", "")
     assert len(markdown.splitlines()) == 9
     assert r"\*a\* \_b\_ \`c\` \[d\](e) \| f_g next" in markdown
+
+
+def test_a_report_on_what_is_better_when_lower_says_so(tmp_path):
+    lower = {"metric": "log_loss", "majority": 0.69}
+    for seed in (1, 2, 3):
+        make_run(tmp_path / f"seed-{seed}-v", "vanilla", seed, 0.6 + seed / 100, **lower)
+        for p in (0.1, 0.5):
+            make_run(tmp_path / f"seed-{seed}-{p}", "mixout", seed, p + seed / 100, [f"method.p={p}"], **lower)
+    write_sweep_report(tmp_path / "report", read_runs(tmp_path)[0])
+    page = assert_whole(tmp_path / "report")
+    text = " ".join(page.texts)
+    assert "log_loss (lower is better) on validation" in text
+    assert "a restart has failed where it gets no less; failed restarts: 0 of 9" in text
+    assert "the one with the lowest mean" in text
+    assert page.rows[0][6] == "min"
+    (mixout,) = (row for row in page.rows if row[0] == "mixout" and row[1].startswith("p 0.1") and len(row) > 10)
+    assert mixout[6] == "0.1100"
+    assert "min" in read_csv(tmp_path / "report" / "points.csv")[0]

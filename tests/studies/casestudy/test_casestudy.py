@@ -384,7 +384,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
         (["casestudy"], "--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one"),
         (["casestudy", "--from", "nowhere.csv"], "there is no file nowhere.csv"),
         (["casestudy", "--from", "m.xls"], "m.xls: cannot tell its format; save it as .xlsx or .csv"),
-        (["casestudy", "--from", "latin.csv"], "latin.csv:2: no UTF-8 text"),
+        (["casestudy", "--from", "latin.csv"], "latin.csv:2: not UTF-8 text"),
         (["casestudy", "--from", "no.parquet"], "cannot read no.parquet as Parquet"),
         (["casestudy", "--from", "empty"], "empty: holds no finished run"),
         (

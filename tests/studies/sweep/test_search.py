@@ -172,3 +172,14 @@ def test_pruning_gives_up_a_hopeless_point_and_says_so(recipe):
     report = next(recipe.parent.glob("runs/easy/sweep-*/report.md")).read_text()
     assert "pruning was on" in report
     assert "given up early: vanilla training.learning_rate=1e-09" in report
+
+
+def test_a_search_for_low_values_comes_near_the_lowest(url):
+    grid = {"method.p": [0.0, 1.0]}
+    search = PointSearch(url, "sweep", "any", grid, budget=30, direction="minimize")
+    while (point := search.propose()) is not None:
+        search.tell(point, abs(point["method.p"] - 0.8))
+    study = optuna.load_study(study_name="sweep: any", storage=url)
+    assert study.direction.name == "MINIMIZE"
+    late = [trial.value for trial in study.trials[-10:]]
+    assert sum(late) / len(late) < sum(trial.value for trial in study.trials[:10]) / 10
