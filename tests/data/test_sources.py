@@ -503,7 +503,7 @@ def test_another_encoding_is_read_on_request_and_a_mark_says_more(tmp_path):
     split = read_files([tmp_path / "a.csv", tmp_path / "b.csv"], columns, "cp1252")
     assert [text for (text,) in split.texts] == [text for text, _ in ROWS] * 2
     (tmp_path / "a.csv").write_bytes(b"text,label\na,x\n\x81,y\n")
-    with pytest.raises(RequestError, match=r"a.csv:3: no cp1252 text"):
+    with pytest.raises(RequestError, match=r"a.csv:3: not cp1252 text"):
         read_files([tmp_path / "a.csv"], columns, "cp1252")
     (tmp_path / "a.csv").write_bytes(written(ROWS[1:]).encode("utf-16-le"))
     assert "every other byte is 0, as in UTF-16" in refused(tmp_path / "a.csv", ("text",))

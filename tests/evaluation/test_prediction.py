@@ -170,7 +170,7 @@ def test_lines_are_those_of_the_whole_in_any_encoding_however_it_is_cut(encoding
 def test_the_lines_before_a_wrong_one_are_read_in_any_encoding():
     lines = iter(LineReader(Pieces(["fine\n".encode("utf-16"), b"\x00\xd8a\x00"]), "stdin"))
     assert next(lines) == "fine\n"
-    with pytest.raises(RequestError, match="stdin:2: no UTF-16 text"):
+    with pytest.raises(RequestError, match="stdin:2: not UTF-16 text"):
         next(lines)
 
 
