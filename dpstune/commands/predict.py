@@ -18,14 +18,17 @@ def predict(
     trained: Trained,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="CSV, TSV, JSONL, Parquet or plain lines; - is stdin.")],
     text: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; what the model was trained on.")
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; default: those it was trained on.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="csv, tsv, jsonl or lines; the file name's ending, lines for -.")
+        str | None,
+        typer.Option("--format", help="csv, tsv, jsonl or lines; default: by the file name's ending, lines for -."),
     ] = None,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Most tokens of an example; default: the run's.")
+    ] = None,
 ) -> None:
-    """Label rows as they come, with scores, on stdout: CSV and TSV stay what they are, the rest becomes JSON lines."""
+    """Label rows as they come, with a score for each label; CSV and TSV keep their format, others become JSON lines."""
     from dpstune.data.sources import parquet_rows
     from dpstune.evaluation.prediction import LineReader, Writer, predict_rows, read_rows
     from dpstune.evaluation.trained import TrainedModel, find_trained
@@ -34,7 +37,7 @@ def predict(
     place = find_trained(trained.expanduser())
     columns = text.split(",") if text is not None else None
     if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
-        raise RequestError(f"--text {text}: should name one column, or two with a comma between")
+        raise RequestError(f"--text {text}: should name one column, or two with a comma between them")
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:
         reader = LineReader(stack.enter_context(_open(file)), name) if form != "parquet" else None

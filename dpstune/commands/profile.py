@@ -19,17 +19,19 @@ def profile(
     recipe: RecipeName,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; those of the paper's Table 3."),
+        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; default: those of the paper's Table 3."),
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option(metavar="N1,N2", help="Examples a step, one table each; those of the paper's Table 3.")
+        str | None, typer.Option(metavar="N1,N2", help="Examples in a step; one table for each. Default: 16,32.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory alone.")] = 10,
+    steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory only.")] = 10,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option(help="The folder for figure and numbers.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option(help="The folder that holds all runs; reports go to RECIPE/profile in it.")
+    ] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure what methods cost, in time and memory; random weights and tokens, no data and no hub."""
+    """Measure what methods cost in time and memory, with random weights and tokens; needs no data and no hub."""
     from dpstune.report.profile_report import print_costs, write_profile
     from dpstune.runs.folder import make_writable_folder, set_aside
     from dpstune.studies.profile import profile as study
@@ -58,5 +60,5 @@ def profile(
 def _read_batch_sizes(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise RequestError(f"--batch-size {text}: should be whole numbers from 1 on, for example 16,32")
+        raise RequestError(f"--batch-size {text}: should be whole numbers, 1 or more each, for example 16,32")
     return tuple(dict.fromkeys(map(int, parts)))

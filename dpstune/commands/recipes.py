@@ -40,8 +40,8 @@ def show_recipe(name: Annotated[str, typer.Argument(help="A shipped recipe's nam
 @app.command("copy")
 def copy_recipe(
     name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
-    file: Annotated[Path | None, typer.Argument(help="Where to; NAME.yaml when left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    file: Annotated[Path | None, typer.Argument(help="Where to write; default: NAME.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Copy a recipe, to make it your own."""
     from dpstune.common.textfile import read_text
@@ -62,7 +62,7 @@ def copy_recipe(
 def check_recipes(
     names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.")],
 ) -> None:
-    """Check recipes and print what each of them asks for."""
+    """Check recipes and print a summary of each."""
     from dpstune.recipe.recipe import load_recipe, summarize_recipe
 
     wrong = []

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 def train(
     recipe: RecipeName,
-    method: Annotated[str | None, typer.Option(help="Another method than the recipe's, at its defaults.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Use this method, with its defaults, instead of the recipe's.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. training.epochs=5. Repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=5. Repeatable."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The restart's seed.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Train this many restarts: seed, seed+1, ...")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed; default: the recipe's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many restarts to train: seed, seed+1, ...")] = 1,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the run is finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if the run is finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one recipe; the same command again continues an interrupted run."""
+    """Train a recipe; a repeated command continues an interrupted run."""
     from dpstune.device.hardware import part_from_the_other_ranks
     from dpstune.recipe.recipe import load_recipe, refuse_told_twice
 
@@ -50,11 +52,11 @@ def train(
         for restart in range(seeds):
             results.append(_train_one(load(first.recipe.seed + restart), output.expanduser(), fresh))
         part_from_the_other_ranks()
-    except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
+    except Interrupted as error:  # all ranks end together; the error's frames would keep their group alive
         error.with_traceback(None)
         part_from_the_other_ranks()
         raise
-    finally:  # what is finished is told, also where a later restart failed
+    finally:  # print what is finished, also if a later restart failed
         if as_json and results and is_main_process():
             print_json(results[0] if seeds == 1 else {"runs": results})
 
@@ -67,7 +69,7 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any
     from dpstune.report.tables import print_result
     from dpstune.training import engine
 
-    with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
+    with redirect_stdout(sys.stderr):  # stdout is for the result alone; a library may print anything
         run = engine.train(loaded, output=output, progress=new_progress(), fresh=fresh)
     if is_main_process():
         print_result(run.folder, run.result)
@@ -75,5 +77,5 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool) -> dict[str, Any
 
 
 def is_main_process() -> bool:
-    """Tell whether this process speaks for all: alone, or the first of those ``accelerate launch`` started."""
+    """Tell whether this process prints for all: it is alone, or the first that ``accelerate launch`` started."""
     return os.environ.get("RANK", "0") == "0"

@@ -20,11 +20,11 @@ def transfer(
     recipe: RecipeName,
     targets: Annotated[
         str | None,
-        typer.Option(metavar="T1,T2", help="TASK, TASK:SPLIT or a recipe file each; the paper's, where they are had."),
+        typer.Option(metavar="T1,T2", help="TASK, TASK:SPLIT or a recipe file each; default: the paper's, if found."),
     ] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; vanilla and the recipe's own."),
+        typer.Option("--method", help="NAME or NAME:key=value. Repeatable; default: vanilla and the recipe's own."),
     ] = None,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
@@ -32,12 +32,12 @@ def transfer(
     storage: Storage = None,
     data_dirs: Annotated[
         list[Path] | None,
-        typer.Option("--data-dir", help="Local data; each task in the first folder that has it. Repeatable."),
+        typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),
     ] = None,
     output: Output = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Train on one task and evaluate on others; the same command again goes on where it was stopped."""
+    """Train on one task and evaluate on others; a repeated command continues where it was stopped."""
     from dpstune.commands.watched import run_watched
     from dpstune.data.reading import folder_with_task
     from dpstune.methods import BASELINE
@@ -55,7 +55,7 @@ def transfer(
     loaded = load_first(recipe, methods, overrides or (), data_dir).recipe
     asked = [each for each in targets.split(",") if each] if targets is not None else None
     if asked == []:
-        raise RequestError("--targets: names no task; for example --targets snli,sick")
+        raise RequestError("--targets: names no task; give some, for example --targets snli,sick")
     carried_to, notes = choose_targets(asked, loaded, folders)
     refuse_what_does_not_match(carried_to, loaded)
     for note in notes:

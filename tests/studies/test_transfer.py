@@ -214,8 +214,8 @@ def test_generated_tasks_carry_to_their_shifted_variant(place):
     ("asked", "task", "message"),
     [
         (["snlii"], "mnli", "unknown task 'snlii'; did you mean 'snli'?"),
-        (["snli", "snli"], "mnli", "--targets: snli is there twice"),
-        (None, "mrpc", "mrpc is no entailment task, so that none is usual"),
+        (["snli", "snli"], "mnli", "--targets: snli is given twice"),
+        (None, "mrpc", "mrpc is no entailment task and has no usual targets"),
     ],
 )
 def test_wrong_targets_are_refused(place, asked, task, message):
