@@ -1,7 +1,7 @@
 """The command line: reads flags, calls one function, prints its result.
 
 People read stderr, programs read stdout. Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 and 143
-interrupted. Whatever a command needs is imported inside it, so that ``--help`` and a wrong flag answer at once.
+interrupted. A command imports what it needs when it runs, so that ``--help`` and a wrong flag are answered at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dpstune.report.output import print_out, tell
 DEBUG_VARIABLE = "DPSTUNE_DEBUG"
 SECONDS_TO_LEAVE_A_CALLBACK = 0.01
 INTERRUPTED = "interrupted; nothing that was finished is lost"
-# Typer re-exports no more of its usage errors than this one; its base is what all of them share.
+# Typer exports only this one of its usage errors; the base class is that of all.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -103,9 +103,9 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, INTERRUPTED, 128 + signal.SIGINT)
     except UsageError as error:
         return _fail(error, _usage_message(error), 2)
-    except Exception as error:  # whatever was not foreseen is still one line
+    except Exception as error:  # also an unexpected error is one line
         return _fail(error, f"{unforeseen(error)} ({DEBUG_VARIABLE}=1 shows where)", 1)
-    if code == 128 + signal.SIGINT:  # typer ends a command so where Ctrl-C came
+    if code == 128 + signal.SIGINT:  # so typer ends a command after Ctrl-C
         return _fail(KeyboardInterrupt(), INTERRUPTED, code)
     return code if isinstance(code, int) else 0
 
@@ -170,7 +170,7 @@ def _fail(error: BaseException, message: str, exit_code: int) -> int:
 
 
 def _usage_message(error: Any) -> str:
-    """Say what is wrong with a command line, with the nearest flag and where help is."""
+    """Return what is wrong with a command line, with the nearest flag and where help is."""
     message: str = error.format_message()
     wrong = getattr(error, "option_name", None)
     if error.ctx is None:
@@ -182,11 +182,11 @@ def _usage_message(error: Any) -> str:
 
 
 def _pattern_hint(message: str, command: Any) -> str:
-    """Say what to do where a shell's pattern made several paths of one."""
+    """Return a hint if the extra arguments are existing paths, as when the shell expands a pattern."""
     extra = re.search(r"extra argument\S* \((.*)\)", message)
     if extra is None or not all(map(os.path.exists, extra[1].split())):
         return ""
     if any("--from" in parameter.opts for parameter in command.params):
-        return "; where a pattern matched several, say --from before each"
+        return "; if a pattern matched several paths, put --from before each"
     takes_a_path = any(parameter.param_type_name == "argument" for parameter in command.params)
-    return "; where a pattern matched several, name one" if takes_a_path else ""
+    return "; if a pattern matched several paths, name one" if takes_a_path else ""

@@ -77,11 +77,11 @@ class TestWrongRequests:
             (["train", "--recipe", "demo", "more"], "unexpected extra argument"),
             (
                 ["eval", "/bin", "/tmp"],
-                "(/tmp); where a pattern matched several, name one (see dpstune eval --help)",
+                "(/tmp); if a pattern matched several paths, name one (see dpstune eval --help)",
             ),
             (
                 ["casestudy", "--from", "/bin", "/tmp"],
-                "(/tmp); where a pattern matched several, say --from before each",
+                "(/tmp); if a pattern matched several paths, put --from before each",
             ),
             (["train", "--recipe", "demo", "/tmp"], "extra argument(s) (/tmp) (see"),
             (["train", "--recipe", ""], "a recipe's name is empty"),

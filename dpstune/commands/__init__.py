@@ -1,1 +1,1 @@
-"""One file a command: its flags, the one function it calls, what it prints."""
+"""The commands, one file each: its flags, the one function it calls, what it prints."""

@@ -43,19 +43,23 @@ def casestudy(
     ] = None,
     restarts: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Seeds of each method: {DEFAULT_RESTARTS}; with --from, what a count is of."),
+        typer.Option(
+            min=1,
+            help=f"Restarts of each method; default: {DEFAULT_RESTARTS}. With --from: restarts behind each count.",
+        ),
     ] = None,
     sources: Annotated[
         list[Path] | None,
-        typer.Option("--from", metavar="FILE_OR_RUNS", help="Study predictions that are there already. Repeatable."),
+        typer.Option("--from", metavar="FILE_OR_RUNS", help="Study existing predictions; train nothing. Repeatable."),
     ] = None,
     overrides: Overrides = None,
-    split: Annotated[str | None, typer.Option(help="The split to study, in the place of the headline's.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="The method to compare with: vanilla.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split to study; default: that of the headline.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="The method to compare with; default: vanilla.")] = None,
     texts: Annotated[
-        list[str] | None, typer.Option("--text", metavar="COLUMN", help="A text column of --from's files. Repeatable.")
+        list[str] | None,
+        typer.Option("--text", metavar="COLUMN", help="A text column in the files of --from. Repeatable."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Workers on this machine: 1.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Workers on this machine; default: 1.")] = None,
     storage: Storage = None,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
@@ -77,7 +81,7 @@ def casestudy(
     data_dir = data_dir and data_dir.expanduser().absolute()
     loaded = None
     if recipe is not None:
-        trained = () if sources else methods  # with --from, methods only name what is there
+        trained = () if sources else methods  # with --from, methods only select from what is there
         loaded = load_first(recipe, trained, overrides or (), data_dir)
     if sources:
         for flag, given in (("--storage", storage), ("--jobs", jobs), ("--set", None if recipe else overrides)):
@@ -97,9 +101,9 @@ def casestudy(
         _study(request, command, as_json)
         return
     if recipe is None or loaded is None:
-        raise RequestError("--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one")
+        raise RequestError("give --recipe R to train restarts, or --from FILE_OR_RUNS to study existing ones")
     if texts:
-        raise RequestError("--text names a column of --from's files; a recipe's texts are shown by themselves")
+        raise RequestError("--text names a column in the files of --from; without --from, leave it out")
     asked = SweepRequest(
         recipe=recipe,
         methods=tuple(methods or dict.fromkeys((BASELINE, loaded.recipe.method.name))),
@@ -140,7 +144,7 @@ def _train_and_study(
 
 
 def _report(study: CaseStudy | None, folder: Path, command: str, runs: dict[str, Any], as_json: bool) -> None:
-    """Write a study's report, and tell people and programs what is in it; no run, no study."""
+    """Write a study's report, and print what is in it for people and programs; without runs there is no study."""
     from dpstune.report.casestudy_report import format_proportions, summarize, write_case_study
 
     told: dict[str, Any] = {"report": None}

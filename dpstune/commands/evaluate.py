@@ -32,12 +32,12 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", help="Write a page on what the model gets right and wrong.")
     ] = None,
     submission: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write predictions as the GLUE server wants them.")
+        Path | None, typer.Option(metavar="FILE", help="Write predictions for the GLUE server.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite --submission's files where they are there.")
-    ] = False,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files of --submission.")] = False,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Most tokens of an example; default: the run's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a trained model on its own task, or another.
@@ -69,14 +69,14 @@ def evaluate(
     elif place.recipe is not None:
         target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
     else:
-        raise RequestError(f"{trained} is a model folder, which names no task; say --task NAME")
+        raise RequestError(f"{trained} is a model folder, which names no task; add --task NAME")
     if force and submission is None:
-        raise RequestError("--force: overwrites the files of --submission; give that, too")
+        raise RequestError("--force: overwrites the files of --submission; add --submission FILE")
     if submission is not None:
         refuse_no_submission(target)
         if len(target.splits) > 1 and not submission.is_dir():
             parts = " and ".join(target.splits)
-            raise RequestError(f"--submission {submission}: {parts} make two files; give a folder that is there")
+            raise RequestError(f"--submission {submission}: {parts} make two files; give an existing folder")
         refuse_taken_files(submission, target.name, target.splits, force=force)
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     if report is not None:

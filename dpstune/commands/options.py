@@ -38,13 +38,13 @@ RecipeName = Annotated[
 Trained = Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run's folder, or a local model folder.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run that has it. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key in every run that has it. Repeatable."),
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Local data in the place of the hub.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of local data, used instead of the hub.")]
 Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Workers on this machine.")]
 Storage = Annotated[
-    str | None, typer.Option(metavar="URL", help="Optuna storage that workers on several machines share.")
+    str | None, typer.Option(metavar="URL", help="Optuna storage, shared by workers on several machines.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 

@@ -20,7 +20,7 @@ def predict(
         str, typer.Argument(metavar="FILE|-", help="CSV, TSV, JSONL, JSON, Parquet, Excel, lines; - is stdin.")
     ],
     text: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; what the model was trained on.")
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns; default: those it was trained on.")
     ] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="csv, tsv, jsonl, ...; the file name's ending, lines for -.")
@@ -29,7 +29,6 @@ def predict(
         str | None,
         typer.Option(help="What a text file is in, such as latin-1; UTF-8, or what its byte-order mark says."),
     ] = None,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens an example is cut to; the run's.")] = None,
 ) -> None:
     """Label rows as they come, with scores, on stdout.
 
@@ -56,7 +55,7 @@ def predict(
     place = find_trained(trained.expanduser())
     columns = text.split(",") if text is not None else None
     if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
-        raise RequestError(f"--text {text}: should name one column, or two with a comma between")
+        raise RequestError(f"--text {text}: should name one column, or two with a comma between them")
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:
         reader = None

@@ -26,11 +26,13 @@ def profile(
         ),
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option(metavar="N1,N2", help="Examples a step, one table each; those of the paper's Table 3.")
+        str | None, typer.Option(metavar="N1,N2", help="Examples in a step; one table for each. Default: 16,32.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory alone.")] = 10,
+    steps: Annotated[int, typer.Option(min=0, help="Timed steps of each method; 0 measures memory only.")] = 10,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option(help="The folder for figure and numbers.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option(help="The folder that holds all runs; reports go to RECIPE/profile in it.")
+    ] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Measure what methods cost, in time and memory.
@@ -67,5 +69,5 @@ def profile(
 def _read_batch_sizes(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise RequestError(f"--batch-size {text}: should be whole numbers from 1 on, for example 16,32")
+        raise RequestError(f"--batch-size {text}: should be whole numbers, 1 or more each, for example 16,32")
     return tuple(dict.fromkeys(map(int, parts)))

@@ -44,18 +44,18 @@ def sweep(
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each point.")] = 5,
     jobs: Jobs = 1,
     storage: Storage = None,
-    sampler: Annotated[str, typer.Option(help="grid, or tpe: Optuna chooses points in the grid's ranges.")] = "grid",
-    budget: Annotated[int | None, typer.Option(min=1, help="Points of each method that tpe chooses; 20.")] = None,
+    sampler: Annotated[str, typer.Option(help="grid; or tpe: Optuna chooses points in the grid's ranges.")] = "grid",
+    budget: Annotated[int | None, typer.Option(min=1, help="Points of each method for tpe; default: 20.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Give up points worse than the median of the others.")] = False,
     models: Annotated[
-        bool, typer.Option(help="Keep each run's weights; or, with --no-models, its numbers and predictions alone.")
+        bool, typer.Option(help="Keep each run's weights; without them, only its numbers and predictions.")
     ] = True,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and how long, and run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and how long; run nothing.")] = False,
     report_only: Annotated[bool, typer.Option("--report", help="Report on what is finished; run nothing.")] = False,
     launcher: Annotated[
-        str | None, typer.Option(help="slurm or local: submit each worker of --jobs as a task, and do not wait.")
+        str | None, typer.Option(help="slurm or local: submit --jobs tasks, each with one worker, and do not wait.")
     ] = None,
     launcher_options: Annotated[
         list[str] | None,
@@ -79,9 +79,11 @@ def sweep(
     if sampler not in ("grid", "tpe"):
         raise RequestError(f"--sampler {sampler}: should be grid or tpe")
     if budget is not None and sampler == "grid":
-        raise RequestError(f"--budget {budget}: the grid has its own points; with --sampler tpe it counts")
+        raise RequestError(
+            f"--budget {budget}: a grid has a fixed number of points; add --sampler tpe, or leave it out"
+        )
     if plan + report_only + (launcher is not None) > 1:
-        raise RequestError("--plan, --report and --launcher: give one")
+        raise RequestError("--plan, --report and --launcher: give only one of them")
     refuse_wrong_options(launcher, launcher_options or ())
     asked = SweepRequest(
         recipe=recipe,
@@ -118,7 +120,7 @@ def _launch(sweep: Sweep, launcher: str, tasks: int, options: Sequence[str], as_
     """Submit tasks that each run the same command with one worker, and say which they are; none where all is done.
 
     Raises:
-        RequestError: The tasks would not meet, or see ``submit``.
+        RequestError: The tasks could not share the queue; or see ``submit``.
         RunError: See ``submit``.
     """
     from dpstune.studies.sweep.launcher import submit
@@ -126,7 +128,7 @@ def _launch(sweep: Sweep, launcher: str, tasks: int, options: Sequence[str], as_
 
     if launcher == "slurm" and tasks > 1 and sqlite_file(sweep.storage) is not None:
         raise RequestError(
-            "--launcher slurm: its tasks meet in a database that every node reaches; add --storage postgresql://..."
+            "--launcher slurm: its tasks need a database that every node reaches; add --storage postgresql://..."
         )
     logs = (sweep.folder / "tasks").absolute()
     if _is_done(sweep):
@@ -156,7 +158,7 @@ def _is_done(sweep: Sweep) -> bool:
 
 
 def _same_command(request: SweepRequest) -> list[str]:
-    """Return the command line that runs what was asked for with one worker."""
+    """Return the command line that runs the same sweep with one worker."""
     repeated = {"--method": request.methods, "--grid": request.grid, "--set": request.overrides}
     once = {
         "--recipe": request.recipe,
@@ -174,9 +176,9 @@ def _same_command(request: SweepRequest) -> list[str]:
 
 
 def _read_outcome(sweep: Sweep) -> Outcome:
-    """Say what of a sweep is finished, from its runs, also those of another kind of machine.
+    """Return what of a sweep is finished, as its runs tell, also those of another kind of machine.
 
-    Where its storage is there it says what failed or was given up, and which points tpe chose.
+    If its storage exists, the storage tells what failed or was given up, and which points tpe chose.
 
     Raises:
         RequestError: Nothing is finished.

@@ -27,10 +27,10 @@ def train(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. training.epochs=5. Repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=5. Repeatable."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The restart's seed.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Train this many restarts: seed, seed+1, ...")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed; default: the recipe's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many restarts to train: seed, seed+1, ...")] = 1,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the run is finished.")] = False,
@@ -68,11 +68,11 @@ def train(
         if push_to_hub is not None and is_main_process():
             results[0]["pushed"] = _push(Path(results[0]["run"]), push_to_hub, private)
         part_from_the_other_ranks()
-    except Interrupted as error:  # all ranks end together; the frames of the error would hold their group
+    except Interrupted as error:  # all ranks end together; the error's frames would keep their group alive
         error.with_traceback(None)
         part_from_the_other_ranks()
         raise
-    finally:  # what is finished is told, also where a later restart failed
+    finally:  # print what is finished, also if a later restart failed
         if as_json and results and is_main_process():
             print_json(results[0] if seeds == 1 else {"runs": results})
 
@@ -131,5 +131,5 @@ def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -
 
 
 def is_main_process() -> bool:
-    """Tell whether this process speaks for all: alone, or the first of those ``accelerate launch`` started."""
+    """Tell whether this process prints for all: it is alone, or the first that ``accelerate launch`` started."""
     return os.environ.get("RANK", "0") == "0"

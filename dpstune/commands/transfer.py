@@ -50,7 +50,7 @@ def transfer(
     storage: Storage = None,
     data_dirs: Annotated[
         list[Path] | None,
-        typer.Option("--data-dir", help="Local data; each task in the first folder that has it. Repeatable."),
+        typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),
     ] = None,
     output: Output = Path("runs"),
     as_json: AsJson = False,
@@ -78,7 +78,7 @@ def transfer(
     loaded = load_first(recipe, methods, overrides or (), data_dir).recipe
     asked = [each for each in targets.split(",") if each] if targets is not None else None
     if asked == []:
-        raise RequestError("--targets: names no task; for example --targets snli,sick")
+        raise RequestError("--targets: names no task; give some, for example --targets snli,sick")
     carried_to, notes = choose_targets(asked, loaded, folders)
     refuse_what_does_not_match(carried_to, loaded)
     for note in notes:

@@ -1,4 +1,4 @@
-"""A sweep's runs, trained while people watch: what every command that trains many runs does."""
+"""Running a sweep with its progress on stderr, for every command that trains many runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run_watched(sweep: Sweep, workers: int) -> Outcome:
-    """Run a sweep with its live view, and say what became of it.
+    """Run a sweep with its progress on stderr, and return what became of it.
 
     Raises:
         Interrupted: See ``run_sweep``.
@@ -30,6 +30,6 @@ def run_watched(sweep: Sweep, workers: int) -> Outcome:
 
 
 def tell_what_is_elsewhere(sweep: Sweep, outcome: Outcome) -> None:
-    """Say how many runs cannot be reported on, since they lie on another machine."""
+    """Print how many runs the report lacks, since they lie on another machine."""
     if outcome.elsewhere:
-        tell(f"{outcome.elsewhere} runs were done by machines whose runs do not lie in {sweep.request.output}")
+        tell(f"{outcome.elsewhere} finished runs are not in {sweep.request.output}: they lie on other machines")

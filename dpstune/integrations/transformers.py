@@ -23,13 +23,16 @@ METHOD_STATE = "dpstune_method.pt"
 class MethodTrainer(Trainer):
     """A ``Trainer`` that fine-tunes with one of dpstune's methods.
 
-    A step of ``Trainer`` runs: ``compute_loss`` and backward for every micro-batch (here the method's loss);
-    ``clip_grad_norm_`` (here ``before_clip`` first, on gradients unscaled and averaged over ranks: DPS accumulates and
-    masks what the data say, and its masked gradients are what is clipped); ``on_pre_optimizer_step``
-    (``before_update``: CHILD-TUNING masks what clipping left); the optimizer; ``on_optimizer_step`` (``after_update``,
-    also where the loss scaler skipped the update). The method is attached at ``on_train_begin``, when the number of
-    steps is known, and detached when training ends; its state lies in every checkpoint. Where the method asks for a
-    dropout, the model's is set to it at the start.
+    A step of ``Trainer`` calls, in this order:
+
+    1. ``compute_loss`` and backward, for every micro-batch: here the method's loss.
+    2. ``clip_grad_norm_``: here ``before_clip`` first, on gradients unscaled and averaged over ranks. DPS accumulates
+       and masks unclipped gradients; the masked ones are then clipped.
+    3. ``on_pre_optimizer_step``: here ``before_update``. CHILD-TUNING masks clipped gradients.
+    4. The optimizer, then ``on_optimizer_step``: here ``after_update``, also where the loss scaler skipped the update.
+
+    The method is attached at ``on_train_begin``, when the number of steps is known, and detached when training ends.
+    Every checkpoint holds its state. If the method asks for a dropout, the model's is set to it at the start.
 
     Args:
         method: The method's settings, as ``build_method`` takes them.
@@ -37,9 +40,8 @@ class MethodTrainer(Trainer):
         **kwargs: What ``Trainer`` takes.
 
     Raises:
-        RequestError: Settings are wrong, or the run is of a kind the hooks cannot serve: DeepSpeed, FSDP, several GPUs
-            in one process, batches that shrink until they fit, a loss function of one's own with a method that has its
-            own loss.
+        RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
+            GPUs in one process, ``auto_find_batch_size``; or you give a loss function, and the method has its own loss.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
     >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, hidden_size=12, vocab_size=10))
@@ -57,8 +59,8 @@ class MethodTrainer(Trainer):
         self._seen_step = 0
         self._own_loss = type(self.method).loss is not Method.loss
         self._refuse_what_cannot_be_served()
-        # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. Trainer then divides
-        # by the number of micro-batches, and accumulated batches equal one large batch.
+        # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. With False, Trainer
+        # divides by the number of micro-batches, so that accumulated micro-batches equal one large batch.
         self.model_accepts_loss_kwargs = False
         self.add_callback(_Hooks(self))
 
@@ -67,20 +69,24 @@ class MethodTrainer(Trainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise RequestError(f"{name} needs whole gradients on every rank; DeepSpeed and FSDP shard them")
         if self.args.auto_find_batch_size:
-            raise RequestError(f"{name} cannot start a run over with smaller batches; set auto_find_batch_size=False")
+            raise RequestError(f"{name} cannot start a run again with smaller batches; set auto_find_batch_size=False")
         if self.args.n_gpu > 1:
-            raise RequestError(f"{name} needs a process a GPU; start with `accelerate launch --multi_gpu`")
+            raise RequestError(f"{name} needs one process for each GPU; start with `accelerate launch --multi_gpu`")
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Have each accelerator show the method what it clips: a trial of ``hyperparameter_search`` has its own."""
+        """Show the method what each accelerator clips; each trial of ``hyperparameter_search`` has an accelerator."""
         super().create_accelerator_and_postprocess()
         self._clip = self.accelerator.clip_grad_norm_
         self.accelerator.clip_grad_norm_ = self._see_and_clip
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as ``Trainer`` does; a resumed run takes up the method's state too."""
+        """Train as ``Trainer`` does; a resumed run loads the method's state, too.
+
+        Raises:
+            RunError: The checkpoint holds no state of a method.
+        """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(str(self.args.output_dir))
@@ -107,7 +113,7 @@ class MethodTrainer(Trainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _see_and_clip(self, parameters: Any, max_norm: float, norm_type: float = 2.0) -> Any:
-        """Show the method the gradients, then clip them; ``Trainer`` asks once a step, with no bound to leave them."""
+        """Show the method the gradients, then clip them; ``max_norm`` is infinite where nothing is to be clipped."""
         if self.method.model is None:
             return self._clip(parameters, max_norm, norm_type)
         self.see_gradients()
@@ -121,7 +127,7 @@ class MethodTrainer(Trainer):
             self._seen_step = self.method.step
 
     def attach_method(self, state: TrainerState) -> None:
-        """Attach the method to the model, which a resumed run has loaded already."""
+        """Attach the method to the model; in a resumed run, ``Trainer`` has loaded the model already."""
         checkpoint, model = self._resumed_from, self.model
         assert model is not None
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()} if checkpoint else {}
@@ -142,13 +148,13 @@ class MethodTrainer(Trainer):
         self.method.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def _training_data(self) -> Iterator[list[tuple[dict[str, torch.Tensor], float]]]:
-        """Yield each step's micro-batches; as in ``Trainer``'s own loss, each weighs the same."""
+        """Yield each step's micro-batches, all with the same share, as in ``Trainer``'s own loss."""
         batches = iter(self.get_train_dataloader())
         while step := list(islice(batches, self.args.gradient_accumulation_steps)):
             yield [({key: value.to(self.args.device) for key, value in batch.items()}, 1 / len(step)) for batch in step]
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Note where ``Trainer`` saves: a trial of ``hyperparameter_search`` has a folder of its own."""
+        """Note where ``Trainer`` saves: each trial of ``hyperparameter_search`` has a folder of its own."""
         folder = super()._get_output_dir(trial)
         self._checkpoints_in = Path(folder)
         return folder

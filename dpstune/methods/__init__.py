@@ -1,4 +1,4 @@
-"""The methods, one file each; this registry names them."""
+"""The methods, one file each, and the registry that names them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods.base import Method, MethodConfig
 from dpstune.settings.base import check_settings
 
-# One line a method: its name and where its class is. A file is imported when its method is asked for.
+# One line for each method: its name, and where its class is. A file is imported when its method is asked for.
 REGISTRY: dict[str, str] = {
     "vanilla": "vanilla:Vanilla",
     "dps-dense": "dps_dense:DpsDense",

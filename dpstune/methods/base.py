@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from dpstune.methods.criterion import Criterion
 
 ReservedProbability = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""p of the paper: a linear weight stays out of the subnetwork with this probability."""
+"""p of the paper, in [0, 1): the probability that a linear weight stays out of the subnetwork."""
 
 UpdateRatio = Annotated[float, Field(gt=0.0, le=1.0)]
-"""Length of one stage, as a share of all steps."""
+"""Length of one stage as a share of all steps, in (0, 1]."""
 
 KeptShare = Annotated[float, Field(gt=0.0, lt=1.0)]
-"""p of CHILD-TUNING: the share of the gradients that is kept."""
+"""p of CHILD-TUNING, in (0, 1): the share of the gradients that is kept."""
 
 MaskSource = Callable[[str, int], Any]
-"""``mask_source(linear_name, step)``: a 0/1 mask over the input columns (length in_features), or None to draw one."""
+"""``mask_source(linear_name, step)`` returns a 0/1 mask over the input columns [in_features]; None: draw one."""
 
 TWIN_TOKENS = 2048
-"""Padded tokens of a micro-batch up to which two passes over it are computed as one of twice its size."""
+"""Up to so many padded tokens in a micro-batch, two forward passes are computed as one of twice its size."""
 
 StepBatches = Iterable[tuple[Mapping[str, Any], float]]
-"""A step's micro-batches: the model's keyword arguments, and the share of the step's examples that is in them."""
+"""A step's micro-batches, each with the model's keyword arguments and its share of the step's examples."""
 
 
 class MethodConfig(Settings):
-    """Settings of a method; each method's file subclasses it and links its source."""
+    """Settings of a method; each method has a subclass of its own, which names its source."""
 
     model_config = ConfigDict(strict=True)
 
@@ -51,10 +51,10 @@ C = TypeVar("C", bound=MethodConfig)
 class Method(Generic[C]):
     """A way to fine-tune: hooks that a training loop calls, in this order, every optimizer step.
 
-    ``loss`` (once a micro-batch), ``backward``, ``before_clip`` (gradients unscaled, averaged over ranks, not
+    ``loss`` (once for each micro-batch), ``backward``, ``before_clip`` (gradients unscaled, averaged over ranks, not
     yet clipped), clipping, ``before_update``, the optimizer, ``after_update``. This base class is plain
-    fine-tuning: every hook leaves the model alone. It never changes a state-dict key, and ``detach`` leaves
-    the model it was given, with the weights it learned.
+    fine-tuning: no hook changes the model. A method never changes a state-dict key. After ``detach`` the model is
+    again the one that was attached, with the weights it has learned.
 
     Args:
         config: The method's settings.
@@ -62,7 +62,7 @@ class Method(Generic[C]):
 
     config_class: ClassVar[type[MethodConfig]]
     most_tokens: ClassVar[float] = math.inf
-    """Padded tokens of a micro-batch above which ``loss`` takes more time an example: a loop does well to cut it."""
+    """Above so many padded tokens in a micro-batch, ``loss`` takes more time per example: a loop should cut it."""
 
     serves_several_labels: ClassVar[bool] = True
     """Whether examples with any number of labels can be trained on."""
@@ -72,7 +72,7 @@ class Method(Generic[C]):
         self.model: nn.Module | None = None
         self.total_steps = 0
         self.seed = 0
-        self.step = 1  # the optimizer step under way, counted from 1
+        self.step = 1  # the current optimizer step, counted from 1
         self.linears: dict[str, nn.Linear] = {}
         self.criterion: Criterion | None = None  # the task's loss; None for the model's own
         self._mask_source: MaskSource | None = None
@@ -86,7 +86,7 @@ class Method(Generic[C]):
         seed: int = 0,
         criterion: Criterion | None = None,
     ) -> None:
-        """Take hold of a model, once, before step 1; its weights now are the pre-trained ones.
+        """Take hold of a model, once, before step 1; the weights it has then count as the pre-trained ones.
 
         Args:
             model: Any module; on its device, and not yet wrapped for distributed training.
@@ -116,22 +116,22 @@ class Method(Generic[C]):
             raise
 
     def acquire(self, model: nn.Module) -> None:
-        """Make buffers, patch layers: whatever the method does to a model; ``attach`` calls it once."""
+        """Do what the method does to a model: make buffers, patch layers. ``attach`` calls it once."""
 
     def dropout(self, total_steps: int) -> float | None:
         """Return the dropout the model should be built with, or None for the model's own."""
         return None
 
     def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:
-        """See the training data once, after ``attach`` and before step 1; most methods do not look.
+        """See one epoch of the training data, after ``attach`` and before step 1; most methods do not look.
 
         Args:
-            model: The attached model, on every rank of a distributed run not yet wrapped.
-            steps: For every optimizer step of an epoch its micro-batches; the same on every rank.
+            model: The attached model; in a distributed run it is not wrapped yet.
+            steps: The micro-batches of each optimizer step of an epoch; the same on every rank.
         """
 
     def begin_step(self) -> None:
-        """Get ready for the step under way; asked before its first forward pass, harmless when repeated."""
+        """Get ready for the current step, before its first forward pass; further calls in the step do nothing."""
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of one micro-batch, averaged over its examples: the criterion's, or else the model's own.
@@ -152,7 +152,7 @@ class Method(Generic[C]):
         """See and change gradients after clipping."""
 
     def after_update(self) -> None:
-        """Close the step, whether the optimizer updated the weights or skipped them."""
+        """Close the step, whether the optimizer updated the weights or skipped the update."""
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Method(Generic[C]):
         return {"step": self.step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up where ``state`` was saved; the method must be attached to the model it was saved with."""
+        """Continue from ``state``; the method must be attached to the model that ``state`` was saved with."""
         self.step = int(state["step"])
 
     def held_bytes(self) -> int:
@@ -168,7 +168,7 @@ class Method(Generic[C]):
         return 0
 
     def detach(self) -> None:
-        """Let go of the model and of every buffer; the model keeps the weights it learned. Harmless when repeated."""
+        """Let go of the model and of every buffer; the model keeps what it learned. A second call does nothing."""
         if self.model is not None:
             self.release()
         self.model = None
@@ -183,7 +183,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the trainable ``nn.Linear`` layers by name; layers that share one weight are listed once.
 
     Raises:
-        RequestError: A layer's weight is computed from other parameters, which alone get gradients.
+        RequestError: A layer's weight is computed from other parameters, so that it gets no gradient itself.
 
     >>> from torch import nn
     >>> list(linear_layers(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))))
@@ -200,8 +200,8 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
         if "weight" not in own:
             if any(parameter.requires_grad for key, parameter in own.items() if key != "bias"):
                 raise RequestError(
-                    f"the weight of layer {name} is computed from others (weight or spectral norm, for example): there "
-                    "is no weight of its own to select; remove that, or choose another method"
+                    f"the weight of layer {name} is computed from other parameters (by weight or spectral norm, for "
+                    "example), so it cannot be selected; remove that, or choose another method"
                 )
         elif module.weight.requires_grad and id(module.weight) not in seen:
             seen.add(id(module.weight))
@@ -217,34 +217,35 @@ def new_accumulator(weight: torch.Tensor) -> torch.Tensor:
 
 
 def gradients_are_finite(model: nn.Module) -> torch.Tensor:
-    """Return a 0-d bool tensor, on the model's device: no gradient holds an inf or a nan, or has a norm that is one.
+    """Return a 0-d bool tensor: true if no gradient holds an inf or a nan, and no gradient's norm overflows.
 
-    It stays on the device, so that asking costs no synchronisation.
+    The answer stays on the model's device, so that the host need not wait for it.
     """
     import torch
 
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not gradients:
         return torch.tensor(True)
-    # The 2-norm, since on a CPU its kernel is some twenty times as fast as that of the largest element.
+    # The 2-norm: on a CPU its kernel is some twenty times as fast as the one for the largest element.
     return torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all()
 
 
 def draw_columns(
     linears: Mapping[str, nn.Linear], p: float, *, seed: int, step: int, mask_source: MaskSource | None
 ) -> torch.Tensor:
-    """Return one bool mask over the input columns of all layers, one after the other, on the first layer's device.
+    """Return the column masks of all layers, one after the other: a bool tensor [sum of in_features].
 
-    True (the column trains) has probability 1 - p. All masks of a step come from one draw that depends on nothing but
-    ``seed`` and ``step``: a resumed run and every rank of a distributed one draw the same, on any device. That is why
-    NumPy draws them, on the host; a GPU copies them from pinned memory while the host goes on.
+    It lies on the first layer's device. True (the column trains) has probability 1 - p. All masks of a step come from
+    one draw, which depends on ``seed`` and ``step`` alone: a resumed run draws the same, and so does every rank of a
+    distributed run, on any device. This is why NumPy draws them, on the host. A GPU copies them from pinned memory
+    while the host goes on.
 
     Args:
-        linears: The layers, by name; the order counts.
+        linears: The layers, by name; their order decides which draws each gets.
         p: Reserved probability.
         seed: The run's seed.
         step: The optimizer step, from 1.
-        mask_source: Asked first for each layer; where it returns None the drawn mask is used.
+        mask_source: Asked for each layer first; if it returns None, the drawn mask is used.
 
     Raises:
         RequestError: ``mask_source`` gave a mask of another length than the layer's in_features.
@@ -260,7 +261,7 @@ def draw_columns(
             if columns.numel() != linear.in_features:
                 raise RequestError(
                     f"mask_source gave {columns.numel()} columns for {name!r} at step {step}; "
-                    f"it has {linear.in_features}"
+                    f"the layer has {linear.in_features}"
                 )
             mask.copy_(columns)
     if linears and (device := next(iter(linears.values())).weight.device).type == "cuda":

@@ -1,4 +1,4 @@
-"""CHILD-TUNING-D: update a child network alone, chosen once by how much the task needs each weight."""
+"""CHILD-TUNING-D: update only a child network, chosen once by how much the task needs each weight."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class ChildTuningDConfig(MethodConfig):
 class ChildTuningD(Method[ChildTuningDConfig]):
     """Task-driven CHILD-TUNING.
 
-    Before step 1 one pass over the training data estimates the Fisher information of each parameter of the encoder
-    layers: F = mean over batches of g * g, each parameter tensor's gradient g clipped to norm 1 first. One threshold
-    over all of them, of n elements, keeps the ceil(n * p) largest, ties included; after clipping, the gradients of
-    the others are zero, at every step. Embeddings, pooler and head train as usual. A network without a stack of
-    layers is all encoder.
+    Before step 1 one epoch of the training data gives the Fisher information of each parameter of the encoder layers:
+    F = mean over batches of g * g, where the gradient g of each parameter tensor is clipped to norm 1 first. The
+    encoder layers have n elements in all: one threshold keeps the ceil(n * p) with the largest F, ties included. At
+    every step, after clipping, the gradients of the other elements are zero. Embeddings, pooler and head train as
+    usual. In a network without a stack of layers all parameters count as encoder.
 
-    One byte an encoder parameter is kept; the pass itself takes eight more for a moment:
-    four of scores, four of gradients.
+    The method keeps one byte for each encoder parameter. Before step 1 it needs eight more: four for F, four for the
+    gradient.
 
-    Source: Xu et al. 2021, section 2.3; the clipping as in the authors' code.
+    Source: Xu et al. 2021, section 2.3; clipping before squaring as in the authors' code.
 
     >>> import torch
     >>> from dpstune import build_method
@@ -53,7 +53,7 @@ class ChildTuningD(Method[ChildTuningDConfig]):
     config_class = ChildTuningDConfig
 
     def acquire(self, model: nn.Module) -> None:
-        """Let every gradient pass, until ``prepare`` has chosen."""
+        """Keep every gradient until ``prepare`` has chosen."""
         import torch
 
         from dpstune.models.structure import encoder_parameters
@@ -79,16 +79,16 @@ class ChildTuningD(Method[ChildTuningDConfig]):
                 clip_each(list(gradients.values()))
                 add_squares([fisher[name] for name in gradients], list(gradients.values()), finite)
         model.zero_grad()
-        if torch.distributed.is_initialized():  # ranks that saw other batches choose one child network
+        if torch.distributed.is_initialized():  # every rank saw other batches; all choose one child network
             for each in fisher.values():
                 torch.distributed.all_reduce(each)
         self.choose(fisher)
 
     def choose(self, fisher: Mapping[str, torch.Tensor]) -> None:
-        """Keep the share p of all encoder parameters with the largest Fisher information.
+        """Keep the share p of all encoder parameters: those with the largest Fisher information.
 
         Args:
-            fisher: A tensor a parameter, by name, shaped like it; a factor common to all changes nothing.
+            fisher: A float32 tensor for each parameter, by name, of its shape; a factor common to all changes nothing.
         """
         from dpstune.methods.subnetwork import kth_largest_of
 
@@ -121,7 +121,7 @@ class ChildTuningD(Method[ChildTuningDConfig]):
 
 
 def clip_each(gradients: list[torch.Tensor]) -> None:
-    """Scale every gradient whose norm is above 1 to norm 1, each by itself, as ``clip_grad_norm_`` does.
+    """Scale each gradient whose norm is above 1 to norm 1, in place and one by one, as ``clip_grad_norm_`` does.
 
     >>> import torch
     >>> gradients = [torch.tensor([0.0, 4.0]), torch.tensor([0.5])]

@@ -23,10 +23,11 @@ class ChildTuningFConfig(MethodConfig):
 class ChildTuningF(Method[ChildTuningFConfig]):
     """Task-free CHILD-TUNING.
 
-    Each step, after clipping, every element of every gradient is kept with probability p, and divided by p, or is
-    zero: g = g * m / p, m ~ Bernoulli(p), drawn from the seed and the step. Nothing is kept between steps.
+    At each step, after clipping, every element of every gradient is kept with probability p and divided by p; the
+    others become zero: g = g * m / p, m ~ Bernoulli(p), drawn from the seed and the step. The method keeps nothing
+    between steps.
 
-    Source: Xu et al. 2021, section 2.2, equations 3 and 4; on all parameters, as in the authors' code.
+    Source: Xu et al. 2021, section 2.2, equations 3 and 4; it acts on all parameters, as in the authors' code.
 
     >>> import torch
     >>> from dpstune import build_method
@@ -53,8 +54,8 @@ class ChildTuningF(Method[ChildTuningFConfig]):
         generator.manual_seed(stream_seed(self.seed, "child-network", self.step))
         for part in groups(gradients):
             sizes = [gradient.numel() for gradient in gradients[part]]
-            # Uniform numbers, compared, are drawn three times as fast on a CPU as Bernoulli's; in one call or a call a
-            # tensor, a CPU draws the same.
+            # On a CPU, comparing uniform numbers with p is three times as fast as Bernoulli draws; one call for a group
+            # and one call for each tensor draw the same numbers there.
             drawn = torch.rand(sum(sizes), generator=generator, device=generator.device)
             factors = drawn.lt_(self.config.p).div_(self.config.p).split(sizes)
             torch._foreach_mul_(

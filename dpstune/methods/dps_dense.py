@@ -1,4 +1,4 @@
-"""DPS Dense: let every weight learn for a while, then only those whose gradients were large."""
+"""DPS Dense: all weights train for a while, then only those whose gradients were large."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class DpsDenseConfig(MethodConfig):
 class DpsDense(Method[DpsDenseConfig]):
     """Dynamic Parameter Selection, dense variant.
 
-    Steps run in blocks of us = max(1, int(N * update_ratio)). In Stage I all weights train and, for each linear
-    weight of shape [out, in], GAM += g * g. The first step of Stage II chooses the ceil(n * (1 - p)) weights of
-    each matrix with the largest GAM, ties included; during Stage II the gradients of the others are zero. Then
-    Stage I starts anew with GAM = 0.
+    Steps come in blocks of us = max(1, int(N * update_ratio)), Stage I and Stage II in turn. In Stage I all weights
+    train, and for each linear weight of shape [out, in], GAM += g * g. The first step of Stage II selects in each
+    matrix the ceil(n * (1 - p)) weights with the largest GAM, ties included. During Stage II the gradients of the
+    others are zero. Then Stage I starts again with GAM = 0.
 
-    One float32 buffer a linear weight: GAM in Stage I, the 0/1 selection in Stage II.
+    Each linear weight has one float32 buffer: GAM in Stage I, the 0/1 selection in Stage II.
 
     Source: Zhang et al. 2022, Algorithm 1 (DPS Dense).
 
@@ -74,7 +74,7 @@ class DpsDense(Method[DpsDenseConfig]):
         return 0.0 if total_steps < LONG_RUN else None
 
     def before_clip(self) -> None:
-        """Accumulate squared gradients (Stage I) or zero those outside the subnetwork (Stage II)."""
+        """Accumulate squared gradients (Stage I), or zero the gradients outside the subnetwork (Stage II)."""
         import torch
 
         assert self.model is not None

@@ -22,8 +22,8 @@ class DpsMixConfig(MixingConfig):
     """Settings of DPS Mix (Zhang et al. 2022, arXiv 2211.01642, section 3.2; defaults of the authors' scripts).
 
     Attributes:
-        p: Reserved probability, in [0, 1): how often Stage I puts a column's target in the place of its weight,
-            and the share of each matrix that Stage II leaves out.
+        p: Reserved probability, in [0, 1): how often Stage I replaces a column's weight by its target, and the
+            share of each matrix that Stage II leaves out.
         update_ratio: Length of one stage as a share of all steps, in (0, 1].
     """
 
@@ -36,15 +36,15 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     """Dynamic Parameter Selection, mixing variant.
 
     In train mode each linear layer of weight W [out, in] computes with W_eff = T + m * (W - T) / (1 - p), and W
-    receives the gradient dL/dW_eff * m; in Stage II its mask is put on in ``before_clip``.
+    receives the gradient dL/dW_eff * m; in Stage II ``before_clip`` applies this mask.
 
-    Stage I: T = W0, the pre-trained weight; m is one Bernoulli(1 - p) draw an input column, fresh every step.
+    Stage I: T = W0, the pre-trained weight; m is one Bernoulli(1 - p) draw for each input column, new at every step.
     GAM += g * g per weight, FAM += m per column.
-    First step of Stage II: T = W; with f = max(FAM, 1), score = GAM / f, times exp(-f / us) where the stage
-    has us >= 50 steps; the ceil(n * (1 - p)) largest scores of each matrix are selected, ties included.
+    First step of Stage II: T = W. With f = max(FAM, 1), score = GAM / f, times exp(-f / us) if a stage has us >= 50
+    steps. The ceil(n * (1 - p)) largest scores of each matrix are selected, ties included.
     Stage II: m = the selection. Dropout is 0 throughout, since mixing takes its place.
 
-    Buffers a linear weight: W0 (float32), one float32 that is GAM in Stage I and T in Stage II, and one bit.
+    Buffers of each linear weight: W0 (float32), one float32 that is GAM in Stage I and T in Stage II, and one bit.
 
     Source: Zhang et al. 2022, Algorithm 1 (DPS Mix).
 
@@ -61,22 +61,22 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     config_class = DpsMixConfig
 
     def acquire(self, model: nn.Module) -> None:
-        """Take the weights for W0, and make GAM, FAM and selection of zeros."""
+        """Copy the weights as W0; make GAM, FAM and the selection, all zeros."""
         import torch
 
         self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
         weights = {name: linear.weight.detach() for name, linear in self.linears.items()}
-        # GAM in Stage I; T in Stage II, when GAM has done its work.
+        # GAM in Stage I; T in Stage II, where GAM is not needed any more.
         self.gam_or_target = {name: new_accumulator(w) for name, w in weights.items()}
         self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
-        # The selections, a bit a weight, lie one after the other: neighbours are unpacked at once.
+        # The selections, one bit for each weight, lie one after the other, so that neighbours are unpacked at once.
         sizes = {name: -(-w.numel() // 8) for name, w in weights.items()}
         device = next(iter(weights.values())).device if weights else torch.device("cpu")
         self._packed = torch.zeros(sum(sizes.values()), dtype=torch.uint8, device=device)
         self.selected = dict(zip(sizes, self._packed.split(list(sizes.values())), strict=True))
         self._starts = dict(zip(sizes, accumulate([0, *sizes.values()]), strict=False))
         self._octets = octets(device)
-        super().acquire(model)  # last: it patches the layers, and memory may have run out before
+        super().acquire(model)  # last: if memory runs out above, no layer is patched yet
 
     def dropout(self, total_steps: int) -> float | None:
         """Return 0."""
@@ -120,7 +120,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         return [scales[place].view(shape) for place, shape in places]
 
     def _unpack(self, names: Sequence[str]) -> tuple[torch.Tensor, list[tuple[slice, torch.Size]]]:
-        """Return the selection of some neighbouring layers, bool after bool, and where each lies, with its shape."""
+        """Return the selection of some neighbouring layers as one vector of bools, and the place and shape of each."""
         start = self._starts[names[0]]
         last = names[-1]
         bits = unpack_bytes(self._packed[start : self._starts[last] + len(self.selected[last])], self._octets)
@@ -129,7 +129,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         return bits, [(slice(first, first + shape.numel()), shape) for first, shape in zip(firsts, shapes, strict=True)]
 
     def before_clip(self) -> None:
-        """Accumulate squared gradients and column counts (Stage I), where they arrive masked; mask them (Stage II)."""
+        """Accumulate squared gradients, masked already, and column counts (Stage I), or mask gradients (Stage II)."""
         import torch
 
         super().before_clip()

@@ -1,7 +1,7 @@
 """Work over many tensors in few kernel launches, with temporaries of a bounded size.
 
 A step on a GPU is bound by the launches of its kernels. torch's ``_foreach_`` functions take lists and launch a few
-kernels for all of their tensors; where each needs a temporary as large as itself, they are taken a group at a time.
+kernels for all of their tensors. Where each tensor needs a temporary of its own size, one group is taken at a time.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     import torch
 
 GROUP = 2**24
-"""Elements of a group on an accelerator: 64 MiB in float32, for which a ``_foreach_`` function launches one kernel."""
+"""Most elements of a group on an accelerator: 64 MiB in float32; a ``_foreach_`` function takes one kernel for it."""
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor lies where a launch and a question about a number cost nothing."""
+    """Tell whether a tensor is on a CPU, where a launch costs nothing and a number can be read without waiting."""
     return tensor.device.type == "cpu"
 
 
 def groups(tensors: Sequence[torch.Tensor]) -> Iterator[slice]:
-    """Cut a list into runs of up to ``GROUP`` elements of one dtype and device; a larger tensor is a group of its own.
+    """Cut a list into groups of neighbours: one dtype, one device, up to ``GROUP`` elements; yield their slices.
 
-    On a CPU every tensor is: a launch costs nothing there, and a temporary that fits into its cache is made faster.
+    A larger tensor is a group of its own. On a CPU every tensor is one: a launch costs nothing there, and a temporary
+    that fits into the cache is made faster.
 
     >>> import torch
     >>> list(groups([torch.zeros(2), torch.zeros(2)]))
@@ -44,7 +45,7 @@ def groups(tensors: Sequence[torch.Tensor]) -> Iterator[slice]:
 
 
 def multiply(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> None:
-    """Multiply floating-point tensors in place by 0/1 masks of their shapes, of any dtype.
+    """Multiply floating-point tensors in place by 0/1 masks of the same shapes; the masks may have any dtype.
 
     >>> import torch
     >>> values = [torch.ones(2), torch.full((1, 2), 3.0)]
@@ -57,14 +58,14 @@ def multiply(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> None:
     for part in groups(tensors):
         factors = masks[part]
         if part.stop - part.start > 1:
-            # In the dtype of what they multiply: of others ``_foreach_mul_`` launches a kernel a tensor.
+            # In the tensors' own dtype: with other dtypes ``_foreach_mul_`` launches one kernel for each tensor.
             factors = [torch.empty_like(tensor) for tensor in tensors[part]]
             torch._foreach_copy_(factors, masks[part])
         torch._foreach_mul_(tensors[part], factors)
 
 
 def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor], finite: torch.Tensor) -> None:
-    """Add g * g to each accumulator where ``finite``, a 0-d bool tensor, is true.
+    """Add g * g to each accumulator if ``finite``, a 0-d bool tensor, is true; else change nothing.
 
     >>> import torch
     >>> accumulator = torch.ones(2)
@@ -75,7 +76,7 @@ def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor],
     """
     import torch
 
-    ask = on_cpu(finite)  # on a GPU that would wait for it
+    ask = on_cpu(finite)  # on a GPU the host would have to wait for the answer
     if ask and not finite:
         return
     for part in groups(accumulators):
@@ -86,10 +87,14 @@ def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor],
 
 
 def zero_unless(condition: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return float32 or float64 tensors as they are where ``condition``, a 0-d bool tensor, is true, else zeros.
+    """Return the tensors as they are if ``condition``, a 0-d bool tensor, is true; else zeros.
 
-    Their bits are multiplied, as integers, by 1 or 0: a product of floats would keep a nan, and ``where`` has no form
-    that takes a list.
+    The bits are multiplied, as integers, by 1 or 0: a product of floats would keep a nan, and ``torch.where`` takes no
+    list.
+
+    Args:
+        condition: On the tensors' device.
+        tensors: One or more, all float32 or all float64.
 
     >>> import torch
     >>> spoilt = [torch.tensor([1.5, float("nan")]), torch.tensor([float("inf")])]

@@ -15,7 +15,7 @@ from dpstune.errors import RequestError
 from dpstune.methods.groups import groups
 
 Scale = Callable[[], Tensor]
-"""Gives m / (1-p), m a 0/1 mask that broadcasts against a weight [out, in], in its dtype; called when needed."""
+"""Returns m / (1-p) in the weight's dtype; m is a 0/1 mask that broadcasts against a weight [out, in]."""
 
 
 def mix(weight: Tensor, target: Tensor, scale: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ def mix(weight: Tensor, target: Tensor, scale: Tensor) -> Tensor:
 class _MixedLinear(torch.autograd.Function):
     """x @ W_eff^T + b for rows x [n, in], with dL/dW = gate * dL/dW_eff.
 
-    No 1/(1-p) in the gradient: so it is in the authors' code and in mixout's.
-    Under autocast W_eff is kept for the backward pass in half precision, as autocast keeps a plain layer's weight:
-    no more memory than vanilla, and no second mixing. In full precision it would be one more weight in memory for every
-    layer, and the backward pass mixes again: one element-wise pass beside two matrix products.
+    The gradient has no factor 1/(1-p), as in the authors' code and in mixout's.
+    Under autocast W_eff is kept for the backward pass in half precision, as autocast keeps a plain layer's weight.
+    This takes no more memory than vanilla, and no second mixing. In full precision W_eff would be one more weight in
+    memory for every layer. The backward pass mixes again: one element-wise operation beside two matrix products.
     """
 
     @staticmethod
@@ -94,20 +94,20 @@ def mixed_linear(
     gate: Tensor | None = None,
     mixed: Tensor | None = None,
 ) -> Tensor:
-    """Apply ``linear`` with its weight mixed; autocast is honoured as ``nn.Linear`` honours it.
+    """Apply ``linear`` with its weight mixed, and return [..., out]; under autocast as ``nn.Linear`` does.
 
     Args:
         x: Input, [..., in].
         linear: The layer; its weight and bias receive the gradients.
-        target: T, [out, in]; for a weight that is not mixed yet.
-        scale: Gives m / (1-p); with ``target``.
-        gate: m, [in] or [out, in] in the weight's dtype, which the gradient of the weight is multiplied by; None leaves
-            the gradient whole.
-        mixed: W_eff, [out, in] in autocast's dtype, in the place of ``target`` and ``scale``.
+        target: T, [out, in]; None if ``mixed`` is given.
+        scale: Returns m / (1-p); None if ``mixed`` is given.
+        gate: m, [in] or [out, in] in the weight's dtype: the weight's gradient is multiplied by it. None leaves the
+            gradient whole.
+        mixed: W_eff, [out, in] in autocast's dtype, where it is known already; replaces ``target`` and ``scale``.
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    # Rows in, rows out: a result that autograd took for a view could not be changed in place, as DeBERTa does.
+    # Rows in, rows out: DeBERTa changes the result in place, which autograd forbids where the result is a view.
     rows: Tensor = _MixedLinear.apply(  # type: ignore[no-untyped-call]
         x.reshape(-1, x.shape[-1]), linear.weight, linear.bias, target, scale, gate, mixed
     )
@@ -115,11 +115,11 @@ def mixed_linear(
 
 
 class HalfMixtures:
-    """The mixed weights of a step in autocast's half precision, made for all layers at once and kept until it is over.
+    """The mixed weights of a step in autocast's half precision: made for all layers at once, kept until the step ends.
 
-    A layer at a time, mixing launches three kernels where vanilla's autocast launches one; for all at once two for each
-    matrix and a few more, or a few in all where masks are as large as weights. It takes no more memory than the copies
-    that autocast keeps of plain weights, and the micro-batches of a step share them.
+    One layer at a time, mixing launches three kernels where vanilla's autocast launches one. For all layers at once, it
+    launches two for each matrix and a few more; or, where masks are as large as weights, a few in all. The mixed
+    weights take no more memory than autocast's copies of plain weights, and a step's micro-batches share them.
 
     Args:
         mix_all: Returns W_eff of some layers, by name, each in its weight's dtype.
@@ -136,10 +136,10 @@ class HalfMixtures:
         self._made = {}
 
     def get(self, name: str, weight: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """Return a layer's W_eff in ``dtype``, or None where it must be mixed by itself.
+        """Return a layer's W_eff [out, in] in ``dtype``, or None where the layer must be mixed by itself.
 
-        It is made anew where its weight was changed in place since. None is for a weight that is not this one: that of
-        a copy of the model.
+        W_eff is made anew where its weight was changed in place since. None is returned in inference mode, for a weight
+        that is in ``dtype`` already, and for a weight that is not the layer's own, such as that of a copy of the model.
         """
         if weight is not self._weights[name] or weight.dtype == dtype or torch.is_inference_mode_enabled():
             return None
@@ -160,10 +160,10 @@ class HalfMixtures:
 
 
 def refuse_replaced_forwards(linears: Iterable[nn.Linear]) -> None:
-    """Refuse layers whose forward was replaced by someone else, before any is patched.
+    """Refuse layers whose forward another method or library has replaced; called before any layer is patched.
 
     Raises:
-        RequestError: There is one.
+        RequestError: There is such a layer.
     """
     if any("forward" in vars(linear) for linear in linears):
         raise RequestError(
@@ -174,8 +174,8 @@ def refuse_replaced_forwards(linears: Iterable[nn.Linear]) -> None:
 def patch_forward(linear: nn.Linear, train_forward: Callable[[nn.Linear, Tensor], Tensor]) -> None:
     """Make ``linear`` use ``train_forward`` in train mode and its own forward in eval mode.
 
-    The override is an attribute of the one layer: classes, parameters and state-dict keys stay what they are. It is
-    bound to the layer as a method is, so that a deep copy of the layer computes with its own weights.
+    The new forward is an attribute of this one layer: classes, parameters and state-dict keys do not change. It is
+    bound to the layer like a method, so that a deep copy of the layer computes with its own weights.
     """
 
     def forward(self: nn.Linear, input: Tensor) -> Tensor:

@@ -30,15 +30,15 @@ C = TypeVar("C", bound=MixingConfig)
 class MixingMethod(Method[C]):
     """A method whose linear layers, in train mode, compute with W_eff = T + m * (W - T) / (1 - p).
 
-    It keeps W0, the pre-trained weights, and draws the masks over input columns. A subclass says each step what T
+    It keeps W0, the pre-trained weights, and draws the masks over input columns. A subclass says for each step what T
     and m are. Under autocast the weights of all layers are mixed at once, in the first forward pass of a step.
     """
 
     def acquire(self, model: nn.Module) -> None:
-        """Take the weights for W0, and have every linear layer compute with its mixture.
+        """Copy the weights as W0, and have every linear layer compute with its mixture.
 
         Raises:
-            RequestError: A layer's forward was replaced by someone else.
+            RequestError: Another method or library has replaced a layer's forward.
         """
         from dpstune.methods.mixing import HalfMixtures, patch_forward, refuse_replaced_forwards
 
@@ -57,7 +57,7 @@ class MixingMethod(Method[C]):
             patch_forward(linear, partial(self._forward, name))
 
     def _layers(self) -> list[tuple[str, nn.Linear]]:
-        """List every layer that computes with one of the weights, also where layers share one, by the weight's name."""
+        """List every layer with its weight's name; layers that share a weight are all listed, under one name."""
         from torch import nn
 
         assert self.model is not None
@@ -66,7 +66,7 @@ class MixingMethod(Method[C]):
         return [(names[id(layer.weight)], layer) for layer in layers if id(layer.weight) in names]
 
     def begin_step(self) -> None:
-        """Have the subclass get ready, once a step."""
+        """Have the subclass get ready, once in a step."""
         if self._begun != self.step:
             self._columns_now = self._masks_are_columns()
             self._halves.clear()
@@ -85,7 +85,7 @@ class MixingMethod(Method[C]):
             self._gates |= self._by_layer(drawn.to(dtype), dtype)
 
     def _by_layer(self, columns: torch.Tensor, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-        """Cut a vector over the columns of all layers into one a layer; with ``dtype``, for weights of that alone."""
+        """Cut a vector over all layers' columns into one for each layer; with ``dtype``, for weights of it only."""
         parts = columns.split([linear.in_features for linear in self.linears.values()])
         return {
             name: part.to(linear.weight.device)
@@ -98,7 +98,7 @@ class MixingMethod(Method[C]):
         return self.pretrained[name]
 
     def _scales_of(self, names: Sequence[str]) -> list[torch.Tensor]:
-        """Return m / (1-p) of some neighbouring layers, each in its weight's dtype: by default the columns'."""
+        """Return m / (1-p) of some neighbouring layers, each in its weight's dtype; by default m masks columns."""
         import torch
 
         return list(torch._foreach_div([self._gates[name] for name in names], 1.0 - self.config.p))
@@ -129,11 +129,11 @@ class MixingMethod(Method[C]):
             mixed = self._halves.get(name, linear.weight, torch.get_autocast_dtype(x.device.type))
             if mixed is not None:
                 return mixed_linear(x, linear, gate=gate, mixed=mixed)
-        # Compiled code mixes layer by layer: the compiler makes the kernels.
+        # Compiled code mixes one layer at a time: the compiler makes the kernels.
         return mixed_linear(x, linear, self._target(name), lambda: self._scales_of([name])[0], gate=gate)
 
     def before_clip(self) -> None:
-        """Refuse a model that uses a weight past its layer, where it could not be mixed.
+        """Refuse a model that uses a weight without calling its layer: that weight cannot be mixed.
 
         Raises:
             RequestError: There is such a weight; the message names it.
@@ -147,11 +147,11 @@ class MixingMethod(Method[C]):
                 )
 
     def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return what a checkpoint holds, by name: a tensor a linear weight each."""
+        """Return the buffers that a checkpoint holds, by name; each has one tensor for each linear weight."""
         return {"pretrained": self.pretrained}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step, whether it was begun, and the buffers."""
+        """Return the step, the last step that was begun, and the buffers."""
         return {**super().state_dict(), "begun": self._begun, **self._buffers()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Mixout: put the pre-trained weight in the place of a random part of the weights, every step."""
+"""Mixout: at every step replace a random part of the weights by the pre-trained ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class MixoutConfig(MixingConfig):
     """Settings of Mixout (Lee et al. 2020, arXiv 1909.11299).
 
     Attributes:
-        p: Mix probability, in [0, 1): how often a column's pre-trained weight stands in for its weight. The grid is
+        p: Mix probability, in [0, 1): how often a column's weight is replaced by its pre-trained one. The grid is
             0.1 to 0.8.
     """
 
@@ -23,11 +23,11 @@ class MixoutConfig(MixingConfig):
 class Mixout(MixingMethod[MixoutConfig]):
     """Mixout over the input columns of every linear layer, toward the pre-trained weights.
 
-    In train mode each linear layer of weight W [out, in] computes with W_eff = W0 + m * (W - W0) / (1 - p), m one
-    Bernoulli(1 - p) draw an input column, fresh every step; W receives the gradient dL/dW_eff * m. Dropout is 0,
-    since mixout takes its place. One float32 buffer a linear weight: W0.
+    In train mode each linear layer of weight W [out, in] computes with W_eff = W0 + m * (W - W0) / (1 - p), where m is
+    one Bernoulli(1 - p) draw for each input column, new at every step. W receives the gradient dL/dW_eff * m. Dropout
+    is 0, since mixout takes its place. Each linear weight has one float32 buffer: W0.
 
-    Source: Lee et al. 2020, section 3; column masks and the gradient without 1/(1 - p) as in the authors' code.
+    Source: Lee et al. 2020, section 3; as in the authors' code, masks are of columns and the gradient lacks 1/(1 - p).
 
     >>> import torch
     >>> from dpstune import build_method

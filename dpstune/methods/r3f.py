@@ -1,4 +1,4 @@
-"""R3F: the output should not change when the word embeddings are moved a little."""
+"""R3F: the output should hardly change when a little noise is added to the word embeddings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class R3FConfig(MethodConfig):
         noise: Distribution of the noise.
         sigma: Its scale, above 0: the standard deviation, or half the width of the uniform interval.
         lambda_: ``lambda`` in YAML: weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 5.
-        detach: Whether the noisy pass takes the word embeddings as constants, as the authors' code does; if not, their
-            gradient also comes through that pass.
+        detach: Whether the noisy forward pass takes the word embeddings as constants, as the authors' code does. If
+            not, they receive a gradient through it, too.
     """
 
     name: Literal["r3f"] = "r3f"
@@ -36,10 +36,11 @@ class R3FConfig(MethodConfig):
 class R3F(Method[R3FConfig]):
     """Robust representations through regularised fine-tuning.
 
-    Each micro-batch is passed twice, the second time with noise of scale sigma on the word embeddings: loss =
-    CE(clean) + lambda * (KL(noisy, clean) + KL(clean, noisy)), summed over classes, averaged over the batch; for
-    regression the mean squared difference of the two outputs takes the place of the KLs. Both passes draw the model's
-    dropout, and both outputs have a gradient; the word embeddings get theirs from the clean pass alone.
+    Each micro-batch goes through the model twice, the second time with noise of scale sigma on the word embeddings.
+    Loss = CE(clean) + lambda * (KL(noisy, clean) + KL(clean, noisy)), summed over classes, averaged over the batch. For
+    regression CE is a squared error, and the mean squared difference of the two outputs replaces the KLs. Both forward
+    passes draw the model's dropout, and both outputs have a gradient. Unless ``detach`` is false, the word embeddings
+    receive theirs through the clean forward pass alone.
 
     Source: Aghajanyan et al. 2021, section 2.2, equations 4 to 6; the gradient of the word embeddings as in fairseq's
     examples/rxf/rxf_src/sentence_prediction_r3f.py.
@@ -54,10 +55,10 @@ class R3F(Method[R3FConfig]):
     serves_several_labels = False  # its divergence compares one distribution an example
 
     def acquire(self, model: nn.Module) -> None:
-        """Listen to the word embeddings.
+        """Register a hook on the word embeddings, which adds the noise.
 
         Raises:
-            RequestError: The model has none.
+            RequestError: The model has no word embeddings.
         """
         from dpstune.models.structure import word_embeddings
 
@@ -66,7 +67,7 @@ class R3F(Method[R3FConfig]):
         self._handles = [module.register_forward_hook(self._add_noise) for module in embeddings]
 
     def _add_noise(self, module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor | None:
-        """Add noise to the examples of the noisy pass."""
+        """Add noise to the examples of the noisy forward pass."""
         import torch
 
         if self._first_noisy is None:
@@ -79,7 +80,7 @@ class R3F(Method[R3FConfig]):
             noise.uniform_(-self.config.sigma, self.config.sigma)
         if self.config.detach:
             noisy = noisy.detach()
-        # Even of no rows, the clean part keeps the embeddings in the graph, where DistributedDataParallel looks.
+        # Even without rows the clean part keeps the embeddings in the graph for DistributedDataParallel.
         return torch.cat([clean, noisy + noise])
 
     @contextmanager
@@ -91,7 +92,7 @@ class R3F(Method[R3FConfig]):
             self._first_noisy = None
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of the clean pass and of its divergence from the noisy one, averaged over the batch."""
+        """Return the clean loss plus lambda times the divergence of the two outputs, averaged over the batch."""
         from dpstune.methods.twin import symmetric_divergence, task_loss, twin_logits
 
         labels = batch["labels"]
@@ -99,6 +100,6 @@ class R3F(Method[R3FConfig]):
         return task_loss(clean, labels, self.criterion) + self.config.lambda_ * symmetric_divergence(noisy, clean)
 
     def release(self) -> None:
-        """Take the noise off the embeddings."""
+        """Remove the hook that adds the noise."""
         for handle in self._handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""R-Drop: two dropout passes over each batch should agree."""
+"""R-Drop: two forward passes of a batch, each with its own dropout, should agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RDropConfig(MethodConfig):
 
     Attributes:
         alpha: Weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 3, 5.
-        dropout: Dropout of the model, in [0, 1): without it the two passes are the same.
+        dropout: Dropout of the model, in [0, 1); at 0 the two forward passes are the same.
     """
 
     name: Literal["r-drop"] = "r-drop"
@@ -30,8 +30,9 @@ class RDropConfig(MethodConfig):
 class RDrop(Method[RDropConfig]):
     """Regularised dropout.
 
-    Each micro-batch is passed twice, with dropout drawn for each pass: loss = CE1 + CE2 + alpha * (KL(1, 2) +
-    KL(2, 1)) / 2, averaged over the batch; for regression squared errors take the places of CE and of the two KLs.
+    Each micro-batch goes through the model twice, each time with its own dropout. Loss = CE1 + CE2 + alpha * (KL(1, 2)
+    + KL(2, 1)) / 2, averaged over the batch. For regression CE is a squared error, and the mean squared difference of
+    the two outputs replaces (KL(1, 2) + KL(2, 1)) / 2.
 
     Source: Wu et al. 2021, section 2, equations 2 to 4.
 
@@ -45,11 +46,11 @@ class RDrop(Method[RDropConfig]):
     serves_several_labels = False  # its divergence compares one distribution an example
 
     def dropout(self, total_steps: int) -> float | None:
-        """Return the dropout the two passes draw."""
+        """Return the dropout that the two forward passes draw."""
         return self.config.dropout
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of both passes and of their divergence, averaged over the batch."""
+        """Return the loss of both forward passes plus alpha times their divergence, averaged over the batch."""
         from dpstune.methods.twin import is_regression, symmetric_divergence, task_loss, twin_logits
 
         labels = batch["labels"]

@@ -1,4 +1,4 @@
-"""Reinit: forget the top encoder layers, which know most about pre-training and least about the task."""
+"""Reinit: draw the top encoder layers anew; they are the most bound to pre-training, the least to the task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReinitConfig(MethodConfig):
     """Settings of re-initialisation (Zhang et al. 2021, arXiv 2006.05987).
 
     Attributes:
-        layers: Encoder layers, from the top, that start anew; the grid is 1 to 7.
+        layers: How many encoder layers, from the top, are drawn anew, 1 or more; the grid is 1 to 7.
     """
 
     name: Literal["reinit"] = "reinit"
@@ -27,8 +27,8 @@ class ReinitConfig(MethodConfig):
 class Reinit(Method[ReinitConfig]):
     """Re-initialisation of the top layers.
 
-    Before step 1 the top ``layers`` encoder layers, and the pooler where there is one, get the initialisation the
-    model itself gives to new weights; then everything trains plainly.
+    Before step 1 the top ``layers`` encoder layers, and the pooler if there is one, get the initialisation that the
+    model itself gives to new weights. Then all weights train as in vanilla.
 
     Source: Zhang et al. 2021, section 5 ("Re-init").
 

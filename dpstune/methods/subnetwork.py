@@ -30,7 +30,7 @@ class Cycle:
         return cls(max(1, int(total_steps * update_ratio)))
 
     def stage(self, step: int) -> int:
-        """Return the stage, 1 or 2, that ``step`` (counted from 1) lies in: I if ceil(step / us) is odd."""
+        """Return the stage, 1 or 2, of ``step`` (counted from 1): 1 if ceil(step / us) is odd."""
         return 1 if math.ceil(step / self.update_steps) % 2 == 1 else 2
 
     def opens_block(self, step: int) -> bool:
@@ -41,11 +41,11 @@ class Cycle:
 def select(scores: torch.Tensor, p: float) -> torch.Tensor:
     """Choose the subnetwork of one weight matrix: a bool tensor like ``scores``.
 
-    The k = ceil(n * (1 - p)) largest of its n scores stay in, and so does every score that ties with the k-th.
-    (Zhang et al. 2022, Algorithm 1; the product is taken in floats, as in the authors' code.)
+    The k = ceil(n * (1 - p)) largest of its n scores are selected, and every score equal to the k-th.
+    (Zhang et al. 2022, Algorithm 1; n * (1 - p) is computed in floats, as in the authors' code.)
 
     Args:
-        scores: One score a weight, without nan.
+        scores: One score for each weight, any shape, without nan.
         p: Reserved probability, in [0, 1).
 
     >>> import torch
@@ -58,8 +58,8 @@ def select(scores: torch.Tensor, p: float) -> torch.Tensor:
 def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Return, as a 0-d tensor, the k-th largest of n scores, k = ceil(n * share).
 
-    On a GPU ``kthvalue`` works on one multiprocessor alone, and older versions of torch refuse it in deterministic
-    mode: the index that it returns beside the value depended on chance. The least of the k largest is the same value.
+    On a GPU ``kthvalue`` uses one multiprocessor only, and older versions of torch refuse it in deterministic mode,
+    since the index that it also returns depends on chance. The least of the k largest is the same value.
 
     >>> import torch
     >>> kth_largest(torch.tensor([4.0, 1.0, 3.0, 2.0]), share=0.5).item()
@@ -86,13 +86,14 @@ def least_of_largest(flat: torch.Tensor, k: int) -> torch.Tensor:
 def kth_largest_of(scores: Sequence[torch.Tensor], share: float) -> torch.Tensor:
     """Return, as a 0-d tensor, the k-th largest of all n scores of several tensors, k = ceil(n * share).
 
-    For hundreds of millions of them: nothing is sorted or copied into one tensor, which would take four times their
-    memory. Floats of 0 and more are in the order of their bits read as an integer, so the threshold's bits are found
-    one after the other, the highest first: a bit is 1 where k scores or more reach the number that has it. Only
-    integers are added, so the result is the same on every device and in every run, and nothing waits for the device.
+    Made for hundreds of millions of scores: nothing is sorted or copied into one tensor, which would take four times
+    their memory. Floats of 0 and more have the same order as their bits read as integers. So the bits of the k-th
+    largest are found one after the other, the highest first: a bit is 1 if k scores or more are at least the number
+    with that bit set. Only integers are added, so the result is the same on every device and in every run, and nothing
+    waits for the device.
 
     Args:
-        scores: Tensors of one floating-point dtype; every score 0 or more and not nan, inf included.
+        scores: Tensors of any shapes, all float32 or all float64; every score is 0 or more (inf is allowed), none nan.
         share: In (0, 1].
 
     >>> import torch
@@ -114,7 +115,7 @@ def kth_largest_of(scores: Sequence[torch.Tensor], share: float) -> torch.Tensor
 
 
 def pack_bits(mask: torch.Tensor) -> torch.Tensor:
-    """Pack a bool tensor into bytes, eight weights each.
+    """Pack a bool tensor of n elements into ceil(n / 8) bytes: a uint8 vector.
 
     >>> import torch
     >>> mask = torch.tensor([[True, False, True], [False, True, True]])
@@ -134,7 +135,7 @@ def unpack_bits(packed: torch.Tensor, shape: torch.Size, table: torch.Tensor | N
     Args:
         packed: What ``pack_bits`` returned.
         shape: The shape that was packed.
-        table: What ``octets`` returned, for a caller that unpacks often.
+        table: What ``octets`` returned; saves time to a caller that unpacks often.
     """
     return unpack_bytes(packed, table)[: shape.numel()].view(shape)
 
@@ -149,7 +150,7 @@ def unpack_bytes(packed: torch.Tensor, table: torch.Tensor | None = None) -> tor
 
 
 def octets(device: torch.device) -> torch.Tensor:
-    """Return what each of the 256 bytes holds: int64 [256], each eight bools side by side, so that one look-up fits."""
+    """Return the bits of each of the 256 bytes: int64 [256], each number eight bools, so that one look-up is enough."""
     import torch
 
     every = torch.arange(256, dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""Two passes over one micro-batch, in the memory of one where it is large, and what compares their outputs."""
+"""Two forward passes of one micro-batch, for a large one in the memory of one pass, and what compares their outputs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from dpstune.methods.criterion import Criterion
 
 MarkSecond = Callable[[int], AbstractContextManager[None]]
-"""``mark_second(row)``: a context in which the examples from ``row`` on are those of the second pass."""
+"""``mark_second(row)`` returns a context; in it, the examples from ``row`` on are those of the second forward pass."""
 
 
 def twin_logits(
     model: nn.Module, batch: Mapping[str, Tensor], mark_second: MarkSecond = lambda row: nullcontext()
 ) -> tuple[Tensor, Tensor]:
-    """Return the logits of two passes over a batch, [B, labels] each, with dropout drawn for each.
+    """Return the logits of two forward passes of a batch, [B, labels] each, with dropout drawn for each.
 
     They are in float32, or in the model's precision where that is higher.
 
-    A batch of up to ``TWIN_TOKENS`` is computed once at twice its size: one kernel launch in the place of two. Of a
-    larger one the first pass keeps no activations. The backward pass takes the second pass first and frees what that
-    one kept; then it computes the first anew, with the same dropout: the memory of one pass, for the time of one more
-    forward.
+    A batch of up to ``TWIN_TOKENS`` is computed once at twice its size: one kernel launch instead of two. With a larger
+    batch the first forward pass keeps no activations. The backward pass goes through the second forward pass first and
+    frees what it kept; then it computes the first again, with the same dropout. This takes the memory of one forward
+    pass, and the time of one more.
 
     Args:
         model: A classifier that returns ``logits``, or what wraps it for distributed training.
         batch: Its keyword arguments; ``labels`` are left out of the call.
-        mark_second: Entered around every forward that holds examples of the second pass.
+        mark_second: Its context is entered around every call of the model with examples of the second forward pass.
     """
     features = {key: value for key, value in batch.items() if key != "labels"}
     shape = next(iter(features.values())).shape
@@ -48,7 +48,7 @@ def twin_logits(
             twice = model(**{key: torch.cat([value, value]) for key, value in features.items()}).logits
         first, second = _at_least_float32(twice).chunk(2)
         return first, second
-    # Recomputed inside the backward pass, where a wrapper for distributed training must not be called.
+    # The backward pass calls it again, and must not call a wrapper for distributed training.
     inner = model.module if isinstance(model, DistributedDataParallel) else model
 
     def forgetful(*values: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 def is_regression(logits: Tensor) -> bool:
-    """Tell whether a model with these outputs predicts values: it has one output, as transformers has it."""
+    """Tell whether a model with these logits predicts values: as in transformers, it then has one output."""
     return logits.shape[-1] == 1
 
 
@@ -91,7 +91,7 @@ def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     """Return KL(first, second) + KL(second, first), summed over classes and averaged over the batch.
 
-    For regression: the mean squared difference of the two outputs.
+    For regression, return the mean squared difference of the two outputs.
 
     Args:
         first: Logits, [B, labels].

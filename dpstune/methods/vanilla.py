@@ -14,7 +14,7 @@ class VanillaConfig(MethodConfig):
 
 
 class Vanilla(Method[VanillaConfig]):
-    """Plain fine-tuning, the yardstick of every comparison.
+    """Plain fine-tuning, with which every method is compared.
 
     >>> from dpstune import build_method
     >>> build_method({"name": "vanilla"}).held_bytes()

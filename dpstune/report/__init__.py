@@ -1,1 +1,1 @@
-"""How runs are shown to people: progress, tables, figures, pages."""
+"""What people see of runs: progress, tables, figures, pages."""

@@ -1,4 +1,4 @@
-"""Figure 1 of Zhang et al. 2022: each method's proportion of easy examples, and of hard ones."""
+"""Figure 1 of Zhang et al. 2022: the shares of easy and of hard examples of each method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WHOLE_PERCENTS_FROM = 0.05  # largest share from which the axis needs no decima
 
 
 def proportions_figure(study: CaseStudy) -> Figure:
-    """Draw two panels of bars, a bar a method: (a) easy examples, (b) hard ones; the baseline's share is dashed."""
+    """Draw a bar for each method in two panels: (a) easy, (b) hard examples; a dashed line is the baseline's share."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     counts = [study.proportions(method) for method in study.methods]
@@ -29,7 +29,7 @@ def proportions_figure(study: CaseStudy) -> Figure:
     for axes, (title, shares) in zip(both, panels, strict=True):
         bars = axes.barh(places, shares, height=0.64, color=[method_colour(each.method) for each in study.methods])
         texts = axes.bar_label(bars, [f"{100 * share:.1f}%" for share in shares], padding=5, fontsize=SMALL_SIZE)
-        for text in texts:  # readable where the dashed line runs behind it
+        for text in texts:  # readable also where the dashed line is behind it
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0})
         for method, share in zip(study.methods, shares, strict=True):
             if method.name == study.baseline and len(shares) > 1:

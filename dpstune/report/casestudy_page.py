@@ -1,4 +1,4 @@
-"""The page on which a person looks at a case study: one HTML file that works from disk, with the study inside."""
+"""The page of a case study: one HTML file, with the study inside, that opens from disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DATA_SLOT = "{{data}}"
 
 
 def render_page(study: CaseStudy, title: str, header: Facts | None = None) -> str:
-    """Return the page; it loads nothing and follows the reader's light or dark scheme.
+    """Return the page as HTML; it loads no other file and follows the reader's light or dark scheme.
 
     Args:
         study: The study.
         title: The page's title.
-        header: What it opens with.
+        header: The facts at its top; None for none.
     """
     page = files("dpstune.report").joinpath("casestudy_page.html").read_text(encoding="utf-8")
     before, after = page.split(_DATA_SLOT)
@@ -29,7 +29,7 @@ def render_page(study: CaseStudy, title: str, header: Facts | None = None) -> st
 
 
 def _for_script(content: dict[str, Any]) -> str:
-    """Write JSON that no browser takes for the end of its script element, or for a comment.
+    """Write JSON in which no browser sees the end of its script element, or a comment.
 
     >>> _for_script({"text": "</script><!--"})
     '{"text":"\\\\u003c/script>\\\\u003c!--"}'
@@ -41,13 +41,13 @@ def _for_script(content: dict[str, Any]) -> str:
 def page_data(study: CaseStudy) -> dict[str, Any]:
     """Return what the page shows.
 
-    Labels, and the phenomena, are named once and referred to by index.
-
     Returns:
-        ``labels``, ``phenomena``: names; ``baseline``: index of a method, or None; ``notes``; ``methods``: each with
-        its restarts' names (``voters``, empty where only counts are known) and proportions, over all and a phenomenon
-        each; ``examples``: ``[id, texts, label, phenomenon, correct, votes]``, correct a count a method, votes a list a
-        method: ``[right, predictions]``, right a digit a restart, predictions label indices or None.
+        A mapping for JSON. ``labels`` and ``phenomena`` are lists of names; elsewhere their indices stand for them.
+        ``baseline`` is the index of a method, or None; ``notes`` are lines. ``methods`` holds for each method the names
+        of its restarts (``voters``, empty if only counts are known) and its proportions, over all examples and for each
+        phenomenon. ``examples`` holds lists ``[id, texts, label, phenomenon, correct, votes]``: correct has the number
+        of right restarts for each method; votes has for each method None or ``[right, predictions]``, where right is a
+        string with a digit for each restart, and predictions a list of label indices, or None.
     """
     labels = _Index()
     phenomena = {name: number for number, name in enumerate(study.phenomena)}
@@ -79,7 +79,7 @@ def _suspects(study: CaseStudy) -> list[str]:
 
 
 class _Index(dict[str, int]):
-    """Numbers names as they are met."""
+    """Gives each new name the next number."""
 
     def __missing__(self, name: str) -> int:
         self[name] = len(self)

@@ -1,4 +1,4 @@
-"""The report on a case study: a page to look at, Markdown, CSV files and Figure 1."""
+"""The report on a case study: an HTML page, Markdown, CSV files and Figure 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_case_study(folder: Path, study: CaseStudy, command: str | None = None)
     """Write report.html, report.md, examples.csv, proportions.csv, wrong_labels.csv, figure.png and figure.svg.
 
     Args:
-        folder: Where to; made where it is not there.
+        folder: Where to write; made if it does not exist.
         study: The study.
         command: The command line that makes the report again.
 
@@ -50,7 +50,7 @@ def write_case_study(folder: Path, study: CaseStudy, command: str | None = None)
 
 
 def summarize(study: CaseStudy) -> dict[str, Any]:
-    """Return a study's outcome for programs: proportions of each method, over all and by phenomenon; what changed."""
+    """Return a mapping for JSON: each method's proportions, also by phenomenon, and what it rescues or loses."""
     return {
         "subject": study.subject,
         "examples": len(study.examples),
@@ -113,8 +113,8 @@ def _blocks(study: CaseStudy, picture: Path) -> list[Block]:
 
 def _rule(study: CaseStudy) -> str:
     rule = (
-        "An example is easy for a method when more than half of its restarts get it right, hard when more than half "
-        "get it wrong, and neither when it is half and half."
+        "An example is easy for a method when more than half of its restarts get the example right, hard when more "
+        "than half get it wrong, and neither when exactly half do."
     )
     if study.baseline is None:
         return rule
@@ -157,7 +157,7 @@ def _changes_section(study: CaseStudy, method: MethodVotes) -> Iterator[Block]:
             rows = [[*_words(study.examples[place]), _score(baseline, place), _score(method, place)] for place in found]
             yield Table(header, rows[:_MOST_LISTED], words=3)
         if len(found) > _MOST_LISTED:
-            yield Paragraph(f"{len(found) - _MOST_LISTED} more are in examples.csv and on the page.")
+            yield Paragraph(f"{len(found) - _MOST_LISTED} more are in examples.csv and report.html.")
 
 
 def _words(example: Example) -> list[str]:
@@ -189,7 +189,7 @@ def _proportion_rows(study: CaseStudy) -> Iterator[list[Any]]:
 
 
 def _example_rows(study: CaseStudy) -> Iterator[list[Any]]:
-    """Yield what ``dpstune casestudy --from`` reads back."""
+    """Yield the rows of examples.csv, which ``dpstune casestudy --from`` can read."""
     most = max(len(example.texts) for example in study.examples)
     texts = ["text"] if most == 1 else [f"text{number}" for number in range(1, most + 1)]
     verdicts = [method.verdicts for method in study.methods]

@@ -1,6 +1,7 @@
-"""The figures of a report, as PNG files: over settings, over seeds, over budgets.
+"""The figures of a report: values over settings, over seeds, over budgets.
 
-Colours are Okabe and Ito's (2008), which colour-blind people can tell apart, and cividis; the background is white.
+Colours are those of Okabe and Ito (2008), which colour-blind people can tell apart, and cividis; the background is
+white.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-PIXELS = 2  # of a figure to one of a page: as many as most screens have
+PIXELS = 2  # pixels of a figure for one pixel of a page, since most screens are that sharp
 DOTS_PER_INCH = 96 * PIXELS
 MOST_CELLS = 60
 LABEL_WIDTH = 34
@@ -40,7 +41,7 @@ _PREFERRED_KEYS = ("method.p", "method.update_ratio")
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG or SVG, by the ending of its name, atomically; the same figure gives the same bytes."""
+    """Write a figure atomically, as PNG or SVG by the ending of its name; the same figure gives the same bytes."""
     import matplotlib as mpl
 
     form = path.suffix.removeprefix(".")
@@ -54,9 +55,9 @@ def write_figure(path: Path, figure: Figure) -> None:
 def settings_figure(summaries: Sequence[PointSummary], metric: str, split: str) -> Figure | None:
     """Draw a method's means over its settings.
 
-    One setting that varies: means and standard deviations against it, and every run. Two: a heat map of mean ± standard
-    deviation, or, where they take too many values for cells, a scatter plot. More: the first two (p and update_ratio
-    before others), each cell its best point over the rest.
+    If one setting varies: means, standard deviations and every run against it. If two vary: a heat map of mean ±
+    standard deviation, or a scatter plot if there are too many values for cells. If more vary: the same for the first
+    two (p and update_ratio before others), where each cell shows its best point over the other settings.
 
     Args:
         summaries: The points of one method.
@@ -64,7 +65,7 @@ def settings_figure(summaries: Sequence[PointSummary], metric: str, split: str) 
         split: The split it was computed on.
 
     Returns:
-        The figure; None where no setting varies.
+        The figure; None if no setting varies.
     """
     keys = [key for key, _ in summaries[0].point.settings]
     keys.sort(key=lambda key: key not in _PREFERRED_KEYS)
@@ -90,13 +91,13 @@ def settings_figure(summaries: Sequence[PointSummary], metric: str, split: str) 
 
 
 def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, majority: float | None) -> Figure:
-    """Draw a box a method at its best point, with every seed as a dot.
+    """Draw a box plot of each method's best point, with a dot for each seed.
 
     Args:
-        best: One point a method.
+        best: The best point of each method.
         metric: Name of the metric.
         split: The split it was computed on.
-        majority: What the majority class gets, drawn where it lies near the values; None for none.
+        majority: The metric of always answering the commonest label, drawn if it lies near the values; None for none.
     """
     from matplotlib.colors import to_rgba
 
@@ -137,7 +138,7 @@ def expected_best_figure(records: Sequence[RunRecord], metric: str, split: str) 
     """Draw, for each method, the expected best value against the number of runs spent on it (Dodge et al. 2019).
 
     Args:
-        records: All runs; each is a draw.
+        records: All runs; each counts as one draw.
         metric: Name of the metric.
         split: The split it was computed on.
     """
@@ -189,10 +190,10 @@ def _line(key: str, cells: dict[Any, PointSummary], title: str, metric: str) -> 
     summaries = [cells[value] for value in values]
     colour = method_colour(summaries[0].point.method)
     figure, axes = new_figure(8.0, 4.6)
-    beside = offset_copy(axes.transData, figure, x=9, units="points")  # so that no bar hides a run
+    beside = offset_copy(axes.transData, figure, x=9, units="points")  # so that no error bar hides a run
     for place, each in zip(places, summaries, strict=True):
         axes.scatter([place] * each.count, each.scores, s=26, color=colour, alpha=0.4, linewidths=0, transform=beside)
-        axes.update_datalim([(place, score) for score in each.scores])  # what is shifted is not counted by itself
+        axes.update_datalim([(place, score) for score in each.scores])  # matplotlib does not count shifted dots
     axes.errorbar(
         places,
         [each.mean for each in summaries],
@@ -295,7 +296,7 @@ def new_panels(width: float, height: float, count: int, *, share_y: bool = False
 
 
 def dress(axes: Axes, title: str, across: str, up: str, grid: Literal["x", "y", "both"] | None = None) -> None:
-    """Give axes their title, labels and grid, in the sizes all figures share."""
+    """Give axes their title, axis labels and grid, in the sizes that all figures share."""
     axes.set_title(plain_text(title), fontsize=TITLE_SIZE, loc="left")
     axes.set_xlabel(plain_text(across), fontsize=TEXT_SIZE)
     axes.set_ylabel(plain_text(up), fontsize=TEXT_SIZE)
@@ -316,7 +317,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _ticks(values: Sequence[Any], key: str, summaries: Iterable[PointSummary]) -> list[str]:
-    """Return what stands at the values of a setting, as their points have it."""
+    """Return the tick labels of a setting's values, as their points name them."""
     texts = {each.point.get(key): each.point.text(key) for each in summaries}
     return [plain_text(texts[value] or "none") for value in values]
 
@@ -326,13 +327,13 @@ def _short(key: str) -> str:
 
 
 def wrap_label(label: str) -> str:
-    """Break a point's label between settings, not inside one."""
+    """Break a point's label into lines between settings, not inside one."""
     kept = label.replace(", ", ",\n").replace(" ", "\u00a0").replace("\n", " ")
     return textwrap.fill(kept, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def plain_text(text: str) -> str:
-    r"""Return text that matplotlib does not read as a formula.
+    r"""Escape text so that matplotlib does not read it as a formula.
 
     >>> print(plain_text("5 $ a run"))
     5 \$ a run
@@ -341,10 +342,10 @@ def plain_text(text: str) -> str:
 
 
 def method_colour(method: str) -> str:
-    """Return the colour a method has in every figure."""
+    """Return the colour of a method, the same in every figure."""
     return _COLOURS[method_order(method) % len(_COLOURS)]
 
 
 def method_marker(method: str) -> str:
-    """Return a method's marker, likewise."""
+    """Return the marker of a method, the same in every figure."""
     return _MARKERS[method_order(method) % len(_MARKERS)]

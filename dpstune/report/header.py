@@ -1,4 +1,4 @@
-"""What every report opens with: recipe, model, task, machine, date, and the command that makes it again."""
+"""The facts at the top of every report: recipe, model, task, machine, date, and the command that makes it again."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def report_header(
     dates: Iterable[str] = (),
     command: str | None = None,
 ) -> Facts:
-    """Return the head of a report; what is not known is left out.
+    """Return the facts at the top of a report; unknown ones are left out.
 
     Args:
         recipe: The recipe's name.
-        model: What the model is called.
-        model_places: Where it lies, in full, where its name does not say so.
-        task: What the task is called.
-        environments: Machine and software of each run, as ``describe_environment`` has them.
+        model: The model's name for people.
+        model_places: The model's full path, if its name does not say it.
+        task: The task's name.
+        environments: Machine and software of each run, as ``describe_environment`` returns them.
         dates: When each run ended, as YYYY-MM-DD.
         command: The command line that makes the report again.
     """
@@ -55,12 +55,12 @@ def report_header(
 
 
 def runs_header(records: Sequence[RunRecord], command: str | None, files: Sequence[Path] = ()) -> Facts:
-    """Return the head of a report on finished runs.
+    """Return the facts at the top of a report on finished runs.
 
     Args:
         records: The runs.
         command: See ``report_header``.
-        files: What was read beside the runs; their dates count too.
+        files: Other files that were read; their dates count, too.
     """
     names = dict.fromkeys(record.recipe.model.name for record in records)
     results = [RunFolder(record.folder).result for record in records]
@@ -100,7 +100,7 @@ def evaluation_header(place: TrainedPlace, task: str, model: TrainedModel, comma
 
 
 def profile_header(outcome: Mapping[str, Any], command: str | None) -> Facts:
-    """Return the head of a report on what ``profile`` measured."""
+    """Return the facts at the top of a report on what ``profile`` measured."""
     name = outcome["model"]
     shown = shown_models([name])[name]
     return report_header(
@@ -126,7 +126,7 @@ def _day(file: Path) -> str:
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
-    """Return the device and what it computed in: what decides how long a run takes.
+    """Return device, threads, precision and processes: what decides how long a run takes.
 
     >>> _machine({"device": "cpu", "threads": 1, "cpus": 8, "machine": "x86_64", "precision": "fp32", "processes": 2})
     'cpu (x86_64, 1 thread of 8 cores), fp32, 2 processes'

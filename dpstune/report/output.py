@@ -1,4 +1,4 @@
-"""Standard output and standard error; a reader that has left, such as ``head`` or a terminal, is no failure."""
+"""Standard output and standard error; it is no error if the reader, such as ``head`` or a terminal, has closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_out(text: str) -> None:
-    """Print what programs read to stdout.
+    """Print text for programs to stdout.
 
     Raises:
         RunError: See ``print_lines``.
@@ -34,23 +34,23 @@ def print_json(content: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines to stdout as they come; once whoever reads has left, no more are taken.
+    """Print lines to stdout as they come; stop once the reader has closed.
 
     Raises:
-        RunError: Stdout cannot be written to, such as a file on a full disk.
+        RunError: Stdout cannot be written to, for example on a full disk.
     """
     for line in lines:
         try:
             print(line, flush=True)
         except OSError as error:
             _silence(sys.stdout)
-            if error.errno in (errno.EPIPE, errno.EIO):  # EIO: of a terminal that was closed
+            if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
                 return
             raise RunError(f"writing to stdout failed: {error.strerror}; send it elsewhere, or make room") from None
 
 
 def tell(text: str) -> None:
-    """Print what people read to stderr; where that fails there is no place to say so."""
+    """Print text for people to stderr; if that fails, say nothing: there is no place left to say it."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -58,12 +58,12 @@ def tell(text: str) -> None:
 
 
 def people_console() -> Console:
-    """Return a console on stderr that shows text as it is: a folder's name may look like markup or an emoji."""
+    """Return a console on stderr that prints text as it is, since a folder's name may look like markup or an emoji."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def _silence(stream: TextIO) -> None:
-    """Let go of what is left in the buffer, which Python would try to write again at its end."""
+    """Discard what is left in the buffer, which Python would else try to write when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""One report, two forms: blocks of text, tables and images as Markdown and as an HTML page that needs no other file."""
+"""Reports in two forms: the same blocks (text, tables, images) as Markdown and as an HTML page without other files."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of what a report is of.
+    """One fact about a report, such as its recipe or its date.
 
     Args:
-        label: What it is about.
-        text: What there is to say.
-        details: The same in full, shown on demand; empty where the text is all there is.
-        code: Whether the text is for a shell.
+        label: Its name.
+        text: Its value.
+        details: The value in full, shown on demand; empty if the text is complete.
+        code: Whether the text is a command line.
     """
 
     label: str
@@ -54,16 +54,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report is of, a line each."""
+    """The facts about a report, one line each."""
 
     items: Sequence[Fact]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; scrolls sideways where a small screen leaves it no room.
+    """A table; on a small screen it scrolls sideways.
 
-    A cell of words breaks after a comma, one of numbers before a bracket or ±, and neither anywhere else.
+    A cell with words breaks after a comma only, a cell with numbers before a bracket or ± only.
 
     Args:
         header: Column names.
@@ -82,7 +82,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A PNG file beside the report, of ``PIXELS`` to a pixel of the page; embedded in the HTML page.
+    """A PNG file beside the report, with ``PIXELS`` pixels for each of the page; the HTML page embeds it.
 
     Args:
         path: The file.
@@ -106,7 +106,7 @@ FACTS_STYLE = """
 .facts details p { margin: 0.2rem 0; max-width: none; }
 """.strip()
 
-# Colours are system colours and thin mixes of them: they follow the reader's light or dark scheme.
+# Two sets of colours, for the reader's light or dark scheme.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -207,7 +207,7 @@ def _fact_html(item: Fact) -> str:
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
-    """Return width and height of a PNG file, which stand at its head."""
+    """Return the width and height of a PNG file, which its header holds."""
     width, height = struct.unpack(">II", content[16:24])
     return width, height
 
@@ -269,5 +269,5 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape what Markdown or HTML would read as more than text, on one line; underscores inside words are text."""
+    """Put text on one line and escape what Markdown or HTML would not read as text, except underscores in words."""
     return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -41,10 +41,11 @@ _PARTS = ("weights", "gradients", "optimizer", "method", "activations")
 
 
 def print_costs(outcome: Mapping[str, Any]) -> None:
-    """Print what was measured on stderr: a table of costs and a table of memory a batch size.
+    """Print what was measured on stderr: for each batch size a table of costs and a table of memory.
 
-    ``x`` is times vanilla, ``paper x`` so in the paper's Table 3; ``opening`` is the time of the step that opens Stage
-    II; ``start`` is the peak before step 1; ``bytes/w`` is the peak beyond vanilla's, a linear weight.
+    ``time x`` and ``peak x`` are ratios to vanilla, ``paper x`` is the ratio in the paper's Table 3. ``opening`` is the
+    time of the step that opens Stage II. ``start`` is the peak before step 1. ``bytes/w`` is the peak minus vanilla's,
+    divided by the number of linear weights.
 
     Args:
         outcome: What ``profile`` returned.
@@ -55,7 +56,7 @@ def print_costs(outcome: Mapping[str, Any]) -> None:
         names = _names(costs)
         console.print(_table(f"{size}: time and peak memory", _COSTS, map(_cost_row, names, costs)))
         console.print(_table(f"{size}: where the memory goes, MiB", _MEMORY, map(_memory_row, names, costs)))
-    console.print("peak x is over vanilla's with the method's own dropout, as time x is; paper x with each one's own")
+    console.print("time x, peak x: vanilla has the method's dropout; paper x: vanilla has the model's dropout")
     environment = outcome["environment"]
     packages = environment["packages"]
     console.print(
@@ -82,7 +83,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def _names(costs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the methods' names; those that are there more than once with their settings."""
+    """Return the methods' names; a method that is there more than once gets its settings, too."""
     count = Counter(cost["method"]["name"] for cost in costs)
     points = [Point(cost["method"]["name"], tuple(cost["method"].items())[1:]) for cost in costs]
     return [point.name if count[point.method] > 1 else point.method for point in points]
@@ -113,9 +114,9 @@ def write_profile(folder: Path, outcome: Mapping[str, Any], command: str | None 
     """Write ``profile.json``, ``memory.png``, ``report.md`` and ``report.html`` into a folder; return the page.
 
     Args:
-        folder: Where to.
+        folder: Where to write.
         outcome: What ``profile`` returned.
-        command: The command line that measures it again.
+        command: The command line that measures the same again.
     """
     from dpstune.report.figures import write_figure
     from dpstune.report.header import profile_header
@@ -139,18 +140,19 @@ def write_profile(folder: Path, outcome: Mapping[str, Any], command: str | None 
     blocks += [
         Heading("How to read the numbers"),
         Paragraph(
-            "time x and peak x are times vanilla's, with the method's own dropout; paper x is that of its "
-            "Table 3, where each has its own. opening is the time of the step that opens Stage II. start is the peak "
-            "before step 1. bytes/w is the peak beyond vanilla's, a linear weight."
+            "time x and peak x are ratios to vanilla with the method's dropout; paper x is the ratio of peaks in the "
+            "paper's Table 3, where vanilla has the model's dropout. opening is the time of the step that opens Stage "
+            "II. start is the peak before step 1. bytes/w is the peak minus vanilla's, divided by the number of linear "
+            "weights."
         ),
     ]
     return write_report(folder, f"Profile of {outcome['recipe']}", blocks)
 
 
 def memory_figure(outcome: Mapping[str, Any]) -> Figure:
-    """Draw each method's peak memory over vanilla's, beside that of the paper's Table 3; a panel a batch size.
+    """Draw each method's peak memory / vanilla's, here and in the paper's Table 3; one panel for each batch size.
 
-    Vanilla has the method's own dropout here, and the model's in the paper.
+    Here vanilla has the method's dropout; in the paper it has the model's.
 
     Args:
         outcome: What ``profile`` returned.
@@ -181,7 +183,7 @@ def memory_figure(outcome: Mapping[str, Any]) -> Figure:
 
 
 def describe_peak(cost: Mapping[str, Any]) -> str:
-    """Return a peak over that of vanilla, as a ratio and in GiB.
+    """Return a peak and vanilla's, as a ratio and in GiB.
 
     >>> describe_peak({"memory": {"peak": 3 * 2**30}, "vanilla_peak": 2 * 2**30})
     '1.50x, 3.00 over 2.00 GiB'
@@ -191,14 +193,14 @@ def describe_peak(cost: Mapping[str, Any]) -> str:
 
 
 def _paper_bars(costs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[tuple[str, int, float]]:
-    """Return label, place and ratio of what the paper has; the first alone is labelled, for the legend."""
+    """Return label, place and ratio of each bar of the paper; only the first has a label, for the legend."""
     known = [(place, ratio) for cost, place in zip(costs, places, strict=True) if (ratio := _paper_ratio(cost))]
     labels = ["the paper's Table 3: BERT-large, a GPU", *["_"] * len(known)]
     return [(label, place, ratio) for label, (place, ratio) in zip(labels, known, strict=False)]
 
 
 def _paper_ratio(cost: Mapping[str, Any]) -> float | None:
-    """Return what the paper's Table 3 says of a method's memory, over vanilla's; None where it says nothing."""
+    """Return a method's memory / vanilla's in the paper's Table 3; None if the table does not have it."""
     column = TABLE_3.get(cost["batch_size"], {})
     paper = column.get(cost["method"]["name"])
     return None if paper is None else paper / column[BASELINE]

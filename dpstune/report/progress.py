@@ -1,4 +1,4 @@
-"""How a run goes, on stderr: a bar where stderr is a terminal, plain lines where it is not."""
+"""The progress of a run on stderr: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def new_progress() -> ProgressProtocol:
-    """Return what suits stderr: a bar on a terminal, occasional lines in a log."""
+    """Return the progress that suits stderr: a bar on a terminal, else a line now and then."""
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
@@ -56,7 +56,7 @@ class BarProgress:
         self._console.print(f"step {step}  {split}  {_metrics(metrics)}")
 
     def finish(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar and leave it on the screen."""
         self._bar.stop()
 
 
@@ -111,11 +111,11 @@ class LineProgress:
         tell(f"step {step}/{self._total}  {split}  {_metrics(metrics)}")
 
     def finish(self) -> None:
-        """Nothing is left to close."""
+        """Do nothing."""
 
 
 def format_value(value: float | None) -> str:
-    """Write a metric the way people read it.
+    """Write a metric's value for people, to four digits.
 
     >>> format_value(0.87654), format_value(None)
     ('0.8765', 'undefined')

@@ -24,7 +24,7 @@ from dpstune.studies.summary import (
     summarize_points,
 )
 
-SIGNIFICANT = 0.05  # the customary level; the report says where too few seeds make it unreachable
+SIGNIFICANT = 0.05  # the usual level; the report says if so few seeds cannot reach it
 _MOST_SEEDS_LISTED = 10
 
 
@@ -34,9 +34,9 @@ def write_sweep_report(
     """Write report.md, report.html, points.csv, runs.csv and the figures.
 
     Args:
-        folder: Where to; made where it is not there.
+        folder: Where to write; made if it does not exist.
         records: Finished runs of one task; see ``dpstune.studies.records.read_runs``.
-        notes: What else the reader should know, a line each: skipped folders, failed trials, pruning.
+        notes: What else the reader should know, one line each: skipped folders, failed runs, pruning.
         command: The command line that makes the report again.
 
     Returns:
@@ -140,7 +140,8 @@ def _majority_text(records: Sequence[RunRecord]) -> str:
         return f"No value of {metric} says by itself that nothing was learned; {failed}."
     if not known:
         return (
-            f"There is no majority class in regression; a restart has failed where no correlation is above 0; {failed}."
+            "In regression there is no commonest label; a restart has failed if its correlation is not above 0; "
+            f"{failed}."
         )
     low, high = min(known), max(known)
     value = digits(low) if low == high else f"{digits(low)} to {digits(high)}, by the training examples drawn"
@@ -173,7 +174,7 @@ def _best_section(
     blocks: list[Block] = [Heading("Best point of each method"), Table(header, rows, words=2)]
     same = [text for text in (_constant_settings(method, summaries) for method in best) if text]
     if same:
-        blocks.append(Paragraph(f"What does not vary within a method: {'; '.join(same)}."))
+        blocks.append(Paragraph(f"Settings that do not vary within a method: {'; '.join(same)}."))
     blocks.append(
         Paragraph(
             f"The best point of a method is the one with the {_highest(first)} mean on {first.split}, the split that "
@@ -195,18 +196,18 @@ def _comparison_cells(found: Comparison) -> list[str]:
 
 def _test_text(comparisons: Sequence[Comparison]) -> str:
     text = (
-        f"Differences are of means over the seeds shared with {BASELINE}'s best point; p is from a two-sided paired "
+        f"A difference is of means over the seeds shared with {BASELINE}'s best point. p is from a two-sided paired "
         "permutation test (sign flips) over those seeds, not corrected for the number of methods."
     )
     few = sorted({len(each.seeds) for each in comparisons if each.smallest is not None and each.smallest > SIGNIFICANT})
     if few:
         floors = ", ".join(f"{_p_digits(min(1.0, 2 / 2**pairs))} with {counted(pairs, 'shared seed')}" for pairs in few)
         text += (
-            f" The smallest p that can be reached is {floors}: too few to show any difference at {SIGNIFICANT:g}, "
-            "however large."
+            f" The smallest p that can be reached is {floors}: with so few seeds no difference, however large, reaches "
+            f"{SIGNIFICANT:g}."
         )
     if any(not each.seeds for each in comparisons):
-        text += f" Where no seed is shared with {BASELINE}, nothing is compared."
+        text += f" A method that shares no seed with {BASELINE} is not compared."
     return text
 
 
@@ -253,18 +254,18 @@ def _constant_settings(method: str, summaries: Sequence[PointSummary]) -> str:
 def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
     texts = [
         "A point is a method with its settings; each seed is one restart of it. std divides by n - 1; it is empty for "
-        "one seed. In the table of all points the best of each method stands out; points with less than half as many "
-        "seeds as the method's fullest are not chosen.",
+        "one seed. In the table of all points the best point of each method is highlighted; a point with fewer than "
+        "half as many seeds as the method's fullest point cannot be the best.",
         "The 95% interval is a percentile bootstrap of the mean over seeds (10,000 resamples). With few seeds it is "
         "too narrow.",
-        "The expected best of n runs is that of n draws with replacement from the method's runs, all points and seeds "
+        "The expected best of n runs is the expected maximum of n draws, with replacement, from all runs of the method "
         "(Dodge et al. 2019). A budget is counted in runs, not in seconds.",
         "points.csv and runs.csv hold all numbers in full.",
     ]
     undefined = sum(each.undefined for each in summaries)
     if undefined:
         texts.append(
-            f"{counted(undefined, 'value')} undefined (a constant answer has no correlation): counted as 0 in all "
+            f"{counted(undefined, 'value')} undefined, since a constant answer has no correlation: counted as 0 in all "
             "statistics, and as failed; empty in runs.csv."
         )
     return texts
@@ -303,7 +304,7 @@ def _setting_keys(summaries: Sequence[PointSummary]) -> list[str]:
 
 
 def _setting_cells(summary: PointSummary, keys: Sequence[str]) -> list[Any]:
-    """Return values as they are; numbers in full."""
+    """Return the values of a point's settings: numbers in full, the others as text."""
     values = [summary.point.get(key) for key in keys]
     return [
         value if isinstance(value, (int, float)) and not isinstance(value, bool) else format_setting(value)
@@ -327,7 +328,7 @@ def _range(values: Iterable[int | None]) -> str:
 
 
 def _seeds_text(seeds: Sequence[int]) -> str:
-    """Write seeds the short way.
+    """Write seeds in short.
 
     >>> _seeds_text([7]), _seeds_text([1, 2, 3]), _seeds_text([1, 5])
     ('seed 7', 'seeds 1 to 3', 'seeds 1, 5')

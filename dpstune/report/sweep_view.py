@@ -1,4 +1,4 @@
-"""How a sweep goes and what it found, on stderr."""
+"""The progress of a sweep, and its plan, for people."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class SweepView:
-    """Tells of a sweep: a live table on a terminal, a line now and then in a log.
+    """Shows a sweep's progress on stderr: a live table on a terminal, else a line now and then.
 
     Args:
-        sweep: The sweep; its finished runs are read again whenever one is added.
-        workers: Processes on this machine, for the time left.
+        sweep: The sweep; its finished runs are read again whenever there is a new one.
+        workers: Processes on this machine, to estimate the time left.
     """
 
     def __init__(self, sweep: Sweep, workers: int) -> None:
@@ -41,7 +41,7 @@ class SweepView:
             self._show = self._show_table
 
     def __call__(self, tally: Tally) -> None:
-        """Show how it stands."""
+        """Show the current state."""
         if len(tally.done) != self._seen:
             self._records, _ = self._sweep.finished()
             self._best = best_line(list(self._records.values()))
@@ -49,7 +49,7 @@ class SweepView:
         self._show(tally)
 
     def close(self) -> None:
-        """Leave the last table standing."""
+        """Stop updating; the last table stays on the screen."""
         if self._show == self._show_table:
             self._live.stop()
 
@@ -83,7 +83,7 @@ class SweepView:
 
 
 def best_line(records: Sequence[RunRecord]) -> str:
-    """Return the best point so far, for the end of a line."""
+    """Return the best point so far, for the end of a line; empty without runs."""
     from dpstune.studies.summary import best_points, summarize_points
 
     if not records:
@@ -94,7 +94,7 @@ def best_line(records: Sequence[RunRecord]) -> str:
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:
-    """Return what ``plan_as_json`` says, a line a run."""
+    """Return what ``plan_as_json`` returned as text, one line for each run."""
     lines = [f"{'done' if run['done'] else 'to do'}  {run['run']}" for run in plan["runs"]]
     if plan["budget"] is not None:
         lines.append(f"{plan['budget']} points of each method, chosen as results come in")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def print_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Print a finished run on stderr: a line a split, what the majority class would get, time, folder.
+    """Print a finished run on stderr: metrics by split, the score of always the commonest label, time, folder.
 
     Args:
         folder: The run's folder.
@@ -43,12 +43,12 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading: str | None) -> None:
-    """Print what a trained model makes of a task on stderr: a line a split, and how its labels were read there.
+    """Print a trained model's metrics on a task on stderr, one row for each split, and how its labels were read.
 
     Args:
-        title: Model and task.
-        evaluations: The splits.
-        reading: How labels were matched; None for regression.
+        title: Names model and task.
+        evaluations: The evaluation of each split.
+        reading: How the model's labels were matched, in words; None for regression.
     """
     console = people_console()
     counts = {split: len(evaluation.predictions) for split, evaluation in evaluations.items()}
@@ -105,7 +105,7 @@ def constant_answer(metric: str) -> str:
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows into columns two spaces apart; the same in a terminal, a pipe and a file.
+    """Align rows into columns two spaces apart: the same text for a terminal, a pipe and a file.
 
     >>> print(format_columns([("a", "bc"), ("def", "g")]))
     a    bc
@@ -118,7 +118,7 @@ def format_columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def csv_text(rows: Sequence[Sequence[Any]]) -> str:
-    """Return rows as CSV; numbers in full, None as an empty cell.
+    """Return rows as CSV: numbers in full, None as an empty cell.
 
     >>> csv_text([["a", "b"], [0.1, None]])
     'a,b\\n0.1,\\n'
@@ -127,5 +127,5 @@ def csv_text(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def digits(value: float | None) -> str:
-    """Write a number to four digits, None as nothing."""
+    """Write a number to four digits, None as an empty text."""
     return "" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""The report on models carried to other tasks: a table in the terminal, CSV, JSON, figures, Markdown and a page."""
+"""The report on transfer: a table for the terminal, CSV, JSON, a figure, Markdown and an HTML page."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ def write_transfer_report(
     notes: Sequence[str],
     command: str | None = None,
 ) -> Path:
-    """Write report.html, report.md, transfer.csv (a row a run and target), transfer.json, transfer.png and .svg.
+    """Write report.html, report.md, transfer.csv, transfer.json, transfer.png and transfer.svg.
+
+    transfer.csv has one row for each run and target.
 
     Args:
-        folder: Where to; made where it is not there.
+        folder: Where to write; made if it does not exist.
         recipe: The recipe's name.
-        scores: Of every run on every target.
+        scores: The scores of every run on every target.
         cells: Their summary.
-        targets: In the order of the columns.
-        notes: What else the reader should know, a line each.
+        targets: The targets, in the order of the columns.
+        notes: What else the reader should know, one line each.
         command: The command line that makes the report again.
 
     Returns:
@@ -71,13 +73,13 @@ def write_transfer_report(
 
 
 def format_transfer(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> str:
-    """Return the table for people to read: a row a method, a column a target, changes in brackets."""
+    """Return the table for a terminal: a row for each method, a column for each target, changes in brackets."""
     table = _table(cells, targets)
     return format_columns([tuple(table.header), *map(tuple, table.rows)])
 
 
 def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Figure:
-    """Draw each method's mean on each target with its standard deviation, the in-domain targets left of a line."""
+    """Draw each method's mean and standard deviation on each target, the in-domain targets left of a line."""
     points = _by_point(cells)
     figure, axes = new_figure(max(7.0, 2.6 + 1.5 * len(targets)), 4.8)
     width = 0.7 / max(1, len(points))
@@ -156,7 +158,8 @@ def _what_was_run(scores: Sequence[TargetScore], targets: Sequence[NamedTarget])
     models = ", ".join(model_names([score.run for score in scores]))
     return (
         f"{len(runs)} runs of {models} trained on {first.result['task']} "
-        f"({first.examples('train')} examples), evaluated as they are on other tasks. Examples: {sizes}."
+        f"({first.examples('train')} examples) and evaluated, without further training, on other tasks. "
+        f"Examples: {sizes}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Search grids: the points a method is tried at."""
+"""Grids: the points at which a method is tried."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpstune.recipe.recipe import LoadedRecipe, load_recipe, shipped_folder, spl
 from dpstune.recipe.yaml_text import read_mapping, read_value
 
 Grid = Mapping[str, Sequence[Any]]
-"""Dotted recipe keys, and the values each is tried at."""
+"""Dotted recipe keys, each with the values to try."""
 
 
 def method_grid(method: str) -> Grid:
@@ -35,7 +35,7 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
     """Split ``NAME:key=value,key=value``, as ``--method`` takes it, into the name and overrides.
 
     Raises:
-        RequestError: What follows the name is not KEY=VALUE, or is another name.
+        RequestError: What follows the colon is not KEY=VALUE, or sets the name again.
 
     >>> parse_method("dps-dense:p=0.4,update_ratio=0.1")
     ('dps-dense', ['method.p=0.4', 'method.update_ratio=0.1'])
@@ -47,7 +47,7 @@ def parse_method(asked: str) -> tuple[str, list[str]]:
         if value is None:
             raise RequestError(f"--method {asked}: {pair!r} should be KEY=VALUE, for example --method mixout:p=0.7")
         if key == "name":
-            raise RequestError(f"--method {asked}: a method's name stands before the colon; leave out {pair!r}")
+            raise RequestError(f"--method {asked}: the method's name stands before the colon; leave out {pair!r}")
         overrides.append(f"method.{key}={value}")
     return name, overrides
 
@@ -66,7 +66,7 @@ def method_keys(method: str) -> list[str]:
 
 
 def overrides_for(method: str, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides but for keys that only other methods have.
+    """Return the overrides without those of keys that only other methods have.
 
     >>> overrides_for("vanilla", ["method.p=0.4", "training.epochs=1"])
     ['training.epochs=1']
@@ -78,7 +78,7 @@ def overrides_for(method: str, overrides: Sequence[str]) -> list[str]:
 def load_first(
     recipe: str, asked: Sequence[str] | None, overrides: Sequence[str], data_dir: Path | None = None
 ) -> LoadedRecipe:
-    """Load a recipe with the first method that is asked for, or its own, and the overrides that are for it.
+    """Load a recipe with the first method asked for, or else its own, and with that method's overrides.
 
     Raises:
         RequestError: See ``load_recipe`` and ``parse_method``.
@@ -93,10 +93,10 @@ NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.s
 
 
 def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
-    """Return a grid with keys replaced or added, as ``--grid KEY=V1,V2`` asks; keys another method has are left out.
+    """Return a grid with keys replaced or added, as ``--grid KEY=V1,V2`` asks; other methods' keys are ignored.
 
     Raises:
-        RequestError: A replacement is not KEY=VALUES.
+        RequestError: A replacement is not KEY=VALUES, or its key is never searched.
 
     >>> widen({"method.p": [0.1, 0.2]}, "dps-mix", ["method.p=0.5", "training.learning_rate=1e-5,2e-5"])
     {'method.p': [0.5], 'training.learning_rate': [1e-05, 2e-05]}
@@ -124,7 +124,7 @@ def refuse_unknown_keys(asked: Sequence[str], given: Sequence[str], flag: str) -
         flag: The flag that gave them.
 
     Raises:
-        RequestError: There is one; the nearest key is named, or all that are known.
+        RequestError: There is such a key; the message names the nearest known key, or all of them.
     """
     dotted = dict.fromkeys(key for each in asked for key in method_keys(parse_method(each)[0]))
     known = [key.removeprefix("method.") for key in dotted]
@@ -146,7 +146,7 @@ def points(grid: Grid) -> list[dict[str, Any]]:
 
 
 def as_overrides(point: Mapping[str, Any]) -> list[str]:
-    """Write a point as ``load_recipe`` takes overrides.
+    """Write a point as overrides for ``load_recipe``.
 
     >>> as_overrides({"method.p": 0.1, "method.noise": "normal"})
     ['method.p=0.1', 'method.noise="normal"']

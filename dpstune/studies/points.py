@@ -1,4 +1,4 @@
-"""Finished runs put together into points of a grid: what restarts have in common, and in what points differ."""
+"""Finished runs grouped into points: what the restarts of a point share, and how points differ."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dpstune.runs.identity import NEWER_DEFAULTS
 from dpstune.settings.sections import UserTask
 from dpstune.studies.records import RunRecord, every_run, newest_of_each
 
-# Which settings, and those below them, say where a model or a task lies: its fingerprint tells it better.
+# These settings, and those below them, say where a model or a task lies; its fingerprint says better what it is.
 _PLACES = {"model": ("model.name", "model.revision"), "task": ("task",)}
 _FINGERPRINT_DIGITS = 8
 
 
 @dataclass(frozen=True)
 class Point:
-    """A method with the settings in which the points of that method differ; all seeds of it are one point.
+    """A method with the settings in which that method's points differ; all its restarts belong to it.
 
     Args:
         method: The method's name.
         settings: Dotted keys and values, in the recipe's order.
-        models: What the models among them are called, for people; one that is not there, by its name.
+        models: The names of models for people, by ``model.name``; a model without an entry keeps its own.
     """
 
     method: str
@@ -69,8 +69,8 @@ SeedRecords = dict[int, RunRecord]
 def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
     """Read the finished runs anywhere below a folder, each restart once.
 
-    Where two folders hold the same restart of the same point (another machine, other software), the newer result
-    counts. Arguments, result and errors are those of ``every_run``.
+    If two folders hold the same restart of the same point (from another machine or other software), the newer result
+    counts. Arguments, return value and errors are those of ``every_run``.
     """
     records, notes = every_run(folder)
     restarts = [
@@ -88,17 +88,17 @@ def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
 
 
 def task_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return what the tasks of some runs are called; one that lies in several places, as in the first of them.
+    """Return the names of some runs' tasks; a task that lies in several places is named as in the first run.
 
-    A user's own tasks of one name are told apart by what they hold.
+    If a user's own tasks share a name, a part of their fingerprint is added to it.
     """
     return _names(records, "task", [str(record.result["task"]) for record in records])
 
 
 def model_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return what the models of some runs are called; one that lies in several places, as in the first of them.
+    """Return the names of some runs' models; a model that lies in several places is named as in the first run.
 
-    A model in a folder is called by the folder's last part; see ``shown_models``.
+    A model in a folder has the last part of the folder's path as its name; see ``shown_models``.
     """
     names = [settings["model.name"] for settings in _settings_of(records)]
     shown = shown_models(dict.fromkeys(names))
@@ -106,13 +106,13 @@ def model_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]]:
-    """Put the restarts of each point together.
+    """Group runs by point.
 
-    Two runs belong to the same point when their recipes are equal but for the seed and for what changes no result
+    Two runs belong to the same point if their recipes differ in nothing but the seed and what changes no result
     (where the data and the model lie, how often a run is saved).
 
     Args:
-        records: Finished runs; of two with the same point and seed the last counts.
+        records: Finished runs; of two with the same point and seed, the later in the list counts.
 
     Returns:
         The points in the registry's order of methods, then by settings; the runs of each by ascending seed.
@@ -159,16 +159,16 @@ def format_setting(value: Any) -> str:
 
 
 def method_order(name: str) -> int:
-    """Return a method's place in the registry; one that is not there comes last."""
+    """Return a method's place in the registry; an unknown method comes last."""
     names = list(REGISTRY)
     return names.index(name) if name in names else len(names)
 
 
 def _settings_of(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return the settings of each run, by what its model and its task hold.
+    """Return the settings of each run; two models, or tasks, of equal content have equal settings.
 
-    One that lies in several places is named as in the first; those that lay in one place at different times have the
-    setting ``model.content`` or ``task.content``.
+    A model or task that lies in several places is named as in the first run. Different ones that lay in one place at
+    different times have the setting ``model.content`` or ``task.content``.
     """
     first: dict[tuple[str, str], dict[str, Any]] = {}
     changed = _changed_in_place(records)
@@ -200,7 +200,7 @@ def _where(record: RunRecord, section: str) -> Hashable:
 def _changed_in_place(records: Sequence[RunRecord]) -> set[str]:
     """Return the fingerprints of models and tasks that share their place with another.
 
-    Runs that keep other examples back (``data.held_out``) read other ones, and are told apart by that.
+    Runs with another ``data.held_out`` read other examples: that setting tells them apart already.
     """
     held: dict[Hashable, set[str]] = defaultdict(set)
     for record in records:
@@ -217,7 +217,7 @@ def _names(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> 
     for record, settings, name in zip(records, _settings_of(records), names, strict=True):
         content = settings.get(f"{section}.content")
         told = name if content is None else f"{name} of content {content}"
-        # What a run of an earlier dpstune lacks is that of the place: a task may be called another name since.
+        # An earlier dpstune wrote no fingerprint: take that of the place, since a task may have another name now.
         own = record.fingerprints.get(section) or held.get(_where(record, section), name)
         if content is None and own in alike:
             told = f"{name} of content {own[:_FINGERPRINT_DIGITS]}"
@@ -226,7 +226,7 @@ def _names(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> 
 
 
 def _alike_in_name(records: Sequence[RunRecord], section: str, names: Sequence[str]) -> set[str]:
-    """Return the fingerprints of users' own tasks of which another one has the name, in another place."""
+    """Return the fingerprints of users' own tasks whose name another task, in another place, has too."""
     held: dict[Hashable, set[str]] = defaultdict(set)
     for record, name in zip(records, names, strict=True):
         if section == "task" and section in record.fingerprints and isinstance(record.recipe.task, UserTask):
@@ -245,7 +245,7 @@ def _differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _order(point: Point) -> tuple[Any, ...]:
-    """Sort by method, then by each setting in turn: none, numbers by size, everything else by its text."""
+    """Sort by method, then by each setting: None first, then numbers by size, then everything else by its text."""
     values = [value for _, value in point.settings]
     ranks = [
         (0, 0.0, "")

@@ -28,7 +28,7 @@ _HAVE_FINGERPRINTS = ("model", "task")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run: what was asked for and what came out.
+    """A finished run: its recipe and its result.
 
     Args:
         folder: Its folder.
@@ -47,7 +47,7 @@ class RunRecord:
 
     @property
     def seed(self) -> int:
-        """The restart."""
+        """The seed, which tells the restarts of a point apart."""
         return self.recipe.seed
 
     @property
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def split(self) -> str:
-        """The split the value is of."""
+        """The split on which ``value`` was computed."""
         return str(self.result["split"])
 
     @property
@@ -77,24 +77,24 @@ class RunRecord:
 
     @property
     def all_seconds(self) -> float:
-        """The same and its evaluations, and what its method prepared."""
+        """Wall time of the training steps, the evaluations and what the method does before step 1."""
         return self.seconds + (_number(self.result.get("other_seconds")) or 0.0)
 
     @property
     def digest(self) -> str | None:
-        """What was run, whatever kind of machine it was; None where an earlier dpstune did not write it."""
+        """A hash of what was run, the same on any kind of machine; None if an earlier dpstune did not write it."""
         return self.result.get("digest")
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
-        """What its model and its task hold, wherever they lie; empty where an earlier dpstune did not write it."""
+        """Hashes of what its model and its task hold; empty if an earlier dpstune did not write them."""
         found = self.result.get("fingerprints")
         found = found if isinstance(found, Mapping) else {}
         return {section: found[section] for section in _HAVE_FINGERPRINTS if isinstance(found.get(section), str)}
 
     @property
     def score(self) -> float:
-        """The value as statistics count it: an undefined correlation as 0, what it tells about the task.
+        """The value as statistics count it: an undefined correlation is 0, since such a run learned nothing.
 
         What is better when lower is never undefined.
 
@@ -134,22 +134,22 @@ class RunRecord:
 
 
 def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
-    """Read all finished runs anywhere below a folder, of the same restart all.
+    """Read all finished runs anywhere below a folder, also several of the same restart.
 
-    A run is a folder whose name begins with ``seed-`` and that a run has begun in; it is finished once it holds a
-    result.
+    A run's folder has a name that begins with ``seed-``, and holds what a run writes. The run is finished once the
+    folder holds a result.
 
     Args:
         folder: Where to look: ``runs``, ``runs/<recipe>``, a sweep's folder, or a run's own.
 
     Returns:
-        The runs, by folder; and a line each on what was skipped and why.
+        The runs, sorted by folder; and notes, one line for each thing that was skipped and why.
 
     Raises:
         RequestError: There is no such folder.
     """
     if not folder.is_dir():
-        raise RequestError(f"{folder} is no folder; the runs of a recipe lie in runs/<recipe>")
+        raise RequestError(f"{folder} is not a folder; the runs of a recipe lie in runs/<recipe>")
     records: list[RunRecord] = []
     notes: list[str] = []
     unfinished: list[str] = []
@@ -175,11 +175,11 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
 
 
 def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> dict[Hashable, RunRecord]:
-    """Return the record with the newest result of those with the same key.
+    """Return one record for each key: of the records with that key, the one with the newest result.
 
     Args:
         records: Finished runs.
-        keys: The key of each.
+        keys: The key of each record, in the same order.
     """
     pairs = zip(keys, records, strict=True)
     by_age = sorted(pairs, key=lambda pair: RunFolder(pair[1].folder).result.stat().st_mtime_ns)
@@ -195,7 +195,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell a run's folder, of which one of three parts is there from its start on, from that of a recipe so called."""
+    """Tell whether a folder is a run's; one whose recipe has such a name holds none of the parts of a run."""
     run = RunFolder(folder)
     return folder.name.startswith(RUN_PREFIX) and any(
         part.exists() for part in (run.checkpoints, run.recipe, run.result)
@@ -203,7 +203,12 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a finished run, or say in a ValueError what is wrong with its result."""
+    """Read a finished run.
+
+    Raises:
+        ValueError: Its result is damaged; the message says how.
+        DpstuneError, OSError: Its recipe or result cannot be read.
+    """
     run = RunFolder(folder)
     result = run.read_result()
     if result is None:
@@ -217,7 +222,7 @@ def read_run(folder: Path) -> RunRecord:
         raise ValueError(f"result.json lacks {', '.join(missing)}")
     for key in ("value", "majority", "seconds"):
         if _number(result[key]) is None and (key == "seconds" or result[key] is not None):
-            raise ValueError(f"{key} in result.json is {json.dumps(result[key])}, no finite number")
+            raise ValueError(f"{key} in result.json is {json.dumps(result[key])}; it should be a finite number")
     record = RunRecord(folder, load_run_recipe(run.recipe), result)
     if result["seed"] != record.seed:
         raise ValueError(f"result.json is of seed {result['seed']}, recipe.yaml of seed {record.seed}")

@@ -1,4 +1,4 @@
-"""What many restarts say together: intervals, tests, and what a budget can be expected to find."""
+"""Statistics over restarts: intervals, tests, and the best run to be expected of a budget."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _ENTRIES_AT_ONCE = 4_000_000  # bounds the memory of resampling many values
 def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the mean.
 
-    10,000 resamples of n values with replacement; the interval reaches from the (1 - c)/2 quantile of their means
+    n values are drawn with replacement, 10,000 times; the interval reaches from the (1 - c)/2 quantile of the means
     to the (1 + c)/2 quantile. Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     With few values it is too narrow: it never leaves the range of the values seen.
 
     Args:
-        values: One value a restart.
+        values: One value for each restart.
         confidence: c, between 0 and 1.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
-        Low and high end; one value is both.
+        Low and high end; of a single value, that value twice.
 
     Raises:
         RequestError: There is no value, one is not finite, or the confidence is out of range.
@@ -54,15 +54,15 @@ def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 
 def paired_permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0) -> float:
     """Return the two-sided p-value of a sign-flip test on the mean paired difference.
 
-    d_i = a_i - b_i; p = share of the sign vectors s with |sum s_i d_i| >= |sum d_i|. All 2**n vectors are
-    enumerated up to n = 16; beyond, 100,000 random ones are drawn, and the observed one is counted among them:
+    With d_i = a_i - b_i, p is the share of the sign vectors s for which |sum s_i d_i| >= |sum d_i|. Up to n = 16 all
+    2**n vectors are enumerated. For more pairs 100,000 random ones are drawn, and the observed one is counted, too:
     p = (hits + 1)/(draws + 1). Sources: Fisher 1935, The Design of Experiments, section 21; Phipson and Smyth 2010,
     "Permutation p-values should never be zero".
 
     Args:
-        a: One value a pair.
+        a: One value for each pair.
         b: Likewise, in the same order.
-        seed: Of the random flips.
+        seed: Seed of the random flips.
 
     Raises:
         RequestError: There is no pair, a value is not finite, or the lengths differ.
@@ -89,7 +89,7 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0) -> float:
 
 
 def smallest_p_value(pairs: int) -> float:
-    """Return the smallest p-value ``paired_permutation_test`` can reach: 2/2**n where it enumerates.
+    """Return the smallest p-value that ``paired_permutation_test`` can return for so many pairs.
 
     >>> smallest_p_value(5)
     0.0625
@@ -100,12 +100,12 @@ def smallest_p_value(pairs: int) -> float:
 def expected_best(values: ArrayLike, budgets: ArrayLike, *, lower: bool = False) -> NDArray[np.float64]:
     """Return the expected best of n runs, for each budget n.
 
-    The expected maximum of n draws with replacement from the N values seen, v_1 <= ... <= v_N:
+    This is the expected maximum of n draws with replacement from the N values seen, v_1 <= ... <= v_N:
     sum over i of v_i * ((i/N)**n - ((i-1)/N)**n). Source: Dodge et al. 2019, "Show Your Work: Improved Reporting of
     Experimental Results", section 3.
 
     Args:
-        values: One value a run.
+        values: One value for each run.
         budgets: Numbers of runs, 1 or more each; shape (B,).
         lower: Whether the lowest value is the best: the expected minimum is returned.
 
@@ -139,6 +139,6 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _parts(rows: int, columns: int) -> list[int]:
-    """Split the rows of a large matrix so that no part is large."""
+    """Return how many rows of a large matrix to take at a time, so that no part is large."""
     most = max(1, _ENTRIES_AT_ONCE // columns)
     return [min(most, rows - start) for start in range(0, rows, most)]

@@ -17,7 +17,7 @@ from dpstune.studies.statistics import bootstrap_interval, paired_permutation_te
 
 @dataclass(frozen=True)
 class PointSummary:
-    """A point over its seeds; undefined values count as 0, see ``RunRecord.score``.
+    """The numbers of a point over its seeds; undefined values count as 0 (see ``RunRecord.score``).
 
     Args:
         point: Method and settings.
@@ -26,8 +26,8 @@ class PointSummary:
         best: The highest value; the lowest of a metric that is better when lower.
         std: Standard deviation (n - 1 in the denominator); None for one seed.
         low, high: 95% bootstrap interval of the mean.
-        failed: Restarts that learned nothing.
-        undefined: Those of them without a value.
+        failed: Number of failed restarts.
+        undefined: How many of them have no value.
         seconds: Mean wall time of a run.
     """
 
@@ -65,15 +65,15 @@ class PointSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method's best point against the baseline's, over the seeds both have.
+    """A method's best point against the baseline's, over the seeds that both have.
 
     Args:
         best: The method's best point.
         baseline: The baseline's best point.
         seeds: The shared seeds.
         difference: Mean of best minus mean of baseline over the shared seeds; None where there are none.
-        p_value: Of the paired permutation test; likewise.
-        smallest: The smallest p-value so few seeds can reach; likewise.
+        p_value: p of the paired permutation test; None where no seed is shared.
+        smallest: The smallest p that so few seeds can reach; None where no seed is shared.
     """
 
     best: PointSummary
@@ -92,8 +92,8 @@ def summarize_points(records: Sequence[RunRecord]) -> list[PointSummary]:
 def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
     """Return the point with the best mean of each method, in the order given.
 
-    Points with less than half the seeds of the method's fullest point are passed over: one lucky restart in a sweep
-    that is still going on, or that prunes, should not outshine the mean of many. Of equal means the first counts.
+    A point with fewer than half as many seeds as the method's fullest point is left out: in a sweep that is still
+    going on, or that prunes, one lucky restart should not win against the mean of many. Of equal means the first wins.
     """
     best: dict[str, PointSummary] = {}
     for method in dict.fromkeys(each.point.method for each in summaries):
@@ -104,7 +104,7 @@ def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
 
 
 def compare_with_baseline(best: dict[str, PointSummary], baseline: str = BASELINE) -> list[Comparison]:
-    """Compare each other method's best point with the baseline's; empty where the baseline was not run."""
+    """Compare every other method's best point with the baseline's; empty if the baseline was not run."""
     if baseline not in best:
         return []
     return [_compare(each, best[baseline]) for method, each in best.items() if method != baseline]

@@ -1,7 +1,7 @@
-"""Transfer: models that were trained on one task, evaluated on others they never saw.
+"""Transfer: models that were trained on one task are evaluated on tasks that they never saw.
 
-Source: Zhang et al. 2022, section 4.4 and Appendix E. A model predicts among all the labels it knows; the prediction is
-then read as the target's label, by name (``dpstune.data.labels``).
+Source: Zhang et al. 2022, section 4.4 and Appendix E. A model predicts one of all the labels it knows; that
+label is then read as one of the target's, by name (``dpstune.data.labels``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SHORT = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validatio
 
 @dataclass(frozen=True)
 class NamedTarget:
-    """A task to carry models to.
+    """A task on which models are evaluated, with its name.
 
     Args:
         name: What it is called in tables and file names.
@@ -55,7 +55,7 @@ class NamedTarget:
 
     @cached_property
     def examples(self) -> TaskData:
-        """Its examples, read once; ``Target.read`` says with which errors."""
+        """Its examples, read once; raises what ``Target.read`` raises."""
         return self.target.read()
 
     @property
@@ -66,14 +66,14 @@ class NamedTarget:
 
 @dataclass(frozen=True)
 class TargetScore:
-    """What one run's model reaches on one target.
+    """The scores of one run's model on one target.
 
     Args:
         run: The run.
         target: The target's name.
         split: The split that was scored.
         metric: The headline metric's name.
-        metrics: All metrics, the headline first; None where one is undefined.
+        metrics: All metrics by name, the headline first; None for an undefined one.
         examples: How many examples.
         labels: How the model's labels were read, in words; None for regression.
         majority: What always answering the commonest gold label gets, as gold labels were read; see
@@ -97,7 +97,7 @@ class TargetScore:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """One point of settings on one target, over its seeds.
+    """One point on one target, over its seeds.
 
     Args:
         point: Method and settings.
@@ -132,7 +132,7 @@ class TransferCell:
         return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the cell as a mapping for JSON."""
         return {
             "method": self.point.method,
             "settings": dict(self.point.settings),
@@ -148,18 +148,18 @@ class TransferCell:
 def choose_targets(
     asked: Sequence[str] | None, recipe: Recipe, data_dirs: Sequence[Path]
 ) -> tuple[list[NamedTarget], list[str]]:
-    """Return what to evaluate on, the training task first, and a line on each usual target that is left out.
+    """Return the targets, the training task first, and one line on each usual target that is left out.
 
     Args:
-        asked: ``TASK``, ``TASK:SPLIT``, or a recipe file whose task is meant; ``mnli-mm`` is mnli's mismatched half.
-            The training task is added where it is not among them: drops are measured against it. None takes it and,
-            for an NLI task, the corpora of the paper's experiment that can be had, or, for a generated task, its
-            shifted variant.
+        asked: ``TASK``, ``TASK:SPLIT``, or a recipe file, which stands for its task; ``mnli-mm`` is mnli's mismatched
+            half. The training task is added if it is missing: drops are measured against it. None takes the usual
+            targets: the training task and, for an NLI task, those corpora of the paper's experiment that are found;
+            for a generated task, its shifted variant.
         recipe: What the models are trained with.
-        data_dirs: Local data, each task in the first folder that has it; none for the hub.
+        data_dirs: Folders of local data; each task is read from the first that has it. Empty: the hub.
 
     Raises:
-        RequestError: A target that was asked for is not there, or two have the same name.
+        RequestError: A target that was asked for is not found, or two have the same name.
     """
     named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
     home = Target(recipe.task, "validation", recipe.data.dir)
@@ -209,7 +209,7 @@ def _usual_targets(recipe: Recipe) -> list[str]:
         map_labels(task.labels, TASKS["mnli"].labels)
     except RequestError:
         raise RequestError(
-            f"--targets: {task.name} is no entailment task, so that none is usual; say on which tasks to evaluate"
+            f"--targets: {task.name} is no entailment task and has no usual targets; say on which tasks to evaluate"
         ) from None
     return [task.name, *(name for name in NLI_TARGETS if name != task.name)]
 
@@ -239,7 +239,7 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
 
 
 def _why_missing(named: NamedTarget, data_dirs: Sequence[Path]) -> str | None:
-    """Say why a usual target cannot be had from the folders or, without folders, from the hub; None where it can."""
+    """Say why a usual target is not found in the folders or, without folders, on the hub; None if it is found."""
     missing = f"it is not in {', '.join(map(str, data_dirs))}"
     folder, task = named.target.data_dir, TASKS[named.target.name]
     if folder is not None and not task.toy and folder_with_task([folder], task.name) is None:
@@ -253,11 +253,11 @@ def _why_missing(named: NamedTarget, data_dirs: Sequence[Path]) -> str | None:
 
 
 class Evaluator:
-    """Evaluates finished runs on targets; what was evaluated before is read back from the runs' folders.
+    """Evaluates finished runs on targets; earlier evaluations are read back from the runs' folders.
 
     Args:
-        targets: Where to carry the models.
-        told: Is told what is evaluated.
+        targets: The targets.
+        told: Called with a line before each evaluation.
     """
 
     def __init__(self, targets: Sequence[NamedTarget], told: Callable[[str], None]) -> None:
@@ -265,7 +265,7 @@ class Evaluator:
         self._tokens: dict[str, dict[str, TokenDataset]] = {}
 
     def evaluate(self, run: RunRecord) -> list[TargetScore]:
-        """Return a run's scores, a target each; new ones are written into its folder.
+        """Return a run's scores, one for each target; new ones are written into its folder.
 
         Raises:
             RequestError: The model's labels do not match a target's, or its folder cannot be read.
@@ -345,11 +345,11 @@ def _majority(evaluation: Evaluation, task: TaskData) -> float | None:
 
 
 def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> list[TransferCell]:
-    """Return a cell a point and target: points in the order of ``group_points``, targets as they come.
+    """Return a cell for each point and target: points in the order of ``group_points``, targets as they come.
 
     Args:
-        scores: Of all runs on all targets.
-        targets: The targets; the first that is in-domain is what drops are measured against.
+        scores: The scores of all runs on all targets.
+        targets: The targets; drops are measured against the first in-domain one.
     """
     metric = {score.target: score.metric for score in scores}
     majority = {score.target: score.majority for score in scores}
@@ -369,7 +369,7 @@ def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> l
 
 
 def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -> None:
-    """Read every target before anything is trained, and refuse one that a model of this recipe cannot be carried to.
+    """Read every target before anything is trained, and refuse one on which this recipe's model cannot be scored.
 
     Raises:
         RequestError: A target has no labels, several splits, labels that do not match the training task's by name, or
@@ -385,7 +385,7 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
     for each in targets:
         task = each.examples
         if len(task.splits) > 1:
-            raise RequestError(f"--targets {each.name}: several splits are meant: {', '.join(task.splits)}; name one")
+            raise RequestError(f"--targets {each.name}: it has several splits: {', '.join(task.splits)}; name one")
         if task.splits[each.split].labels is None:
             raise RequestError(f"--targets {each.name}: split {each.split} has no labels to score against")
         if kind != task.kind:

@@ -123,7 +123,7 @@ def unfinished(run, tmp_path):
 
 def no_task(run, tmp_path):
     shutil.copytree(run / "model", tmp_path / "model")
-    return [tmp_path / "model"], "names no task; say --task NAME"
+    return [tmp_path / "model"], "names no task; add --task NAME"
 
 
 def no_weights(run, tmp_path):

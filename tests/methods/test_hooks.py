@@ -303,5 +303,5 @@ def test_a_weight_that_is_computed_is_refused(name, norm):
     """Its own gradient never comes: nothing could be selected, in silence."""
     model = nn.Sequential(nn.Linear(4, 4), norm(nn.Linear(4, 2)))
     method = build_method({"name": name})
-    with pytest.raises(RequestError, match="the weight of layer 1 is computed from others"):
+    with pytest.raises(RequestError, match="the weight of layer 1 is computed from other"):
         method.attach(model, total_steps=STEPS)

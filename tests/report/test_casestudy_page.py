@@ -121,7 +121,7 @@ def test_each_example_shows_its_restarts_votes(page, written):
         for method in study.methods
         for vote in method.votes
     ]
-    assert "restarts are counted, not named" in page.run("document.querySelector('#list > li').textContent")
+    assert "only the number of right restarts is known" in page.run("document.querySelector('#list > li').textContent")
     first = study.methods[0].votes[0]
     title = page.run("document.querySelector('#list > li:nth-child(2) .chips li').title")
     assert title == f"seed 42: {first.predictions[1]}, {'right' if first.right[1] else 'wrong'}"

@@ -177,8 +177,8 @@ def test_regression_with_undefined_values(tmp_path):
     write_sweep_report(tmp_path, records)
     text = " ".join(assert_whole(tmp_path).texts)
     assert "3 values undefined" in text
-    assert "no majority class in regression" in text
-    assert "Where no seed is shared with vanilla, nothing is compared." in text
+    assert "In regression there is no commonest label" in text
+    assert "A method that shares no seed with vanilla is not compared." in text
     vanilla, mixout = read_csv(tmp_path / "points.csv")
     assert (vanilla["undefined"], vanilla["failed"], vanilla["mean"]) == ("2", "2", "0.0")
     assert (mixout["undefined"], mixout["failed"], float(mixout["max"])) == ("1", "2", 0.8)

@@ -47,7 +47,7 @@ def test_spaces_around_a_key_are_no_part_of_it():
 
 
 def test_a_methods_own_keys_do_not_make_it_another_method():
-    with pytest.raises(RequestError, match=r"^--method mixout:name=vanilla: a method's name stands before the colon"):
+    with pytest.raises(RequestError, match=r"^--method mixout:name=vanilla: the method's name stands before the colon"):
         parse_method("mixout:name=vanilla")
 
 

@@ -92,7 +92,7 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     assert "set aside" in found.pop("seed-1-good.earlier-1")
     assert found.pop("seed-11-lacks") == "skipped: damaged: result.json lacks majority"
     assert "seed 1, recipe.yaml of seed 12" in found.pop("seed-12-mixed")
-    assert "NaN, no finite number" in found.pop("seed-5-nan")
+    assert "NaN; it should be a finite number" in found.pop("seed-5-nan")
     assert sorted(found) == [
         "seed-2-torn", "seed-3-recipe", "seed-4-none", "seed-6-list", "seed-8-seed", "seed-9-other"
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_request(tmp_path):
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         read_runs(tmp_path / "runs")
     assert read_runs(tmp_path) == ([], [])
 

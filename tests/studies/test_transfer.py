@@ -264,8 +264,8 @@ def test_users_own_tasks_of_one_name_are_called_by_their_recipe_files_or_else_by
     ("asked", "task", "message"),
     [
         (["snlii"], "mnli", "unknown task 'snlii'; did you mean 'snli'?"),
-        (["snli", "snli"], "mnli", "--targets: snli is there twice"),
-        (None, "mrpc", "mrpc is no entailment task, so that none is usual"),
+        (["snli", "snli"], "mnli", "--targets: snli is given twice"),
+        (None, "mrpc", "mrpc is no entailment task and has no usual targets"),
     ],
 )
 def test_wrong_targets_are_refused(place, asked, task, message):

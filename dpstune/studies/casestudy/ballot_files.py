@@ -1,9 +1,13 @@
 """Predictions made elsewhere, read from tables in any format that a task's files have.
 
-Two kinds of table are read. One row a prediction: ``id`` with ``prediction`` (and the gold ``label``) or ``correct``
-(0 or 1), and ``seed`` or ``restart`` where the rows say which restart they are of. Counts: ``id`` with ``correct``, how
-many of the ``restarts`` were right; or a column ``correct_NAME`` for each method, as a case study's own examples.csv
-has them. ``method`` says whose row it is; without it the file's name does.
+Two kinds of table are read:
+
+* One row for each prediction: ``id``, with ``prediction`` (and the gold ``label``) or with ``correct`` (0 or 1); and
+  ``seed`` or ``restart``, if the rows say of which restart they are.
+* Counts: ``id`` with ``correct``, the number of the ``restarts`` that were right; or one column ``correct_NAME`` for
+  each method, as in a case study's own examples.csv.
+
+``method`` names a row's method; without it, the file's name does.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ TEXT_COLUMNS = (
 )
 _KNOWN = ("id", "method", "seed", "restart", "label", "prediction", "correct", "restarts", "phenomenon")
 _COUNT_PREFIX, _RESTARTS_PREFIX = "correct_", "restarts_"
-# What a run's predictions, a case study's own table and pandas' row numbers add.
+# Columns of a run's predictions, of a case study's own table, and of pandas' row numbers.
 _IGNORED = ("scores", "", "__index_level_0__", "Unnamed: 0")
 _IGNORED_PREFIXES = ("verdict_", "change_")
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
@@ -37,13 +41,13 @@ def read_ballot_file(path: Path, gathered: Gathered, *, texts: Sequence[str] = (
 
     Args:
         path: The file.
-        gathered: Gains them.
-        texts: Its text columns, where they have other names than ``TEXT_COLUMNS``.
-        restarts: How many restarts its counts are of, where no column says so.
+        gathered: Where they are added.
+        texts: Its text columns, if their names are not in ``TEXT_COLUMNS``.
+        restarts: Of how many restarts its counts are, if no column says so.
 
     Raises:
-        RequestError: The file is not there, is no UTF-8 or malformed, lacks a column or has an unknown one, a row is
-            there twice, or a count is larger than the restarts; file and line are named.
+        RequestError: The file is missing, not UTF-8 or malformed; it lacks a column or has an unknown one; it holds a
+            row twice; or a count is larger than the restarts. The message names file and line.
     """
     reader: _Reader | None = None
     for number, cells in file_rows(path, _KNOWN):
@@ -52,7 +56,7 @@ def read_ballot_file(path: Path, gathered: Gathered, *, texts: Sequence[str] = (
             reader = _Reader(path, _find_layout(path, list(cells or ()), texts), restarts)
         gathered.add_example(reader.read(row), row.place)
     if reader is None:
-        raise RequestError(f"{path}: holds no predictions; a row an example and restart is expected")
+        raise RequestError(f"{path}: holds no predictions; it should have a row for each example and restart")
     for method in reader.methods.values():
         gathered.add_method(method)
 
@@ -69,7 +73,7 @@ class _Row:
         self.place, self._cells = place, cells
 
     def get(self, column: str) -> str | None:
-        """Return a cell's text; None where there is no such column or nothing in it."""
+        """Return a cell's text; None if there is no such column or the cell is empty."""
         return plain_cell(self._cells, column, self.place) or None
 
     def has(self, column: str) -> bool:
@@ -77,7 +81,7 @@ class _Row:
         return column in self._cells
 
     def need(self, column: str) -> str:
-        """Return a cell's text, which has to be there."""
+        """Return a cell's text; an empty or missing cell is an error."""
         value = self.get(column)
         if value is None:
             raise RequestError(f"{self.place}: column {column!r} is empty")
@@ -87,7 +91,7 @@ class _Row:
         """Return a cell's whole number."""
         value = self.need(column)
         if not value.isascii() or not value.isdecimal():
-            raise RequestError(f"{self.place}: {column} is {value!r}, where there should be a whole number")
+            raise RequestError(f"{self.place}: {column} is {value!r}; it should be a whole number")
         return int(value)
 
     def truth(self, column: str) -> bool:
@@ -95,20 +99,20 @@ class _Row:
         value = self.need(column).lower()
         if value not in _TRUTH:
             raise RequestError(
-                f"{self.place}: {column} is {value!r}, where there should be 0 or 1: each row is one prediction, since "
-                "there is a column 'seed', 'restart' or 'prediction'"
+                f"{self.place}: {column} is {value!r}; it should be 0 or 1, since a table with a column 'seed', "
+                "'restart' or 'prediction' has one prediction in each row"
             )
         return _TRUTH[value]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a table's columns say.
+    """What a table's columns tell.
 
     Args:
         texts: The text columns.
-        restart: The column that tells restarts apart, if there is one.
-        votes: Whether a row is a prediction; else it holds counts.
+        restart: The column that tells restarts apart; None if there is none.
+        votes: Whether each row is one prediction; if not, rows hold counts.
         counted: The methods that have a count column of their own.
     """
 
@@ -128,12 +132,12 @@ def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layou
         known = column in (*_KNOWN, *_IGNORED, *found)
         if not known and not column.startswith((*_IGNORED_PREFIXES, _COUNT_PREFIX, _RESTARTS_PREFIX)):
             hint = did_you_mean(column, [*_KNOWN, *TEXT_COLUMNS])
-            raise RequestError(f"{path}: unknown column {column!r}; --text {column} shows it as a text{hint}")
+            raise RequestError(f"{path}: unknown column {column!r}; --text {column} reads it as a text{hint}")
     restart = next((column for column in ("seed", "restart") if column in columns), None)
     votes = "prediction" in columns or (restart is not None and not counted)
     if not votes and not counted and "correct" not in columns:
         raise RequestError(
-            f"{path}: holds neither 'prediction' nor 'correct'; a row should say what a restart predicted, or how many "
+            f"{path}: has no column 'prediction' or 'correct'; a row should say what a restart predicted, or how many "
             f"restarts were right; its columns are {some_of(columns)}"
         )
     return _Layout(found, restart, votes, counted)
@@ -144,8 +148,8 @@ class _Reader:
 
     Args:
         path: The file.
-        layout: What its columns say.
-        restarts: How many restarts its counts are of, where no column says so.
+        layout: What its columns tell.
+        restarts: Of how many restarts its counts are, if no column says so.
     """
 
     def __init__(self, path: Path, layout: _Layout, restarts: int | None) -> None:
@@ -155,7 +159,7 @@ class _Reader:
         self._times_met: Counter[tuple[str, str]] = Counter()
 
     def read(self, row: _Row) -> Example:
-        """Read a row, and return the example it is of."""
+        """Read a row and return its example."""
         example = row.need("id")
         if self._layout.votes:
             self._read_vote(row, example)
@@ -176,7 +180,7 @@ class _Reader:
     def _read_vote(self, row: _Row, example: str) -> None:
         name = self._name(row)
         self._times_met[name, example] += 1
-        restart: str | int = self._times_met[name, example]  # rows that name no restart are one each
+        restart: str | int = self._times_met[name, example]  # unless rows name their restart, each is another
         if self._layout.restart is not None:
             restart = f"{self._layout.restart} {row.need(self._layout.restart)}"
         ballot = self._ballots.get((name, restart))
@@ -195,14 +199,14 @@ class _Reader:
         method = self._method(name)
         if example in method.counts:
             raise RequestError(
-                f"{row.place}: example {example!r} is there twice for {name}; where each row is one prediction, a "
-                "column 'seed' or 'prediction' says so"
+                f"{row.place}: example {example!r} is there twice for {name}; if each row is one prediction, add a "
+                "column 'seed' or 'prediction'"
             )
         restarts = self._restarts_of(row, restarts_column)
         if restarts != (method.restarts or restarts):
             raise RequestError(
                 f"{row.place}: {restarts} restarts of {name} here and {method.restarts} before; every example should "
-                "have the same"
+                "have as many"
             )
         method.restarts = restarts
         correct = row.count(column)
@@ -215,11 +219,11 @@ class _Reader:
             if row.has(named):
                 restarts = row.count(named)
                 if restarts == 0:
-                    raise RequestError(f"{row.place}: {named} is 0; nothing was restarted, so nothing can be counted")
+                    raise RequestError(f"{row.place}: {named} is 0; it should be 1 or more")
                 return restarts
         if self._restarts is None:
             raise RequestError(
                 f"{self._path}: does not say of how many restarts its counts are; add a column 'restarts', or give "
-                "--restarts N; where a row is one restart's answer, add a column 'seed'"
+                "--restarts N; if each row is one restart's answer, add a column 'seed'"
             )
         return self._restarts

@@ -1,4 +1,4 @@
-"""Finished runs' predictions, and the examples they are of."""
+"""Predictions of finished runs, and their examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from dpstune.studies.records import RunRecord
 
 
 def refuse_regression(recipe: Recipe, place: str) -> None:
-    """Refuse a task whose predictions are neither right nor wrong.
+    """Refuse regression, whose predictions are neither right nor wrong.
+
+    Args:
+        recipe: The recipe of the task.
+        place: What the message names: a flag or a folder.
 
     Raises:
         RequestError: It is regression, or an example may have several labels; ``place`` is named.
@@ -36,35 +40,35 @@ def refuse_unlabelled(task: TaskData, split: str) -> None:
     """Refuse a split that no run predicts, or that has no labels.
 
     Raises:
-        RequestError: It is one.
+        RequestError: It is such a split.
     """
     predicted = [name for name in task.splits if name != "train"]
     if split not in predicted:
-        raise RequestError(f"--split {split}: a run of {task.name} predicts {', '.join(predicted)}")
+        raise RequestError(f"--split {split}: should be one that runs of {task.name} predict: {', '.join(predicted)}")
     if task.splits[split].labels is None:
-        raise RequestError(f"--split {split}: it has no labels, so that what is right cannot be told")
+        raise RequestError(f"--split {split}: it has no labels, so no prediction is right or wrong")
 
 
 def named_points(records: Sequence[RunRecord]) -> dict[str, tuple[Point, SeedRecords]]:
-    """Return the points of some runs by name: the method's, with the settings in which its points differ."""
+    """Return the points of some runs by name: the method's name and, if it has several points, their settings."""
     points = group_points(records)
     methods = [point.method for point, _ in points]
     return {point.name if methods.count(point.method) > 1 else point.method: (point, runs) for point, runs in points}
 
 
 def add_runs(gathered: Gathered, records: Sequence[RunRecord], split: str | None) -> str:
-    """Add the predictions of finished runs; the runs of each point of a method make one method of the study.
+    """Add the predictions of finished runs; each point becomes one method of the case study.
 
     Args:
-        gathered: Gains them.
+        gathered: Where they are added.
         records: The runs.
-        split: The split; None for the one their headline metric is of.
+        split: The split; None for the one of their headline metric.
 
     Returns:
-        What was predicted, in words.
+        Model, task and split, in words.
 
     Raises:
-        RequestError: The runs are of several tasks or of regression, or their predictions are missing, damaged, without
+        RequestError: The runs are of several tasks or of regression; or their predictions are missing, damaged, without
             labels, or of different examples.
     """
     for record in records:
@@ -90,14 +94,14 @@ def _read_ballot(gathered: Gathered, record: RunRecord, split: str) -> Ballot:
         columns = read_predictions(path)
         rows = list(zip(columns["id"], columns["label"], columns["prediction"], columns["scores"], strict=True))
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"{path}: no predictions can be read there ({error}); train the run anew") from None
+        raise RequestError(f"{path}: its predictions cannot be read ({error}); train the run anew") from None
     phenomena = columns.get("phenomenon", [None] * len(rows))
     ballot = Ballot(f"seed {record.seed}", str(path))
     for (identity, label, prediction, scores), phenomenon in zip(rows, phenomena, strict=True):
         if identity in ballot.predictions:
             raise RequestError(f"{path}: example {identity!r} is there twice")
         if label is None:
-            raise RequestError(f"{path}: its examples have no labels, so that what is right cannot be told")
+            raise RequestError(f"{path}: its examples have no labels, so no prediction is right or wrong")
         ballot.predictions[identity] = prediction
         ballot.confidences[identity] = max(scores)
         gathered.add_example(Example(identity, label, phenomenon=phenomenon), str(path))
@@ -105,11 +109,11 @@ def _read_ballot(gathered: Gathered, record: RunRecord, split: str) -> Ballot:
 
 
 def add_texts(gathered: Gathered, recipe: Recipe, split: str) -> None:
-    """Add the texts of the task that runs were trained on; where they cannot be had, a note says why.
+    """Add the examples' texts from the task of the runs; if they cannot be read, add a note that says why.
 
     Args:
-        gathered: Examples with labels.
-        recipe: Names the task, and where its data lies.
+        gathered: Examples with labels; gets the texts or the note.
+        recipe: Says which task, and where its data lies.
         split: The split that was predicted.
     """
     try:
@@ -130,13 +134,13 @@ def add_task(gathered: Gathered, recipe: Recipe, split: str | None) -> None:
     """Add labels, texts and phenomena of a recipe's task to predictions that came without them.
 
     Args:
-        gathered: Examples by the ids they have in the task.
+        gathered: Examples by the ids that they have in the task; gets what they lack.
         recipe: The recipe.
         split: The split that was predicted; None for the task's first validation split.
 
     Raises:
-        RequestError: The split has no such example or label, or another label for it, or the data is not what the
-            recipe says.
+        RequestError: The split lacks an example or a predicted label, or has another label for an example; or the data
+            is not what the recipe says.
         RunError: The hub could not be reached.
     """
     examples = _read_examples(recipe, split)
@@ -157,8 +161,8 @@ def add_task(gathered: Gathered, recipe: Recipe, split: str | None) -> None:
             raise RequestError(f"the recipe's task has no example {identity!r}; its ids look like {first!r}")
         if None not in (each.label, known[identity].label) and each.label != known[identity].label:
             raise RequestError(
-                f"example {identity!r} has the label {each.label!r}, {known[identity].label!r} in the recipe's task; "
-                "name the recipe it was predicted for, or none"
+                f"example {identity!r} has the label {each.label!r} here and {known[identity].label!r} in the recipe's "
+                "task; name the recipe of its task, or none"
             )
         gathered.examples[identity] = fill_in(each, known[identity])
 

@@ -1,4 +1,4 @@
-"""Restarts' answers, wherever they come from, put together example by example and counted."""
+"""Restarts' answers from any source, collected by example and counted."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Ballot:
 
     @property
     def ids(self) -> set[str]:
-        """The examples it answers."""
+        """The ids of the examples that it answers."""
         return {*self.predictions, *self.right}
 
 
 @dataclass
 class MethodBallots:
-    """All that is known of a method's answers: each restart's, or how many were right.
+    """All that is known of a method's answers: those of each restart, or how many restarts were right.
 
     Args:
-        name: The method, with the settings that tell it from others of the same method.
+        name: The method's name, with the settings that tell it from other points of the same method.
         place: Where its answers lie, for errors.
-        ballots: Its restarts.
-        counts: Right restarts by example id; where it is not empty there are no ballots.
-        restarts: How many restarts the counts are of.
+        ballots: One for each restart; empty if there are counts.
+        counts: Number of right restarts, by example id; empty if there are ballots.
+        restarts: Of how many restarts the counts are.
     """
 
     name: str
@@ -56,12 +56,12 @@ class MethodBallots:
 
     @property
     def ids(self) -> set[str]:
-        """The examples that any of its restarts answers."""
+        """The ids of the examples that any of its restarts answers."""
         return set(self.counts).union(*(ballot.ids for ballot in self.ballots))
 
     @property
     def method(self) -> str:
-        """The method's own name, where the name begins with one."""
+        """The method's name without settings, if ``name`` begins with a known one; else ``name``."""
         first = self.name.partition(" ")[0]
         return first if first in REGISTRY else self.name
 
@@ -72,7 +72,7 @@ class Gathered:
 
     Args:
         methods: The methods, by name.
-        examples: The examples, by id, in the order they were met.
+        examples: The examples, by id, in the order in which they were read.
         notes: What a reader should know.
         runs: The finished runs among the sources.
         files: The files among them.
@@ -88,14 +88,14 @@ class Gathered:
         """Add a method; further restarts join those of the same name.
 
         Raises:
-            RequestError: Counts would have to be added up, or a restart is there twice.
+            RequestError: The method is there already and either has counts, or a restart is there twice.
         """
         old = self.methods.setdefault(new.name, new)
         if old is new:
             return
         if old.counts or new.counts:
             raise RequestError(
-                f"{new.place}: {new.name} is in {old.place} as well; counts are not added up: leave one out, or "
+                f"{new.place}: {new.name} is in {old.place} as well, and counts are not added up; leave one out, or "
                 "tell them apart in a column 'method'"
             )
         for ballot in new.ballots:
@@ -105,7 +105,11 @@ class Gathered:
             old.ballots.append(ballot)
 
     def add_example(self, new: Example, place: str) -> None:
-        """Add an example, or what is new about one that is there.
+        """Add an example; if it is known, fill in what it lacks.
+
+        Args:
+            new: The example.
+            place: Where it was read, for errors.
 
         Raises:
             RequestError: It has another label than before.
@@ -122,17 +126,17 @@ class Gathered:
             self.examples[new.id] = fill_in(old, new)
 
     def select(self, names: Sequence[str]) -> None:
-        """Keep the methods of these names, and what they answer, alone; no names keep all.
+        """Keep only the methods of these names and the examples that they answer; with no names, keep all.
 
-        A method's own name keeps it with all its settings.
+        A method's name without settings keeps all its points.
 
         Raises:
-            RequestError: There is none of a name.
+            RequestError: A name is none of the methods.
         """
         for name in names:
             if not any(name in (each.name, each.method) for each in self.methods.values()):
                 hint = did_you_mean(name, self.methods) or f"; the methods are {some_of(self.methods)}"
-                raise RequestError(f"--method {name}: nobody predicted with it{hint}")
+                raise RequestError(f"--method {name}: there are no predictions of it{hint}")
         kept = {name: each for name, each in self.methods.items() if {each.name, each.method} & set(names)}
         if kept:
             self.methods = kept
@@ -141,7 +145,7 @@ class Gathered:
 
 
 def fill_in(example: Example, other: Example) -> Example:
-    """Return an example with what it lacks taken from another."""
+    """Return an example; what it lacks is taken from another."""
     return replace(
         example,
         label=example.label or other.label,
@@ -158,12 +162,12 @@ def count_votes(
     Args:
         gathered: Methods and examples.
         subject: What was predicted, for titles.
-        baseline: The method to compare the others with; None takes ``vanilla`` where it is there.
-        restarts: How many restarts each method should have; None takes what there is.
+        baseline: The method to compare the others with; None takes ``vanilla`` if it is there.
+        restarts: How many restarts each method should have; None allows any number.
 
     Raises:
-        RequestError: Restarts answer different examples, what is right cannot be told, the baseline is not there, or
-            a method has another number of restarts.
+        RequestError: Restarts answer different examples, an answer has no gold label, the baseline is not there, or a
+            method has another number of restarts.
     """
     notes = list(gathered.notes)
     methods = [_count(method, gathered) for method in gathered.methods.values()]
@@ -177,14 +181,14 @@ def count_votes(
     chosen = choose_baseline(baseline, {each.name: each.method for each in methods})
     if chosen is None and len(methods) > 1:
         notes.append(
-            f"no method, or no single one, is called {BASELINE}: nothing is rescued or lost; --baseline NAME compares "
+            f"there is no method {BASELINE}, or more than one, so nothing is rescued or lost; --baseline NAME compares "
             "with another"
         )
     return CaseStudy(subject, list(gathered.examples.values()), methods, chosen, notes, gathered.runs, gathered.files)
 
 
 def choose_baseline(asked: str | None, methods: Mapping[str, str]) -> str | None:
-    """Return the name of the method to compare with; None where none was asked for and there is no one ``vanilla``.
+    """Return the name of the method to compare with; None if none was asked for and not exactly one is ``vanilla``.
 
     Args:
         asked: A name; None for ``vanilla``.
@@ -232,8 +236,8 @@ def _refuse_missing(ids: Collection[str], place: str, gathered: Gathered) -> Non
     missing = next((example for example in gathered.examples if example not in ids), None)
     if missing is not None:
         raise RequestError(
-            f"{place}: example {missing!r} is missing, which others answer ({len(ids)} of {len(gathered.examples)} are "
-            "there); all restarts should be of the same examples"
+            f"{place}: example {missing!r} is missing, but others answer it ({len(ids)} of {len(gathered.examples)} "
+            "are there); all restarts should answer the same examples"
         )
 
 
@@ -242,14 +246,14 @@ def _is_right(ballot: Ballot, example: Example) -> bool:
         return ballot.right[example.id]
     if example.label is None:
         raise RequestError(
-            f"{ballot.place}: example {example.id!r} has no label, so that what is right cannot be told; add a column "
-            "'label' or 'correct', or name the task's recipe with --recipe"
+            f"{ballot.place}: example {example.id!r} has no label, so no prediction is right or wrong; add a "
+            "column 'label' or 'correct', or name the task's recipe with --recipe"
         )
     return ballot.predictions[example.id] == example.label
 
 
 def _strange_labels(methods: Sequence[MethodVotes], examples: Mapping[str, Example]) -> list[str]:
-    """Say where no prediction ever is a gold label: the two may be written in different ways."""
+    """Return a note if no prediction is ever a gold label: the two may be written in different ways."""
     labels = {example.label for example in examples.values()} - {None}
     given = {label for each in methods for vote in each.votes for label in vote.predictions or ()}
     if not labels or not given or labels & given:

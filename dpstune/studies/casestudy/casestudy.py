@@ -1,4 +1,4 @@
-"""A case study: which examples a method's restarts get right more often than not, and which they get wrong.
+"""A case study: which examples most of a method's restarts get right, and which most get wrong.
 
 Zhang et al. 2022, Appendix A and Figure 1: an example is easy for a method when more than half of its restarts get it
 right, hard when more than half get it wrong. With an even number of restarts it may be neither.
@@ -25,7 +25,7 @@ Change = Literal["rescued", "lost"]
 
 
 def judge(correct: int, restarts: int) -> Verdict:
-    """Say what an example is for a method.
+    """Say whether an example is easy or hard for a method.
 
     Args:
         correct: How many restarts get it right.
@@ -40,7 +40,7 @@ def judge(correct: int, restarts: int) -> Verdict:
 
 
 def compare(baseline: Verdict, method: Verdict) -> Change | None:
-    """Say what became of an example from the baseline to a method; a step to or from ``neither`` is no change.
+    """Say whether a method rescues or loses an example against the baseline, given both verdicts; else None.
 
     >>> compare("hard", "easy"), compare("easy", "hard"), compare("neither", "easy")
     ('rescued', 'lost', None)
@@ -52,13 +52,13 @@ def compare(baseline: Verdict, method: Verdict) -> Change | None:
 
 @dataclass(frozen=True)
 class Example:
-    """An example and what is known of it.
+    """An example and what is known about it.
 
     Args:
         id: Its id.
-        label: The gold label; None where the predictions' source says only what was right.
-        texts: Its one or two texts; empty where they could not be had.
-        phenomenon: What decides it, for the toy tasks.
+        label: The gold label; None if the source only says which predictions were right.
+        texts: Its one or two texts; empty if they could not be read.
+        phenomenon: For the toy tasks, what decides its label; else None.
     """
 
     id: str
@@ -69,10 +69,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Restart:
-    """What one restart answered.
+    """The answers of one restart.
 
     Args:
-        name: ``seed 42``.
+        name: For example ``seed 42``.
         right: Whether it got each example right, in the study's order of examples.
         predictions: The label it gave each; None where only right and wrong are known.
         confidences: The probability it gave its answer; None where it is not known.
@@ -89,11 +89,11 @@ class MethodVotes:
     """A method's restarts over all examples.
 
     Args:
-        name: The method, with the settings that tell it from others of the same method.
-        method: The method's own name.
-        restarts: How many restarts.
-        correct: How many got each example right, in the study's order of examples.
-        votes: Each restart's answers; empty where only counts are known.
+        name: The method's name, with the settings that tell it from other points of the same method.
+        method: The method's name without settings.
+        restarts: Number of restarts.
+        correct: How many of them got each example right, in the study's order of examples.
+        votes: Each restart's answers; empty if only counts are known.
     """
 
     name: str
@@ -104,7 +104,7 @@ class MethodVotes:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """What each example is for the method."""
+        """Whether each example is easy or hard for the method, in the study's order."""
         return [judge(correct, self.restarts) for correct in self.correct]
 
 
@@ -113,9 +113,9 @@ class Proportions:
     """How many examples are easy, hard or neither for a method, and how many it rescues and loses.
 
     Args:
-        examples: All of them.
-        easy, hard, neither: They add up to ``examples``.
-        rescued, lost: Against the baseline; None for the baseline itself and where there is none.
+        examples: Number of all examples.
+        easy, hard, neither: Numbers of examples; their sum is ``examples``.
+        rescued, lost: Numbers of examples, against the baseline; None for the baseline itself and without one.
     """
 
     examples: int
@@ -127,12 +127,12 @@ class Proportions:
 
     @property
     def easy_share(self) -> float:
-        """Easy examples over all."""
+        """Easy examples / all examples."""
         return self.easy / self.examples
 
     @property
     def hard_share(self) -> float:
-        """Hard examples over all."""
+        """Hard examples / all examples."""
         return self.hard / self.examples
 
 
@@ -144,10 +144,10 @@ class CaseStudy:
         subject: What was predicted, for titles.
         examples: The examples.
         methods: The methods, each with a count for every example.
-        baseline: Name of the method the others are compared with; None for none.
-        notes: What a reader should know.
-        runs: The finished runs it is of.
-        files: The files it is of.
+        baseline: Name of the method with which the others are compared; None for none.
+        notes: What a reader should know, one line each.
+        runs: The finished runs that were studied.
+        files: The files that were studied.
     """
 
     subject: str
@@ -160,7 +160,7 @@ class CaseStudy:
 
     @cached_property
     def phenomena(self) -> list[str]:
-        """The phenomena, in alphabetical order; empty where examples have none."""
+        """The phenomena, in alphabetical order; empty if examples have none."""
         return sorted({example.phenomenon for example in self.examples if example.phenomenon is not None})
 
     @cached_property
@@ -176,7 +176,7 @@ class CaseStudy:
         return likely_wrong([example.label for example in self.examples], predictions, sure)
 
     def changes(self, method: MethodVotes) -> list[Change | None]:
-        """Return what became of each example from the baseline to a method; None for every one without a baseline."""
+        """Return, for each example, whether a method rescues or loses it against the baseline; else None."""
         baseline = next((each for each in self.methods if each.name == self.baseline), None)
         if baseline is None:
             return [None] * len(self.examples)
@@ -187,7 +187,7 @@ class CaseStudy:
 
         Args:
             method: One of ``methods``.
-            phenomenon: Count the examples it decides alone; None counts all.
+            phenomenon: Count only the examples that it decides; None counts all.
         """
         counted = [phenomenon in (None, example.phenomenon) for example in self.examples]
         verdicts = Counter(each for each, here in zip(method.verdicts, counted, strict=True) if here)

@@ -1,4 +1,4 @@
-"""From runs and files to a case study."""
+"""Case studies of a sweep's runs, and of predictions in folders and files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
 def refuse_what_cannot_be_studied(sweep: Sweep, split: str | None, baseline: str | None) -> None:
-    """Refuse, before anything is trained, regression, a split without labels, a baseline that is none of the methods.
+    """Refuse, before anything is trained, what would not make a case study.
 
     Raises:
-        RequestError: It is so; or data or model are not what the recipe says.
+        RequestError: The task is regression, the split has no labels, or the baseline is none of the methods; or data
+            or model are not what the recipe says.
         RunError: The hub could not be reached.
     """
     planned = [RunRecord(Path(), sweep.request.load(job).recipe, {}) for job in sweep.jobs]
@@ -41,19 +42,19 @@ def refuse_what_cannot_be_studied(sweep: Sweep, split: str | None, baseline: str
 def study_sweep(
     sweep: Sweep, outcome: Outcome, *, split: str | None = None, baseline: str | None = None
 ) -> CaseStudy | None:
-    """Study the restarts that a sweep has trained, or found.
+    """Study a sweep's finished runs.
 
     Args:
-        sweep: What was asked for.
-        outcome: What became of it.
-        split: The split; None for the one the headline metric is of.
-        baseline: The method to compare with; None takes ``vanilla`` where it is there.
+        sweep: The sweep.
+        outcome: What became of its jobs.
+        split: The split; None for the one of the headline metric.
+        baseline: The method to compare with; None takes ``vanilla`` if it is there.
 
     Returns:
-        The study; None where no run is finished.
+        The study; None if no run is finished.
 
     Raises:
-        RequestError: The runs' predictions were lost, or the baseline has no run.
+        RequestError: The runs' predictions are missing, or the baseline has no run.
     """
     records = list(outcome.records.values())
     if not records:
@@ -66,18 +67,18 @@ def study_sweep(
 
 @dataclass(frozen=True)
 class SourcesRequest:
-    """A study of what was predicted elsewhere.
+    """A study of predictions that are there already.
 
     Args:
         sources: Files (see ``dpstune.studies.casestudy.ballot_files``) and folders of runs.
-        output: The folder that holds all runs, and the study's own.
-        recipe: Names the task of files that lack labels or texts; None for none.
-        methods: The methods to study; empty for all there are.
-        restarts: How many restarts a count is of, where no column says so.
-        split: The split that was predicted; None for the runs' headline, or the task's first validation split.
-        baseline: The method to compare with; None takes ``vanilla`` where it is there.
-        texts: Text columns of the files, where their names do not say so.
-        data_dir: Where the runs' data lies now; None for where it lay.
+        output: The folder that holds all runs; the study's own folder lies in it, too.
+        recipe: Its task has the labels or texts that the files lack; None for no recipe.
+        methods: The methods to study; empty for all.
+        restarts: Of how many restarts a count is, if no column says so.
+        split: The split that was predicted; None for that of the runs' headline, or the task's first validation split.
+        baseline: The method to compare with; None takes ``vanilla`` if it is there.
+        texts: Text columns of the files, if they have unknown names.
+        data_dir: Where the runs' data lies now; None if it has not moved.
     """
 
     sources: tuple[Path, ...]
@@ -92,7 +93,7 @@ class SourcesRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the study's files lie; the same sources have the same."""
+        """Where the study's files lie: the same folder for the same request."""
         asked = [self.methods, self.restarts, self.split, self.baseline, self.texts]
         digest = run_hash({"sources": [str(source.absolute()) for source in self.sources], "asked": asked})
         parent = self.output if self.recipe is None else self.output / self.recipe.name
@@ -100,10 +101,10 @@ class SourcesRequest:
 
 
 def study_sources(request: SourcesRequest) -> CaseStudy:
-    """Study predictions made elsewhere.
+    """Study predictions that are there already.
 
     Raises:
-        RequestError: A source is not there, cannot be read, or does not make a study with the others.
+        RequestError: A source is missing or cannot be read, or it does not fit the other sources.
         RunError: The hub could not be reached for the recipe's task.
     """
     gathered = Gathered()

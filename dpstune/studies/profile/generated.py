@@ -1,4 +1,4 @@
-"""Inputs for a run that measures and learns nothing: token ids and lengths drawn by chance."""
+"""Inputs for a run that is measured and learns nothing: random token ids and lengths."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_st
 class GeneratedInputs(Inputs):
     """What ``engine.Loop`` asks for, without data, tokenizer or hub.
 
-    The labels are as many as the recipe's task has; a user's own classification has two.
+    There are as many labels as the recipe's task has; a user's own classification has two.
 
     Args:
-        steps: Steps an epoch.
+        steps: Steps in an epoch.
         padded: See ``GeneratedTokens``.
     """
 
@@ -58,16 +58,16 @@ class GeneratedInputs(Inputs):
 
 
 class GeneratedTokens(TokenDataset):
-    """As many examples as an epoch holds, of up to ``data.max_length`` tokens and with a label, drawn from the seed.
+    """The examples of an epoch, drawn from the seed: up to ``data.max_length`` tokens and a label each.
 
-    Unless they are ``padded`` all have that length, but for one in a batch, which is a token shorter: models compute a
-    batch without any padding by other kernels than training data's batches.
+    Unless ``padded``, all have that length except one in each batch, which is one token shorter: for a batch without
+    any padding, models use other kernels than for real training data.
 
     Args:
         recipe: Model, batch size and length.
         task: Kind and labels.
-        steps: Steps an epoch.
-        padded: Whether lengths are drawn, from a fourth of ``data.max_length`` on; batches are padded to their longest.
+        steps: Steps in an epoch.
+        padded: Whether lengths are drawn, from a fourth of ``data.max_length`` up to all of it.
     """
 
     def __init__(self, recipe: Recipe, task: TaskData, *, steps: int = 1, padded: bool = False) -> None:
@@ -101,7 +101,7 @@ class GeneratedTokens(TokenDataset):
         self._ids[self._mask == 0] = getattr(text, "pad_token_id", None) or 0
 
     def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a batch, padded to its longest example: ``input_ids``, ``attention_mask`` and ``labels``."""
+        """Return a batch padded to its longest example: ``input_ids``, ``attention_mask`` [B, T] and ``labels`` [B]."""
         rows = list(indices)
         width = max(self.lengths[row] for row in rows)
         return {

@@ -1,4 +1,4 @@
-"""How much memory the tensors of a step take, at its peak and at any moment."""
+"""How much memory the tensors of a step take, now and at the peak."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class Meter(Protocol):
-    """Counts, inside a ``with`` block, the bytes of tensors that were made in it.
+    """Counts the bytes of the tensors that are made inside its ``with`` block.
 
     Attributes:
-        peak: The most that were held at once.
-        reserved: The most that the allocator had taken from the device for them; None where there is no such allocator.
+        peak: The most bytes held at once.
+        reserved: The most bytes that the allocator took from the device for them; None without such an allocator.
     """
 
     peak: int
@@ -32,15 +32,15 @@ class Meter(Protocol):
 
 
 def new_meter(device: torch.device) -> Meter:
-    """Return what counts on ``device``: CUDA's allocator, or every tensor that an operation returns."""
+    """Return the meter for ``device``: it asks CUDA's allocator, or counts every tensor that an operation returns."""
     return CudaMeter(device) if device.type == "cuda" else TensorMeter()
 
 
 class TensorMeter(TorchDispatchMode):
-    """Counts every tensor that an operation returns, once however many views it has, until it is freed.
+    """Counts every tensor that an operation returns until it is freed; a tensor and its views count once.
 
-    Exact, and the same on every machine; what an operation needs for itself and frees before it returns is not seen.
-    Operations take longer meanwhile.
+    The count is exact, and the same on every machine. It leaves out what an operation allocates and frees before it
+    returns. Operations are slower meanwhile.
 
     >>> with TensorMeter() as meter:
     ...     kept = torch.ones(1000)
@@ -106,8 +106,8 @@ class CudaMeter:
         return torch.cuda.memory_allocated(self._device) - self._before
 
     def __enter__(self) -> Self:
-        torch.cuda.init()  # the allocator has no statistics before
-        torch.cuda.empty_cache()  # what others freed and the allocator keeps was not reserved for these
+        torch.cuda.init()  # before it, the allocator has no statistics
+        torch.cuda.empty_cache()  # else memory that was freed earlier, and that the allocator keeps, would count
         torch.cuda.reset_peak_memory_stats(self._device)
         self._before = torch.cuda.memory_allocated(self._device)
         return self
@@ -120,7 +120,7 @@ class CudaMeter:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of tensors; what several of them share counts once.
+    """Return the bytes of tensors; storage that several of them share counts once.
 
     >>> weight = torch.zeros(3)
     >>> tensor_bytes([weight, weight, torch.zeros(2)])

@@ -24,7 +24,7 @@ from dpstune.training.runlog import RunLog
 
 METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
-TIMED_OPENINGS = 3  # of Stage II; each takes a step of Stage I before it
+TIMED_OPENINGS = 3  # how often the step that opens Stage II is timed, each time after a step of Stage I
 LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
 _SET_BY_THE_PROFILE = (
     "model.init",
@@ -43,9 +43,9 @@ class ProfileRequest:
     Args:
         recipe: A shipped recipe's name, or a YAML file.
         methods: Methods, ``NAME`` or ``NAME:key=value,...``, in the order of the table.
-        batch_sizes: Examples a step of each measurement.
+        batch_sizes: Examples in a step; every method is measured with each.
         steps: Timed steps of each method; 0 measures memory alone.
-        overrides: ``a.b=value`` each, for all of them; a ``method.KEY`` for those that have it.
+        overrides: ``a.b=value`` each, for all methods; a ``method.KEY`` for the methods that have it.
     """
 
     recipe: str
@@ -56,7 +56,7 @@ class ProfileRequest:
 
     @property
     def half(self) -> int:
-        """Steps of each half of a run: what is timed, and before it one to warm up or to choose, one to meter."""
+        """Steps of each half of a run: one to warm up or to select, one to meter, then the timed ones."""
         return 2 + -(-self.steps // 2)
 
     def plan(self) -> list[list[LoadedRecipe]]:
@@ -71,13 +71,13 @@ class ProfileRequest:
         return [[self.load(method, size) for method in self.methods] for size in self.batch_sizes]
 
     def load(self, method: str, batch_size: int) -> LoadedRecipe:
-        """Return the recipe of one measurement: random weights, both stages of DPS in equal parts."""
+        """Return the recipe of one measurement: random weights, as many steps in Stage II of DPS as in Stage I."""
         name, own = parse_method(method)
         overrides = [*overrides_for(name, self.overrides), *own]
         return self._load(name, batch_size, overrides, dict.fromkeys(own, f"--method {method}"))
 
     def load_vanilla(self, batch_size: int, dropout: float | None) -> LoadedRecipe:
-        """Return the recipe of what a method is compared with: vanilla with the method's dropout."""
+        """Return the recipe to compare a method with: vanilla with the method's dropout."""
         overrides = overrides_for(BASELINE, self.overrides)
         if dropout is not None:
             overrides.append(f"model.dropout={dropout}")
@@ -106,12 +106,12 @@ class Memory:
     """Bytes of the tensors of a training step.
 
     Args:
-        peak: The most held at once in a step.
-        reserved: The most that CUDA's allocator had taken from the GPU for it; None on a CPU.
-        before_training: The most held before step 1, while the model was built and the method prepared: CHILD-TUNING-D
-            sees the training data then.
+        peak: The most bytes held at once in a step.
+        reserved: The most that CUDA's allocator took from the GPU for it; None on a CPU.
+        before_training: The most held before step 1, while the model was built and the method prepared: then
+            CHILD-TUNING-D sees an epoch of training data.
         weights: Parameters and buffers.
-        gradients: One for each parameter that trains; they grow while activations go.
+        gradients: One for each parameter that trains; they grow while activations are freed.
         optimizer: AdamW's state.
         method: What the method keeps between steps.
         activations: What the forward pass of a micro-batch keeps for the backward pass.
@@ -133,16 +133,16 @@ class Cost:
 
     Args:
         method: Its settings.
-        batch_size: Examples a step.
-        dropout: What the model was built with; None: its own.
+        batch_size: Examples in a step.
+        dropout: The dropout that the model was built with; None for its own.
         memory: Its memory.
         vanilla_peak: Peak bytes of vanilla with the same dropout.
-        bytes_a_linear_weight: Peak beyond that vanilla's, divided by the number of linear weights.
+        bytes_a_linear_weight: (Peak minus ``vanilla_peak``) / number of linear weights.
         seconds: Median time of a step; None where no step was timed.
-        ratio: Median over pairs of steps, taken in turn, of the time over that of vanilla with the same dropout.
-        ratio_quartiles: The quartiles of that.
-        tokens_per_second: Tokens of a step over ``seconds``.
-        opening_seconds: Median time of the step that opens Stage II, where the subnetwork is chosen; None for a method
+        ratio: Time of a step / time of vanilla's step with the same dropout, median over pairs of steps taken in turn.
+        ratio_quartiles: The quartiles of this ratio.
+        tokens_per_second: Tokens in a step / ``seconds``.
+        opening_seconds: Median time of the step that opens Stage II and chooses the subnetwork; None for a method
             without stages, and where no step was timed.
     """
 
@@ -166,21 +166,21 @@ def profile(
 ) -> dict[str, Any]:
     """Measure every method at every batch size, each beside vanilla with the same dropout.
 
-    Two models are in memory at a time. Vanilla itself is measured against a second vanilla: how far its ratio lies from
-    1 is the noise of the others.
+    Two models are in memory at a time. Vanilla itself is measured against a second vanilla: the distance of its ratio
+    from 1 shows how noisy the other ratios are.
 
     Args:
         request: What to measure.
         told: Called with a line before each measurement.
-        found: Called with each cost once it is measured; may raise to stop.
+        found: Called with each cost as soon as it is measured; it may raise to stop.
 
     Returns:
         A mapping for JSON: ``recipe``, ``model``, ``max_length``, ``steps``, ``parameters``, ``linear_weights``,
-        ``environment``, ``date``, and ``costs``: a ``Cost`` as a mapping for each batch size and method.
+        ``environment``, ``date``, and ``costs``: for each batch size and method its ``Cost`` as a mapping.
 
     Raises:
         RequestError: See ``ProfileRequest.plan``, ``load_classifier`` and ``choose_precision``.
-        RunError: The model is not one that ships, and the hub is out of reach.
+        RunError: The model's architecture does not ship with dpstune, and the hub cannot be reached.
     """
     plan = request.plan()
     costs: list[Cost] = []
@@ -211,7 +211,7 @@ def profile(
 
 
 def _measure(side: Side, vanilla: Side, request: ProfileRequest) -> Cost:
-    """Measure one method beside vanilla: half of the steps in each stage of DPS."""
+    """Measure one method beside vanilla, with half of the steps in each stage of DPS."""
     steps = request.steps
     times: list[tuple[float, float]] = []
     side.warm_up()
@@ -238,7 +238,7 @@ def _measure(side: Side, vanilla: Side, request: ProfileRequest) -> Cost:
 
 
 def take_turns(first: Callable[[], float], second: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
-    """Call two functions in turn, each as often the earlier as the later one; return what they return, in pairs.
+    """Call two functions in turn, each as often first as second; return their results in pairs.
 
     >>> take_turns(lambda: 1.0, lambda: 2.0, rounds=2)
     [(1.0, 2.0), (1.0, 2.0)]
@@ -255,14 +255,14 @@ def take_turns(first: Callable[[], float], second: Callable[[], float], rounds: 
 
 
 class Side:
-    """One model that trains, with the engine's own step.
+    """One model in training; it takes the same steps as the engine.
 
     Args:
         loaded: The recipe.
-        inputs: What it trains on; None generates a step's examples.
+        inputs: What it trains on; None generates the examples of one step.
 
     Attributes:
-        memory: What its steps were seen to take so far.
+        memory: The memory that its metered steps have taken so far.
     """
 
     def __init__(self, loaded: LoadedRecipe, inputs: Inputs | None = None) -> None:
@@ -272,7 +272,7 @@ class Side:
         from dpstune.studies.profile.generated import GeneratedInputs
         from dpstune.studies.profile.memory_meter import new_meter
 
-        gc.collect()  # a model that was measured before may hang in a cycle
+        gc.collect()  # a reference cycle may still hold the model that was measured before
         self.recipe = recipe = loaded.recipe
         self.precision = choose_precision(recipe.training.precision, device_type())
         accelerator = new_accelerator(self.precision)
@@ -290,7 +290,7 @@ class Side:
         self.memory = Memory(0, reserved, meter.peak, 0, 0, 0, 0, 0)
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's size and where it runs."""
+        """Return the model's size and its environment."""
         from dpstune.device.hardware import describe_environment
 
         return {
@@ -319,7 +319,7 @@ class Side:
         return time.perf_counter() - started
 
     def time_openings(self, last_of_stage_1: int, rounds: int) -> list[float]:
-        """Take the step that opens Stage II several times and return the seconds of each; none without stages.
+        """Take the step that opens Stage II several times and return the seconds of each; empty without stages.
 
         Args:
             last_of_stage_1: The step that ends the first Stage I.
@@ -330,14 +330,14 @@ class Side:
             return []
         seconds = []
         for _ in range(rounds):
-            method.step = 1  # scores as a Stage I makes them, from one step: choosing among equal ones is another work
+            method.step = 1  # one step of Stage I, for real scores: selecting among equal ones takes another time
             self.step()
             method.step = last_of_stage_1 + 1
             seconds.append(self.time_step())
         return seconds
 
     def meter_step(self) -> None:
-        """Take a step and note what it takes, where it is more than an earlier one took."""
+        """Take a step and note the memory it takes, where it is more than that of an earlier step."""
         import torch
 
         from dpstune.studies.profile.memory_meter import new_meter, tensor_bytes

@@ -1,1 +1,1 @@
-"""Grids and searches that any number of workers train."""
+"""Sweeps: grids and searches whose runs any number of workers train."""

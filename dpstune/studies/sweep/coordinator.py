@@ -1,7 +1,7 @@
-"""Runs a sweep: fills its queue, keeps this machine's workers at it, and waits until all of it is done.
+"""Runs a sweep: fills its queue, keeps this machine's workers running, and waits until the whole sweep is done.
 
-In Optuna a trial is a point, and a worker asks for its own. Here a point is several runs, which several workers train:
-one process proposes points, and tells Optuna the mean once the last seed of one has ended.
+In Optuna a trial is a point, and each worker asks for its own. Here a point is several runs, which several workers
+train. So one process proposes points, and tells Optuna the mean of a point once its last seed has ended.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dpstune.studies.sweep.workers import Workers
 
 
 def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = lambda tally: None) -> Tally:
-    """Run what is not finished with ``workers`` processes on this machine, and wait for all of the sweep.
+    """Run what is not finished with ``workers`` processes on this machine; return how all of the sweep's jobs ended.
 
     Args:
         sweep: What to run.
-        workers: Processes on this machine; machines that share the storage add their own.
-        watch: Is told how it goes, about twice a second.
+        workers: Processes on this machine; other machines that share the storage add their own.
+        watch: Called with the current tally, about twice a second.
 
     Raises:
         RequestError: The runs would have no score.
@@ -65,7 +65,7 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
 
 
 def open_searches(sweep: Sweep) -> list[PointSearch]:
-    """Open the search of each method, none for a grid, and plan the points that were chosen so far."""
+    """Open the search of each method and plan the points chosen so far; return no searches for a grid."""
     if sweep.request.budget is None:
         return []
     searches = [
@@ -84,17 +84,17 @@ def _recall_points(sweep: Sweep, searches: Sequence[PointSearch]) -> None:
 
 
 class _Coordinator:
-    """Proposes points where workers would run out of them, and gives up what is hopeless.
+    """Proposes new points before the workers run out of them, and gives up hopeless ones.
 
     Args:
         sweep: The sweep.
         queue: Its queue.
-        workers: So many points are kept open.
+        workers: How many points are kept open at a time.
     """
 
     def __init__(self, sweep: Sweep, queue: RunQueue, workers: int) -> None:
         self._sweep, self._queue, self._workers = sweep, queue, workers
-        self._ended: tuple[int, int, int] | None = None  # how much had, when this last looked
+        self._ended: tuple[int, int, int] | None = None  # how many jobs had ended at the last look
         self.searches = open_searches(sweep)
 
     def recall_points(self) -> None:
@@ -102,7 +102,7 @@ class _Coordinator:
         _recall_points(self._sweep, self.searches)
 
     def advance(self, tally: Tally) -> None:
-        """Look at what has ended since the last time."""
+        """Propose and give up points, if jobs have ended since the last call."""
         counts = (len(tally.done), len(tally.failed), len(tally.dropped))
         if counts == self._ended:
             return
@@ -120,21 +120,21 @@ class _Coordinator:
 
     def _propose(self, tally: Tally, done: Mapping[Job, RunRecord]) -> None:
         scores = {job.identity: record.score for job, record in done.items()}
-        if self._queue.shared:  # what other machines did, wherever its folders lie
+        if self._queue.shared:  # also runs of other machines, wherever their folders lie
             scores = {**{identity: ended.value for identity, ended in tally.done.items()}, **scores}
         ended = {*scores, *tally.failed, *tally.dropped}
         for search in self.searches:
             open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
             while open_points < self._workers and (proposed := search.propose()) is not None:
                 self._queue.add(self._sweep.plan([(search.method, proposed)]))
-                open_points += not self._told(search, proposed, scores, ended)  # a repeated point may be over already
+                open_points += not self._told(search, proposed, scores, ended)  # a point may be proposed again
         if ended >= {job.identity for job in self._sweep.jobs}:
             self._queue.say_more_may_come(None)
 
     def _told(
         self, search: PointSearch, point: Mapping[str, Any], scores: Mapping[str, float], ended: set[str]
     ) -> bool:
-        """Tell a search how a point did, and return true, where all its seeds have ended."""
+        """Return whether all seeds of a point have ended; if so, tell the search their mean."""
         restarts = [job.identity for job in self._sweep.restarts(search.method, point)]
         if not ended.issuperset(restarts):
             return False
@@ -143,7 +143,7 @@ class _Coordinator:
         return True
 
     def _give_up_the_hopeless(self, done: Mapping[Job, RunRecord]) -> None:
-        """Drop what is left of hopeless points, each judged among its method's: what all are compared with stays."""
+        """Drop the waiting jobs of hopeless points; each method's points are judged apart, so that it keeps some."""
         by_point: dict[tuple[str, str], list[Job]] = defaultdict(list)
         for job in self._sweep.jobs:
             by_point[job.method, " ".join(job.overrides)].append(job)

@@ -1,4 +1,4 @@
-"""How long runs that are yet to be done will take: by those that are, else by a few timed steps."""
+"""How long the remaining runs will take: estimated from finished runs, else from a few timed steps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORWARD_SHARE = 1 / 3  # of a training step's time; the backward pass takes abou
 
 
 def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None:
-    """Return how long ``left`` runs will take at the pace of the finished ones; None before the first is finished.
+    """Return the seconds that ``left`` runs will take at the pace of the finished ones; None if none is finished.
 
     Args:
-        finished: Runs that shared this machine as those that are left will.
-        left: How many are left.
-        workers: Processes that share this machine; of more than it has processors the rest only wait.
+        finished: Runs that shared this machine with as many others as the remaining ones will.
+        left: How many runs are left.
+        workers: Processes that share this machine; more than it has processors bring nothing.
     """
     if not finished:
         return None
@@ -39,16 +39,19 @@ def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None
 def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Return what a sweep would run, and about how long it will take on this machine.
 
-    A search's runs are not known before it chose them: ``runs`` holds those it chose so far.
-    A method of which no run is finished is timed: a few steps of its first point on examples of its task.
+    A search's runs are known only once it has chosen them: ``runs`` holds those chosen so far. If a method has no
+    finished run, a few steps of its first point are timed on examples of the task.
 
     Args:
         sweep: The sweep.
         workers: Processes that share this machine.
-        told: Is told what is timed.
+        told: Called with a line before each timing.
+
+    Returns:
+        A mapping for JSON: ``runs``, ``budget``, ``count``, ``left``, ``workers``, and ``seconds`` for all runs left.
 
     Raises:
-        RequestError, RunError: As training would.
+        RequestError, RunError: Where training would raise them, too.
     """
     done, _ = sweep.finished()
     to_come = sweep.yet_to_choose()
@@ -68,7 +71,7 @@ def _estimate(
 ) -> float:
     from dpstune.device.hardware import visible_gpus
 
-    at_once = min(workers, max(1, len(visible_gpus())))  # what is timed alone has all of the CPU
+    at_once = min(workers, max(1, len(visible_gpus())))  # a step that is timed alone has the whole CPU
     seconds = 0.0
     for method in dict.fromkeys(job.method for job in left):
         own = [job for job in left if job.method == method]
@@ -102,7 +105,7 @@ def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
     evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
     if method_class(recipe.method.name).prepare is not Method.prepare:
-        steps += steps_per_epoch  # what it looks at before step 1
+        steps += steps_per_epoch  # the epoch that it sees before step 1
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 
     length = {"steps": TIMED_STEPS + 1, "epochs": None, "warmup_steps": 0, "warmup_ratio": None}
@@ -114,7 +117,7 @@ def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
 
 
 class _FewExamples(Inputs):
-    """A task's examples, of the training split as many as the timed steps hold, and no other split.
+    """A part of a task's training split, as many examples as the timed steps need, and no other split.
 
     Args:
         whole: All of them.
@@ -126,7 +129,7 @@ class _FewExamples(Inputs):
         self._whole = whole
 
     def tokens(self, recipe: Recipe) -> dict[str, TokenDataset]:
-        """Return them, spread evenly over the split."""
+        """Return the examples, spread evenly over the split."""
         train = self._whole.tokens(recipe)["train"]
         training = recipe.training
         count = (TIMED_STEPS + 1) * training.batch_size * training.gradient_accumulation

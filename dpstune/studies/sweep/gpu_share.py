@@ -1,4 +1,4 @@
-"""Several workers on one GPU: the first always runs, the others where what was measured says that there is room."""
+"""Several workers on one GPU: the first always runs, the others if finished runs show that there is room."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from dpstune.common.progress import SilentProgress
 from dpstune.device.hardware import free_gpu_bytes, give_gpu_memory_back, gpu_identity, visible_gpus
 
-MARGIN = 1.25  # over a run's measured peak: what the allocator and the libraries keep beside its tensors
+MARGIN = 1.25  # times a run's measured peak: the allocator and the libraries keep more than its tensors
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _POLL_SECONDS = 0.5
 
@@ -23,18 +23,19 @@ _POLL_SECONDS = 0.5
 class GpuShare:
     """A worker's place on a GPU, or on a machine without one.
 
-    Who takes memory does so in turn: a worker looks whether there is room, and starts its run, while it holds its GPU's
-    lock, and lets go of it when the first steps are done and their memory is taken. The locks lie in a folder of this
-    user's on this machine, so that workers of several sweeps see each other.
+    Workers take memory in turn: a worker takes its GPU's lock, checks that there is room, and starts its run. It
+    releases the lock when the first steps are done, which have taken the run's memory. The locks lie in one folder of
+    this user on this machine, so that workers of several sweeps see each other.
 
-    No run goes back for ever. A guest that runs out of memory takes no other run, so that guests become fewer; a first
-    worker, once it ran out of memory beside others, starts where there is room as measured, or alone.
+    No run is put back into the queue for ever. A guest that runs out of memory takes no other run, so that guests
+    become fewer. A first worker that has run out of memory beside others starts a run only where there is room, as for
+    a guest, or alone.
 
     Args:
         gpu: The GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None on a machine without one.
-        guest: Whether another worker came to this GPU first.
-        left: Whether the guest has given its place up: the GPU held fewer runs than it seemed.
-        careful: Whether a first worker ran out of memory beside others, and now looks for room as guests do.
+        guest: Whether another worker of this sweep has this GPU first.
+        left: Whether the guest has given up its place, since the GPU has room for fewer runs than expected.
+        careful: Whether a first worker has run out of memory beside others, and now checks for room as guests do.
     """
 
     gpu: str | None = None
@@ -46,7 +47,7 @@ class GpuShare:
         """Tell whether a run may start now.
 
         Args:
-            peaks_of_runs: Returns the peak memory of each finished run, in bytes; a guest waits for the first of them.
+            peaks_of_runs: Returns the peak memory of each finished run, in bytes; a guest waits until there is one.
         """
         if not self.guest and (not self.careful or self.alone()):
             return True
@@ -55,9 +56,10 @@ class GpuShare:
 
     @contextmanager
     def turn(self, ended: Callable[[], bool]) -> Iterator[Turn | None]:
-        """Wait for this GPU's lock, and hold it inside the block, or until the turn is ended; on a CPU nobody waits.
+        """Wait for this GPU's lock and hold it until the block or the turn ends; without a GPU do not wait.
 
-        Yields None where ``ended`` came true first.
+        Args:
+            ended: Asked while waiting; if it returns true, the block gets None and no lock.
         """
         if self.gpu is None:
             yield Turn(None)
@@ -77,7 +79,7 @@ class GpuShare:
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Be seen by the GPU's other workers inside the block: a run of this process is there."""
+        """Show the GPU's other workers, while the block runs, that this process has a run there."""
         if self.gpu is None:
             yield
             return
@@ -92,14 +94,14 @@ class GpuShare:
             place.unlink(missing_ok=True)
 
     def alone(self) -> bool:
-        """Tell whether no other worker of this user has a run on this GPU now; one that was killed has none."""
+        """Tell whether no other worker of this user has a run on this GPU now; a killed worker has none."""
         if self.gpu is None:
             return True
         others = [place for place in self._folder().glob("run-*.lock") if place != self._own_place()]
         return not any(_is_held(place) for place in others)
 
     def out_of_memory(self) -> bool:
-        """Note that a run of this worker ran out of memory; tell whether others, who were there, may be the cause."""
+        """Note that this worker's run is out of memory; tell whether other runs on the GPU may be the cause."""
         if self.alone():
             return False
         self.left = self.guest
@@ -117,17 +119,17 @@ class GpuShare:
 
 
 class Turn(SilentProgress):
-    """A worker's turn to take memory: it ends with the first steps of a run that tells it how it goes.
+    """A worker's turn to take memory: as a run's progress it learns of the first steps, and ends with them.
 
     Args:
-        lock: What is held meanwhile.
+        lock: Held during the turn; None without a GPU.
     """
 
     def __init__(self, lock: FileLock | None) -> None:
         self._lock = lock
 
     def step(self, step: int, loss: float, rate: float) -> None:
-        """End the turn: losses were read, so that steps were done."""
+        """End the turn: a loss was read, so steps are done."""
         if self._lock is not None:
             self._lock.release()
 
@@ -142,9 +144,9 @@ def _is_held(place: Path) -> bool:
 
 @contextmanager
 def gpu_in_turn(number: int) -> Iterator[GpuShare]:
-    """Have a process that is started meanwhile, worker ``number`` of its machine, see the next GPU in turn alone.
+    """Let a process that is started in the block, worker ``number`` of this machine, see only one GPU, each in turn.
 
-    It is said in the environment the process starts with: after the driver has looked, it does not look again.
+    The environment that the process starts with says so: the driver reads it only once.
     """
     gpus = visible_gpus()
     if not gpus:

@@ -1,4 +1,4 @@
-"""A sweep's workers as tasks of a scheduler: submitit writes the batch script and hands it in."""
+"""A sweep's workers as SLURM tasks: submitit writes the batch script and submits it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
     """Refuse a launcher that there is not, options where nothing takes them, and what is no option of sbatch.
 
     Raises:
-        RequestError: Which.
+        RequestError: The launcher is unknown, or there are options and it is not ``slurm``.
     """
     if launcher is not None and launcher not in LAUNCHERS:
         raise RequestError(f"--launcher {launcher}: should be slurm or local{did_you_mean(launcher, LAUNCHERS)}")
@@ -47,19 +47,19 @@ def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
 
 
 def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, options: Sequence[str]) -> list[str]:
-    """Submit tasks that run a command line of dpstune, return their ids, and wait for none.
+    """Submit tasks that run a command line of dpstune, and return their ids without waiting for them.
 
-    A task becomes that very command: signals reach it, and its exit code is the task's.
+    A task's process becomes that command: it gets the task's signals, and its exit code is the task's.
 
     Args:
-        launcher: ``slurm``, or ``local``: processes of this machine, without its GPUs, to try a command.
-        folder: For submitit's scripts and the tasks' logs. Nobody else may read it: a command may hold a password.
+        launcher: ``slurm``; or ``local``, processes on this machine without its GPUs, to try a command.
+        folder: For submitit's scripts and the tasks' logs. Only its owner can read it: a command may hold a password.
         arguments: The command line.
-        tasks: How many.
-        options: ``KEY=VALUE`` of ``sbatch``; ``KEY`` where it takes no value.
+        tasks: How many tasks.
+        options: Options of ``sbatch``, ``KEY=VALUE`` each; ``KEY`` for an option without a value.
 
     Raises:
-        RequestError: submitit is not installed, or this machine is no SLURM cluster's.
+        RequestError: submitit is not installed, or this machine is not part of a SLURM cluster.
         RunError: ``sbatch`` refused the tasks, or the folder cannot be written.
     """
     try:
@@ -79,7 +79,7 @@ def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, op
         except RuntimeError:
             hint = "submit from a node of a SLURM cluster"
             raise RequestError(f"--launcher slurm: there is no srun on this machine; {hint}") from None
-        # Of its own submitit asks for five minutes, and for a signal that would end dpstune before it has saved.
+        # By default submitit asks for five minutes, and for a signal that would end dpstune before it has saved.
         asked: dict[str, Any] = {"signal": f"TERM@{SECONDS_TO_SAVE}", "requeue": True}
         for key, value in map(split_override, options):
             asked[key.replace("-", "_")] = True if value is None else value
@@ -88,7 +88,7 @@ def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, op
         )
     command = partial(os.execv, sys.executable, [sys.executable, "-m", "dpstune", *arguments])
     try:
-        with redirect_stderr(StringIO()):  # submitit prints there what it raises, too
+        with redirect_stderr(StringIO()):  # submitit prints its errors there, and raises them, too
             jobs = executor.submit_array([command] * tasks)
     except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
         raise RunError(f"--launcher {launcher}: nothing was submitted: {first_line(error)}") from None

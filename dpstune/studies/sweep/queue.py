@@ -1,15 +1,15 @@
-"""Runs waiting for workers: an Optuna study whose trials are taken by any number of processes, each exactly once.
+"""Jobs waiting for workers: an Optuna study whose trials any number of processes take, each trial exactly once.
 
-A trial is a run: its user attributes say which. Its states are Optuna's: WAITING, RUNNING (a worker's heartbeat says
-that it lives), COMPLETE (its value is the run's headline metric), FAIL (with the attribute ``error``, or a stale trial
-that was put back under another number), PRUNED (taken out of the queue).
+A trial is a job; its user attributes say which. Its states are Optuna's: WAITING, RUNNING (a worker's heartbeat says
+that it lives), COMPLETE (its value is the run's headline metric), FAIL (with the attribute ``error``; or a stale trial,
+put back under another number), PRUNED (taken out of the queue).
 
-Optuna 5 keeps the trials and finds the stale ones, and queues those anew. What it leaves to us, and why:
-* Exactly once. ``Study.ask`` makes a new trial where none waits, and in SQLite, which locks no rows, several processes
-  are given the same trial (four of them took 60 trials 75 to 81 times).
-* Heartbeats. Optuna's beat in ``Study.optimize`` alone, and for good no more once the database was away for a moment.
-* Workers of this machine. That one has ended is known at once and for certain, so that its trial waits again as it is.
-* Second tries. Optuna has none for a run that failed, and none for a request to a database that restarts.
+Optuna 5 keeps the trials, finds the stale ones and puts them back into the queue. It leaves the following to us:
+* Exactly once. ``Study.ask`` makes a new trial if none waits; and SQLite locks no rows, so that it gives several
+  processes the same trial (four of them took 60 trials 75 to 81 times).
+* Heartbeats. Optuna's beat in ``Study.optimize`` only, and stop for ever once the database was away for a moment.
+* Workers of this machine. We know at once and for certain that one has ended; its trial then waits again, unchanged.
+* Second tries. Optuna does not repeat a run that failed, nor a request to a database that restarts.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ATTEMPTS = 2
-LOST = "its workers were lost"  # Optuna says nothing of a stale trial that it tries no more
-OUTAGE_SECONDS = 300  # so long a database may be away
+LOST = "its workers were lost"  # for a stale trial that Optuna does not try again: Optuna records no error
+OUTAGE_SECONDS = 300  # how long a database may be away
 _LONGEST_PAUSE = 10.0
 
 Parameters = ParamSpec("Parameters")
@@ -56,12 +56,12 @@ Answer = TypeVar("Answer")
 def patient(
     ask: Callable[Concatenate[RunQueue, Parameters], Answer],
 ) -> Callable[Concatenate[RunQueue, Parameters], Answer]:
-    """Have a method of the queue ask again while a shared storage is away: it restarts, or the network dropped.
+    """Make a method of the queue ask again while a shared storage is away (it restarts, or the network is down).
 
-    Every such method can be repeated: it looks before it changes anything.
+    Every such method may be repeated: it looks before it changes anything.
 
     Raises:
-        RunError: The storage stayed away, or is a file that cannot be read or written.
+        RunError: The storage stays away, or it is a file that cannot be read or written.
     """
 
     @wraps(ask)
@@ -77,8 +77,7 @@ def patient(
                 if time.monotonic() > given_up_at:
                     what = f"{queue.url}: {first_line(error.__cause__ or error)}"
                     raise RunError(
-                        f"storage {hide_passwords(queue.url, what)}; nothing that was finished is lost: the same "
-                        "command goes on"
+                        f"storage {hide_passwords(queue.url, what)}; no finished run is lost: the same command goes on"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -87,7 +86,7 @@ def patient(
 
 
 def _is_away(error: Exception) -> bool:
-    """Tell whether an error says that the storage could not be reached, not that what was asked is wrong."""
+    """Tell whether an error means that the storage could not be reached, and not that the request is wrong."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import (
         DataError,
@@ -101,18 +100,18 @@ def _is_away(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, DataError | IntegrityError | ProgrammingError):
         return False
-    # A connection that is lost in the middle of a transaction shows itself in any of the driver's other errors.
+    # A connection lost in the middle of a transaction may raise any of the driver's other errors.
     return isinstance(cause, DBAPIError | PendingRollbackError | TimeoutError)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be done.
+    """A run that is planned.
 
     Args:
         method: The method.
-        overrides: Every ``KEY=VALUE`` that makes the recipe this run's.
-        seed: The restart.
+        overrides: Every ``KEY=VALUE`` that turns the study's recipe into this run's.
+        seed: The run's seed.
     """
 
     method: str
@@ -121,22 +120,22 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """What two trials for the same run have in common."""
+        """The job as JSON: trials of the same job have the same."""
         return json.dumps(asdict(self))
 
     def __str__(self) -> str:
-        """Say what it runs, on a line."""
+        """Return the job on one line, for people."""
         return " ".join([self.method, *self.overrides, f"seed {self.seed}"])
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A run this worker has taken.
+    """A job that this worker has taken.
 
     Args:
         trial: The trial's id in the storage.
-        job: What to run.
-        failures: How often it has failed before.
+        job: The job.
+        failures: How often it has failed so far.
     """
 
     trial: int
@@ -146,7 +145,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Ended:
-    """A finished run, as its worker told.
+    """A finished run, as its worker recorded it.
 
     Args:
         value: Its headline metric.
@@ -162,11 +161,11 @@ class Tally:
     """How a study stands.
 
     Args:
-        waiting, running: How many trials.
-        done: Identities of the finished jobs, with what came out.
-        failed: Identities of the jobs given up, with their errors.
+        waiting, running: Number of jobs.
+        done: Identities of the finished jobs, with their results.
+        failed: Identities of the jobs that failed and are not tried again, with their errors.
         dropped: Identities of the jobs taken out of the queue.
-        workers: What each worker is on, by its name.
+        workers: The job of each worker, by the worker's name.
     """
 
     waiting: int
@@ -181,7 +180,7 @@ class RunQueue:
     """The trials of one sweep.
 
     Args:
-        url: Where they are kept: any storage URL Optuna takes.
+        url: The storage's URL: a database, see ``open_storage``.
         name: The study's name.
         direction: Which way its values are better, as Optuna has it.
 
@@ -204,10 +203,10 @@ class RunQueue:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Keep every other process from changing a trial's state between our reading it and our changing it.
+        """Keep other processes from changing a trial's state after we read it and before we change it.
 
-        SQLite has a lock file, PostgreSQL a lock of its own, which ends with the transaction, and the transaction with
-        whoever holds it. Of other databases each trial's row lock alone is relied on.
+        For SQLite this is a lock file; for PostgreSQL an advisory lock, which ends with its transaction, and so with
+        the process that holds it. With other databases only each trial's row lock protects it.
         """
         if self._lock is not None:
             with self._lock:
@@ -224,10 +223,13 @@ class RunQueue:
 
     @patient
     def add(self, jobs: Sequence[Job], *, also_dropped: bool = True) -> None:
-        """Add the jobs that are not there yet, in this order; one that was given up is tried anew.
+        """Add the jobs that the queue does not hold, in this order; a job that failed is tried again.
 
-        In a storage on this machine a job that is complete there, but of which the caller found no run, is added again.
-        So is a job that was dropped, unless told otherwise.
+        In a storage on this machine, a complete job is added again, too: the caller has not found its run.
+
+        Args:
+            jobs: The jobs whose finished runs the caller has not found.
+            also_dropped: Whether to add jobs again that were dropped.
         """
         from optuna import create_trial
         from optuna.distributions import FloatDistribution
@@ -252,7 +254,7 @@ class RunQueue:
 
     @patient
     def take(self, worker: str) -> Taken | None:
-        """Take the first waiting trial, or return None where none waits; no two workers get the same."""
+        """Take the first waiting job, or return None if none waits; no two workers get the same."""
         with self._changing():
             return self._take(worker)
 
@@ -261,12 +263,12 @@ class RunQueue:
 
         states = [TrialState.RUNNING, *([TrialState.COMPLETE] if self.shared else [])]
         there = self._trials(*states)
-        for trial in there:  # taken when the connection broke before the answer came
+        for trial in there:  # this worker took it, but the connection broke before the answer came
             if trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
                 return Taken(trial._trial_id, _job(trial), trial.user_attrs["failures"])
         seen = {trial.user_attrs["identity"] for trial in there}
         for trial in sorted(self._trials(TrialState.WAITING), key=_times_put_back):
-            # Who takes it is said first: a worker that dies in between must not leave a run nobody answers for.
+            # First the worker's name: if the worker dies in between, the trial must still show whose it was.
             self._storage.set_trial_user_attr(trial._trial_id, "worker", worker)
             self._storage.record_heartbeat(trial._trial_id)
             if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
@@ -280,7 +282,7 @@ class RunQueue:
 
     @contextmanager
     def alive(self, taken: Taken) -> Iterator[None]:
-        """Keep a taken trial's heartbeat going while the block runs."""
+        """Record a heartbeat of a taken job regularly while the block runs."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -304,9 +306,10 @@ class RunQueue:
     def _leave(
         self, trial: int, state: str, values: Sequence[float] | None = None, **attributes: int | str | None
     ) -> None:
-        """End a trial or put it back, with what is to be known of it.
+        """End a trial or put it back, and set its attributes.
 
-        One that was taken from a worker that slept too long is passed over; what it trained lies in its folder.
+        If the trial has ended already, since its worker slept too long, nothing changes; what the worker trained lies
+        in the run's folder.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -318,12 +321,12 @@ class RunQueue:
 
     @patient
     def fail(self, taken: Taken, error: str, *, again: bool = True) -> None:
-        """Put a failed run back once; the second time, or where it would fail ``again``, record its error.
+        """Put a failed job back once; at its second failure, or if ``again`` is false, record its error.
 
         Args:
-            taken: The run.
+            taken: The job.
             error: Why it failed.
-            again: Whether a second try may go otherwise.
+            again: Whether a second try may succeed.
         """
         failures = taken.failures + 1
         state = "WAITING" if again and failures < ATTEMPTS else "FAIL"
@@ -331,18 +334,18 @@ class RunQueue:
 
     @patient
     def give_back(self, taken: Taken, *, behind: bool = False) -> None:
-        """Put an interrupted run back; whoever takes it continues from its checkpoint.
+        """Put an interrupted job back; the worker that takes it next continues from the run's checkpoint.
 
         Args:
-            taken: The run.
-            behind: Whether the other runs come first, since this one cannot be done now.
+            taken: The job.
+            behind: Whether to put it behind the other jobs, since it cannot be done now.
         """
         busy = self._storage.get_trial(taken.trial).user_attrs.get("busy", 0)
         self._leave(taken.trial, "WAITING", busy=busy + behind)
 
     @patient
     def drop(self, jobs: Sequence[Job]) -> None:
-        """Take jobs that still wait out of the queue."""
+        """Take those of the jobs that still wait out of the queue."""
         from optuna.trial import TrialState
 
         identities = {job.identity for job in jobs}
@@ -353,7 +356,7 @@ class RunQueue:
 
     @patient
     def say_more_may_come(self, coordinator: str | None) -> None:
-        """Have workers wait for jobs that ``coordinator``, a process's name, is yet to add; None ends that."""
+        """Make workers wait for jobs that ``coordinator``, a process's name, may still add; None ends this."""
         self._study.set_user_attr("coordinator", coordinator)
 
     @patient
@@ -364,7 +367,7 @@ class RunQueue:
 
     @patient
     def take_over_the_dead(self) -> None:
-        """Put back the runs whose worker is gone: on this machine at once, elsewhere when its heartbeat is old."""
+        """Put back the jobs whose worker has died: on this machine at once, elsewhere when its heartbeat is old."""
         from optuna.storages import fail_stale_trials
         from optuna.trial import TrialState
 
@@ -375,7 +378,7 @@ class RunQueue:
                     self._put_back(trial)
 
     def _put_back(self, trial: FrozenTrial) -> None:
-        """Put a dead worker's run back behind the others; one that took many workers with it is given up."""
+        """Put a dead worker's job back behind the others; after the deaths of ``DEATHS`` workers it has failed."""
         lost = trial.user_attrs.get("lost", 0) + 1
         if lost < DEATHS:
             self._leave(trial._trial_id, "WAITING", lost=lost)
@@ -424,7 +427,7 @@ def _end(trial: FrozenTrial) -> datetime:
 
 
 def _times_put_back(trial: FrozenTrial) -> int:
-    """Sort what killed its workers, or was busy with another command, behind what was not tried yet."""
+    """Return a job's sort key: jobs whose workers died, or that were busy, come after those not tried yet."""
     return int(trial.user_attrs.get("lost", 0)) + int(trial.user_attrs.get("busy", 0))
 
 
@@ -434,7 +437,7 @@ def _job(trial: FrozenTrial) -> Job:
 
 
 def _numbers(overrides: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Yield the overrides that are numbers, for whoever looks at the study with Optuna's own tools."""
+    """Yield the overrides that are numbers: Optuna's own tools show them."""
     for override in overrides:
         key, text = split_override(override)
         try:

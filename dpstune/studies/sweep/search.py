@@ -1,7 +1,7 @@
-"""Points proposed by a sampler in the place of a grid's, and points given up before all their seeds are run.
+"""Points that a sampler proposes instead of a grid, and points that are given up before all their seeds are run.
 
-Proposing is Optuna's, by ask and tell. Giving up is not: Optuna's ``MedianPruner`` compares a trial's best value so far
-with complete trials; here points are compared by the mean of the same seeds, while all of them are under way.
+Optuna proposes, by ask and tell. It does not give up points for us: its ``MedianPruner`` compares a trial's best value
+so far with complete trials. Here points are compared while all of them still run, by their means over the same seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dpstune.device.randomness import stream_seed
 from dpstune.studies.grid import Grid
 from dpstune.studies.sweep.storage import Direction, open_storage
 
-LOG_SPAN = 10.0  # a range this many times as wide as its lower end is searched by orders of magnitude
+LOG_SPAN = 10.0  # a range whose high end is so many times its low end is searched on a logarithmic scale
 POINTS_TO_COMPARE = 4
 SEEDS_TO_JUDGE = 2
 
@@ -24,8 +24,8 @@ SEEDS_TO_JUDGE = 2
 class PointSearch:
     """Optuna's TPE over the ranges that one method's grid spans.
 
-    A proposed point is a trial of a study of its own beside the runs' queue: RUNNING until all its seeds are run, then
-    told their mean. What is kept there is enough to go on after any interruption.
+    A proposed point is a trial of a second Optuna study, beside the queue. The trial is RUNNING until all seeds of the
+    point have ended; then it gets their mean. This is all that a search needs to go on after an interruption.
 
     Args:
         url: The sweep's storage.
@@ -50,11 +50,11 @@ class PointSearch:
         )
 
     def points(self) -> list[dict[str, Any]]:
-        """Return every point proposed so far, in that order."""
+        """Return every point proposed so far, in the order of the proposals."""
         return [dict(trial.user_attrs["point"]) for trial in self._trials()]
 
     def to_come(self, chosen: Sequence[Mapping[str, Any]]) -> int:
-        """Return how many different points may yet be proposed, at most.
+        """Return how many more different points may be proposed at most.
 
         Args:
             chosen: Every point proposed so far.
@@ -63,13 +63,13 @@ class PointSearch:
         return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
 
     def propose(self) -> dict[str, Any] | None:
-        """Return another point, or None where the budget is used up or every point there is was proposed."""
+        """Return another point; None if the budget is used up, or if all possible points were proposed."""
         from optuna.samplers import TPESampler
 
         chosen = self.points()
         if self.to_come(chosen) == 0:
             return None
-        # Anew each time: machines that search together should not draw the same points.
+        # A new seed each time: machines that search together should not draw the same points.
         seed = stream_seed(len(chosen), self._study.study_name) % 2**32
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask()
@@ -78,7 +78,7 @@ class PointSearch:
         return point
 
     def tell(self, point: Mapping[str, Any], mean: float | None) -> None:
-        """Tell the mean of a point's finished seeds, once; None where every one of them failed."""
+        """Tell Optuna, once, the mean of a point's finished seeds; None if all of them failed."""
         from optuna.trial import TrialState
 
         for trial in self._trials(TrialState.RUNNING):
@@ -128,7 +128,7 @@ def most_points(grid: Grid, budget: int) -> int:
 
 
 def _span_a_range(values: Sequence[Any]) -> bool:
-    """Tell several numbers, between which a search may choose, from values it chooses one of."""
+    """Tell whether values span a range: several numbers, between which a search may choose."""
     are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return are_numbers and len(set(values)) > 1
 
@@ -140,7 +140,7 @@ def _are_whole(values: Sequence[Any]) -> bool:
 def hopeless(values: Mapping[str, Sequence[float | None]]) -> list[str]:
     """Return the points to give up: worse than the median of the others after as many seeds (Golovin et al. 2017).
 
-    A point is judged once it has two seeds, and where at least four others have as many.
+    A point is judged once it has two seeds, if at least four others have as many.
 
     Args:
         values: Each point's values, more being better, by ascending seed; what comes after a None, which has no value

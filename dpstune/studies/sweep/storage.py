@@ -1,8 +1,8 @@
-"""Where a sweep's runs are queued: databases that Optuna keeps studies in, opened, and told of without passwords.
+"""The databases that hold a sweep's queue: how they are opened, and how messages name them without passwords.
 
-Optuna 5 opens them, makes their tables and looks for stale trials. It fails where several processes make the tables of
-a fresh database at the same moment. SQLAlchemy hides a password that stands before the host, but not one in a driver's
-message or behind ``?password=``.
+Optuna 5 opens them, makes their tables and looks for stale trials. It fails if several processes make the tables of a
+new database at the same moment. SQLAlchemy hides a password that stands before the host, but not one in a driver's
+message or after ``?password=``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Direction = Literal["maximize", "minimize"]
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # a trial whose heartbeat is this old has lost its worker
-DEATHS = 5  # so many workers may a run lose
+DEATHS = 5  # a job whose worker has died so many times is not tried again
 SECONDS_TO_MAKE_TABLES = 30
-SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password may be a part of any word
+SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password could be a part of any word
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mariadb", _SQLITE)
 
@@ -36,11 +36,11 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
     """Open an Optuna storage.
 
     Args:
-        url: Where it is.
-        heartbeats: Whether its trials are run by workers that may die.
+        url: Its URL.
+        heartbeats: Whether workers, which may die, take its trials.
 
     Raises:
-        RequestError: It is no database, or cannot be opened.
+        RequestError: It is not a database that Optuna can use, or it cannot be opened.
     """
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -59,7 +59,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 
     def connect() -> RDBStorage:
         return RDBStorage(
-            # SQLAlchemy's own choice of a driver changed with its versions; this is the one of our extra
+            # SQLAlchemy's default driver depends on its version; this is the driver in our extra
             url.replace("postgresql://", "postgresql+psycopg://", 1),
             engine_kwargs={"pool_pre_ping": True, **options},
             heartbeat_interval=HEARTBEAT_SECONDS if heartbeats else None,
@@ -81,7 +81,7 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 
 
 def _is_being_made(error: Exception) -> bool:
-    """Tell whether another worker was making the same tables in a fresh storage at the same moment."""
+    """Tell whether an error means that another worker made the same tables of a new storage at the same moment."""
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
     clash = isinstance(error, OperationalError | ProgrammingError) and "already exists" in str(error)
@@ -89,7 +89,7 @@ def _is_being_made(error: Exception) -> bool:
 
 
 def sqlite_url(file: Path) -> str:
-    """Return the URL of an SQLite storage in a file, whatever signs are in its path.
+    """Return the URL of an SQLite storage in a file, whatever characters its path has.
 
     >>> sqlite_url(Path("/runs?/study.db"))
     'sqlite:////runs%3F/study.db'
@@ -111,7 +111,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def hide_passwords(url: str, text: str) -> str:
-    """Return a text, such as what a driver said of a storage, without the passwords in the storage's URL.
+    """Return a text, such as a driver's message, without the passwords that are in the storage's URL.
 
     >>> url = "postgresql://me:s@cret@host/db"
     >>> hide_passwords(url, url)
@@ -128,7 +128,7 @@ def hide_passwords(url: str, text: str) -> str:
 def _passwords_in(url: str) -> list[str]:
     """Return the passwords in a database's URL, as they are written there and as SQLAlchemy finds them.
 
-    An ``@`` in one may not be escaped; it counts to the password, so that what follows is not told either.
+    An unescaped ``@`` in a password counts as part of it, so that what follows the ``@`` is hidden, too.
     """
     found = re.findall(r"(?i)[?&]\w*pass(?:word|wd)?=([^&]*)", url)
     user_info = re.match(r"[^:]+://[^:/]*:([^@]*)@([^/?]*)", url)

@@ -40,22 +40,22 @@ from dpstune.training.trackers import refuse_missing_trackers
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What a sweep is asked to do.
+    """What a sweep should do.
 
     Args:
         recipe: A shipped recipe's name, or a file.
         methods: The methods, ``NAME`` or ``NAME:key=value,...``; their grids ship with dpstune.
         seeds: Restarts of each point: the recipe's seed, seed + 1, ...
         output: The folder that holds all runs.
-        grid: ``KEY=V1,V2``: replaces a key of the grids, or adds one.
-        overrides: ``KEY=VALUE`` for every run; a ``method.KEY`` for those of the methods that have it.
-        data_dir: Local data.
+        grid: ``KEY=V1,V2`` each: replaces a key of the grids, or adds one.
+        overrides: ``KEY=VALUE`` each, for every run; a ``method.KEY`` for the methods that have it.
+        data_dir: Folder of local data; None for the hub.
         storage: An Optuna storage URL that workers on several machines share; None keeps a file beside the runs.
-        budget: Points of each method that Optuna's TPE chooses, in the place of the grid's; None runs the grid.
+        budget: How many points of each method Optuna's TPE chooses; None runs the grid.
         prune: Give up points that are worse than the median of the others after as many seeds.
-        search: Run the grids; or each method at one point alone, its defaults but for the keys that are given.
-        keep_models: Keep the weights of each run; or its numbers and predictions alone.
-        study: What the runs are for; names the folder of the study's own files.
+        search: Whether to run the grids; if not, each method runs at one point: its defaults and the given overrides.
+        keep_models: Whether to keep each run's weights, beside its numbers and predictions.
+        study: The kind of study, such as ``sweep``; the folder of the study's own files begins with it.
     """
 
     recipe: str
@@ -73,7 +73,7 @@ class SweepRequest:
     study: str = "sweep"
 
     def what_is_run(self) -> list[Any]:
-        """Return what of the request decides which runs there are, wherever and by whomever they are run."""
+        """Return the parts of the request that decide which runs there are, on any machine."""
         return [self.methods, self.seeds, self.grid, self.overrides, self.budget is None, self.search]
 
     def load(self, job: Job, flags: Mapping[str, str] = MappingProxyType({})) -> LoadedRecipe:
@@ -93,11 +93,11 @@ class Outcome:
     """What became of a sweep's jobs.
 
     Args:
-        records: The finished runs that lie on this machine.
-        failed: What could not be run, with its error.
-        dropped: What was given up early.
+        records: The finished runs whose folders this machine sees.
+        failed: The jobs that failed, with their errors.
+        dropped: The jobs that were given up early.
         elsewhere: How many runs were done by machines whose folders this one does not see.
-        left: How many are yet to be done.
+        left: How many jobs are still to be done.
         notes: What a reader of the report should know.
     """
 
@@ -109,7 +109,7 @@ class Outcome:
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the outcome as a mapping for JSON."""
         return {
             "runs": [str(record.folder) for record in self.records.values()],
             "failed": [{"run": str(job), "error": error} for job, error in self.failed.items()],
@@ -118,10 +118,10 @@ class Outcome:
         }
 
     def refuse_what_is_missing(self) -> None:
-        """End a command whose runs are not all done with an error; for after its report.
+        """Raise an error if not all runs are done; called after the report.
 
         Raises:
-            RunError: Runs are yet to be done, or failed.
+            RunError: Runs are still to be done, or failed.
         """
         count = len(self.records) + len(self.failed) + len(self.dropped) + self.elsewhere + self.left
         if self.left:
@@ -135,10 +135,10 @@ class Sweep:
     """A sweep's jobs, its runs so far, and its queue.
 
     Args:
-        request: What was asked.
+        request: What the sweep should do.
 
     Raises:
-        RequestError: Recipe, grid or a point of it is wrong.
+        RequestError: The recipe, the grid or a point of it is wrong.
     """
 
     def __init__(self, request: SweepRequest) -> None:
@@ -164,9 +164,9 @@ class Sweep:
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
             self._base["others"] = [self._defaults(asked) for asked in others]
         self.inputs = Inputs()
-        self.to_come: dict[str, int] = {}  # how many more points each method's search, once open, may propose at most
+        self.to_come: dict[str, int] = {}  # the most points that each method's open search may still propose
         self._records: dict[Job, RunRecord] = {}
-        self._elsewhere: dict[str, Path] = {}  # where another machine's runs lie, by the identity of their jobs
+        self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
         for method, point in every:
             self._refuse_what_is_no_recipe(method, point)
@@ -174,7 +174,7 @@ class Sweep:
             self.plan(every)
 
     def _defaults(self, asked: str) -> dict[str, Any]:
-        """Return what a method that is asked for is set to where no grid sets it."""
+        """Return the settings of a method that is asked for, where no grid sets them."""
         loaded = load_first(self.request.recipe, [asked], self.request.overrides, self.request.data_dir)
         method: dict[str, Any] = without_newer_defaults({"method": loaded.recipe.method.model_dump(mode="json")})[
             "method"
@@ -182,34 +182,34 @@ class Sweep:
         return method
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
-        """Load a point's recipe; an error names the flag that gave the wrong key."""
+        """Load a point's recipe, to check it; an error names the flag that gave the wrong key."""
         flags = dict.fromkeys(_own_overrides(asked), f"--method {asked}")
         flags |= {override: f"--grid {override}" for override in as_overrides(point)}
         self.request.load(self.restarts(asked, point)[0], flags)
 
     def _grid(self, asked: str) -> Grid:
-        """Return what is searched for a method: its grid but for the keys that are given."""
+        """Return the grid to search for a method, without the keys that the request sets."""
         method, own = parse_method(asked)
         grid = widen(method_grid(method), method, self.request.grid) if self.request.search else {}
         given = {split_override(override)[0] for override in (*self.request.overrides, *own)}
         return {key: values for key, values in grid.items() if key not in given}
 
     def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
-        """Return a point's runs, a seed each."""
+        """Return a point's jobs, one for each seed."""
         method, _ = parse_method(asked)
         given = overrides_for(method, self.request.overrides)
         overrides = (*given, *_own_overrides(asked), *as_overrides(point))
         return [Job(method, overrides, self.first_seed + restart) for restart in range(self.request.seeds)]
 
     def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
-        """Add every seed of some points to the jobs, the first seed of all of them first; return the new ones."""
+        """Add the jobs of some points, the first seed of every point first; return the new jobs."""
         by_seed = zip(*(self.restarts(*point) for point in chosen), strict=True)
         new = [job for job in dict.fromkeys(chain.from_iterable(by_seed)) if job not in self.jobs]
         self.jobs += new
         return new
 
     def yet_to_choose(self) -> list[Job]:
-        """Return stand-ins for the runs of points that a search is yet to choose: those of the grid's first point."""
+        """Return stand-ins for the jobs of points that a search will still choose: jobs of the grid's first point."""
         budget = self.request.budget or 0
         return [
             job
@@ -263,11 +263,11 @@ class Sweep:
             )
 
     def learn(self, tally: Tally) -> None:
-        """Note where the storage says that runs lie: one of another kind of device has another folder."""
+        """Note where runs lie, as the storage says: a run on another kind of device has another folder."""
         self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
 
     def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
-        """Return this sweep's finished runs, whoever trained them, and notes on what could not be read.
+        """Return this sweep's finished runs, whoever trained them, and notes on runs that could not be read.
 
         Raises:
             RequestError: Data or model are not what the recipe says.
@@ -320,12 +320,12 @@ class Sweep:
 
     @property
     def storage(self) -> str:
-        """The storage's URL; the embedded one is a SQLite file in the sweep's folder."""
+        """The storage's URL; by default, an SQLite file in the sweep's folder."""
         return self.request.storage or sqlite_url(self.folder / "study.db")
 
     @property
     def has_storage(self) -> bool:
-        """Whether the storage is there already, as far as can be told without asking a server."""
+        """Whether the storage exists already; a server is not asked and counts as existing."""
         file = sqlite_file(self.storage)
         return file is None or file.is_file()
 
@@ -337,29 +337,29 @@ class Sweep:
         return RunQueue(self.storage, self.study_name, self.direction)
 
     def outcome(self, tally: Tally | None) -> Outcome:
-        """Say what became of every job; without a tally, from the runs alone."""
+        """Return what became of every job; without a tally, only the finished runs tell."""
         records, notes = self.finished()
         tally = tally or Tally(0, 0, {}, {}, set(), {})
         missing = [job for job in self.jobs if job not in records]
         failed = {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
         dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
-        shared = self.request.storage is not None  # else what is not there is not there
+        shared = self.request.storage is not None  # else no other machine can have done it
         elsewhere = [job for job in missing if shared and job.identity in tally.done]
         if self.request.prune:
             notes.append(
-                "pruning was on: points worse than the median of their method's others after two seeds or more were "
-                "given up"
+                "pruning was on: after two seeds or more, points worse than the median of their method's other points "
+                "were given up"
             )
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
         if left:
-            notes.append(f"{left} of {len(self.jobs)} runs are yet to be done")
+            notes.append(f"{left} of {len(self.jobs)} runs are still to be done")
         return Outcome(records, failed, dropped, len(elsewhere), left, notes)
 
 
 def _own_overrides(asked: str) -> list[str]:
-    """Return the overrides of ``NAME:key=value,...``, each value written in one way."""
+    """Return the overrides of ``NAME:key=value,...``; equal values are written alike."""
     _, own = parse_method(asked)
     pairs = map(split_override, own)
     return as_overrides({key: read_value(text or "", f"--method {asked}") for key, text in pairs})

@@ -1,4 +1,4 @@
-"""Who a worker is, by a name in the storage: its process and its machine, and whether that process still lives."""
+"""Names of workers in the storage: they tell process and machine, and so whether the process still lives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def worker_name(number: int) -> str:
-    """Return a name that says which process a worker is, on which machine, and since when."""
+    """Return this process's name as worker ``number``: it tells process, machine and start time."""
     return f"{number} {socket.gethostname()} {os.getpid()} {_started(os.getpid())} {_machine()}"
 
 
 def is_dead(worker: str) -> bool:
-    """Tell whether a worker of this machine has ended."""
+    """Tell whether a worker of this machine has ended; false for workers of other machines."""
     parts = worker.split()
     if len(parts) != 5 or parts[4] != _machine():
         return False
@@ -24,7 +24,7 @@ def is_dead(worker: str) -> bool:
 
 @lru_cache
 def _machine() -> str:
-    """Return what tells the processes of this machine from those of another, be it a container of the same name."""
+    """Return an id of this machine or container; a container of the same name has another."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"

@@ -1,7 +1,7 @@
 """The worker processes of one machine: each takes runs from the queue until none is left.
 
-Optuna's own workers are threads (``Study.optimize(n_jobs=...)``), which share torch's random state and get no signals.
-Python's pools of processes break with the first that is killed; here another is started in its place.
+Optuna's own workers are threads (``Study.optimize(n_jobs=...)``): they share torch's random state and get no signals.
+Python's process pools break when one process is killed; here another is started in its place.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Workers:
     """This machine's workers; one that dies is replaced.
 
     Args:
-        request: The sweep they work for.
-        count: How many.
+        request: The sweep that they work for.
+        count: How many workers.
     """
 
     def __init__(self, request: SweepRequest, count: int) -> None:
@@ -47,27 +47,28 @@ class Workers:
         self._deaths, self._ended = 0, -1
 
     def start(self) -> None:
-        """Start them."""
+        """Start the workers."""
         for number in range(self._count):
             self._start(number)
 
     def _start(self, number: int) -> None:
         with gpu_in_turn(number) as share:
             process = CONTEXT.Process(target=_work, args=(self._request, number, self._count, share))
-            self._processes[number] = process  # before it lives: whatever ends this process stops it
-            with _interrupts_ignored():  # the child inherits it: Ctrl-C while it imports would end it with a traceback
+            self._processes[number] = process  # before it starts, so that stop() knows it in any case
+            with _interrupts_ignored():  # inherited: else Ctrl-C while the child imports would print a traceback
                 process.start()
 
     @property
     def alive(self) -> bool:
-        """Whether any of them is."""
+        """Whether any worker is alive."""
         return any(process.is_alive() for process in self._processes.values())
 
     def replace_the_dead(self, *, ended: int) -> None:
-        """Start another for each worker that was killed or crashed, but not for ever.
+        """Start a new worker for each that was killed or crashed, but not for ever.
 
         Args:
-            ended: How many runs have ended: after three deaths between which none did, no other is started.
+            ended: How many runs have ended so far. After three deaths without a change of this number, no worker is
+                started.
         """
         if ended != self._ended:
             self._deaths, self._ended = 0, ended
@@ -79,13 +80,13 @@ class Workers:
                 self._start(number)
 
     def stop(self) -> None:
-        """Have each of them save a checkpoint and end."""
+        """Make each worker save a checkpoint and end."""
         for process in self._processes.values():
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signal.SIGTERM)
 
     def join(self) -> None:
-        """Wait until all have ended."""
+        """Wait until all workers have ended."""
         for process in self._processes.values():
             if process.pid is not None:
                 process.join()
@@ -105,7 +106,8 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
     import torch
 
     stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))  # a run that trains listens itself
+    # During a run, training handles the signal itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     sys.stdout = sys.stderr
     _end_with_the_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
@@ -122,11 +124,11 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
             if share.left or (taken is None and not _more_to_do(queue)):
                 return
             if taken is None:
-                wait_a_moment()  # another worker may yet fail or die, or a search propose another point
+                wait_a_moment()  # another worker may still fail or die, or a search may propose another point
     except Interrupted as interrupted:
         raise SystemExit(interrupted.exit_code) from None
     except DpstuneError:
-        raise SystemExit(_CRASHED) from None  # the process that started this one meets the same error, and tells it
+        raise SystemExit(_CRASHED) from None  # the process that started this one gets the same error, and prints it
     raise SystemExit(128 + stopping[0])
 
 
@@ -136,7 +138,7 @@ def _more_to_do(queue: RunQueue) -> bool:
 
 
 def _end_with_the_parent() -> None:
-    """Save and end where the process that started this one was killed: nobody else would tell its runs from others'."""
+    """Save and end if the process that started this one is killed: no other process would stop this worker."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -148,7 +150,7 @@ def _end_with_the_parent() -> None:
 
 
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
-    """Train one run; whatever goes wrong in it is recorded and does not stop the worker."""
+    """Train one run; any error in it is recorded and does not stop the worker."""
     from dpstune.device.hardware import is_out_of_memory
     from dpstune.training import engine
 

@@ -153,7 +153,7 @@ class TestFiles:
             for name, count in (("vanilla", 5), ("mixout", 8))
         ]
         assert outcome(study(*files, methods=("vanilla",))) == {"vanilla": (1, 5, 0, 0, [], [])}
-        with pytest.raises(RequestError, match="example '5' is missing, which others answer"):
+        with pytest.raises(RequestError, match="example '5' is missing, but others answer it"):
             study(*files)
 
     def test_restarts_of_several_files_are_put_together(self, tmp_path):
@@ -302,10 +302,10 @@ class TestRuns:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"id": ["a", "b", "c"]}, "is missing, which others answer (3 of 6 are there)"),
+            ({"id": ["a", "b", "c"]}, "is missing, but others answer it (3 of 6 are there)"),
             ({"id": ["a", "a", "b"]}, "example 'a' is there twice"),
             ({"label": ["neutral"] * 3}, "elsewhere; all restarts should be of the same examples"),
-            ({"label": pa.nulls(3, pa.string())}, "its examples have no labels, so that what is right cannot be told"),
+            ({"label": pa.nulls(3, pa.string())}, "its examples have no labels, so no prediction is right or wrong"),
         ],
     )
     def test_restarts_of_different_examples_are_refused(self, spoiled, change, message):
@@ -318,7 +318,7 @@ class TestRuns:
     def test_predictions_that_are_damaged_or_not_there_are_named(self, spoiled):
         folder, path = spoiled
         path.write_bytes(b"PAR1")
-        with pytest.raises(RequestError, match=r"validation\.parquet: no predictions can be read there"):
+        with pytest.raises(RequestError, match=r"validation\.parquet: its predictions cannot be read"):
             study(folder)
         path.rename(path.with_name("test.parquet"))
         with pytest.raises(RequestError, match=r"is not there: the run predicted test; choose with --split"):
@@ -335,23 +335,23 @@ class TestRuns:
 
 BAD = {
     "no id": ("idd,correct\n1,1\n", "m.csv: no column 'id'; its columns are idd, correct; did you mean 'idd'?"),
-    "no answer": ("id,label\n1,a\n", "m.csv: holds neither 'prediction' nor 'correct'; a row should say"),
+    "no answer": ("id,label\n1,a\n", "m.csv: has no column 'prediction' or 'correct'; a row should say"),
     "unknown column": (
         "id,corect\n1,1\n",
-        "m.csv: unknown column 'corect'; --text corect shows it as a text; did you mean 'correct'?",
+        "m.csv: unknown column 'corect'; --text corect reads it as a text; did you mean 'correct'?",
     ),
-    "empty file": ("", "m.csv: holds no predictions; a row an example and restart is expected"),
+    "empty file": ("", "m.csv: holds no predictions; it should have a row for each example and restart"),
     "header only": ("id,correct\n", "m.csv: holds no predictions"),
     "no restarts": ("id,correct\n1,1\n", "m.csv: does not say of how many restarts its counts are; add a column"),
     "count too large": ("id,correct,restarts\n1,4,3\n", "m.csv:2: correct is 4, more than the 3 restarts of m"),
-    "negative count": ("id,correct,restarts\n1,-1,3\n", "m.csv:2: correct is '-1', where there should be a whole"),
-    "fraction": ("id,correct,restarts\n1,0.5,3\n", "m.csv:2: correct is '0.5', where there should be a whole number"),
-    "zero restarts": ("id,correct,restarts\n1,0,0\n", "m.csv:2: restarts is 0; nothing was restarted"),
+    "negative count": ("id,correct,restarts\n1,-1,3\n", "m.csv:2: correct is '-1'; it should be a whole number"),
+    "fraction": ("id,correct,restarts\n1,0.5,3\n", "m.csv:2: correct is '0.5'; it should be a whole number"),
+    "zero restarts": ("id,correct,restarts\n1,0,0\n", "m.csv:2: restarts is 0; it should be 1 or more"),
     "restarts differ": ("id,correct,restarts\n1,1,3\n2,1,4\n", "m.csv:3: 4 restarts of m here and 3 before"),
     "id twice": ("id,correct,restarts\n1,1,3\n1,2,3\n", "m.csv:3: example '1' is there twice for m"),
     "seed twice": ("id,seed,correct\n1,5,1\n1,5,0\n", "m.csv:3: example '1' is there twice for seed 5 of m"),
-    "no truth": ("id,seed,correct\n1,5,7\n", "m.csv:2: correct is '7', where there should be 0 or 1"),
-    "no label": ("id,prediction\n1,a\n", "example '1' has no label, so that what is right cannot be told; add"),
+    "no truth": ("id,seed,correct\n1,5,7\n", "m.csv:2: correct is '7'; it should be 0 or 1"),
+    "no label": ("id,prediction\n1,a\n", "example '1' has no label, so no prediction is right or wrong; add"),
     "empty prediction": ("id,label,prediction\n1,a,\n", "m.csv:2: column 'prediction' is empty"),
     "empty id": ("id,correct,restarts\n,1,1\n", "m.csv:2: column 'id' is empty"),
     "method missing": ("id,method,correct,restarts\n1,,1,1\n", "m.csv:2: column 'method' is empty"),
@@ -359,7 +359,7 @@ BAD = {
     "two labels": ("id,label,prediction\n1,a,a\n1,b,a\n", "m.csv:3: example '1' has the label 'b' here and 'a'"),
     "other examples": (
         "id,method,seed,correct\n1,a,1,1\n2,a,1,1\n1,b,1,1\n",
-        "m.csv (b, seed 1): example '2' is missing, which others answer (1 of 2 are there)",
+        "m.csv (b, seed 1): example '2' is missing, but others answer it (1 of 2 are there)",
     ),
     "fewer rows": ("id,label,prediction\n1,a,a\n1,a,a\n2,a,a\n", "m.csv (m, restart 2): example '2' is missing"),
 }
@@ -381,7 +381,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["casestudy"], "--recipe R trains restarts to study, --from FILE_OR_RUNS studies what is there: give one"),
+        (["casestudy"], "give --recipe R to train restarts, or --from FILE_OR_RUNS to study existing ones"),
         (["casestudy", "--from", "nowhere.csv"], "there is no file nowhere.csv"),
         (["casestudy", "--from", "m.xls"], "m.xls: cannot tell its format; save it as .xlsx or .csv"),
         (["casestudy", "--from", "latin.csv"], "latin.csv:2: not UTF-8 text"),
@@ -389,7 +389,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
         (["casestudy", "--from", "empty"], "empty: holds no finished run"),
         (
             ["casestudy", "--from", "m.csv", "--method", "mixuot"],
-            "--method mixuot: nobody predicted with it; the methods are m",
+            "--method mixuot: there are no predictions of it; the methods are m",
         ),
         (
             ["casestudy", "--from", "m.csv", "--baseline", "x"],
@@ -401,7 +401,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
         (["casestudy", "--from", "m.csv", "--jobs", "2"], "--jobs: nothing is trained with --from; leave it out"),
         (["casestudy", "--from", "m.csv", "--recipe", "demo"], "has no example '1'; its ids look like 'toy-nli-"),
         (["casestudy", "--recipe", "demo", "--set", "task=toy-sts"], "--recipe demo: toy-sts is regression"),
-        (["casestudy", "--recipe", "demo", "--split", "test"], "--split test: a run of toy-nli predicts validation"),
+        (["casestudy", "--recipe", "demo", "--split", "test"], "--split test: should be one that runs of"),
         (
             ["casestudy", "--recipe", "demo", "--baseline", "r3f"],
             "none of the methods; the methods are vanilla, dps-dense",

@@ -369,7 +369,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--batch-size", "0"], "--batch-size 0: should be whole numbers from 1 on, for example 16,32"),
+            (["--batch-size", "0"], "--batch-size 0: should be whole numbers, 1 or more each, for example 16,32"),
             (["--batch-size", "16,,32"], "--batch-size 16,,32: should be whole numbers"),
             (["--batch-size", "a"], "--batch-size a: should be whole numbers"),
             (["--batch-size", f"16,{10**30}"], f"--batch-size {10**30}: training.batch_size: should be less than"),

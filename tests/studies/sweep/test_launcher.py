@@ -67,11 +67,11 @@ def wait_for(what):
     ("more", "message"),
     [
         (["--launcher", "slrum"], "--launcher slrum: should be slurm or local; did you mean 'slurm'?"),
-        (["--launcher", "slurm", "--plan"], "--plan, --report and --launcher: give one"),
+        (["--launcher", "slurm", "--plan"], "--plan, --report and --launcher: give only one of them"),
         (["--launcher-set", "time=60"], "--launcher-set time=60: is an option of sbatch; add --launcher slurm"),
         (
             ["--launcher", "slurm", "--jobs", "2"],
-            "--launcher slurm: its tasks meet in a database that every node reaches; add --storage postgresql://...",
+            "--launcher slurm: its tasks need a database that every node reaches; add --storage postgresql://...",
         ),
         (["--launcher", "slurm"], "--launcher slurm: needs submitit; pip install 'dpstune[slurm]'"),
         *(

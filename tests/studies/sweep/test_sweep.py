@@ -218,7 +218,7 @@ def test_a_report_is_made_again_from_the_runs_alone(sweep, tiny_task, tmp_path):
     assert sweep(tiny_task, tmp_path, *asked).code == 0
     shutil.rmtree(Path(json.loads(again.stdout)["runs"][-1]))  # gone, whatever the storage says
     assert json.loads(sweep(tiny_task, tmp_path, *asked, "--report", "--json").stdout)["left"] == 1
-    assert "1 of 4 runs are yet to be done" in (folder / "report.md").read_text()
+    assert "1 of 4 runs are still to be done" in (folder / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_s
     done = sweep(tiny_task, tmp_path, *asked)
     assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == [str(other)]
-    assert "do not lie in" not in done.stderr
+    assert "they lie on other machines" not in done.stderr
 
 
 def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tmp_path):
