@@ -29,6 +29,9 @@ def predict(
         str | None,
         typer.Option(help="What a text file is in, such as latin-1; UTF-8, or what its byte-order mark says."),
     ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Most tokens of an example; default: the run's.")
+    ] = None,
 ) -> None:
     """Label rows as they come, with scores, on stdout.
 
