@@ -13,6 +13,7 @@ from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table
 from dpstune.report.tables import csv_text, digits
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import write_json, write_text
+from dpstune.settings.metrics import better
 from dpstune.studies.fit.outcome import FitOutcome, Tried
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
         write_wrong_labels(folder, outcome.suspects, outcome.rows, texts)
     metric = outcome.fit.data.metric
     blocks: list[Block] = [
-        runs_header([record for each in outcome.tried for record in each.records.values()], command),
+        runs_header([each.records[1] for each in outcome.tried if 1 in each.records], command),
         *(Paragraph(text) for text in answer(outcome)),
         Heading("What was tried"),
         _candidates_table(outcome),
@@ -68,6 +69,7 @@ def answer(outcome: FitOutcome) -> list[str]:
     return [
         f"Chosen: {outcome.winner.trial.candidate.name}. Its {metric} on {_scored_rows(outcome)} is "
         f"{_with_interval(verdict.value, verdict.low, verdict.high)}.{always}",
+        *_nothing_learned(outcome),
         _comparison(outcome),
         f"The model, trained on all {outcome.fit.rows} rows, is {outcome.model}; {outcome.recipe} trains it again.",
     ]
@@ -139,6 +141,14 @@ def _with_interval(value: float | None, low: float | None, high: float | None, s
     return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
 
 
+def _nothing_learned(outcome: FitOutcome) -> list[str]:
+    """Say so where the chosen candidate is no better than one answer for all rows."""
+    value, majority = outcome.verdict.value, outcome.majority
+    if value is None or majority is None or better(outcome.fit.data.metric, value, majority):
+        return []
+    return ["That is no better than one answer for all rows: nothing was learned. More rows or other labels may help."]
+
+
 def _comparison(outcome: FitOutcome) -> str:
     verdict, baseline = outcome.verdict, outcome.baseline
     if baseline is None:
@@ -185,7 +195,7 @@ def candidates_figure(outcome: FitOutcome) -> Figure:
     axes.set_yticks(range(len(shown)), [plain_text(name) for name in names])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     what = "fold" if outcome.fit.parts.folds else "run"
-    dress(axes, f"Each candidate: a dot a {what}, a line its score over all", outcome.fit.data.metric, "", grid="x")
+    dress(axes, f"Dots: one {what} each; lines: all of them", outcome.fit.data.metric, "", grid="x")
     return figure
 
 
