@@ -72,7 +72,10 @@ def _findings(
 ) -> Iterator[Finding]:
     places, labels = Places(raw), Labels(raw, unlabelled)
     classes = kind == "classification"
-    yield from class_findings(labels, places, parts) if classes else value_findings(labels, places)
+    if classes:
+        yield from class_findings(labels, places, parts)
+    elif kind == "regression":
+        yield from value_findings(labels, places)
     if classes or label in text:
         yield from leak_findings(labels, text, label, places)
     yield from duplicate_findings(raw, labels if classes else None, places, parts, near=near)

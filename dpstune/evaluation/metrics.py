@@ -79,6 +79,13 @@ def _macro_f1(gold: Array, answers: Array, label_count: int) -> float:
     return float(f1_score(gold, answers, average="macro", zero_division=0.0))
 
 
+def _micro_f1(gold: Array, answers: Array, label_count: int) -> float:
+    """F1 over all labels of all examples; where an example has one label that is the accuracy."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold, answers, average="micro", zero_division=0.0))
+
+
 def _weighted_f1(gold: Array, answers: Array, label_count: int) -> float:
     """Mean of the F1 of each label, weighted by how many examples have it."""
     from sklearn.metrics import f1_score
@@ -166,6 +173,8 @@ COMPUTED: dict[str, Callable[[Array, Array, int], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "macro_f1": _macro_f1,
+    "micro_f1": _micro_f1,
+    "subset_accuracy": _accuracy,
     "weighted_f1": _weighted_f1,
     "balanced_accuracy": _balanced_accuracy,
     "matthews": _matthews,

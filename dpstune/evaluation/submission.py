@@ -40,7 +40,7 @@ def refuse_no_submission(target: Target) -> None:
     """
     task = target.name
     if isinstance(target.task, UserTask):
-        raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes none but its own")
+        raise RequestError(f"--submission: {task} is a task of your own; the GLUE server takes only its own")
     for split in target.splits:
         if (task, split) not in FILES:
             known = [f"{name} --split {part}" for name, part in FILES if name == task]

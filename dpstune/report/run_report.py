@@ -45,6 +45,8 @@ def write_run_page(folder: Path, task: TaskData, command: str | None = None) -> 
     Raises:
         RunError: The run's files cannot be read, or the folder cannot be written to.
     """
+    if task.kind == "multilabel":
+        raise RunError("pages are drawn of tasks with one label an example; result.json holds the numbers")
     try:
         record = read_run(folder)
         evaluations = _read_evaluations(record, task)

@@ -12,7 +12,7 @@ from typing import Literal
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.settings.tasks import Kind
 
-Needs = Literal["labels", "values", "probabilities"]
+Needs = Literal["labels", "values", "probabilities", "sets"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Metric:
     Args:
         name: Its name.
         kinds: The kinds of task it suits.
-        needs: What it compares with the gold labels: predicted labels, predicted values, or each label's probability.
+        needs: What it compares with the gold labels: predicted labels, predicted values, each label's probability, or
+            sets of labels.
         beside: The metrics that are computed with it.
         lower_is_better: Which way is better.
         has_floor: Whether always giving the same answer is a bad one: what a restart must do better than.
@@ -43,8 +44,8 @@ _TABLE = (
     Metric("accuracy", _CLASSES, "labels"),
     Metric("f1", _CLASSES, "labels", beside=("accuracy",)),
     Metric("macro_f1", ("classification", "multilabel"), "labels"),
-    Metric("micro_f1", ("multilabel",), "labels"),
-    Metric("subset_accuracy", ("multilabel",), "labels"),
+    Metric("micro_f1", ("multilabel",), "sets"),
+    Metric("subset_accuracy", ("multilabel",), "sets"),
     Metric("weighted_f1", _CLASSES, "labels"),
     Metric("balanced_accuracy", _CLASSES, "labels"),
     Metric("matthews", _CLASSES, "labels", beside=("accuracy",)),

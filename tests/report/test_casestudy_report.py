@@ -88,7 +88,15 @@ def read_csv(path):
 
 def test_nothing_else_is_written_and_the_same_study_gives_the_same_bytes(written, tmp_path):
     folder, study = written
-    names = ["examples.csv", "figure.png", "figure.svg", "proportions.csv", "report.html", "report.md"]
+    names = [
+        "examples.csv",
+        "figure.png",
+        "figure.svg",
+        "proportions.csv",
+        "report.html",
+        "report.md",
+        "wrong_labels.csv",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == names
     write_case_study(tmp_path, study)
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in names)

@@ -238,4 +238,4 @@ class TestRefusals:
     def test_a_task_with_one_label_an_example(self, run, zygote):
         told = zygote.run("eval", run.folder, "--task", "toy-nli")
         assert told.code == 2
-        assert "does multilabel, and task toy-nli is classification" in told.stderr
+        assert "does multilabel, but task toy-nli is classification" in told.stderr
