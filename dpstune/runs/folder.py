@@ -24,6 +24,9 @@ from uuid import uuid4
 
 from dpstune.errors import BusyError, RequestError, RunError
 
+FIT_RESULT = "fit.json"
+"""What a fit found, in its folder; the winner's ``model`` and ``recipe.yaml`` lie beside it."""
+
 
 def run_hash(ingredients: Mapping[str, Any]) -> str:
     """Return ten hex digits that stand for everything that changes a run's result.

@@ -97,8 +97,12 @@ class SearchSpace:
         return {key: middle[key] if key in middle else _default(method, key, values) for key, values in grid.items()}
 
     def _is_fixed(self, key: str) -> bool:
-        length = ("training.steps", "training.epochs")
-        return key in self.fixed or (key in length and not set(length).isdisjoint(self.fixed))
+        return key in self.fixed or (key == "training.epochs" and has_fixed_length(self.fixed))
+
+
+def has_fixed_length(fixed: Sequence[str]) -> bool:
+    """Return whether the keys that a user set say how long a run is."""
+    return not {"training.steps", "training.epochs"}.isdisjoint(fixed)
 
 
 def _default(method: str, key: str, values: Sequence[Any]) -> Any:

@@ -18,7 +18,14 @@ from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints
 from dpstune.settings.metrics import direction
-from dpstune.studies.fit.candidates import METHODS, Candidate, SearchSpace, check_methods, epochs_to_try
+from dpstune.studies.fit.candidates import (
+    METHODS,
+    Candidate,
+    SearchSpace,
+    check_methods,
+    epochs_to_try,
+    has_fixed_length,
+)
 from dpstune.studies.fit.parts import Parts, decide_parts
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.grid import overrides_for
@@ -130,20 +137,22 @@ class Fit:
         recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
         steps_per_epoch = StepPlan(recipe, self.inputs.tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
         affordable = math.inf
-        if self.request.minutes is not None:
+        fixed = tuple(split_override(override)[0] for override in self.request.overrides)
+        if self.request.minutes is not None and not has_fixed_length(fixed):
             epochs = self.request.minutes * 60 / RUNS_TO_AFFORD / self.seconds_of_an_epoch()
             affordable = epochs * steps_per_epoch
-        fixed = tuple(split_override(override)[0] for override in self.request.overrides)
         return SearchSpace(
             self.methods, recipe.training.learning_rate, epochs_to_try(steps_per_epoch, affordable), fixed
         )
 
     def seconds_of_an_epoch(self) -> float:
         """Return about how long an epoch of plain fine-tuning on a part takes here, by a few timed steps."""
+        return self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
+
+    def _seconds_of(self, candidate: Candidate) -> float:
         from dpstune.studies.sweep.estimate import seconds_of_a_run
 
-        one = Candidate(BASELINE, {"training.epochs": 1})
-        return seconds_of_a_run(self.recipe_of(one, 1), self.inputs)
+        return seconds_of_a_run(self.recipe_of(candidate, 1), self.inputs)
 
     def search(self) -> CandidateSearch:
         """Open the search, where candidates and their scores are kept, in the fit's folder."""
@@ -211,8 +220,8 @@ class Fit:
 
     def plan(self) -> dict[str, Any]:
         """Return what would be tried and about how long it would take on this machine, by a few timed steps."""
-        space, epoch = self.space(), self.seconds_of_an_epoch()
-        a_run = epoch * sum(space.epochs) / 2
+        space = self.space()
+        a_run = self._seconds_of(space.baselines()[0])
         last = a_run * self.rows / self._rows_of_a_part
         most = self.request.runs or (RUNS if self.request.minutes is None else None)
         if self.request.minutes is not None:
