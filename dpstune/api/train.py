@@ -47,12 +47,13 @@ def train(
     from dpstune.common.progress import SilentProgress
     from dpstune.report.progress import new_progress
     from dpstune.training import engine
+    from dpstune.training.results import kept_metrics
 
     loaded = load(recipe, method=method, seed=seed, data_dir=data_dir, changes=changes)
     progress = SilentProgress() if quiet else new_progress()
     run = engine.train(loaded, output=Path(output).expanduser(), progress=progress, fresh=fresh)
     rows = [
         {"split": split, **metrics, "examples": run.result["examples"].get(split)}
-        for split, metrics in run.result["last"]["metrics"].items()
+        for split, metrics in kept_metrics(run.result).items()
     ]
     return TrainResult(run.folder, rows, run.result)

@@ -99,6 +99,8 @@ class Ensemble:
         for record in self.records[1:]:
             _refuse_another_task(first, record)
         self.task: TaskData = Inputs().task(first.recipe)
+        if self.task.kind == "multilabel":
+            raise RequestError(f"{first.folder} gives several labels an example; an ensemble is of runs that give one")
         examples = self.task.splits.get(self.split)
         if examples is None or examples.labels is None or self.split == "train":
             there = ", ".join(name for name in self.task.splits if name != "train")

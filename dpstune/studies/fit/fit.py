@@ -93,6 +93,8 @@ class Fit:
         whole = decide_parts(self._task, 0, folds=request.folds, test=request.test).whole_task(self._task)
         self._whole = self._load(whole, Candidate(BASELINE))
         self.data: TaskData = self.inputs.task(self._whole.recipe)
+        if self.data.kind == "multilabel":
+            raise RequestError("fit compares one label a row; train takes several with kind: multilabel")
         self.rows = len(self.data.splits["train"])
         self.parts: Parts = decide_parts(self._task, self.rows, folds=request.folds, test=request.test)
         first = self.recipe_of(Candidate(BASELINE), 1).recipe  # what is wrong with the parts ends here
@@ -159,8 +161,7 @@ class Fit:
         file = self.folder / "study.db"
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        space = None if file.exists() else self.space()
-        return CandidateSearch(file, space, parts=self.parts.count, seed=self._whole.recipe.seed)
+        return CandidateSearch(file, self.space, parts=self.parts.count, seed=self._whole.recipe.seed)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ its parts: what a study's file holds is enough to go on after any interruption.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,12 @@ class CandidateSearch:
 
     Args:
         file: The study's SQLite file; made where it is not there.
-        space: Where candidates come from; of a study that is there its own counts.
+        new_space: Says where candidates come from; not asked of a study that is there, which knows it.
         parts: Parts a candidate is tried on.
         seed: Of Optuna's draws.
     """
 
-    def __init__(self, file: Path, space: SearchSpace | None, *, parts: int, seed: int) -> None:
+    def __init__(self, file: Path, new_space: Callable[[], SearchSpace], *, parts: int, seed: int) -> None:
         import optuna
         from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 
@@ -73,13 +74,13 @@ class CandidateSearch:
             space = SearchSpace(
                 tuple(stored["methods"]), stored["rate"], tuple(stored["epochs"]), tuple(stored["fixed"])
             )
-        elif space is not None:
+        else:
+            space = new_space()
             for candidate in space.baselines():
                 self._enqueue(candidate, always=True)
             for candidate in space.defaults():
                 self._enqueue(candidate, always=False)
             self._study.set_user_attr("space", json.dumps(asdict(space)))
-        assert space is not None
         self.space = space
 
     def trials(self) -> list[Trial]:

@@ -23,7 +23,7 @@ def run(search, score, count):
 
 
 def test_plain_fine_tuning_without_and_with_dropout_comes_first_then_every_method_at_its_defaults(file):
-    search = CandidateSearch(file, SPACE, parts=1, seed=1)
+    search = CandidateSearch(file, lambda: SPACE, parts=1, seed=1)
     run(search, lambda candidate, part: 0.5, 5)
     first = [trial.candidate for trial in search.trials()]
     assert [candidate.method for candidate in first] == ["vanilla", "vanilla", "dps-dense", "mixout", "r-drop"]
@@ -37,7 +37,7 @@ def test_plain_fine_tuning_without_and_with_dropout_comes_first_then_every_metho
 
 
 def test_later_candidates_lie_in_the_ranges_and_are_of_several_methods(file):
-    search = CandidateSearch(file, SPACE, parts=1, seed=1)
+    search = CandidateSearch(file, lambda: SPACE, parts=1, seed=1)
     run(search, lambda candidate, part: 0.5, 40)
     later = [trial.candidate for trial in search.trials()[5:]]
     assert len({candidate.method for candidate in later}) == 4
@@ -48,7 +48,7 @@ def test_later_candidates_lie_in_the_ranges_and_are_of_several_methods(file):
 
 
 def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_given_up(file):
-    search = CandidateSearch(file, SPACE, parts=5, seed=1)
+    search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     score = {"vanilla": 0.1, "dps-dense": 0.9, "mixout": 0.2, "r-drop": 0.3}
     run(search, lambda candidate, part: score[candidate.method] + 0.001 * part, 5 + 5 + 5 + 1 + 1)
     states = [(trial.candidate.method, trial.state, len(trial.values)) for trial in search.trials()]
@@ -62,33 +62,33 @@ def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_giv
 
 
 def test_better_candidates_are_found_than_the_first_ones(file):
-    search = CandidateSearch(file, SPACE, parts=1, seed=3)
+    search = CandidateSearch(file, lambda: SPACE, parts=1, seed=3)
     run(search, lambda candidate, part: -abs(candidate.settings["training.epochs"] - 11), 40)
     epochs = [trial.candidate.settings["training.epochs"] for trial in search.trials()]
     assert sum(epochs[-10:]) / 10 > 9, "by chance it is 7.5"
 
 
 def test_a_search_goes_on_with_the_trial_that_is_open_and_in_its_own_space(file):
-    first = CandidateSearch(file, SPACE, parts=3, seed=1)
+    first = CandidateSearch(file, lambda: SPACE, parts=3, seed=1)
     run(first, lambda candidate, part: 0.5, 4)
-    again = CandidateSearch(file, SearchSpace(("vanilla",), 1.0, (1, 1)), parts=3, seed=1)
+    again = CandidateSearch(file, lambda: SearchSpace(("vanilla",), 1.0, (1, 1)), parts=3, seed=1)
     assert again.space == SPACE
     trial = again.next()
     assert (trial.number, trial.values) == (1, {1: 0.5})
-    assert CandidateSearch(file, None, parts=3, seed=1).next() == trial
+    assert CandidateSearch(file, lambda: SPACE, parts=3, seed=1).next() == trial
 
 
 def test_two_searches_that_are_told_the_same_choose_the_same(tmp_path):
     found = []
     for name in ("one", "two"):
-        search = CandidateSearch(tmp_path / name, SPACE, parts=1, seed=7)
+        search = CandidateSearch(tmp_path / name, lambda: SPACE, parts=1, seed=7)
         run(search, lambda candidate, part: candidate.settings["training.learning_rate"], 15)
         found.append([trial.candidate for trial in search.trials()])
     assert found[0] == found[1]
 
 
 def test_what_cannot_be_trained_is_kept_with_its_error_and_not_tried_again(file):
-    search = CandidateSearch(file, SPACE, parts=2, seed=1)
+    search = CandidateSearch(file, lambda: SPACE, parts=2, seed=1)
     trial = search.next()
     search.fail(trial, "the loss is nan")
     assert (search.trials()[0].state, search.trials()[0].error) == ("failed", "the loss is nan")
