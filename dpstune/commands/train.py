@@ -93,7 +93,7 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str, *,
         )
     if is_main_process():
         print_result(run.folder, run.result)
-        evaluated = run.result["split"] is not None
+        evaluated = run.result.get("split", "") is not None
         if evaluated and (run.trained or not (run.folder / "report.html").exists()):
             _write_page(run.folder, loaded, inputs, command)
     return {"run": str(run.folder), **run.result}

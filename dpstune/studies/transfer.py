@@ -178,7 +178,7 @@ def choose_targets(
     if twice := _twice(named):
         own = any(isinstance(each.target.task, UserTask) for each in named if each.name in twice)
         hint = "; where these are two tasks, give one another task.name" if own else ""
-        raise RequestError(f"--targets: {min(twice)} is there twice{hint}")
+        raise RequestError(f"--targets: {min(twice)} is given twice{hint}")
     return sorted(named, key=lambda each: (each is not there, not each.in_domain)), notes
 
 

@@ -124,7 +124,7 @@ def test_a_mask_source_may_leave_the_drawing_to_the_method_but_not_miss_a_column
     assert method.columns["1"].numel() == 3
     method.detach()
     method.attach(model, total_steps=10, mask_source=lambda name, step: [1])
-    with pytest.raises(RequestError, match="1 columns for '0' at step 1; it has 4"):
+    with pytest.raises(RequestError, match="1 columns for '0' at step 1; the layer has 4"):
         model(torch.randn(2, 4))
 
 

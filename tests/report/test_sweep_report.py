@@ -136,7 +136,7 @@ def test_text_says_what_was_run_and_what_to_beware_of(sweep):
         "accuracy on validation (500 examples; 2000 to train on)",
         "gets accuracy 0.3400",
         "its mean is optimistic",
-        "The smallest p that can be reached is 0.1250 with 4 shared seeds: too few to show any difference at 0.05",
+        "The smallest p that can be reached is 0.1250 with 4 shared seeds: with so few seeds no difference, however",
         "trial 3 failed: loss <nan> | a_b",
     ):
         assert expected in text

@@ -256,7 +256,7 @@ def test_users_own_tasks_of_one_name_are_called_by_their_recipe_files_or_else_by
         ("reviews", "new.csv", True, "validation"),
         ("kept", "kept.csv", False, "validation"),
     ]
-    with pytest.raises(RequestError, match=r"--targets: old is there twice; where .* give one another task\.name"):
+    with pytest.raises(RequestError, match=r"--targets: old is given twice; where .* give one another task\.name"):
         carried(recipe, old, old)
 
 

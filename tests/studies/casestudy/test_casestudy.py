@@ -187,7 +187,7 @@ class TestFiles:
         examples = generate("toy-nli", "validation")
         wrong = LABELS[(examples.labels[0] + 1) % 3]
         rows = [{"id": examples.ids[0], "label": wrong, "prediction": wrong}]
-        with pytest.raises(RequestError, match="name the recipe it was predicted for, or none"):
+        with pytest.raises(RequestError, match="name the recipe of its task, or none"):
             study(write_table(tmp_path / "mine.csv", rows), recipe=load_recipe("demo"))
         rows = [{"id": examples.ids[0], "prediction": "1"}]
         with pytest.raises(RequestError, match="'1' is no label of the recipe's task; its labels are contradiction"):
@@ -265,7 +265,7 @@ class TestRuns:
         found = study(runs, methods=("mixout",), baseline="mixout p 0.5")
         assert outcome(found)["mixout p 0.7"][4] == ["toy-nli-validation-0"]
         (note,) = study(runs, methods=("mixout",)).notes
-        assert "called vanilla: nothing is rescued or lost" in note
+        assert "so nothing is rescued or lost" in note
 
     def test_what_sets_nothing_keeps_its_methods_name(self, spoiled):
         """So that vanilla stays the baseline of vanilla with another dropout."""
@@ -408,7 +408,7 @@ def test_a_bad_file_is_one_line_with_place_and_remedy(tmp_path, capsys, name):
         ),
         (["casestudy", "--recipe", "demo", "--method", "vanila"], "did you mean 'vanilla'?"),
         (["casestudy", "--recipe", "demo", "--restarts", "0"], "--restarts"),
-        (["casestudy", "--recipe", "demo", "--text", "x"], "--text names a column of --from's files"),
+        (["casestudy", "--recipe", "demo", "--text", "x"], "--text names a column in the files of --from"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, message):
