@@ -107,6 +107,27 @@ def test_the_case_study_pages_commands_are_run(zygote, tiny_task):
         assert "report.html" in run.stderr
 
 
+def test_the_evaluation_pages_commands_are_run(zygote, tiny_task):
+    """On the tiny task."""
+    train, evaluate = [line for block in blocks("evaluation.md", "console") for line in block.splitlines()]
+    words = [str(tiny_task) if word == "answers.yaml" else word for word in shlex.split(train)[1:]]
+    run = zygote.run(*words, "--set", "training.steps=2", "--output", "answered")
+    assert run.code == 0, run.stderr
+    (folder,) = zygote.folder.glob("answered/*/dps-dense/seed-42-*")
+    words = [str(folder) if word.startswith("runs/") else word for word in shlex.split(evaluate)[1:]]
+    run = zygote.run(*words)
+    assert run.code == 0, run.stderr
+    assert (zygote.folder / "page" / "report.html").is_file()
+
+
+def test_the_evaluation_page_names_every_metric():
+    from dpstune.settings.metrics import METRICS
+
+    rows = [line for line in (DOCS / "evaluation.md").read_text().splitlines() if line.startswith("| `")]
+    ways = {name: row.rpartition("| ")[2].strip(" |") for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert ways == {name: "lower" if metric.lower_is_better else "higher" for name, metric in METRICS.items()}
+
+
 def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     """What is on real corpora carries the date it was last run."""
     readme = (DOCS.parent / "README.md").read_text()

@@ -116,6 +116,8 @@ def curves_figure(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure | N
     Returns:
         The figure; None where fewer than two steps have a loss.
     """
+    from matplotlib.ticker import MaxNLocator
+
     losses = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
     if len(losses) < 2:
         return None
@@ -139,4 +141,6 @@ def curves_figure(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure | N
     over = f" on {next(iter(splits))}" if len(splits) == 1 else ""
     dress(right, f"Evaluations{over}\n", "step", metric_words(metric), grid="y")
     right.set_xlim(left.get_xlim())
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

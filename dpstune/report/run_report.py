@@ -159,7 +159,7 @@ def _metrics_table(task: TaskData, evaluations: Mapping[str, Evaluation]) -> Tab
         cells = [format_value(each.metrics[name]) if name in each.metrics else "" for name in names]
         rows.append([split, *cells, str(len(each.predictions))])
         if each.gold:
-            constant = _constant(task, each)
+            constant = {name: value for name, value in _constant(task, each).items() if each.metrics[name] is not None}
             rows.append([f"{split}: one answer to all", *(digits(constant.get(name)) for name in names), ""])
     strong = frozenset(number for number, row in enumerate(rows) if row[-1])
     return Table(["split", *names, "examples"], rows, strong=strong)

@@ -61,6 +61,8 @@ def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading
             console.print(f"{split} has no labels: there is nothing to score", soft_wrap=True)
         for name in evaluation.undefined:
             why = "the model gives every example the same value, or all gold labels are equal"
+            if METRICS[name].needs == "probabilities" and evaluation.probabilities is None:
+                why = "it needs the probability of each label, and the task's labels are finer than the model's"
             console.print(f"{split}: {name} is undefined: {why}", style="bold", soft_wrap=True)
 
 

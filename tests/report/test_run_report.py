@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dpstune.data.examples import Examples
+from dpstune.data.labels import map_labels
 from dpstune.data.reading import TaskData
 from dpstune.errors import RunError
 from dpstune.evaluation.scoring import evaluate_split
@@ -245,3 +246,15 @@ def test_eval_refuses_metrics_in_one_line(zygote, tiny_run, asked, told):
 def test_matplotlib_is_imported_where_a_page_is_written():
     code = "import sys, dpstune.report.run_report as _; assert not {'matplotlib', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_where_the_targets_labels_are_finer_probabilities_are_left_out(tmp_path):
+    """Also what one answer to all would get, which there is nothing to compare with."""
+    names = ("entailment", "neutral", "contradiction")
+    task, _ = answered(40, names, metrics=("accuracy", "log_loss"))
+    model = ("entailment", "not_entailment")
+    logits = torch.tensor(np.random.default_rng(0).normal(0, 1, (40, 2)), dtype=torch.float32)
+    evaluation = evaluate_split(task, "validation", logits, map_labels(model, names))
+    rows = table_after(write(tmp_path, task, {"validation": evaluation}), "Metrics")
+    assert (rows[1][2], rows[2][2]) == ("undefined", "")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png"}
