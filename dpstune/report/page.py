@@ -82,7 +82,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A PNG file beside the report, with ``PIXELS`` pixels for each of the page; the HTML page embeds it.
+    """A PNG file beside the report, ``PIXELS`` of its pixels for one of the page; the HTML page embeds it.
 
     Args:
         path: The file.
