@@ -157,7 +157,7 @@ def conclude(
         of_trial[full[winner].number],
         None if baseline is None else of_trial[full[baseline].number],
         verdict.in_the_metric(way),
-        len(scored.ids),
+        len(set(scored.ids)),
         _majority(scored, fit),
         _suspects(answers, fit),
         answers[0].ids,
@@ -167,9 +167,13 @@ def conclude(
 
 
 def _answers(runs: Sequence[Sequence[RunRecord]], split: str, fit: Fit) -> list[Answers]:
-    """Return what each candidate's runs answered, all of them for the same rows in the same order."""
+    """Return what each candidate's runs answered, all of them for the same rows in the same order.
+
+    A test row is there once for each fold's run.
+    """
     found = [read_answers([record.folder for record in own], split, fit.data) for own in runs]
-    return [each.in_the_order_of(found[0].ids) for each in found]
+    same = all(each.ids == found[0].ids for each in found)
+    return found if same else [each.in_the_order_of(found[0].ids) for each in found]
 
 
 def _majority(scored: Answers, fit: Fit) -> float | None:
