@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dpstune.data.lengths import Lengths
     from dpstune.data.reading import RawTask
     from dpstune.settings.sections import ModelSection
+    from dpstune.settings.tasks import Kind
 
 USUAL_MODEL = "minilm"
 USUAL_MAX_LENGTH = 128
@@ -101,7 +102,7 @@ def _read_file(
     from dpstune.common.textfile import known_encoding
     from dpstune.data.columns import guess_columns, read_table
     from dpstune.data.files import find_files
-    from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
+    from dpstune.data.gold_labels import gaps
     from dpstune.data.reading import RawTask
     from dpstune.data.sources import Columns, read_files
 
@@ -120,10 +121,8 @@ def _read_file(
                 columns_are = "column is" if len(taken) == 1 else "columns are"
                 tell(f"{name}: the {what} {columns_are} taken to be {some_of(map(repr, taken))}; {flag} names another")
     rows = read_files(paths, Columns(texts, label, group), encoding)
-    marks = (*UNLABELLED, *WRITTEN_GAPS)
-    return _Subject(
-        RawTask("classification", {"train": rows}, marks, texts, label, USUAL_FOLDS), None, USUAL_MAX_LENGTH
-    )
+    kind: Kind = "multilabel" if rows.first_list is not None else "classification"
+    return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, USUAL_FOLDS), None, USUAL_MAX_LENGTH)
 
 
 def _read_recipe(

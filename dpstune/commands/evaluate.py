@@ -84,8 +84,6 @@ def evaluate(
     examples = target.read()
     if metric is not None:
         examples = measured_by(examples, _metrics(metric, examples.kind))
-    if report is not None and examples.kind == "multilabel":
-        raise RequestError("--report: pages are drawn of tasks with one label an example; leave it out")
     if report is not None and all(each.labels is None for each in examples.splits.values()):
         raise RequestError(f"--report: split {split} of {examples.name} has no labels: there is nothing to show")
     for note in examples.notes:

@@ -84,6 +84,7 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str, *,
     from dpstune.data.inputs import Inputs
     from dpstune.report.progress import new_progress
     from dpstune.report.tables import print_result
+    from dpstune.settings.sections import task_kind
     from dpstune.training import engine
 
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
@@ -92,9 +93,8 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str, *,
             loaded, output=output, progress=new_progress(), fresh=fresh, inputs=inputs, check_data=check_data
         )
     if is_main_process():
-        print_result(run.folder, run.result)
-        evaluated = run.result.get("split", "") is not None
-        if evaluated and (run.trained or not (run.folder / "report.html").exists()):
+        print_result(run.folder, run.result, task_kind(loaded.recipe.task))
+        if run.trained or not (run.folder / "report.html").exists():
             _write_page(run.folder, loaded, inputs, command)
     return {"run": str(run.folder), **run.result}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dpstune.data.duplicates import duplicate_findings
 from dpstune.data.finding import SEVERITIES, Finding, Places
-from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS
+from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, several
 from dpstune.data.group_findings import group_findings
-from dpstune.data.label_findings import Labels, class_findings, value_findings
+from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
 from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import read_raw
 from dpstune.data.sources import RawSplit
@@ -39,7 +39,7 @@ def check_examples(
 
     Args:
         raw: The splits as they were read, labels as they are written.
-        kind: Classification or regression.
+        kind: What the labels are.
         unlabelled: What stands in the label column where a row has no label.
         text: The text columns' names; empty where they are not known.
         label: The label column's name.
@@ -71,14 +71,14 @@ def _findings(
     near: bool,
 ) -> Iterator[Finding]:
     places, labels = Places(raw), Labels(raw, unlabelled)
-    classes = kind == "classification"
-    if classes:
-        yield from class_findings(labels, places, parts)
-    elif kind == "regression":
-        yield from value_findings(labels, places)
-    if classes or label in text:
+    if kind == "multilabel":
+        labels = Labels(raw, unlabelled, set_of_labels)
+        yield from several_findings(Labels(raw, unlabelled, several), labels, places, parts)
+    else:
+        yield from class_findings(labels, places, parts) if kind == "classification" else value_findings(labels, places)
+    if kind == "classification" or label in text:
         yield from leak_findings(labels, text, label, places)
-    yield from duplicate_findings(raw, labels if classes else None, places, parts, near=near)
+    yield from duplicate_findings(raw, None if kind == "regression" else labels, places, parts, near=near)
     yield from text_findings(raw, places)
     if lengths is not None:
         yield from length_findings(lengths, places)

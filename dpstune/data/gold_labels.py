@@ -18,6 +18,13 @@ NO_GOLD_LABEL = ("-", "-1")  # SNLI and corpora like it mark so a pair on which 
 _MOST_NUMBERS_AS_LABELS = 20  # more numbers are probably the values of a regression task that was not called one
 
 
+def gaps(kind: Kind) -> tuple[str | None, ...]:
+    """Return what stands for a missing label in a user's own data."""
+    if kind == "multilabel":
+        return (None, *WRITTEN_GAPS)  # what is empty is no gap: the example has no label
+    return (*UNLABELLED, *WRITTEN_GAPS) if kind == "classification" else UNLABELLED
+
+
 def sort_names(names: set[str]) -> tuple[str, ...]:
     """Sort names: as numbers if all are numbers ("1" before "1.0"), else as text; the same on every machine."""
     values = _numbers(names)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from dpstune.data.finding import Finding, Places, Row, histogram, part_of, share
-from dpstune.data.sources import RawSplit
+from dpstune.data.gold_labels import several
+from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
 from dpstune.data.written_forms import label_form, number, text_form
 from dpstune.errors import counted, shortened, some_of
 
@@ -27,9 +28,15 @@ class Labels:
     Args:
         raw: The splits.
         unlabelled: What stands in it where a row has no label.
+        labels_of: The labels that a cell holds; the cell is one where nothing is given.
     """
 
-    def __init__(self, raw: Mapping[str, RawSplit], unlabelled: Sequence[str | None]) -> None:
+    def __init__(
+        self,
+        raw: Mapping[str, RawSplit],
+        unlabelled: Sequence[str | None],
+        labels_of: Callable[[str], Sequence[str]] = lambda cell: [cell],
+    ) -> None:
         self.raw = raw
         self.training = "train" if "train" in raw else next(iter(raw))
         self.rows: dict[str, dict[str, list[Row]]] = {split: defaultdict(list) for split in raw}
@@ -38,7 +45,8 @@ class Labels:
             some = any(label not in unlabelled for label in part.labels)  # a test split may have none
             for position, label in enumerate(part.labels):
                 if label is not None and label not in unlabelled:
-                    self.rows[split][label].append((split, position))
+                    for each in dict.fromkeys(labels_of(label)):
+                        self.rows[split][each].append((split, position))
                 elif some or not split.startswith("test"):
                     self.missing.append((split, position))
 
@@ -53,6 +61,15 @@ class Labels:
         for label, rows in chain.from_iterable(split.items() for split in self.rows.values()):
             found[label] += rows
         return found
+
+
+def set_of_labels(cell: str) -> list[str]:
+    """Return the labels of an example that may have several as one text, in whatever order they are written.
+
+    >>> set_of_labels("loud; angry")
+    ['angry; loud']
+    """
+    return [f"{LABEL_SEPARATOR} ".join(sorted({*several(cell)}))]
 
 
 def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
@@ -95,12 +112,35 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
         )
     if numbers or one_each:
         return
+    yield from _name_findings(labels, places, parts)
+    column = _by_commonest_spelling(labels.rows[labels.training])
+    yield from _imbalance(Counter({label: len(rows) for label, rows in column.items()}))
+
+
+def several_findings(labels: Labels, sets: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
+    """Yield what is wrong with the labels of examples that may have several.
+
+    Args:
+        labels: The label column, each label by itself.
+        sets: The same, each example's labels together; see ``set_of_labels``.
+        places: Names rows.
+        parts: See ``class_findings``.
+    """
+    yield from _missing(labels, places)
+    counts = sets.counts
+    if len(counts) < 2:
+        what = f"every labelled row has the labels {_quoted(next(iter(counts)))}" if counts else "no row has a label"
+        remedy = "Give rows of different labels: there is nothing to learn."
+        yield Finding("one-label", "error", counts.total(), (), remedy, (what,))
+        return
+    yield from _name_findings(labels, places, parts)
+
+
+def _name_findings(labels: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
     yield from _spellings(labels, places)
     yield from _unknown(labels, places)
     yield from _perhaps_none(labels, places)
-    column = _by_commonest_spelling(labels.rows[labels.training])
-    yield from _rare(column, places, parts)
-    yield from _imbalance(Counter({label: len(rows) for label, rows in column.items()}))
+    yield from _rare(_by_commonest_spelling(labels.rows[labels.training]), places, parts)
 
 
 def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:

@@ -67,20 +67,25 @@ class _Cutter:
 
     def __init__(self, task: UserTask, raw: RawSplit, examples: Examples) -> None:
         assert examples.labels is not None
-        self.labels = list(examples.labels)
+        several = task.kind == "multilabel"
+        self.labels: list[tuple[float, ...]] = [
+            tuple(index for index, is_there in enumerate(label) if is_there) if several else (label,)
+            for label in examples.labels
+        ]
         self._task, self._source, self._examples = task, raw.source, examples
         self._groups = dict(zip(raw.ids, raw.groups, strict=True)) if raw.groups else {}
 
     def cut(self, rows: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
         """Return the rows of each part."""
+        values = self._task.kind == "regression"
         try:
             cuts = split_rows(
-                [self.labels[row] for row in rows],
+                [self.labels[row][0] if values else self.labels[row] for row in rows],
                 [self._examples.texts[row] for row in rows],
                 [self._groups.get(self._examples.ids[row]) for row in rows],
                 shares=shares,
                 seed=self._task.split_seed,
-                values=self._task.kind == "regression",
+                values=values,
             )
         except RequestError as error:
             raise RequestError(f"{self._source}: {error}") from None
@@ -98,12 +103,18 @@ def _told(task: UserTask, source: str, rows: Mapping[str, Sequence[int]]) -> str
 
 
 def _missing_labels(
-    task: UserTask, source: str, names: Sequence[str], labels: Sequence[float], rows: Mapping[str, Sequence[int]]
+    task: UserTask,
+    source: str,
+    names: Sequence[str],
+    labels: Sequence[tuple[float, ...]],
+    rows: Mapping[str, Sequence[int]],
 ) -> Iterator[str]:
     """Say which labels have too few examples to be in every part."""
-    counts = Counter(labels)
+    counts = Counter(label for row in labels for label in row)
     for split, held in rows.items():
-        missing = [names[int(label)] for label in sorted(counts.keys() - {labels[row] for row in held})]
+        missing = [
+            names[int(label)] for label in sorted(counts.keys() - {label for row in held for label in labels[row]})
+        ]
         if missing:
             what = "is not trained on" if split == "train" else f"is not in {split}"
             yield f"{source}: the label {some_of(missing)} {what}: too few of its rows may stand apart"

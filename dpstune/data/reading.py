@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dpstune.common.textfile import SAVE_AS_UTF_8
 from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
-from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, WRITTEN_GAPS, label_examples, several, sort_names
+from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_examples, several, sort_names
 from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
 from dpstune.device.randomness import stream
@@ -234,14 +234,12 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     asked = [split for split in parts.names if wanted is None or split in wanted or split == "train"]
     raw = {split: _read_own(task, split) for split in asked if parts.place(split) is not None}
     names: tuple[str, ...] = ()
-    marks: tuple[str | None, ...] = UNLABELLED
+    marks = gaps(task.kind)
     seen: set[str] = set()
     if task.kind == "classification":
-        marks = (*UNLABELLED, *WRITTEN_GAPS)
         seen = {label for label in raw["train"].labels if label is not None and label not in marks}
         names = sort_names({*raw["train"].label_names} or seen)
     if task.kind == "multilabel":
-        marks = (None, *WRITTEN_GAPS)  # what is empty is no gap: the example has no label
         seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
         names = sort_names(seen)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
@@ -337,7 +335,7 @@ class RawTask:
     """A task as it is written, before labels are read and rows without one are left out.
 
     Args:
-        kind: Classification or regression.
+        kind: What the labels are.
         splits: By name; ``train`` first.
         unlabelled: What stands in the label column where a row has no label.
         text: The text columns' names; empty where they are of the task's own making.
@@ -362,8 +360,7 @@ def read_raw(task: AnyTask, data: DataSection) -> RawTask:
     """
     if isinstance(task, OwnTask | DatasetTask):
         raw = {split: _read_own(task, split, grouped=True) for split in _given_splits(task)}
-        marks = (*UNLABELLED, *WRITTEN_GAPS) if task.kind == "classification" else UNLABELLED
-        return RawTask(task.kind, raw, marks, task.text, task.label, _parts_to_cut(task))
+        return RawTask(task.kind, raw, gaps(task.kind), task.text, task.label, _parts_to_cut(task))
     known = get_task(task_name(task))
     if isinstance(task, TableTask):
         known = replace(known, hub=_moved(known, task))

@@ -30,7 +30,7 @@ def split_rows(
     it, of the rows that have come so far.
 
     Args:
-        labels: One a row; a tuple where a row has several.
+        labels: One a row; a tuple where a row may have several.
         texts: One or two strings a row.
         groups: What rows have in common that belong together, None for a row by itself; None for no groups at all.
         shares: The parts' shares of the rows; they add up to 1. K folds are ``[1 / K] * K``.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import evaluate
 
+from dpstune.evaluation.multilabel import commonest_labels
 from dpstune.settings.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -33,15 +34,18 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
 
     Args:
         name: A key of ``METRICS``.
+        several: Whether an example may have several labels: a row of 0 and 1 for each.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, several: bool = False) -> None:
         self.names = (name, *METRICS[name].beside)
-        super().__init__(keep_in_memory=True)
+        super().__init__(config_name="multilabel" if several else None, keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
         needs = METRICS[self.names[0]].needs
         references = datasets.Value("float64" if needs == "values" else "int64")
+        if self.config_name == "multilabel":
+            references = datasets.Sequence(references)
         predictions = datasets.Sequence(datasets.Value("float64")) if needs == "probabilities" else references
         return evaluate.MetricInfo(
             description=COMPUTED[self.names[0]].__doc__ or "",
@@ -73,17 +77,19 @@ def _f1(gold: Array, answers: Array, label_count: int) -> float:
 
 
 def _macro_f1(gold: Array, answers: Array, label_count: int) -> float:
-    """Mean of the F1 of each label, over those that are answered or right."""
+    """Mean of the F1 of each label, over those that are answered or right; of several labels an example over all."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(gold, answers, average="macro", zero_division=0.0))
+    one_of_several = gold.ndim > 1 and label_count == 1  # scikit-learn takes a single column for two classes
+    counted = [1] if one_of_several else None
+    return float(f1_score(gold, answers, labels=counted, average="macro", zero_division=0.0))
 
 
 def _micro_f1(gold: Array, answers: Array, label_count: int) -> float:
-    """F1 over all labels of all examples; where an example has one label that is the accuracy."""
+    """F1 of all labels of all examples together."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(gold, answers, average="micro", zero_division=0.0))
+    return float(f1_score(gold.ravel(), answers.ravel(), zero_division=0.0))
 
 
 def _weighted_f1(gold: Array, answers: Array, label_count: int) -> float:
@@ -137,6 +143,13 @@ def _calibration_error(gold: Array, answers: Array, label_count: int) -> float:
     return float(np.sum(counts[seen] * np.abs(accuracy[seen] - confidence[seen])) / len(gold))
 
 
+def _subset_accuracy(gold: Array, answers: Array, label_count: int) -> float:
+    """Share of examples all of whose labels are right, and no other is answered."""
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(gold, answers))
+
+
 def _spearman(gold: Array, answers: Array, label_count: int) -> float:
     """Spearman's rank correlation; nan where either side is constant."""
     from scipy.stats import spearmanr
@@ -173,14 +186,14 @@ COMPUTED: dict[str, Callable[[Array, Array, int], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "macro_f1": _macro_f1,
-    "micro_f1": _micro_f1,
-    "subset_accuracy": _accuracy,
     "weighted_f1": _weighted_f1,
     "balanced_accuracy": _balanced_accuracy,
     "matthews": _matthews,
     "roc_auc": _roc_auc,
     "log_loss": _log_loss,
     "calibration_error": _calibration_error,
+    "micro_f1": _micro_f1,
+    "subset_accuracy": _subset_accuracy,
     "spearman": _spearman,
     "pearson": _pearson,
     "rmse": _rmse,
@@ -223,15 +236,15 @@ def reliability(
 
 
 @lru_cache
-def load_metric(name: str) -> LocalMetric:
-    """Return the ``evaluate.Metric`` whose headline is ``name``."""
-    return LocalMetric(name)
+def load_metric(name: str, several: bool = False) -> LocalMetric:
+    """Return the ``evaluate.Metric`` whose headline is ``name``; of one label an example, or of several."""
+    return LocalMetric(name, several)
 
 
 def compute_metrics(
     names: Sequence[str],
-    predictions: Sequence[float],
-    references: Sequence[float],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
     *,
     label_count: int = BINARY,
     scores: Sequence[Sequence[float]] | NDArray[Any] | None = None,
@@ -240,7 +253,8 @@ def compute_metrics(
 
     Args:
         names: Keys of ``METRICS``, the headline first.
-        predictions: Label indices, or values for regression; one an example.
+        predictions: Label indices, values for regression, or rows of 0 and 1 where an example may have several labels;
+            one an example.
         references: Likewise.
         label_count: How many labels the task has.
         scores: Probabilities, [examples, labels]; None where they are not known: what needs them is undefined.
@@ -249,7 +263,10 @@ def compute_metrics(
     {'matthews': 0.0, 'accuracy': 0.6666666666666666}
     >>> compute_metrics(["roc_auc"], [0, 1], [0, 1], scores=[[0.9, 0.1], [0.2, 0.8]])
     {'roc_auc': 1.0}
+    >>> compute_metrics(["micro_f1"], [(1, 0), (1, 1)], [(1, 0), (0, 1)])
+    {'micro_f1': 0.8, 'macro_f1': 0.8333333333333333, 'subset_accuracy': 0.5}
     """
+    several = isinstance(references[0], tuple | list)
     found: dict[str, float | None] = {}
     for name in names:
         answers: Sequence[Any] | NDArray[Any] | None = predictions
@@ -260,7 +277,7 @@ def compute_metrics(
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = load_metric(name).compute(
+            values = load_metric(name, several).compute(
                 predictions=list(answers),
                 references=list(references),
                 label_count=label_count,
@@ -270,11 +287,12 @@ def compute_metrics(
 
 
 def constant_metrics(
-    names: Sequence[str], known: Sequence[float], references: Sequence[float], *, label_count: int
+    names: Sequence[str], known: Sequence[Any], references: Sequence[Any], *, label_count: int
 ) -> dict[str, float | None]:
     """Return what always giving the same answer gets: no model should do worse.
 
-    That is the commonest label, with the share of each label as its probability; for regression the mean.
+    That is the commonest label, with the share of each label as its probability; for regression the mean; where an
+    example may have several labels, those that more than half of the examples have.
 
     Args:
         names: Keys of ``METRICS``, the headline first.
@@ -288,8 +306,12 @@ def constant_metrics(
     >>> constant_metrics(["accuracy"], [0, 1, 1], [0, 0, 0, 1], label_count=2)
     {'accuracy': 0.25}
     """
+    answer: Any
+    shares: list[list[float]] | None = None
     if label_count == 0:
-        answer, shares = sum(known) / len(known), None
+        answer = sum(known) / len(known)
+    elif isinstance(known[0], tuple | list):
+        answer = commonest_labels(known)
     else:
         counts = Counter(known)
         answer = counts.most_common(1)[0][0]

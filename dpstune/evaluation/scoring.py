@@ -30,7 +30,8 @@ class Evaluation:
         predictions: One per example: an index into ``names``, the predicted value, or a row of 0 and 1, one per label.
         gold: Likewise; None without labels.
         names: The labels that were compared: the task's, or the model's where the task's are folded into them.
-        probabilities: [examples, names]; None for regression, and if the task has finer labels than the model.
+        probabilities: [examples, names]; None for regression, for several labels an example, and if the task has finer
+            labels than the model.
     """
 
     split: str
@@ -111,7 +112,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
         RunError: A logit is not finite.
     """
     from dpstune.evaluation.metrics import compute_metrics
-    from dpstune.evaluation.multilabel import given_labels, multilabel_metrics
+    from dpstune.evaluation.multilabel import given_labels
 
     if not bool(logits.isfinite().all()):
         raise RunError(
@@ -134,9 +135,7 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
             predictions = [labels.predictions[index] for index in predictions]
             gold = None if gold is None else [labels.gold[index] for index in gold]
     metrics: dict[str, float | None] = {}
-    if gold is not None and task.kind == "multilabel":
-        metrics = multilabel_metrics(task.metric, predictions, gold)
-    elif gold is not None:
+    if gold is not None:
         metrics = compute_metrics(task.metrics, predictions, gold, label_count=len(names), scores=probabilities)
     return Evaluation(split, metrics, scores.numpy(), predictions, gold, names, probabilities)
 

@@ -107,7 +107,7 @@ def scatter_figure(gold: NDArray[Any], predicted: NDArray[Any], split: str) -> F
 
 
 def curves_figure(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """Draw the training loss and each split's headline metric over the steps.
+    """Draw the training loss, and each split's headline metric where one was evaluated, over the steps.
 
     Args:
         lines: Of metrics.jsonl.
@@ -122,7 +122,9 @@ def curves_figure(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure | N
     if len(losses) < 2:
         return None
     steps, values = np.array(losses, dtype=np.float64).T
-    figure, (left, right) = new_panels(10.0, 3.8, 2)
+    splits = dict.fromkeys(line["split"] for line in lines if line.get(metric) is not None and "split" in line)
+    figure, panels = new_panels(10.0, 3.8, 2 if splits else 1)
+    left = panels[0]
     window = max(1, len(values) // _SMOOTHED_OVER)
     smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
     left.plot(steps, values, color=_BLUE, linewidth=1, alpha=0.35 if window > 1 else 1.0)
@@ -130,7 +132,9 @@ def curves_figure(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure | N
         left.plot(steps[window - 1 :], smooth, color=_BLUE, linewidth=2)
     mean = f"\nstrong: mean of the last {window} steps" if window > 1 else "\n"
     dress(left, f"Training loss{mean}", "step", "loss", grid="y")
-    splits = dict.fromkeys(line["split"] for line in lines if line.get(metric) is not None and "split" in line)
+    if not splits:
+        return figure
+    right = panels[1]
     for number, split in enumerate(splits):
         found = [(line["step"], line[metric]) for line in lines if line.get("split") == split]
         known = [pair for pair in found if pair[1] is not None]

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.errors import RunError, counted, shortened
+from dpstune.evaluation.multilabel import THRESHOLD
 from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Facts, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.progress import format_value
 from dpstune.report.run_figures import confusion_figure, curves_figure, reliability_figure, scatter_figure
-from dpstune.report.tables import constant_answer, digits, metric_words
+from dpstune.report.tables import digits, metric_words
 from dpstune.runs.folder import RunFolder, read_metrics, read_predictions
+from dpstune.settings.metrics import constant_answer
 from dpstune.studies.records import RunRecord, read_run
+from dpstune.training.results import choice_note, kept_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dpstune.data.reading import TaskData
+    from dpstune.evaluation.multilabel import LabelRow
     from dpstune.evaluation.scoring import Evaluation
 
 MOST_LABELS_DRAWN = 20
@@ -45,8 +49,6 @@ def write_run_page(folder: Path, task: TaskData, command: str | None = None) -> 
     Raises:
         RunError: The run's files cannot be read, or the folder cannot be written to.
     """
-    if task.kind == "multilabel":
-        raise RunError("pages are drawn of tasks with one label an example; result.json holds the numbers")
     try:
         record = read_run(folder)
         evaluations = _read_evaluations(record, task)
@@ -55,7 +57,13 @@ def write_run_page(folder: Path, task: TaskData, command: str | None = None) -> 
         raise RunError(f"{folder} holds no predictions to make a page of: {error}") from None
     title = f"{record.result['recipe']}: {record.method}, seed {record.seed}"
     return write_evaluation_page(
-        folder, title, runs_header([record], command), task, evaluations, told=list(_how_it_went(record)), lines=lines
+        folder,
+        title,
+        runs_header([record], command),
+        task,
+        evaluations,
+        told=list(_how_it_went(record, task)),
+        lines=lines,
     )
 
 
@@ -92,10 +100,14 @@ def write_evaluation_page(
         return Image(folder / name, description)
 
     headline = next((each for each in evaluations.values() if each.gold), None)
-    blocks: list[Block] = [header, *map(Paragraph, told), Heading("Metrics"), _metrics_table(task, evaluations)]
+    blocks: list[Block] = [header, *map(Paragraph, told)]
+    if evaluations:
+        blocks += [Heading("Metrics"), _metrics_table(task, evaluations)]
     if headline is not None:
         if task.kind == "regression":
             blocks += _values_section(task, headline, picture)
+        elif task.kind == "multilabel":
+            blocks += [Heading(f"{headline.split}: each label"), _label_table(headline)]
         else:
             blocks += _labels_section(task, headline, picture)
         for other in evaluations.values():
@@ -107,7 +119,8 @@ def write_evaluation_page(
     curves = curves_figure(lines, task.metric)
     if curves is not None:
         blocks += [Heading("Training"), picture("training.png", curves, "Training loss and evaluations over steps")]
-    blocks += [Heading("How to read the numbers"), Bullets(_explanations(task))]
+    if evaluations:
+        blocks += [Heading("How to read the numbers"), Bullets(_explanations(task))]
     return write_report(folder, title, blocks)
 
 
@@ -117,11 +130,14 @@ def _read_evaluations(record: RunRecord, task: TaskData) -> dict[str, Evaluation
 
     found = {}
     place = {name: number for number, name in enumerate(task.label_names)}
-    for split, metrics in record.result["last"]["metrics"].items():
+    for split, metrics in kept_metrics(record.result).items():
         columns = read_predictions(RunFolder(record.folder).predictions(split))
         predictions, gold = columns["prediction"], columns["label"]
         labelled = bool(gold) and gold[0] is not None
-        if task.kind == "classification":
+        if task.kind == "multilabel":
+            predictions = [_row_of(names, task) for names in predictions]
+            gold = [_row_of(names, task) for names in gold] if labelled else gold
+        elif task.kind == "classification":
             predictions = [place[name] for name in predictions]
             gold = [place[name] for name in gold] if labelled else gold
         scores = np.array(columns["scores"], dtype=np.float32)
@@ -132,19 +148,27 @@ def _read_evaluations(record: RunRecord, task: TaskData) -> dict[str, Evaluation
     return found
 
 
-def _how_it_went(record: RunRecord) -> Iterator[str]:
+def _row_of(names: Sequence[str], task: TaskData) -> LabelRow:
+    return tuple(int(name in names) for name in task.label_names)
+
+
+def _how_it_went(record: RunRecord, task: TaskData) -> Iterator[str]:
     result, metric = record.result, record.metric
     examples = record.examples("train")
     trained_on = f", on {counted(examples, 'training example')}" if examples else ""
-    yield (
-        f"{metric_words(metric)} on {record.split}: {format_value(record.value)}, after "
-        f"{counted(result['steps'], 'step')} in {record.seconds:.0f} s{trained_on}."
-    )
+    took = f"{counted(result['steps'], 'step')} in {record.seconds:.0f} s{trained_on}."
+    if result["split"] is None:
+        yield f"Nothing was evaluated: no examples were kept for that. It was trained for {took}"
+        return
+    yield f"{metric_words(metric)} on {record.split}: {format_value(record.value)}, after {took}"
     if record.majority is not None:
         learned = " The model does no better: it has learned nothing yet." if record.failed else ""
-        yield f"{constant_answer(metric).capitalize()}: {format_value(record.majority)}.{learned}"
+        yield f"{constant_answer(metric, task.kind).capitalize()}: {format_value(record.majority)}.{learned}"
+    note = choice_note(result)
     best = result.get("best")
-    if best and best["step"] != result["last"]["step"]:
+    if note is not None:
+        yield f"{note[0].upper()}{note[1:]}."
+    elif best and best["step"] != result["last"]["step"]:
         value = best["metrics"][record.split][metric]
         yield (
             f"The best evaluation was that after step {best['step']}: {format_value(value)}. What is reported is the "
@@ -206,11 +230,15 @@ def _labels_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[
 def _label_table(each: Evaluation) -> Table:
     from sklearn.metrics import precision_recall_fscore_support
 
-    labels = range(len(each.names))
-    found = precision_recall_fscore_support(each.gold, each.predictions, labels=labels, zero_division=0.0)
+    gold, predictions = np.array(each.gold), np.array(each.predictions)
+    several = gold.ndim > 1
+    # scikit-learn takes a single column of several labels for two classes
+    labels = [1] if several and len(each.names) == 1 else range(len(each.names))
+    found = precision_recall_fscore_support(gold, predictions, labels=labels, zero_division=0.0)
     numbers, support = np.array(found[:3]), np.array(found[3])
-    answered = np.bincount(each.predictions, minlength=len(each.names))
+    answered = predictions.sum(axis=0) if several else np.bincount(predictions, minlength=len(each.names))
     there = (support > 0) | (answered > 0)
+    counting = np.ones(len(each.names)) if several else there
     rows = [
         [
             name,
@@ -220,9 +248,9 @@ def _label_table(each: Evaluation) -> Table:
         ]
         for label, name in enumerate(each.names)
     ]
-    for title, weights in (("mean", there), ("mean, weighted by examples", support)):
-        means = np.average(numbers, axis=1, weights=weights)
-        rows.append([title, *map(digits, means), str(support.sum()), str(answered.sum())])
+    for title, weights in (("mean", counting), ("mean, weighted by examples", support)):
+        means = [*map(digits, np.average(numbers, axis=1, weights=weights))] if weights.any() else [""] * 3
+        rows.append([title, *means, str(support.sum()), str(answered.sum())])
     strong = frozenset((len(rows) - 2, len(rows) - 1))
     return Table(["label", "precision", "recall", "F1", "examples", "answered"], rows, strong=strong)
 
@@ -318,6 +346,14 @@ def _explanations(task: TaskData) -> list[str]:
             f"One answer to all: the mean of the {by}. A correlation is undefined for it.",
             "A residual is the predicted value less the gold value. The table of residuals has a row a fifth of the "
             "examples, by their gold value, and one for all.",
+        ]
+    if task.kind == "multilabel":
+        return [
+            "One answer to all: the labels that more than half of the "
+            f"{'training examples' if 'train' in task.splits else 'examples that are evaluated'} have.",
+            f"A label is answered where its probability is {THRESHOLD} or more. Precision: how many answers of a label "
+            "are right. Recall: how many of a label's examples are found. F1: their harmonic mean. The mean is "
+            "that of macro_f1: a label that no example has and no answer is counts as 0.",
         ]
     return [
         f"One answer to all: the commonest of the {by}, with the shares of these labels as probabilities.",

@@ -11,9 +11,10 @@ from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
-from dpstune.report.tables import constant_answer, csv_text, digits, metric_words
+from dpstune.report.tables import csv_text, digits, metric_words
 from dpstune.runs.folder import write_text
-from dpstune.settings.metrics import direction
+from dpstune.settings.metrics import constant_answer, direction
+from dpstune.settings.sections import task_kind
 from dpstune.studies.points import format_setting, model_names, task_names
 from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (
@@ -146,10 +147,8 @@ def _majority_text(records: Sequence[RunRecord]) -> str:
     low, high = min(known), max(known)
     value = digits(low) if low == high else f"{digits(low)} to {digits(high)}, by the training examples drawn"
     more = "more" if records[0].direction > 0 else "less"
-    return (
-        f"{constant_answer(metric).capitalize()} gets {metric} {value}; a restart has failed where "
-        f"it gets no {more}; {failed}."
-    )
+    always = constant_answer(metric, task_kind(records[0].recipe.task))
+    return f"{always.capitalize()} gets {metric} {value}; a restart has failed where it gets no {more}; {failed}."
 
 
 def _best_section(

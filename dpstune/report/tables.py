@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.textfile import csv_line
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
-from dpstune.settings.metrics import METRICS, direction
+from dpstune.settings.metrics import METRICS, constant_answer, direction
+from dpstune.settings.tasks import Kind
 from dpstune.training.results import choice_note, kept_metrics
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from dpstune.evaluation.scoring import Evaluation
 
 
-def print_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Print a finished run on stderr: metrics by split, the score of always the commonest label, time, folder.
+def print_result(folder: Path, result: Mapping[str, Any], kind: Kind | None = None) -> None:
+    """Print a finished run on stderr: metrics by split, the score of always the same answer, time, folder.
 
     Args:
         folder: The run's folder.
         result: The content of its result.json.
+        kind: The kind of its task; None takes the first that the metric suits.
     """
     console = people_console()
     title = f"{result['recipe']}  {result['method']['name']}  seed {result['seed']}"
@@ -33,7 +35,7 @@ def print_result(folder: Path, result: Mapping[str, Any]) -> None:
     else:
         console.print(f"{title}: nothing was evaluated", soft_wrap=True)
     if result["majority"] is not None:
-        always = constant_answer(result["metric"])
+        always = constant_answer(result["metric"], kind)
         console.print(f"{always}: {result['metric']} {format_value(result['majority'])}", soft_wrap=True)
     note = choice_note(result)
     if note is not None:
@@ -90,20 +92,6 @@ def metric_words(metric: str) -> str:
     ('accuracy', 'rmse (lower is better)')
     """
     return f"{metric} (lower is better)" if direction(metric) < 0 else metric
-
-
-def constant_answer(metric: str) -> str:
-    """Say in words what a model that learned nothing would do, by the training labels; see ``constant_metrics``.
-
-    >>> constant_answer("accuracy"), constant_answer("rmse")
-    ('always answering the commonest training label', 'always answering the mean training label')
-    """
-    known = METRICS.get(metric)
-    if known is not None and known.needs == "values":
-        return "always answering the mean training label"
-    if known is not None and known.needs == "probabilities":
-        return "always answering the shares of the training labels"
-    return "always answering the commonest training label"
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:

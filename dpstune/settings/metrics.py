@@ -12,7 +12,7 @@ from typing import Literal
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.settings.tasks import Kind
 
-Needs = Literal["labels", "values", "probabilities", "sets"]
+Needs = Literal["labels", "values", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Metric:
     Args:
         name: Its name.
         kinds: The kinds of task it suits.
-        needs: What it compares with the gold labels: predicted labels, predicted values, each label's probability, or
-            sets of labels.
+        needs: What it compares with the gold labels: predicted labels, predicted values, or each label's probability.
         beside: The metrics that are computed with it.
         lower_is_better: Which way is better.
         has_floor: Whether always giving the same answer is a bad one: what a restart must do better than.
@@ -39,13 +38,12 @@ class Metric:
 
 _CLASSES: tuple[Kind, ...] = ("classification",)
 _VALUES: tuple[Kind, ...] = ("regression",)
+_SEVERAL: tuple[Kind, ...] = ("multilabel",)
 
 _TABLE = (
     Metric("accuracy", _CLASSES, "labels"),
     Metric("f1", _CLASSES, "labels", beside=("accuracy",)),
-    Metric("macro_f1", ("classification", "multilabel"), "labels"),
-    Metric("micro_f1", ("multilabel",), "sets"),
-    Metric("subset_accuracy", ("multilabel",), "sets"),
+    Metric("macro_f1", _CLASSES + _SEVERAL, "labels"),
     Metric("weighted_f1", _CLASSES, "labels"),
     Metric("balanced_accuracy", _CLASSES, "labels"),
     Metric("matthews", _CLASSES, "labels", beside=("accuracy",)),
@@ -53,6 +51,8 @@ _TABLE = (
     Metric("log_loss", _CLASSES, "probabilities", lower_is_better=True),
     # One that always gives the shares of the training labels is well calibrated, and knows nothing.
     Metric("calibration_error", _CLASSES, "probabilities", lower_is_better=True, has_floor=False),
+    Metric("micro_f1", _SEVERAL, "labels", beside=("macro_f1", "subset_accuracy")),
+    Metric("subset_accuracy", _SEVERAL, "labels"),
     Metric("spearman", _VALUES, "values", beside=("pearson",)),
     Metric("pearson", _VALUES, "values"),
     Metric("rmse", _VALUES, "values", lower_is_better=True),
@@ -129,3 +129,27 @@ def better(name: str, value: float, other: float) -> bool:
     (True, False)
     """
     return direction(name) * value > direction(name) * other
+
+
+def constant_answer(metric: str, kind: Kind | None = None) -> str:
+    """Say in words what a model that learned nothing would do, by the training labels; see ``constant_metrics``.
+
+    Args:
+        metric: The headline metric.
+        kind: The kind of task; None takes the first that the metric suits.
+
+    >>> constant_answer("accuracy"), constant_answer("rmse")
+    ('always answering the commonest training label', 'always answering the mean training label')
+    >>> constant_answer("micro_f1")
+    'always answering the labels that more than half of the training examples have'
+    """
+    known = METRICS.get(metric)
+    if kind is None and known is not None:
+        kind = known.kinds[0]
+    if kind == "regression":
+        return "always answering the mean training label"
+    if kind == "multilabel":
+        return "always answering the labels that more than half of the training examples have"
+    if known is not None and known.needs == "probabilities":
+        return "always answering the shares of the training labels"
+    return "always answering the commonest training label"

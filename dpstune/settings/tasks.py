@@ -13,9 +13,6 @@ from dpstune.errors import RequestError, did_you_mean
 
 Kind = Literal["classification", "regression", "multilabel"]
 
-MULTILABEL_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
-"""What a task with several labels an example is measured by, the usual headline first."""
-
 
 @dataclass(frozen=True)
 class HubSource:

@@ -95,6 +95,8 @@ class Ensemble:
             raise RequestError("an ensemble is of two runs or more; name their folders")
         self.records = [_read(run) for run in runs]
         first = self.records[0]
+        if split is None and first.result["split"] is None:
+            raise RequestError(f"{first.folder} was not evaluated: there is nothing to score an ensemble on")
         self.split = split or first.split
         for record in self.records[1:]:
             _refuse_another_task(first, record)

@@ -533,7 +533,6 @@ class Loop:
 
     def _record(self, evaluations: dict[str, Evaluation]) -> None:
         """Log evaluations, keep what belongs to the best so far, and end the run where none was for too long."""
-
         step, training = self.state.step, self.recipe.training
         self.log.evaluations(step, evaluations)
         headline = None

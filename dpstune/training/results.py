@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune import __version__
 from dpstune.models.names import shown_models
 from dpstune.runs.folder import write_folder
+from dpstune.settings.metrics import constant_answer
 
 if TYPE_CHECKING:
     import torch
@@ -119,19 +120,12 @@ def choice_note(result: Mapping[str, Any]) -> str | None:
 
 
 def majority_value(task: TaskData, split: str) -> float | None:
-    """Return the headline metric of always giving the same answer; see ``constant_metrics``.
-
-    Where an example may have several labels, the answer is all that more than half of the training examples have.
-    """
+    """Return the headline metric of always giving the same answer; see ``constant_metrics``."""
     from dpstune.evaluation.metrics import constant_metrics
-    from dpstune.evaluation.multilabel import commonest_labels, multilabel_metrics
 
     train, examples = task.splits["train"], task.splits[split]
     if train.labels is None or examples.labels is None:
         return None
-    if task.kind == "multilabel":
-        always = [commonest_labels(train.labels)] * len(examples)
-        return multilabel_metrics(task.metric, always, examples.labels)[task.metric]
     found = constant_metrics([task.metric], train.labels, examples.labels, label_count=len(task.label_names))
     return found[task.metric]
 
@@ -176,13 +170,13 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     all_labels = ", top_k=None" if several else ""
     threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
     note = choice_note(result)
+    always = constant_answer(task.metric, task.kind)
     when = "after the last step" if note is None else f"after step {result['kept']['step']}"
     scores = f"""| split | metric | value {when} |
 |---|---|---|
 {rows}
 
-Always answering the commonest training label gives {_number(result["majority"])}
-({result["metric"]}, {result["split"]})."""
+{always.capitalize()} gives {_number(result["majority"])} ({result["metric"]}, {result["split"]})."""
     if note is not None:
         scores += f"\n\n{note[0].upper()}{note[1:]}."
     if result["split"] is None:

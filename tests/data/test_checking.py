@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpstune.data.checking import check_examples, told_before_training
+from dpstune.data.gold_labels import gaps
 from dpstune.data.lengths import token_lengths, word_lengths
 from dpstune.data.reading import read_raw
 from dpstune.data.sources import RawSplit
@@ -363,3 +364,40 @@ def test_tasks_of_the_table_are_read_as_they_are_written(recipe, tmp_path):
     assert set(raw.splits["train"].labels) == (
         {"entailment", "neutral", "contradiction"} if recipe == "demo" else {"2.5"}
     )
+
+
+class TestSeveralLabels:
+    def of(self, *cells):
+        part = table("a.jsonl", len(cells), seed=1)
+        return {"train": replace(part, labels=list(cells))}
+
+    def found(self, raw, **options):
+        return found(raw, kind="multilabel", unlabelled=gaps("multilabel"), **options)
+
+    def test_nothing_is_wrong_with_sets_of_labels(self):
+        raw = self.of(*["a;b", "", "b", "b; a"] * 6)
+        assert self.found(raw, text=("text",), label="label", parts=5) == {}
+
+    def test_each_label_is_looked_at_by_itself(self):
+        raw = self.of("a;b", "b", "A ;b", "a", "c", *["a;b"] * 6, None)
+        findings = self.found(raw)
+        assert findings["label-once"].details == ("1 label seen once: 'c'",)
+        assert findings["label-spellings"].details[0].endswith("'a' (8) = 'A' (1)")
+        assert findings["unlabelled"].count == 1
+
+    def test_every_row_has_the_same_labels(self):
+        assert self.found(self.of(*["b;a", "a;b"] * 4))["one-label"].details == (
+            "every labelled row has the labels 'a; b'",
+        )
+
+    def test_a_label_that_no_training_row_has(self):
+        raw = self.of(*["a;b", "b", ""] * 4) | {"validation": replace(table("b.jsonl", 2, seed=2), labels=["a;z", "b"])}
+        assert self.found(raw)["label-not-trained"].places == ("b.jsonl:2",)
+
+    def test_equal_texts_with_the_same_labels_in_another_order_do_not_differ(self):
+        raw = self.of(*["a;b", "b;a", "b", ""] * 4)
+        part = raw["train"]
+        part.texts[1] = part.texts[0]
+        assert "contradiction" not in self.found(raw)
+        part.texts[2] = part.texts[0]
+        assert "contradiction" in self.found(raw)

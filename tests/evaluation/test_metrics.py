@@ -253,3 +253,33 @@ def test_one_answer_to_all_is_the_commonest_label_with_the_shares_as_probabiliti
         "pearson": None,
         "rmse": pytest.approx(2**0.5),
     }
+
+
+@settings(max_examples=40)
+@given_examples(
+    rows=st.integers(1, 4).flatmap(
+        lambda labels: st.lists(
+            st.tuples(*[st.lists(st.integers(0, 1), min_size=labels, max_size=labels).map(tuple)] * 2), min_size=1
+        )
+    )
+)
+def test_of_several_labels_an_example_metrics_are_what_their_definitions_say(rows):
+    answers, gold = (list(side) for side in zip(*rows, strict=True))
+    labels = len(gold[0])
+    found = compute_metrics(["micro_f1"], answers, gold, label_count=labels)
+    assert list(found) == ["micro_f1", "macro_f1", "subset_accuracy"]
+    right, given_, there = (np.array(side) for side in (np.logical_and(answers, gold), answers, gold))
+
+    def f1(hits, said, gold):
+        return 2 * hits / (said + gold) if said + gold else 0.0
+
+    each = [f1(right[:, label].sum(), given_[:, label].sum(), there[:, label].sum()) for label in range(labels)]
+    assert found["micro_f1"] == pytest.approx(f1(right.sum(), given_.sum(), there.sum()))
+    assert found["macro_f1"] == pytest.approx(np.mean(each))
+    assert found["subset_accuracy"] == pytest.approx(np.mean([a == b for a, b in rows]))
+
+
+def test_one_answer_to_all_is_the_labels_that_more_than_half_have():
+    known = [(1, 0), (1, 1), (0, 0), (1, 0)]
+    found = constant_metrics(["subset_accuracy", "macro_f1"], known, [(1, 0), (0, 1)], label_count=2)
+    assert found == {"subset_accuracy": 0.5, "macro_f1": pytest.approx((2 / 3 + 0) / 2)}

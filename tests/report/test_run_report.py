@@ -26,6 +26,10 @@ def answered(count, names, kind="classification", metrics=("accuracy", "log_loss
         if kind == "regression":
             labels = rng.uniform(0, 5, count).tolist()
             scores[split] = torch.tensor(labels)[:, None] + torch.tensor(rng.normal(0, 1, (count, 1)))
+        elif kind == "multilabel":
+            labels = [tuple(row) for row in rng.integers(0, 2, (count, len(names))).tolist()]
+            logits = rng.normal(0, 1, (count, len(names))) + 2 * np.array(labels) - 1
+            scores[split] = torch.tensor(logits, dtype=torch.float32)
         else:
             labels = rng.integers(0, len(names), count).tolist()
             logits = rng.normal(0, 1, (count, len(names)))
@@ -258,3 +262,31 @@ def test_where_the_targets_labels_are_finer_probabilities_are_left_out(tmp_path)
     rows = table_after(write(tmp_path, task, {"validation": evaluation}), "Metrics")
     assert (rows[1][2], rows[2][2]) == ("undefined", "")
     assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png"}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_several_labels_an_example_each_label_has_its_row(tmp_path, count):
+    names = ["angry", "loud", "sad"][:count]
+    task, evaluations = answered(60, names, kind="multilabel", metrics=("micro_f1",), splits=("validation", "test"))
+    markdown = write(tmp_path, task, evaluations)
+    assert not list(tmp_path.glob("*.png"))
+    for split, each in evaluations.items():
+        rows = table_after(markdown, f"{split}: each label")[1:]
+        gold, given = np.array(each.gold), np.array(each.predictions)
+        for label, row in enumerate(rows[:count]):
+            right = (gold[:, label] & given[:, label]).sum()
+            sums = given[:, label].sum(), gold[:, label].sum()
+            expected = [f"{value:.4f}" for value in (right / sums[0], right / sums[1], 2 * right / sum(sums))]
+            assert row == [names[label], *expected, str(sums[1]), str(sums[0])]
+        assert float(rows[count][3]) == pytest.approx(each.metrics["macro_f1"], abs=1e-4)
+    metrics = table_after(markdown, "Metrics")
+    assert metrics[0][1:4] == ["micro_f1", "macro_f1", "subset_accuracy"]
+    assert metrics[1][1] == f"{evaluations['validation'].metrics['micro_f1']:.4f}"
+
+
+def test_where_no_example_has_a_label_there_is_nothing_to_weigh_by(tmp_path):
+    examples = Examples(["a", "b"], [("x",)] * 2, [(0, 0), (0, 0)])
+    task = TaskData("mine", "multilabel", ("angry", "sad"), "micro_f1", {"validation": examples}, ())
+    evaluation = evaluate_split(task, "validation", torch.tensor([[-1.0, 1.0], [-1.0, -1.0]]))
+    rows = table_after(write(tmp_path, task, {"validation": evaluation}), "validation: each label")
+    assert rows[-1][1:] == ["", "", "", "0", "1"]

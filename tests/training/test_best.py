@@ -12,6 +12,7 @@ from dpstune.common.progress import SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
+from dpstune.report.run_report import write_run_page
 from dpstune.report.tables import print_result
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.studies.records import every_run
@@ -223,6 +224,9 @@ class TestNothingEvaluated:
         assert "It was not evaluated" in (run.folder / "model" / "README.md").read_text()
         print_result(run.folder, run.result)
         assert "nothing was evaluated" in capsys.readouterr().err
+        page = write_run_page(run.folder, Unevaluated().task(recipe().recipe)).with_suffix(".md").read_text()
+        assert "Nothing was evaluated" in page
+        assert "## Metrics" not in page
         assert engine.train(recipe("training.steps=4"), output=tmp_path, inputs=Unevaluated()).trained is False
 
     def test_its_weights_are_those_of_a_run_that_is_evaluated(self, recipe, tmp_path):

@@ -125,6 +125,27 @@ class TestReading:
         assert task.splits["train"].labels == [(1,), (0,)]
         assert "dropped 1 of 3 examples: no gold label" in task.notes[0]
 
+    @pytest.mark.parametrize("parts", [{"validation": 0.4, "test": 0.2}, {"validation": None, "folds": 5}])
+    def test_parts_have_their_share_of_each_label(self, task_file, tmp_path, parts):
+        rows = [{**row, "text": f"{row['text']} {number}"} for number, row in enumerate(draw(60, seed=1))]
+        write(tmp_path / "train.jsonl", rows)  # equal texts would stay together
+        whole = np.array([[name in row["labels"] for name in NAMES] for row in rows])
+        own = [f"task.files.{key}={'null' if value is None else value}" for key, value in parts.items()]
+        own.append(f"task.files.train={tmp_path}/train.jsonl")
+        task = Inputs().task(load_recipe(str(task_file), overrides=own).recipe)
+        labels = [np.array(examples.labels) for examples in task.splits.values()]
+        assert sum(map(len, labels)) == len(whole)
+        for part in labels:
+            expected = whole.sum(axis=0) * len(part) / len(whole)
+            np.testing.assert_allclose(part.sum(axis=0), expected, atol=2)
+
+    def test_a_label_of_one_row_is_missing_in_a_part_and_named(self, task_file, tmp_path):
+        rare = {"text": "the one", "labels": ["dog", "rare"]}
+        write(tmp_path / "train.jsonl", [*draw(60, seed=1), rare])
+        own = [f"task.files.train={tmp_path}/train.jsonl", "task.files.validation=0.2"]
+        told = " ".join(Inputs().task(load_recipe(str(task_file), overrides=own).recipe).notes)
+        assert "the label rare is not" in told
+
     def test_a_draw_keeps_the_share_of_each_common_set(self, task_file):
         recipe = load_recipe(str(task_file)).recipe
         task = read_task(recipe.task, recipe.data)
@@ -155,9 +176,35 @@ class TestRun:
 
     def test_another_headline(self, task_file, run, tmp_path):
         other = engine.train(load_recipe(str(task_file), overrides=["task.metric=macro_f1"]), output=tmp_path)
-        assert other.result["value"] == run.result["last"]["metrics"]["validation"]["macro_f1"]
+        last = run.result["last"]["metrics"]["validation"]
+        assert other.result["last"]["metrics"]["validation"] == {"macro_f1": last["macro_f1"]}
+        assert other.result["value"] == last["macro_f1"]
         with pytest.raises(RequestError, match="metric accuracy does not suit a multilabel task"):
             load_recipe(str(task_file), overrides=["task.metric=accuracy"])
+
+    def test_several_metrics(self, task_file, run, tmp_path):
+        asked = ["task.metric=[subset_accuracy, micro_f1]", "training.steps=1"]
+        other = engine.train(load_recipe(str(task_file), overrides=asked), output=tmp_path)
+        assert (other.result["metric"], other.result["best"]["step"]) == ("subset_accuracy", 1)
+        found = other.result["last"]["metrics"]["validation"]
+        assert list(found) == ["subset_accuracy", "micro_f1", "macro_f1"]
+        assert other.folder.name.rpartition("-")[2] != run.folder.name.rpartition("-")[2]
+
+    def test_its_page_and_what_is_said_of_it(self, task_file, zygote, tmp_path):
+        more = ["training.keep=best", "training.patience=1", "training.eval_every=1", "training.learning_rate=1e-9"]
+        sets = [part for each in more for part in ("--set", each)]
+        told = zygote.run("train", "--recipe", task_file, *sets, "--output", tmp_path)
+        assert told.code == 0, told.stderr
+        (page,) = tmp_path.rglob("report.md")
+        note = "raining stopped early after step 2; the weights are those of step 1, the best on validation"
+        assert note in page.read_text()
+        assert note in " ".join(told.stderr.split())
+        (saved,) = tmp_path.rglob("validation.parquet")
+        answered = [name for labels in read_predictions(saved)["prediction"] for name in labels]
+        rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines()]
+        assert {row[0]: int(row[-1]) for row in rows if row[0] in NAMES} == {
+            name: answered.count(name) for name in NAMES
+        }
 
     def test_plain_transformers_gives_the_same_scores(self, run):
         from transformers import pipeline
@@ -234,6 +281,15 @@ class TestRefusals:
             told = zygote.run(*command, "--recipe", task_file)
             assert told.code == 2
             assert "is multilabel" in told.stderr.splitlines()[-1]
+
+    def test_fit_and_ensembles(self, task_file, run, zygote):
+        for command, why in (
+            (["fit", task_file], "fit compares one label a row"),
+            (["ensemble", run.folder, run.folder], "gives several labels an example"),
+        ):
+            told = zygote.run(*command)
+            assert told.code == 2
+            assert why in told.stderr.splitlines()[-1]
 
     def test_a_task_with_one_label_an_example(self, run, zygote):
         told = zygote.run("eval", run.folder, "--task", "toy-nli")

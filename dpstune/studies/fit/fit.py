@@ -16,7 +16,7 @@ from dpstune.errors import BusyError, DpstuneError, RequestError
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import run_hash, writing_to
-from dpstune.runs.identity import content_fingerprints
+from dpstune.runs.identity import content_fingerprints, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.candidates import (
     METHODS,
@@ -105,8 +105,8 @@ class Fit:
     @property
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
-        base = self._whole.recipe.model_dump(mode="json")
-        del base["data"]["dir"], base["task"], base["model"]["name"], base["method"]
+        base = without_newer_defaults(self._whole.recipe.model_dump(mode="json"))
+        del base["data"]["dir"], base["training"]["trackers"], base["task"], base["model"]["name"], base["method"]
         held = content_fingerprints(self._whole.recipe, self.data)
         digest = run_hash({"base": base, "held": held, "parts": repr(self.parts), "methods": self.methods})
         return self.request.output / self.request.name / f"fit-{digest}"
