@@ -124,9 +124,13 @@ def _push(run: Path, repository: str, private: bool) -> str:
 def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -> None:
     """Write a run's page, and say where it is; or why there is none, which loses nothing of the run."""
     from dpstune.report.run_report import write_run_page
+    from dpstune.runs.folder import RunFolder
 
+    folder = RunFolder(run)
     try:
-        tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
+        with folder.lock():
+            folder.clear_partial()
+            tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
     except DpstuneError as error:
         tell(f"no report: {error}")
 

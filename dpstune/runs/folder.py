@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,7 +96,16 @@ class RunFolder:
         make_writable_folder(self.path)
         with writing_to(self.path):
             self.checkpoints.mkdir(exist_ok=True)
-            for left in self.path.rglob(".*.partial"):  # of a process that was killed while it wrote
+        self.clear_partial()
+
+    def clear_partial(self) -> None:
+        """Remove what a process left that was killed while it wrote; to be called under the lock.
+
+        Raises:
+            RequestError: The place cannot be written to.
+        """
+        with writing_to(self.path):
+            for left in self.path.rglob(".*.partial"):
                 left.unlink() if left.is_file() else shutil.rmtree(left)
 
     def read_result(self) -> dict[str, Any] | None:
@@ -107,28 +116,38 @@ class RunFolder:
             return None
         return result if isinstance(result, dict) and "last" in result else None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from training the same run; the lock ends with the process that holds it.
-
-        Raises:
-            RequestError: The place cannot be written to.
-            BusyError: Another process holds the lock.
-        """
-        from filelock import FileLock, Timeout
-
-        with writing_to(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = FileLock(self.path.with_name(f".{self.path.name}.lock")).acquire(timeout=0)
-            except Timeout:
-                raise BusyError(f"another process is training {self.path}; wait for it, or stop it") from None
-        with lock:
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from training the same run; see ``locked``."""
+        return locked(self.path.with_name(f".{self.path.name}.lock"), self.path, "training")
 
     def set_aside(self) -> Path:
         """Rename the folder to make room for a fresh run, and return where it went."""
         return set_aside(self.path)
+
+
+@contextmanager
+def locked(file: Path, path: Path, doing: str) -> Iterator[None]:
+    """Keep other processes from the same work; the lock ends with the process that holds it.
+
+    Args:
+        file: The lock's file; its folder is made where there is none.
+        path: What is worked on, for errors.
+        doing: What another process does with it that holds the lock: ``training``, ``at``.
+
+    Raises:
+        RequestError: The place cannot be written to.
+        BusyError: Another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    with writing_to(path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(file).acquire(timeout=0)
+        except Timeout:
+            raise BusyError(f"another process is {doing} {path}; wait for it, or stop it") from None
+    with lock:
+        yield
 
 
 def set_aside(path: Path) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.data.inputs import Inputs
-from dpstune.errors import BusyError, DpstuneError, RequestError
+from dpstune.errors import DpstuneError, RequestError
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
-from dpstune.runs.folder import run_hash, writing_to
+from dpstune.runs.folder import locked, run_hash
 from dpstune.runs.identity import content_fingerprints, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.candidates import (
@@ -39,6 +40,7 @@ Tell = Callable[[str], None]
 
 RUNS = 40
 RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
+EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
 
 
@@ -84,7 +86,8 @@ class Fit:
 
     def __init__(self, request: FitRequest) -> None:
         self.request = request
-        self.inputs = Inputs()
+        self.inputs: defaultdict[int, Inputs] = defaultdict(Inputs)  # each part's, read once; 0 is everything
+        self._records: dict[tuple[int, int], RunRecord] = {}
         self.methods = check_methods(request.methods)
         task = request.recipe.get("task")
         if not isinstance(task, Mapping) or not {"files", "dataset"} & task.keys():
@@ -92,21 +95,21 @@ class Fit:
         self._task = dict(task)
         whole = decide_parts(self._task, 0, folds=request.folds, test=request.test).whole_task(self._task)
         self._whole = self._load(whole, Candidate(BASELINE))
-        self.data: TaskData = self.inputs.task(self._whole.recipe)
+        self.data: TaskData = self.inputs[EVERYTHING].task(self._whole.recipe)
         if self.data.kind == "multilabel":
             raise RequestError("fit compares one label a row; train takes several with kind: multilabel")
         self.rows = len(self.data.splits["train"])
         self.parts: Parts = decide_parts(self._task, self.rows, folds=request.folds, test=request.test)
-        first = self.recipe_of(Candidate(BASELINE), 1).recipe  # what is wrong with the parts ends here
-        self._rows_of_a_part = len(self.inputs.task(first).splits["train"])
-        if self.parts.test is not None and self.inputs.task(first).splits["test"].labels is None:
+        first = self.inputs[1].task(self.recipe_of(Candidate(BASELINE), 1).recipe)  # what is wrong with parts ends here
+        self._rows_of_a_part = len(first.splits["train"])
+        if self.parts.test is not None and first.splits["test"].labels is None:
             raise RequestError("the test rows have no labels: leave them out, and ask for --test 0.2")
 
     @property
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
         base = without_newer_defaults(self._whole.recipe.model_dump(mode="json"))
-        del base["data"]["dir"], base["training"]["trackers"], base["task"], base["model"]["name"], base["method"]
+        del base["data"]["dir"], base["task"], base["model"]["name"], base["method"], base["training"]["trackers"]
         held = content_fingerprints(self._whole.recipe, self.data)
         digest = run_hash({"base": base, "held": held, "parts": repr(self.parts), "methods": self.methods})
         return self.request.output / self.request.name / f"fit-{digest}"
@@ -137,50 +140,31 @@ class Fit:
         from dpstune.data.batches import StepPlan
 
         recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
-        steps_per_epoch = StepPlan(recipe, self.inputs.tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
+        steps_per_epoch = StepPlan(recipe, self.inputs[1].tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
         affordable = math.inf
         fixed = tuple(split_override(override)[0] for override in self.request.overrides)
         if self.request.minutes is not None and not has_fixed_length(fixed):
-            epochs = self.request.minutes * 60 / RUNS_TO_AFFORD / self.seconds_of_an_epoch()
+            an_epoch = self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
+            epochs = self.request.minutes * 60 / RUNS_TO_AFFORD / an_epoch
             affordable = epochs * steps_per_epoch
         return SearchSpace(
             self.methods, recipe.training.learning_rate, epochs_to_try(steps_per_epoch, affordable), fixed
         )
 
-    def seconds_of_an_epoch(self) -> float:
-        """Return about how long an epoch of plain fine-tuning on a part takes here, by a few timed steps."""
-        return self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
-
     def _seconds_of(self, candidate: Candidate) -> float:
+        """Return about how long a run of a candidate on a part takes here, by a few timed steps."""
         from dpstune.studies.sweep.estimate import seconds_of_a_run
 
-        return seconds_of_a_run(self.recipe_of(candidate, 1), self.inputs)
+        return seconds_of_a_run(self.recipe_of(candidate, 1), self.inputs[1])
 
     def search(self) -> CandidateSearch:
-        """Open the search, where candidates and their scores are kept, in the fit's folder."""
-        file = self.folder / "study.db"
-        with writing_to(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        return CandidateSearch(file, self.space, parts=self.parts.count, seed=self._whole.recipe.seed)
+        """Open the search, where candidates and their scores are kept, in the fit's folder; under its lock."""
+        seed = self._whole.recipe.seed
+        return CandidateSearch(self.folder / "study.db", self.space, parts=self.parts.count, seed=seed)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from this fit; the lock ends with the process that holds it.
-
-        Raises:
-            RequestError: The place cannot be written to.
-            RunError: Another process holds it.
-        """
-        from filelock import FileLock, Timeout
-
-        with writing_to(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
-        except Timeout:
-            raise BusyError(f"another process is at {self.folder}; wait for it, or stop it") from None
-        with lock:
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from this fit, and make its folder; see ``locked``."""
+        return locked(self.folder / ".lock", self.folder, "at")
 
     def try_candidates(
         self, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
@@ -199,14 +183,14 @@ class Fit:
         budget = _Budget(self.request, self.rows / self._rows_of_a_part)
         for trial in search.trials():
             for part in trial.values:
-                budget.add(trial.candidate, self.train(trial.candidate, part))
+                budget.add(trial.candidate, self.train(trial, part))
         while True:
             trial = search.next()
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
             if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
                 return
             try:
-                record = self.train(trial.candidate, part, progress())
+                record = self.train(trial, part, progress())
             except DpstuneError as error:
                 if not any(each.values for each in search.trials()):
                     raise
@@ -243,17 +227,16 @@ class Fit:
         of_parts = f", fold {part} of {self.parts.count}" if self.parts.folds else ""
         return f"{trial.number + 1}. {trial.candidate.name}{of_parts}"
 
-    def train(self, candidate: Candidate, part: int, progress: Progress | None = None) -> RunRecord:
-        """Train a candidate on a part, or find that run finished; its weights are not kept."""
+    def train(self, trial: Trial, part: int, progress: Progress | None = None) -> RunRecord:
+        """Train a trial's candidate on a part, or find that run finished; its weights are not kept."""
         from dpstune.training import engine
 
-        loaded = self.recipe_of(candidate, part)
-        run = engine.train(loaded, output=self.request.output, inputs=self.inputs, keep_model=False, progress=progress)
-        return read_run(run.folder)
-
-    def units(self, ids: Sequence[str]) -> list[str]:
-        """Return what rows are drawn together where a score's interval is drawn: their group, or themselves."""
-        return list(ids)
+        key = (trial.number, part)
+        if key not in self._records:
+            loaded, inputs = self.recipe_of(trial.candidate, part), self.inputs[part]
+            run = engine.train(loaded, output=self.request.output, inputs=inputs, keep_model=False, progress=progress)
+            self._records[key] = read_run(run.folder)
+        return self._records[key]
 
 
 class _Budget:
