@@ -11,13 +11,12 @@ from dpstune.report.casestudy_page import render_page
 from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
-from dpstune.report.tables import csv_text, format_columns
+from dpstune.report.tables import csv_text, format_columns, percent, short_text, text_columns
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import write_text
 from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, MethodVotes
 
 _MOST_LISTED = 20
-_LONGEST_TEXT = 160
 
 
 def write_case_study(folder: Path, study: CaseStudy, command: str | None = None) -> Path:
@@ -129,8 +128,8 @@ def _proportions_table(study: CaseStudy) -> list[list[str]]:
     rows = [["method", "restarts", "easy", "", "hard", "", "neither", *(["rescued", "lost"] if study.baseline else [])]]
     for method in study.methods:
         counts = study.proportions(method)
-        row = [method.name, method.restarts, counts.easy, _percent(counts.easy_share)]
-        row += [counts.hard, _percent(counts.hard_share), counts.neither]
+        row = [method.name, method.restarts, counts.easy, percent(counts.easy_share)]
+        row += [counts.hard, percent(counts.hard_share), counts.neither]
         row += [counts.rescued, counts.lost] if study.baseline else []
         rows.append(["" if cell is None else str(cell) for cell in row])
     return rows
@@ -142,7 +141,7 @@ def _phenomena_table(study: CaseStudy) -> list[list[str]]:
     ]
     for phenomenon in study.phenomena:
         counts = [study.proportions(method, phenomenon) for method in study.methods]
-        shares = [_percent(share) for each in counts for share in (each.easy_share, each.hard_share)]
+        shares = [percent(share) for each in counts for share in (each.easy_share, each.hard_share)]
         rows.append([phenomenon, str(counts[0].examples), *shares])
     return rows
 
@@ -161,17 +160,11 @@ def _changes_section(study: CaseStudy, method: MethodVotes) -> Iterator[Block]:
 
 
 def _words(example: Example) -> list[str]:
-    text = " / ".join(example.texts)
-    short = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT].rstrip()} ..."
-    return [example.id, example.label or "", short]
+    return [example.id, example.label or "", short_text(example.texts)]
 
 
 def _score(method: MethodVotes, place: int) -> str:
     return f"{method.correct[place]} of {method.restarts}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
 
 
 def _proportion_rows(study: CaseStudy) -> Iterator[list[Any]]:
@@ -191,11 +184,10 @@ def _proportion_rows(study: CaseStudy) -> Iterator[list[Any]]:
 def _example_rows(study: CaseStudy) -> Iterator[list[Any]]:
     """Yield the rows of examples.csv, which ``dpstune casestudy --from`` can read."""
     most = max(len(example.texts) for example in study.examples)
-    texts = ["text"] if most == 1 else [f"text{number}" for number in range(1, most + 1)]
     verdicts = [method.verdicts for method in study.methods]
     changes = [study.changes(method) for method in study.methods]
     yield [
-        *("id", *texts, "label", *(["phenomenon"] if study.phenomena else [])),
+        *("id", *text_columns(most), "label", *(["phenomenon"] if study.phenomena else [])),
         *(f"{what}_{method.name}" for method in study.methods for what in ("correct", "restarts", "verdict", "change")),
     ]
     for place, example in enumerate(study.examples):

@@ -8,9 +8,9 @@ from typing import Any
 from dpstune.errors import counted
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Paragraph, Table, write_report
-from dpstune.report.tables import digits, format_columns
+from dpstune.report.tables import digits, format_columns, signed, with_interval
 from dpstune.runs.folder import write_json, write_predictions
-from dpstune.studies.ensemble import EnsembleOutcome, Gain
+from dpstune.studies.ensemble import EnsembleOutcome
 
 OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
 
@@ -44,10 +44,12 @@ def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | Non
 
 def summary(outcome: EnsembleOutcome, how: str) -> list[str]:
     """Say what the restarts score together and what that gains, in a line or two."""
-    metric, gain = outcome.task.metric, outcome.together
+    metric, found = outcome.task.metric, outcome.together
+    value = with_interval(found.value, found.low, found.high)
+    gain = with_interval(found.difference, found.difference_low, found.difference_high, "+")
     lines = [
-        f"{how.capitalize()} of {len(outcome.records)} restarts: {metric} {_interval(gain.value, gain.low, gain.high)} "
-        f"on {outcome.split}; gain over a restart {_interval(gain.gain, gain.gain_low, gain.gain_high, '+')}"
+        f"{how.capitalize()} of {len(outcome.records)} restarts: {metric} {value} on {outcome.split}; "
+        f"gain over a restart {gain}"
     ]
     if outcome.model is not None:
         lines.append(f"The model is {outcome.model}, a plain transformers folder.")
@@ -61,6 +63,7 @@ def format_ensemble(outcome: EnsembleOutcome, how: str) -> str:
 
 def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
     """Return what the restarts do together, for programs."""
+    together = outcome.together
     return {
         "how": how,
         "task": outcome.task.name,
@@ -71,20 +74,14 @@ def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
             {"run": str(record.folder), "value": value}
             for record, value in zip(outcome.records, outcome.singles, strict=True)
         ],
-        **_numbers(outcome.together),
-        "model": None if outcome.model is None else str(outcome.model),
-        "notes": outcome.notes,
-    }
-
-
-def _numbers(together: Gain) -> dict[str, float | None]:
-    return {
         "value": together.value,
         "low": together.low,
         "high": together.high,
-        "gain": together.gain,
-        "gain_low": together.gain_low,
-        "gain_high": together.gain_high,
+        "gain": together.difference,
+        "gain_low": together.difference_low,
+        "gain_high": together.difference_high,
+        "model": None if outcome.model is None else str(outcome.model),
+        "notes": outcome.notes,
     }
 
 
@@ -93,7 +90,7 @@ def _rows(outcome: EnsembleOutcome, how: str) -> list[list[str]]:
     for record, value in zip(outcome.records, outcome.singles, strict=True):
         rows.append([f"{record.method}, seed {record.seed}", digits(value), "", "", "", "", ""])
     together = outcome.together
-    gains = [_signed(each) for each in (together.gain, together.gain_low, together.gain_high)]
+    gains = [signed(each) for each in (together.difference, together.difference_low, together.difference_high)]
     return [*rows, [how, *map(digits, (together.value, together.low, together.high)), *gains]]
 
 
@@ -109,13 +106,3 @@ def _columns(outcome: EnsembleOutcome) -> dict[str, list[Any]]:
         "prediction": named(answers.predictions),
         "scores": answers.scores.tolist(),
     }
-
-
-def _interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
-    if value is None or low is None or high is None:
-        return "undefined"
-    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.4f}"

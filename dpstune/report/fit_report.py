@@ -10,7 +10,7 @@ from dpstune.methods import BASELINE
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
-from dpstune.report.tables import csv_text, digits
+from dpstune.report.tables import csv_text, digits, with_interval
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import FIT_RESULT, write_json, write_text
 from dpstune.settings.metrics import better
@@ -68,7 +68,7 @@ def answer(outcome: FitOutcome) -> list[str]:
         always = f" Always answering the commonest label gets {digits(outcome.majority)}."
     return [
         f"Chosen: {outcome.winner.trial.candidate.name}. Its {metric} on {_scored_rows(outcome)} is "
-        f"{_with_interval(verdict.value, verdict.low, verdict.high)}.{always}",
+        f"{with_interval(verdict.value, verdict.low, verdict.high)}.{always}",
         *_nothing_learned(outcome),
         _comparison(outcome),
         f"The model, trained on all {outcome.fit.rows} rows, is {outcome.model}; {outcome.recipe} trains it again.",
@@ -135,12 +135,6 @@ def _scored_rows(outcome: FitOutcome) -> str:
     return f"the {outcome.scored_rows} test rows, which took no part in the choice,"
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
-    if value is None or low is None or high is None:
-        return "undefined"
-    return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
-
-
 def _nothing_learned(outcome: FitOutcome) -> list[str]:
     """Say so where the chosen candidate is no better than one answer for all rows."""
     value, majority = outcome.verdict.value, outcome.majority
@@ -155,7 +149,7 @@ def _comparison(outcome: FitOutcome) -> str:
         return "Plain fine-tuning was not tried on every part: there is nothing to compare with."
     if outcome.winner is baseline:
         return "The chosen one is plain fine-tuning itself: no method was better on the rows that choose."
-    difference = _with_interval(verdict.difference, verdict.difference_low, verdict.difference_high, "+")
+    difference = with_interval(verdict.difference, verdict.difference_low, verdict.difference_high, "+")
     against = f"plain fine-tuning at its best ({baseline.trial.candidate.name})"
     if verdict.told_apart:
         return f"Against {against} the difference is {difference}: it can be told from 0."

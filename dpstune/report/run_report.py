@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpstune.errors import RunError, counted, shortened
+from dpstune.errors import RunError, counted
 from dpstune.evaluation.multilabel import THRESHOLD
 from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Facts, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.progress import format_value
 from dpstune.report.run_figures import confusion_figure, curves_figure, reliability_figure, scatter_figure
-from dpstune.report.tables import digits, metric_words
+from dpstune.report.tables import digits, metric_words, percent, short_text
 from dpstune.runs.folder import RunFolder, read_metrics, read_predictions
 from dpstune.settings.metrics import constant_answer
 from dpstune.studies.records import RunRecord, read_run
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_LABELS_DRAWN = 20
 _MOST_LISTED = 10
-_LONGEST_TEXT = 160
 _EXAMPLE = frozenset([1])  # the column that holds an example's texts
 _PARTS = 5  # of the gold values, in the table of residuals
 
@@ -261,7 +260,7 @@ def _largest_confusions(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> I
     order = np.argsort(-wrong, axis=None, kind="stable")[: 2 * _MOST_LISTED]
     pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     rows = [
-        [names[row], names[column], str(wrong[row, column]), _percent(wrong[row, column] / matrix[row].sum())]
+        [names[row], names[column], str(wrong[row, column]), percent(wrong[row, column] / matrix[row].sum())]
         for row, column in pairs
         if wrong[row, column]
     ]
@@ -332,11 +331,7 @@ def _residuals(each: Evaluation) -> Table:
 
 def _words(task: TaskData, each: Evaluation, place: int) -> list[str]:
     examples = task.splits[each.split]
-    return [examples.ids[place], shortened(" / ".join(examples.texts[place]), _LONGEST_TEXT)]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+    return [examples.ids[place], short_text(examples.texts[place])]
 
 
 def _explanations(task: TaskData) -> list[str]:

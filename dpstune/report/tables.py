@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from dpstune.evaluation.scoring import Evaluation
 
+_LONGEST_TEXT = 160  # characters of an example in a table
+
 
 def print_result(folder: Path, result: Mapping[str, Any], kind: Kind | None = None) -> None:
     """Print a finished run on stderr: metrics by split, the score of always the same answer, time, folder.
@@ -119,3 +121,52 @@ def csv_text(rows: Sequence[Sequence[Any]]) -> str:
 def digits(value: float | None) -> str:
     """Write a number to four digits, None as an empty text."""
     return "" if value is None else f"{value:.4f}"
+
+
+def signed(value: float | None) -> str:
+    """Write a difference to four digits, None as nothing.
+
+    >>> signed(0.25), signed(None)
+    ('+0.2500', '')
+    """
+    return "" if value is None else f"{value:+.4f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    """Write a value with its 95% interval.
+
+    Args:
+        value: The value; None where it is undefined.
+        low, high: The interval's ends.
+        sign: ``+`` writes the sign of all three.
+
+    >>> with_interval(0.5, 0.25, 0.75)
+    '0.5000 (95% interval 0.2500 to 0.7500)'
+    """
+    if value is None or low is None or high is None:
+        return "undefined"
+    return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
+
+
+def percent(share: float) -> str:
+    """Write a share in percent.
+
+    >>> percent(0.125)
+    '12.5%'
+    """
+    return f"{100 * share:.1f}%"
+
+
+def short_text(texts: Sequence[str]) -> str:
+    """Return an example's texts for a cell of a table; of long ones the beginning."""
+    text = " / ".join(texts)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT].rstrip()} ..."
+
+
+def text_columns(count: int) -> list[str]:
+    """Name the columns of a CSV that hold an example's texts.
+
+    >>> text_columns(0), text_columns(1), text_columns(2)
+    ([], ['text'], ['text1', 'text2'])
+    """
+    return ["text"] if count == 1 else [f"text{number}" for number in range(1, count + 1)]

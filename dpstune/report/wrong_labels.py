@@ -7,13 +7,12 @@ from pathlib import Path
 
 from dpstune.errors import counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
-from dpstune.report.tables import csv_text, digits
+from dpstune.report.tables import csv_text, digits, short_text, text_columns
 from dpstune.runs.folder import write_text
 from dpstune.studies.wrong_labels import Suspect
 
 FILE = "wrong_labels.csv"
 _MOST_LISTED = 10
-_LONGEST_TEXT = 160
 
 
 def write_wrong_labels(
@@ -28,7 +27,6 @@ def write_wrong_labels(
         texts: Of all examples; an empty tuple where they are not known.
     """
     most = max((len(texts[each.place]) for each in suspects), default=0)
-    columns = [] if most == 0 else ["text"] if most == 1 else [f"text{number}" for number in range(1, most + 1)]
     rows = [
         [
             ids[each.place],
@@ -39,7 +37,9 @@ def write_wrong_labels(
         for each in suspects
     ]
     file = folder / FILE
-    write_text(file, csv_text([["id", *columns, "label", "answer", "confidence", "restarts", "right_label"], *rows]))
+    write_text(
+        file, csv_text([["id", *text_columns(most), "label", "answer", "confidence", "restarts", "right_label"], *rows])
+    )
     return file
 
 
@@ -52,7 +52,7 @@ def wrong_labels_section(
         return [heading, Paragraph("No example is answered alike, and against its label, by all restarts.")]
     header = ["id", "example", "label", "answer", "confidence"]
     rows = [
-        [ids[each.place], _short(texts[each.place]), each.label, each.answer, digits(each.confidence)]
+        [ids[each.place], short_text(texts[each.place]), each.label, each.answer, digits(each.confidence)]
         for each in suspects[:_MOST_LISTED]
     ]
     restarts = counted(suspects[0].restarts, "restart")
@@ -62,8 +62,3 @@ def wrong_labels_section(
         "with an empty column for the right label."
     )
     return [heading, Paragraph(text), Table(header, rows, words=4)]
-
-
-def _short(texts: tuple[str, ...]) -> str:
-    text = " / ".join(texts)
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT].rstrip()} ..."

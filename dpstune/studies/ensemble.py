@@ -20,32 +20,13 @@ from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, run_hash, write_folder, writing_to
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
-from dpstune.studies.fit.choice import Rows, choose, over_rows
+from dpstune.studies.fit.choice import Compared, Rows, Verdict, choose, judge_by_rows
 from dpstune.studies.records import RunRecord, read_run
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
 
 FEWEST_RUNS = 2
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A score, and what it gains over the restarts by themselves.
-
-    Args:
-        value: The headline metric; None where it is undefined.
-        low, high: Its 95% interval, by the bootstrap over examples.
-        gain: Its value minus the mean of the restarts' values.
-        gain_low, gain_high: Its 95% interval, over the same examples.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    gain: float | None
-    gain_low: float | None
-    gain_high: float | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ class EnsembleOutcome:
         split: The split.
         records: The restarts.
         singles: Each restart's headline metric.
-        together: The ensemble's score.
+        together: The ensemble's score, and its difference from the mean of the restarts' scores: the gain.
         answers: Its answers; of a soup that was not kept as well.
         model: The soup's model folder; None for probabilities, and where the soup was not kept.
         notes: What a reader should know.
@@ -69,7 +50,7 @@ class EnsembleOutcome:
     split: str
     records: list[RunRecord]
     singles: list[float | None]
-    together: Gain
+    together: Verdict
     answers: Answers
     model: Path | None
     notes: list[str]
@@ -139,7 +120,11 @@ class Ensemble:
             every = np.arange(len(answers.ids))
             best = choose(score, range(own), every)
             if choose(score, [own, best], every) == own:
-                write_folder(self.folder / "model", lambda beside: _copy(soup, beside))
+
+                def fill(place: Path) -> None:
+                    shutil.copytree(soup, place, dirs_exist_ok=True)
+
+                write_folder(self.folder / "model", fill)
                 return self._outcome(answers, self.folder / "model", [])
         seed = self.records[best].seed
         return self._outcome(
@@ -161,17 +146,16 @@ class Ensemble:
         score = scorer([*self.answers, answers], self.task)
         restarts, own = range(len(self.answers)), len(self.answers)
 
-        def gain(rows: Rows) -> float | None:
+        def compare(rows: Rows) -> Compared:
             values = [score(number, rows) for number in restarts]
             ours = score(own, rows)
             known = [value for value in values if value is not None]
-            return None if ours is None or len(known) < len(values) else ours - sum(known) / len(known)
+            return ours, None if ours is None or len(known) < len(values) else ours - sum(known) / len(known)
 
         way = direction(self.task.metric)
         every = np.arange(len(answers.ids))
-        value = over_rows(lambda rows: score(own, rows), answers.ids)
-        singles = [_times(way, score(number, every)) for number in restarts]
-        together = Gain(*_turned(way, value), *_turned(way, over_rows(gain, answers.ids)))
+        singles = [None if (value := score(number, every)) is None else way * value for number in restarts]
+        together = judge_by_rows(compare, answers.ids).in_the_metric(way)
         return EnsembleOutcome(
             self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
         )
@@ -223,19 +207,3 @@ def _weights(model: Path) -> Path:
     if not file.is_file():
         raise RequestError(f"{model} holds no model.safetensors; a sweep with --no-models keeps none")
     return file
-
-
-def _copy(source: Path, place: Path) -> None:
-    shutil.copytree(source, place, dirs_exist_ok=True)
-
-
-def _times(way: int, value: float | None) -> float | None:
-    return None if value is None else way * value
-
-
-def _turned(
-    way: int, numbers: tuple[float | None, float | None, float | None]
-) -> tuple[float | None, float | None, float | None]:
-    """Return a value with its interval in the metric's own direction."""
-    value, low, high = (_times(way, number) for number in numbers)
-    return (value, low, high) if way > 0 else (value, high, low)

@@ -62,20 +62,6 @@ def read_answers(folders: Sequence[Path], split: str, task: TaskData) -> Answers
     return Answers(joined["id"], read(joined["label"]), read(joined["prediction"]), scores)
 
 
-def constant_answers(answers: Answers, task: TaskData) -> Answers:
-    """Return what always answering the commonest label of all rows gives in the place of some answers.
-
-    Args:
-        answers: Say which rows, and their labels.
-        task: A classification task; its training split holds all rows.
-    """
-    labels = task.splits["train"].labels or []
-    counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(task.label_names))
-    rows = len(answers.ids)
-    shares = np.tile((counts / counts.sum()).astype(np.float32), (rows, 1))
-    return Answers(answers.ids, answers.gold, np.full(rows, counts.argmax()), shares)
-
-
 def scorer(answers: Sequence[Answers], task: TaskData) -> Scorer:
     """Return what scores candidate c, whose answers are ``answers[c]``, on some rows by the task's headline metric.
 

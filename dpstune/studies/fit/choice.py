@@ -20,6 +20,9 @@ CONFIDENCE = 0.95
 
 Rows = NDArray[np.int64]
 
+Compared = tuple[float | None, float | None]
+"""A score, and its difference from what it is compared with; None where it is undefined."""
+
 Scorer = Callable[[int, Rows], float | None]
 """``score(c, rows)``: candidate c's score on some rows, a row as often as it is drawn; higher is better."""
 
@@ -95,7 +98,7 @@ def judge_by_bootstrap(
             baseline = choose(score, baselines, inside)
             theirs = value if baseline == winner else score(baseline, outside)
             differences += [] if theirs is None else [value - theirs]
-    return _verdict(values, differences)
+    return Verdict(*_mean_and_interval(values), *_mean_and_interval(differences))
 
 
 def judge_by_test_rows(
@@ -111,32 +114,29 @@ def judge_by_test_rows(
         seed: Of the draws.
     """
 
-    def value(rows: Rows) -> float | None:
-        return score(winner, rows)
-
-    def difference(rows: Rows) -> float | None:
+    def compare(rows: Rows) -> Compared:
         ours, theirs = score(winner, rows), None if baseline is None else score(baseline, rows)
-        return None if ours is None or theirs is None else ours - theirs
+        return ours, None if ours is None or theirs is None else ours - theirs
 
-    return Verdict(*over_rows(value, units, seed), *over_rows(difference, units, seed))
+    return judge_by_rows(compare, units, seed)
 
 
-def over_rows(
-    statistic: Callable[[Rows], float | None], units: Sequence[Hashable], seed: int = 0
-) -> tuple[float | None, float | None, float | None]:
-    """Return a statistic of all rows, with the 95% percentile interval of the bootstrap over rows.
+def judge_by_rows(compare: Callable[[Rows], Compared], units: Sequence[Hashable], seed: int = 0) -> Verdict:
+    """Return a score and a difference on all rows, with the 95% percentile intervals of the bootstrap over rows.
 
     Args:
-        statistic: Of rows, a row as often as it is drawn; None where it is undefined.
+        compare: Score and difference on rows, a row as often as it is drawn.
         units: One a row; rows of one unit are drawn together.
         seed: Of the draws.
     """
     members = _members(units)
     rng = np.random.default_rng(seed)
     draws = (rng.integers(len(members), size=len(members)) for _ in range(REPEATS))
-    found = [statistic(np.concatenate([members[unit] for unit in drawn])) for drawn in draws]
-    _, low, high = _mean_and_interval([each for each in found if each is not None])
-    return statistic(np.concatenate(members)), low, high
+    found = [compare(np.concatenate([members[unit] for unit in drawn])) for drawn in draws]
+    value, difference = compare(np.concatenate(members))
+    _, low, high = _mean_and_interval([ours for ours, _ in found if ours is not None])
+    _, difference_low, difference_high = _mean_and_interval([each for _, each in found if each is not None])
+    return Verdict(value, low, high, difference, difference_low, difference_high)
 
 
 def _members(units: Sequence[Hashable]) -> list[Rows]:
@@ -145,10 +145,6 @@ def _members(units: Sequence[Hashable]) -> list[Rows]:
     for row, unit in enumerate(units):
         positions.setdefault(unit, []).append(row)
     return [np.array(rows, dtype=np.int64) for rows in positions.values()]
-
-
-def _verdict(values: Sequence[float], differences: Sequence[float]) -> Verdict:
-    return Verdict(*_mean_and_interval(values), *_mean_and_interval(differences))
 
 
 def _mean_and_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:

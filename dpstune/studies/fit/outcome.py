@@ -18,9 +18,9 @@ from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder, write_folder, write_text
 from dpstune.settings.metrics import direction
-from dpstune.studies.fit.answers import Answers, constant_answers, read_answers, scorer
+from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
-from dpstune.studies.fit.fit import Fit, NewProgress, Tell
+from dpstune.studies.fit.fit import EVERYTHING, Fit, NewProgress, Tell
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.records import RunRecord
 from dpstune.studies.wrong_labels import Suspect, likely_wrong
@@ -127,8 +127,8 @@ def conclude(
         RunError: A run failed.
         Interrupted: A signal came; the same call goes on.
     """
-    trials = search.trials()
-    records = {trial.number: {part: fit.train(trial.candidate, part) for part in trial.values} for trial in trials}
+    trials = [trial for trial in search.trials() if trial.values or trial.state == "failed"]
+    records = {trial.number: {part: fit.train(trial, part) for part in trial.values} for trial in trials}
     full = [trial for trial in trials if trial.state == "complete"]
     runs = [list(records[trial.number].values()) for trial in full]
     answers = _answers(runs, VALIDATION, fit)
@@ -138,11 +138,11 @@ def conclude(
     baseline = choose(score, baselines, every) if baselines else None
     if fit.parts.test is None:
         scored = answers[winner]
-        verdict = judge_by_bootstrap(score, range(len(full)), baselines, fit.units(scored.ids))
+        verdict = judge_by_bootstrap(score, range(len(full)), baselines, scored.ids)
     else:
         tests = _answers(runs, TEST, fit)
         scored = tests[winner]
-        verdict = judge_by_test_rows(scorer(tests, fit.data), winner, baseline, fit.units(scored.ids))
+        verdict = judge_by_test_rows(scorer(tests, fit.data), winner, baseline, scored.ids)
     tell(f"{full[winner].candidate.name} is trained on all {fit.rows} rows")
     way = direction(fit.data.metric)
     values = {trial.number: score(number, every) for number, trial in enumerate(full)}
@@ -180,8 +180,11 @@ def _majority(scored: Answers, fit: Fit) -> float | None:
     """Return the metric of always answering the commonest label of all rows."""
     if fit.data.kind == "regression":
         return None
-    value = scorer([constant_answers(scored, fit.data)], fit.data)(0, np.arange(len(scored.ids)))
-    return None if value is None else direction(fit.data.metric) * value
+    from dpstune.evaluation.metrics import constant_metrics
+
+    known, metric = fit.data.splits["train"].labels or [], fit.data.metric
+    found = constant_metrics([metric], known, scored.gold.tolist(), label_count=len(fit.data.label_names))
+    return found[metric]
 
 
 def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
@@ -198,17 +201,15 @@ def _train_the_winner(fit: Fit, winner: Trial, progress: Progress) -> RunResult:
     from dpstune.training import engine
 
     loaded = fit.final_recipe(winner.candidate)
-    run = engine.train(loaded, output=fit.request.output, inputs=fit.inputs, progress=progress)
+    run = engine.train(loaded, output=fit.request.output, inputs=fit.inputs[EVERYTHING], progress=progress)
 
     def fill(place: Path) -> None:
         shutil.copytree(RunFolder(run.folder).model, place, copy_function=_link_or_copy, dirs_exist_ok=True)
 
     write_folder(fit.folder / "model", fill)
-    head = (
-        f"# {winner.candidate.name}: what fit chose, trained on all {fit.rows} rows.\n#   dpstune train --recipe {{}}\n"
-    )
     file = fit.folder / "recipe.yaml"
-    write_text(file, head.format(file) + dump_recipe(loaded.recipe))
+    what = f"# {winner.candidate.name}: what fit chose, trained on all {fit.rows} rows."
+    write_text(file, f"{what}\n#   dpstune train --recipe {file}\n{dump_recipe(loaded.recipe)}")
     return run
 
 

@@ -18,7 +18,7 @@ from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, without_newer_defaults
 from dpstune.settings.metrics import direction
-from dpstune.settings.sections import TableTask, UserTask
+from dpstune.settings.sections import UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -159,8 +159,6 @@ class Sweep:
         del self._base["data"]["dir"], self._base["training"]["trackers"]
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
-        elif isinstance(first.recipe.task, TableTask) and first.recipe.task.metric is None:
-            del self._base["task"]["metric"]  # an earlier dpstune had no such key
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
             self._base["others"] = [self._defaults(asked) for asked in others]
         self.inputs = Inputs()
