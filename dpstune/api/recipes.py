@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dpstune.recipe.recipe import LoadedRecipe, build_recipe, dump_recipe, load_recipe
-from dpstune.runs.folder import run_hash, write_text
+if TYPE_CHECKING:
+    from dpstune.recipe.recipe import LoadedRecipe
+
 
 RecipeLike = str | Path | Mapping[str, Any]
 """A shipped recipe's name, a YAML file, or a mapping of sections to keys."""
@@ -56,6 +57,8 @@ def load(
     Raises:
         RequestError: See ``load_recipe``.
     """
+    from dpstune.recipe.recipe import build_recipe, load_recipe
+
     overrides = as_overrides(changes)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if isinstance(recipe, Mapping):
@@ -72,6 +75,9 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     Raises:
         RequestError: Something in it is wrong, or the folder cannot be written to.
     """
+    from dpstune.recipe.recipe import dump_recipe
+    from dpstune.runs.folder import run_hash, write_text
+
     if not isinstance(recipe, Mapping):
         return str(recipe)
     loaded = load(recipe, changes={})

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 USUAL_MODEL = "minilm"
 USUAL_MAX_LENGTH = 128
-USUAL_FOLDS = 5  # that one file is probably yet to be cut into
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def check(
 
     Example: dpstune check tickets.csv --text message --label topic
     """
-    from dpstune.data.checking import check_examples
+    from dpstune.data.checking import check_task
     from dpstune.data.files import FILE_FORMATS, form_of
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
@@ -77,16 +76,7 @@ def check(
     asked = None
     if model is not None:
         asked = ModelSection(name=str(Path(model).expanduser().absolute()) if model.startswith((".", "~")) else model)
-    findings = check_examples(
-        task.splits,
-        kind=task.kind,
-        unlabelled=task.unlabelled,
-        text=task.text,
-        label=task.label,
-        parts=task.parts,
-        groups={split: part.groups for split, part in task.splits.items() if part.groups} or None,
-        lengths=_lengths(task, asked, about.model, max_length or about.max_length),
-    )
+    findings = check_task(task, lengths=_lengths(task, asked, about.model, max_length or about.max_length))
     rows = {split: len(part.texts) for split, part in task.splits.items()}
     print_findings(subject, rows, findings)
     if as_json:
@@ -105,6 +95,7 @@ def _read_file(
     from dpstune.data.gold_labels import gaps
     from dpstune.data.reading import RawTask
     from dpstune.data.sources import Columns, read_files
+    from dpstune.studies.fit.parts import FOLDS
 
     if data_dir is not None:
         raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
@@ -122,7 +113,7 @@ def _read_file(
                 tell(f"{name}: the {what} {columns_are} taken to be {some_of(map(repr, taken))}; {flag} names another")
     rows = read_files(paths, Columns(texts, label, group), encoding)
     kind: Kind = "multilabel" if rows.first_list is not None else "classification"
-    return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, USUAL_FOLDS), None, USUAL_MAX_LENGTH)
+    return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, FOLDS), None, USUAL_MAX_LENGTH)
 
 
 def _read_recipe(

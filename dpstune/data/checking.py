@@ -11,13 +11,13 @@ from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, several
 from dpstune.data.group_findings import group_findings
 from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
 from dpstune.data.lengths import Lengths, length_findings
-from dpstune.data.reading import read_raw
+from dpstune.data.reading import RawTask, read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.data.text_findings import leak_findings, text_findings
 from dpstune.settings.sections import DataSection, DatasetTask, OwnTask
 from dpstune.settings.tasks import Kind
 
-__all__ = ["Finding", "check_examples", "told_before_training"]
+__all__ = ["Finding", "check_examples", "check_task", "told_before_training"]
 
 MOST_LINES = 5  # told before training
 MOST_CHARACTERS = 400_000  # of texts among which training looks for near duplicates first: a third of a second's worth
@@ -86,6 +86,21 @@ def _findings(
         yield from group_findings(groups, places, parts)
 
 
+def check_task(task: RawTask, *, lengths: Lengths | None = None, near: bool = True) -> list[Finding]:
+    """Say what is wrong with a task's examples, errors first; see ``check_examples``."""
+    return check_examples(
+        task.splits,
+        kind=task.kind,
+        unlabelled=task.unlabelled,
+        text=task.text,
+        label=task.label,
+        parts=task.parts,
+        groups={split: part.groups for split, part in task.splits.items() if part.groups} or None,
+        lengths=lengths,
+        near=near,
+    )
+
+
 def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source: Path) -> list[str]:
     """Return what is wrong with a user's own data, notes left out, in so few lines and so fast that nobody waits.
 
@@ -99,16 +114,7 @@ def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source:
     """
     raw = read_raw(task, data)
     characters = sum(len(text) for part in raw.splits.values() for texts in part.texts for text in texts)
-    findings = check_examples(
-        raw.splits,
-        kind=raw.kind,
-        unlabelled=raw.unlabelled,
-        text=raw.text,
-        label=raw.label,
-        parts=raw.parts,
-        groups={split: part.groups for split, part in raw.splits.items() if part.groups} or None,
-        near=characters <= MOST_CHARACTERS,
-    )
+    findings = check_task(raw, near=characters <= MOST_CHARACTERS)
     wrong = [finding for finding in findings if finding.severity != "note"]
     shown = wrong if len(wrong) <= MOST_LINES else wrong[: MOST_LINES - 1]
     lines = [_in_a_line(finding) for finding in shown]

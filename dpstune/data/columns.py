@@ -13,6 +13,7 @@ from typing import Any
 
 from dpstune.data.files import file_rows
 from dpstune.data.sources import no_column
+from dpstune.data.written_forms import number
 from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -73,7 +74,7 @@ class Column:
     @property
     def numeric(self) -> bool:
         """Whether all values are finite numbers."""
-        return bool(self.values) and all(map(_is_number, self.values))
+        return bool(self.values) and all(number(value) is not None for value in self.values)
 
     @property
     def seems_an_id(self) -> bool:
@@ -92,13 +93,6 @@ class Column:
     def seems_measured(self) -> bool:
         """Whether it holds many different numbers."""
         return self.numeric and self.different > _MOST_LABELS
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)

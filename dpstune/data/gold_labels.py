@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dpstune.data.examples import Examples
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
+from dpstune.data.written_forms import number
 from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -33,11 +33,8 @@ def sort_names(names: set[str]) -> tuple[str, ...]:
 
 def _numbers(names: Iterable[str]) -> dict[str, float] | None:
     """Return the number that each name is; None if one is not a finite number."""
-    try:
-        values = {name: float(name) for name in names}
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values.values())) else None
+    values = {name: value for name in names if (value := number(name)) is not None}
+    return values if len(values) == len(set(names)) else None
 
 
 def label_examples(
@@ -122,10 +119,7 @@ def _label_hint(label: str, names: Sequence[str]) -> str:
 
 def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     label = raw.labels[position]
-    try:
-        value = float(label or "nan")
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= LARGEST_VALUE:
+    value = number(label or "")
+    if value is None or abs(value) > LARGEST_VALUE:
         raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}")
     return value

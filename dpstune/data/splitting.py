@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
+from dpstune.data.written_forms import text_form
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
 
@@ -25,7 +25,7 @@ def split_rows(
 ) -> list[list[int]]:
     """Cut rows into parts by chance, so that each has its share of every label.
 
-    Rows of one group, and rows with equal texts (``normalized``), go into the same part. Such blocks are dealt out
+    Rows of one group, and rows with equal texts (``text_form``), go into the same part. Such blocks are dealt out
     one after the other, the largest first, each to the part that lacks the most of what is in
     it, of the rows that have come so far.
 
@@ -67,15 +67,6 @@ def split_rows(
         least = min(parts, key=lambda part: part.cost(held[block], len(blocks[block])))
         least.take(held[block], blocks[block])
     return [sorted(part.rows) for part in parts]
-
-
-def normalized(text: str) -> str:
-    """Return a text as it is compared: its letters' case, forms and spaces tell nothing apart.
-
-    >>> normalized("  ﬁne  Print ") == normalized("Fine print")
-    True
-    """
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
 class _Part:
@@ -126,7 +117,7 @@ def _blocks(texts: Sequence[tuple[str, ...]], groups: Sequence[Hashable | None] 
                 one, other = sorted((root(first.setdefault(key, row)), root(row)))
                 block_of[other] = one
 
-    unite(tuple(map(normalized, row)) for row in texts)
+    unite(tuple(map(text_form, row)) for row in texts)
     unite(groups or ())
     blocks: defaultdict[int, list[int]] = defaultdict(list)
     for row in range(len(texts)):

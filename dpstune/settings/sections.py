@@ -346,7 +346,7 @@ class TableTask(Settings):
     hub_revision: str | None = None
     text: TextColumns | None = None
     label: str | None = None
-    metric: MetricNames = None
+    metric: Annotated[MetricNames, Field(exclude_if=_left_out)] = None
 
     @field_validator("name")
     @classmethod

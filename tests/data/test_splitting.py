@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
-from dpstune.data.splitting import normalized, split_rows
+from dpstune.data.splitting import split_rows
+from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError
 
 # A label, a text of few, so that some are equal, and a group of few or none.
@@ -40,7 +41,7 @@ def test_every_row_is_in_one_part_and_what_belongs_together_in_the_same(rows, sh
     for number, part in enumerate(parts):
         for row in part:
             _, text, group = rows[row]
-            seen["text", normalized(text)].add(number)
+            seen["text", text_form(text)].add(number)
             seen["group", group].add(number)
     seen.pop(("group", None), None)
     assert all(len(found) == 1 for found in seen.values())
@@ -111,7 +112,7 @@ RECORDED = [[2, 6, 13, 17, 24, 28], [5, 9, 10, 16, 20, 21, 27]]
 
 @pytest.mark.parametrize("same", ["A  cat.", " a cat. ", "Ａ cat.", "a\tcat.\n"])
 def test_texts_are_equal_whatever_their_case_forms_and_spaces(same):
-    assert normalized(same) == "a cat."
+    assert text_form(same) == "a cat."
 
 
 def test_a_pair_is_equal_to_another_only_in_both_texts():
