@@ -1,6 +1,7 @@
 """What several test files start from: a tiny model, a tiny task of a user's own, a warm process."""
 
 import csv
+import os
 import random
 import signal
 
@@ -11,18 +12,12 @@ from hypothesis import settings
 from tests.tiny import save_tiny_model
 from tests.zygote import Zygote
 
+# Tiny models are faster on one thread, the tests' processes leave each other's cores alone, and sums have one order.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would the runs
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """The tiny model is faster on one thread, and two runs add in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,6 @@ def test_every_stage_is_rehearsed_on_a_bare_machine(without, tmp_path, benchmark
     assert "not measured" not in tables.table_3(content)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_an_operation_without_a_deterministic_kernel_is_named(benchmarks, tmp_path, monkeypatch):
     from dpstune.methods.vanilla import Vanilla
 
@@ -129,6 +128,7 @@ def test_an_operation_without_a_deterministic_kernel_is_named(benchmarks, tmp_pa
     assert ["put_" in warned for warned in first["warned"]] == [True]
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_says_why_and_the_next_goes_on(without, tmp_path):
     stages = ["--stage", "strict", "--stage", "selection"]
     done = run("--rehearse", "--output", tmp_path / "found", *stages, env=without("accelerate"))
@@ -147,6 +147,7 @@ class Asked:
     rehearse, minilm, stage = True, None, ["methods", "selection"]
 
 
+@pytest.mark.slow
 def test_a_stage_without_time_is_ended_and_the_rest_is_not_started(benchmarks, tmp_path):
     asked = Asked()
     asked.minutes = 5.5 / 60  # not enough to import and to train nine methods

@@ -13,6 +13,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         torch.version.cuda is None and shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
     ),

@@ -17,10 +17,11 @@ from pathlib import Path
 SERVER = """
 import json, multiprocessing, os, signal, sys
 import accelerate, datasets, evaluate, pyarrow.parquet, scipy.stats, sklearn.metrics, torch, transformers
-import torch.utils.tensorboard
+import matplotlib.backends.backend_agg, matplotlib.figure, optuna, sqlalchemy, torch.utils.tensorboard
 import dpstune.cli, dpstune.data.batches, dpstune.data.reading, dpstune.evaluation.metrics, dpstune.models.loading
-import dpstune.report.progress, dpstune.report.tables, dpstune.training.checkpoints, dpstune.training.engine
-import dpstune.training.optim, dpstune.training.results, dpstune.studies.sweep.workers
+import dpstune.report.progress, dpstune.report.run_report, dpstune.report.tables
+import dpstune.training.checkpoints, dpstune.training.engine, dpstune.training.optim, dpstune.training.results
+import dpstune.studies.sweep.workers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)

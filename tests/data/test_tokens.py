@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -64,6 +64,7 @@ def test_a_batch_is_padded_to_its_own_longest_example(minilm):
     assert (batch["input_ids"][1, short:] == minilm.pad_token_id).all()
 
 
+@settings(max_examples=25)
 @given(
     texts=st.lists(st.tuples(*[st.text("ab c.", max_size=30)] * 2), min_size=1, max_size=6),
     side=st.sampled_from(["left", "right"]),

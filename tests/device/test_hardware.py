@@ -169,6 +169,7 @@ def test_what_the_environment_says_of_kernel_caches_stands(monkeypatch):
     assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "64")
 
 
+@pytest.mark.slow
 @needs_status
 @pytest.mark.skipif(available_precisions("cpu")[0] != "bf16", reason="it is bf16 kernels that are large")
 def test_many_shapes_do_not_fill_the_memory():

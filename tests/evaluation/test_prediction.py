@@ -191,6 +191,7 @@ def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_failure(tiny_run, tiny_task):
     file = tiny_task.parent / "validation.csv"
     pipeline = f"'{sys.executable}' -m dpstune predict '{tiny_run}' '{file}' | head -n 1; echo ${{PIPESTATUS[0]}}"

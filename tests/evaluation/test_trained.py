@@ -63,7 +63,7 @@ def test_a_run_in_fp16_is_scored_to_the_bits_it_reported(zygote, tiny_task, tmp_
     )
 
 
-def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task, one_thread):
+def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task):
     from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import load_recipe
 

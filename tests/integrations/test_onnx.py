@@ -9,8 +9,6 @@ from dpstune.integrations import onnx
 from dpstune.integrations.onnx import export_onnx, refuse_what_cannot_be_exported
 from tests.tiny import FAMILIES, tiny_classifier, tiny_tokenizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def save_classifier(folder, family="bert", **changes):
     """Write a classifier whose scores differ from text to text by more than rounding."""

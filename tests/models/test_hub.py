@@ -154,6 +154,12 @@ def test_a_dataset_that_no_table_knows_trains_from_the_hub(hub, tmp_path, tiny_m
     assert "Should be one of ['train', 'exam']; where it has no test split" in done.stderr
 
 
+ENVIRONMENTS = [
+    pytest.param({}, id="unreachable"),
+    pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline", marks=pytest.mark.slow),
+]
+
+
 class TestOutOfReach:
     """One line that says what could not be had, and what to do; soon."""
 
@@ -168,7 +174,7 @@ class TestOutOfReach:
         assert done.seconds < 200
         return last
 
-    @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
+    @pytest.mark.parametrize("environment", ENVIRONMENTS)
     def test_dataset(self, tmp_path, environment):
         told = self.refused("--recipe", "roberta-rte", code=1, home=tmp_path, **environment)
         assert "dataset nyu-mll/glue (rte) could not be reached on the hub" in told
@@ -176,7 +182,8 @@ class TestOutOfReach:
         assert "--recipe demo" in told
         assert "model folder" not in told
 
-    @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("environment", ENVIRONMENTS)
     def test_model(self, tmp_path, tiny_task, environment):
         arguments = ["--recipe", tiny_task, "--set", "model.name=FacebookAI/roberta-large", "--output", tmp_path / "o"]
         told = self.refused(*arguments, code=1, home=tmp_path, **environment)
@@ -190,17 +197,20 @@ class TestOutOfReach:
         told = self.refused(*arguments, code=2, home=tmp_path, endpoint=hub.url)
         assert "the hub has no model nobody/nothing" in told
 
+    @pytest.mark.slow
     def test_a_dataset_the_hub_does_not_have(self, hub, tmp_path):
         arguments = ["--recipe", "roberta-rte", "--set", "task.hub_id=nobody/nothing", "--output", tmp_path / "o"]
         told = self.refused(*arguments, code=2, home=tmp_path, endpoint=hub.url)
         assert "the hub has no dataset nobody/nothing" in told
 
+    @pytest.mark.slow
     def test_a_dataset_without_the_column(self, hub, tmp_path):
         publish_rte(hub)
         arguments = ["--recipe", "roberta-rte", "--set", "task.text=[premise, sentence2]", "--output", tmp_path / "o"]
         told = self.refused(*arguments, code=2, home=tmp_path, endpoint=hub.url)
         assert "dataset nyu-mll/glue (train): no column 'premise'" in told
 
+    @pytest.mark.slow
     def test_a_configuration_the_dataset_does_not_have(self, hub, tmp_path):
         publish_rte(hub)
         arguments = ["--recipe", "roberta-rte", "--set", "task.hub_config=wnli", "--output", tmp_path / "o"]

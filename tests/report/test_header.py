@@ -128,6 +128,7 @@ def test_the_command_reaches_the_page_from_the_command_line(zygote, tmp_path):
     assert "Date" in page.texts
 
 
+@pytest.mark.slow
 def test_a_task_that_is_renamed_keeps_its_runs_and_its_sweep(zygote, tiny_task, tmp_path):
     text = tiny_task.read_text().replace("train: train", f"train: {tiny_task.parent}/train")
     text = text.replace("validation: validation", f"validation: {tiny_task.parent}/validation")

@@ -190,14 +190,16 @@ def test_regression_with_undefined_values(tmp_path):
     [
         ("r3f", [[f"method.noise={noise}", f"method.lambda={each}"] for noise in ("normal", "uniform")
                  for each in (0.1, 5)]),
-        ("r3f", [["method.noise=normal"], ["method.noise=uniform"]]),
-        ("r-drop", [[f"method.alpha={alpha}"] for alpha in (0.1, 0.5, 1, 3, 5)]),
-        ("dps-mix", [[f"method.p={p / 100}", f"method.update_ratio={p / 1000}"] for p in range(2, 30)]),
-        ("dps-mix", [["method.p=0.1", "method.update_ratio=0.1"], ["method.p=0.2", "method.update_ratio=0.2"]]),
-        ("dps-mix", [[f"method.p={p}", f"training.learning_rate={rate}", f"data.max_length={tokens}"]
-                     for p in (0.1, 0.2) for rate in (1e-5, 2e-5) for tokens in (32, 64)]),
-        ("vanilla", [["training.steps=20"], ["training.epochs=2"]]),
         ("vanilla", [["model.name=a$b$c"], ["model.name=$d"]]),
+        *(pytest.param(*shape, marks=pytest.mark.slow) for shape in [
+            ("r3f", [["method.noise=normal"], ["method.noise=uniform"]]),
+            ("r-drop", [[f"method.alpha={alpha}"] for alpha in (0.1, 0.5, 1, 3, 5)]),
+            ("dps-mix", [[f"method.p={p / 100}", f"method.update_ratio={p / 1000}"] for p in range(2, 30)]),
+            ("dps-mix", [["method.p=0.1", "method.update_ratio=0.1"], ["method.p=0.2", "method.update_ratio=0.2"]]),
+            ("dps-mix", [[f"method.p={p}", f"training.learning_rate={rate}", f"data.max_length={tokens}"]
+                         for p in (0.1, 0.2) for rate in (1e-5, 2e-5) for tokens in (32, 64)]),
+            ("vanilla", [["training.steps=20"], ["training.epochs=2"]]),
+        ]),
     ],
 )  # fmt: skip
 def test_figures_of_every_shape_of_grid(tmp_path, method, grid):

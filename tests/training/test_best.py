@@ -21,7 +21,6 @@ from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.training import checkpoints, engine
 from dpstune.training.best import BestWeights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EVERY = ["training.eval_every=2", "training.save_every=3"]
 BEST = [*EVERY, "training.keep=best"]  # of the tiny task's dps-mix it is in the middle
 

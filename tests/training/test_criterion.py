@@ -14,7 +14,6 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from dpstune.training.criterion import balanced_weights, build_criterion
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 STEADY = ["model.dropout=0", "training.adam_epsilon=1.0", "training.learning_rate=0.3", "training.steps=10"]
 
 

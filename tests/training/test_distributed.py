@@ -16,6 +16,8 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"dps-dense": "p: 0.4, update_ratio: 0.2", "dps-mix": "p: 0.4, update_ratio: 0.2", "reinit": "layers: 1"}
 
 
@@ -90,7 +92,7 @@ def two_ranks_in_fp16(tiny_task, tmp_path_factory):
     return train_on_two_ranks(tmp_path_factory.mktemp("ranks"), tiny_task, "fp16")
 
 
-@pytest.mark.parametrize("ranks", ["two_ranks", pytest.param("two_ranks_in_fp16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", ["two_ranks", "two_ranks_in_fp16"])
 @pytest.mark.parametrize("method", REGISTRY)
 def test_both_ranks_hold_the_same_bits(method, ranks, request):
     folder = request.getfixturevalue(ranks)
@@ -99,7 +101,6 @@ def test_both_ranks_hold_the_same_bits(method, ranks, request):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", REGISTRY)
 def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
     two_ranks_in_fp16, tiny_task, tmp_path, monkeypatch, method
@@ -122,10 +123,7 @@ def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
 def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tiny_model, tmp_path, method):
     if method in ("r3f", "r-drop"):
         pytest.skip("each rank draws noise of its own; one process draws other noise")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     one = engine.train(load_recipe(str(write_recipe(tmp_path, tiny_task, method, 8))), output=tmp_path)
-    torch.set_num_threads(threads)
     (two,) = two_ranks.glob(f"runs/{method}-fp32/*/*/result.json")
     losses = [losses_of(folder) for folder in (one.folder, two.parent)]
     assert losses[1] == pytest.approx(losses[0], rel=2e-4)
@@ -142,7 +140,7 @@ def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tin
     assert answers["label"] == other_answers["label"]
 
 
-def test_two_ranks_choose_stop_and_weigh_as_one(two_ranks, tiny_task, tmp_path, one_thread):
+def test_two_ranks_choose_stop_and_weigh_as_one(two_ranks, tiny_task, tmp_path):
     recipe = write_recipe(tmp_path, tiny_task, "vanilla", 8, more=CHOSEN)
     one = engine.train(load_recipe(str(recipe)), output=tmp_path).result
     (file,) = two_ranks.glob("runs/chosen-fp32/*/*/result.json")
@@ -154,7 +152,6 @@ def test_two_ranks_choose_stop_and_weigh_as_one(two_ranks, tiny_task, tmp_path, 
     assert losses_of(file.parent) == pytest.approx(losses_of(alone.parent), rel=2e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_two_ranks_that_are_killed_at_a_write_go_on_with_the_same_bits(two_ranks, tiny_task, tmp_path, number):
     recipe = [str(write_recipe(tmp_path, tiny_task, "vanilla", 4, more=CHOSEN))]

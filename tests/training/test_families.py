@@ -16,9 +16,6 @@ from tests.tiny import FAMILIES, pairs, save_tiny_model, some, tiny_classifier
 STEPS, STOPPED_AT = 40, 23
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A task that a tiny model learns: which of two words a sentence is full of."""

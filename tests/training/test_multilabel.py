@@ -19,7 +19,6 @@ from dpstune.runs.folder import read_predictions
 from dpstune.training import engine
 from dpstune.training.criterion import build_criterion
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("cat", "dog", "man")
 SERVED = [name for name in REGISTRY if name not in ("r3f", "r-drop")]
 

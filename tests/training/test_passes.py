@@ -10,8 +10,6 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.tiny import some
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STILL = ["model.dropout=0", "training.epochs=1", "training.learning_rate=0.05", "training.adam_epsilon=0.1"]
 
 

@@ -14,8 +14,6 @@ from dpstune.studies.records import read_run
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.training import engine, trackers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Notes(SilentProgress):
     """Remembers the notes, and where asked ends the run with an error after a step."""

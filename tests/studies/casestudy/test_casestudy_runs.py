@@ -75,6 +75,7 @@ def test_a_restart_that_fails_leaves_a_report_on_the_others_and_exit_code_1(zygo
     assert run.stderr.splitlines()[-1].startswith("error: 2 of 4 runs failed; the first with: method.layers: 9 is more")
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_where_it_was(zygote, tiny_task, tmp_path):
     more = ["--restarts", "1", "--set", "training.epochs=15"]
 

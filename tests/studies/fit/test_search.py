@@ -38,7 +38,7 @@ def test_plain_fine_tuning_without_and_with_dropout_comes_first_then_every_metho
 
 def test_later_candidates_lie_in_the_ranges_and_are_of_several_methods(file):
     search = CandidateSearch(file, lambda: SPACE, parts=1, seed=1)
-    run(search, lambda candidate, part: 0.5, 40)
+    run(search, lambda candidate, part: 0.5, 25)
     later = [trial.candidate for trial in search.trials()[5:]]
     assert len({candidate.method for candidate in later}) == 4
     for candidate in later:

@@ -17,9 +17,7 @@ from dpstune.settings.sections import ModelSection
 from dpstune.settings.tasks import get_task
 from dpstune.studies.profile.generated import GeneratedTokens
 from dpstune.studies.profile.profile import METHODS_OF_TABLE_3, Memory, ProfileRequest, Side, profile, take_turns
-from tests.tiny import FAMILIES, save_tiny_model
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tests.tiny import FAMILIES, save_tiny_model, some
 
 FP32 = ("training.precision=fp32", "data.max_length=32")
 
@@ -195,6 +193,7 @@ def test_a_methods_own_settings_are_not_vanillas(wide_recipe):
     assert cost["dropout"] == request.load_vanilla(2, 0.4).recipe.model.dropout == 0.4
 
 
+@pytest.mark.slow
 def test_a_key_is_set_for_the_methods_that_have_it(wide_recipe):
     methods = ("vanilla", "mixout:p=0.7", "mixout", "dps-dense")
     request = ProfileRequest(wide_recipe, methods, (2,), 0, overrides=(" method.p =0.4",))
@@ -214,7 +213,7 @@ def test_both_are_as_often_the_first():
     assert "".join(called) == "abbaab"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(["bart"], of=FAMILIES))
 def test_every_family_is_profiled(tmp_path, family):
     save_tiny_model(tmp_path / "model", family)
     recipe = tmp_path / "tiny.yaml"
@@ -350,6 +349,7 @@ class TestCommand:
         print_costs({**outcome, "costs": [{**cost, "memory": memory}]})
         assert "12345" in capfd.readouterr().err
 
+    @pytest.mark.slow
     def test_an_earlier_profile_is_kept(self, run, wide_recipe, tmp_path):
         for size in (1, 2):
             code, _, err = run(

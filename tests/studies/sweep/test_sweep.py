@@ -234,6 +234,7 @@ def test_weights_need_not_be_kept_but_those_that_were_there_stay(zygote, sweep, 
     assert "holds no model (a sweep with --no-models keeps none)" in refused.stderr
 
 
+@pytest.mark.slow
 def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_says(sweep, tiny_task, tmp_path):
     storage = f"sqlite:///{tmp_path}/shared.db"
     asked = ["--method", "vanilla", "--seeds", "1", "--storage", storage, *SHORT, "--json"]

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from dpstune.studies.sweep.coordinator import run_sweep
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import CONTEXT, Workers
@@ -33,6 +35,7 @@ def test_without_a_gpu_the_environment_stays_what_it_was(tmp_path, monkeypatch):
     assert start(tmp_path, 1, monkeypatch, []) == ["None None False"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_inherits_nothing_trains_a_run(tiny_task, tmp_path):
     """Other tests fork theirs from a warm process; users' are spawned."""
     assert CONTEXT.get_start_method() == "spawn"
