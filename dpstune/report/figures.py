@@ -129,7 +129,7 @@ def best_points_figure(best: Sequence[PointSummary], metric: str, split: str, ma
     sign = direction(metric)
     if majority is not None and sign * majority > (sign * scores).min() - span / 2:
         axes.axvline(majority, color="#555555", linestyle="--", linewidth=1.2)
-        title += f"\ndashed: {'the majority class' if sign > 0 else 'one answer to all'}, {majority:.4f}"
+        title += f"\ndashed: one answer to all, {majority:.4f}"
     dress(axes, title, f"{metric_words(metric)} on {split}", "", grid="x")
     return figure
 
