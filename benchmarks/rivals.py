@@ -4,8 +4,8 @@
     python benchmarks/rivals.py --seeds 1 --ways tfidf embeddings --threads 1
     python benchmarks/rivals.py --table            the table of docs/fit.md, from results/rivals.json
 
-An outer seed draws 500 training rows and up to 1,500 test rows, which no way sees before it is scored on them. Test labels
-are as they were; of the training labels of `sources` 5% are replaced by another one.
+An outer seed draws 500 training rows and 1,500 test rows, which no way sees before it is scored on them. Of the
+training labels of `sources` 5% are replaced by another one; test labels are as they were.
 """
 
 import argparse

@@ -90,7 +90,7 @@ def _read_file(
     name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
 ) -> _Subject:
     from dpstune.common.textfile import known_encoding
-    from dpstune.data.columns import guess_columns, read_table
+    from dpstune.data.columns import guess_columns, read_table, refuse_wrong_names
     from dpstune.data.files import find_files
     from dpstune.data.gold_labels import gaps
     from dpstune.data.reading import RawTask
@@ -101,6 +101,7 @@ def _read_file(
         raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
     encoding = encoding and known_encoding(encoding)
     paths = find_files(Path(name).expanduser())
+    refuse_wrong_names(columns["--text"], columns["--text2"], columns["--label"])
     if columns["--text"] is not None and columns["--label"] is not None:
         texts = tuple(column for column in (columns["--text"], columns["--text2"]) if column is not None)
         label = columns["--label"]
@@ -112,6 +113,8 @@ def _read_file(
                 columns_are = "column is" if len(taken) == 1 else "columns are"
                 tell(f"{name}: the {what} {columns_are} taken to be {some_of(map(repr, taken))}; {flag} names another")
     rows = read_files(paths, Columns(texts, label, group), encoding)
+    if not rows.texts:
+        raise RequestError(f"{name} holds no rows to look at")
     kind: Kind = "multilabel" if rows.first_list is not None else "classification"
     return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, FOLDS), None, USUAL_MAX_LENGTH)
 

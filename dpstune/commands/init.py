@@ -13,11 +13,16 @@ from dpstune.report.output import tell
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your training rows: CSV, TSV, JSONL or Parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Your training rows; docs/your-data.md lists the formats.")
+    ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column; guessed when left out.")] = None,
     text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text column of a pair.")] = None,
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The label column; guessed when left out.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="What FILE is in; UTF-8, or what its byte-order mark says.")
     ] = None,
     output: Annotated[Path, typer.Option(metavar="RECIPE", help="The recipe's file.")] = Path("recipe.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
@@ -34,7 +39,8 @@ def init(
     output = output.expanduser()
     if output.exists() and not force:
         raise RequestError(f"{output} exists; choose another file with --output, or overwrite it with --force")
-    write_text(output, first_recipe(file.expanduser(), output, text=text, text2=text2, label=label))
+    columns = {"text": text, "text2": text2, "label": label}
+    write_text(output, first_recipe(file.expanduser(), output, **columns, encoding=encoding))
     name = shlex.quote(str(output))
     tell(f"wrote {output}; look at its guesses, then:")
     tell(f"  dpstune recipes check {name}")

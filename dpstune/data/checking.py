@@ -14,6 +14,7 @@ from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import RawTask, read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.data.text_findings import leak_findings, text_findings
+from dpstune.errors import DpstuneError
 from dpstune.settings.sections import DataSection, DatasetTask, OwnTask
 from dpstune.settings.tasks import Kind
 
@@ -108,11 +109,11 @@ def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source:
         task: The data.
         data: Where they lie.
         source: The recipe's file, whose check shows all.
-
-    Raises:
-        RequestError: See ``read_raw``.
     """
-    raw = read_raw(task, data)
+    try:
+        raw = read_raw(task, data)
+    except DpstuneError as error:  # training reads less than is checked
+        return [f"the data were not checked: {error}"]
     characters = sum(len(text) for part in raw.splits.values() for texts in part.texts for text in texts)
     findings = check_task(raw, near=characters <= MOST_CHARACTERS)
     wrong = [finding for finding in findings if finding.severity != "note"]

@@ -7,18 +7,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dpstune.data.files import file_rows
-from dpstune.data.sources import no_column
+from dpstune.data.sources import LABEL_SEPARATOR, no_column
 from dpstune.data.written_forms import number
 from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
 MOST_ROWS = 10_000  # more tell no more about a column
 USUAL_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question", "answer"), ("text1", "text2"))
+USUAL_TEXTS = ("text", "sentence", "message", "comment", "review", "content", "body")
 USUAL_LABELS = (
     "label",
     "labels",
@@ -45,15 +47,22 @@ _SPECIAL_TOKENS = 3  # beginning, end, and the one between two texts
 
 @dataclass(frozen=True)
 class Column:
-    """The filled cells of a column.
+    """A column of a table.
 
     Args:
         name: Its name.
-        values: The cells as text.
+        cells: A text a row; an empty one where there is nothing.
+        lists: Whether a cell holds a list.
     """
 
     name: str
-    values: Sequence[str]
+    cells: Sequence[str]
+    lists: bool = False
+
+    @cached_property
+    def values(self) -> list[str]:
+        """The filled cells."""
+        return [cell for cell in self.cells if cell]
 
     @property
     def different(self) -> int:
@@ -137,12 +146,18 @@ def read_table(path: Path, encoding: str | None = None) -> Table:
         raise RequestError(f"{path} holds no rows to look at")
     looked_at = rows[:MOST_ROWS]
     names = list(dict.fromkeys(name for row in looked_at for name in row))
-    columns = {name: Column(name, [text for row in looked_at if (text := _plain(row.get(name)))]) for name in names}
+    columns = {name: _column(name, [row.get(name) for row in looked_at]) for name in names}
     return Table(path, len(looked_at), len(rows) > MOST_ROWS, columns)
 
 
+def _column(name: str, cells: Sequence[Any]) -> Column:
+    return Column(name, [_plain(cell) for cell in cells], any(isinstance(cell, list) for cell in cells))
+
+
 def _plain(value: Any) -> str:
-    """Return a cell as text; what is neither text nor a number is empty."""
+    """Return text and numbers as text, a list as its parts with ``;`` between them, anything else as an empty text."""
+    if isinstance(value, list):
+        return LABEL_SEPARATOR.join(map(_plain, value))
     return str(value).strip() if isinstance(value, str | int | float) and value == value else ""
 
 
@@ -155,7 +170,7 @@ class Guess:
         why_text: Why those.
         label: The label column.
         why_label: Why that.
-        kind: Classification or regression.
+        kind: What the labels are.
         why_kind: Why that.
     """
 
@@ -176,16 +191,13 @@ def guess_columns(table: Table, text: str | None = None, text2: str | None = Non
         label: The label column, where it is known.
 
     Raises:
-        RequestError: There is no such column, one is named twice, or nothing seems to be text or labels.
+        RequestError: There is no such column, one is empty or named twice, or nothing seems to be text or labels.
     """
     told = [name for name in (text, text2, label) if name is not None]
+    refuse_wrong_names(text, text2, label)
     for name in told:
-        table.column(name)
-    twice = next((name for name, count in Counter(told).items() if count > 1), None)
-    if twice is not None:
-        raise RequestError(f"column {twice!r} is named twice; text and label are columns of their own")
-    if text2 is not None and text is None:
-        raise RequestError(f"--text2 {text2}: name the first text column, too, with --text")
+        if not table.column(name).values:
+            raise RequestError(f"{table.path}: column {name!r} is empty in the {counted(table.rows, 'row')} looked at")
     texts, why_text = ([text], "as --text says") if text is not None else _guess_text(table, label)
     if text2 is not None:
         texts, why_text = [texts[0], text2], "as --text and --text2 say"
@@ -194,19 +206,40 @@ def guess_columns(table: Table, text: str | None = None, text2: str | None = Non
     return Guess(tuple(texts), why_text, chosen, why_label, kind, why_kind)
 
 
+def refuse_wrong_names(text: str | None, text2: str | None, label: str | None) -> None:
+    """Refuse a column that is named twice, and a second text column without a first.
+
+    Raises:
+        RequestError: That is so.
+    """
+    told = [name for name in (text, text2, label) if name is not None]
+    twice = next((name for name, count in Counter(told).items() if count > 1), None)
+    if twice is not None:
+        raise RequestError(f"column {twice!r} is named twice; text and label are columns of their own")
+    if text2 is not None and text is None:
+        raise RequestError(f"--text2 {text2}: name the first text column, too, with --text")
+
+
 def _guess_text(table: Table, label: str | None) -> tuple[list[str], str]:
     for pair in USUAL_PAIRS:
         if label not in pair and all(name in table.columns for name in pair):
             return list(pair), "usual names of a pair of texts"
-    open_columns = [each for each in table.columns.values() if each.name != label and not each.numeric and each.values]
+    open_columns = [
+        each
+        for each in table.columns.values()
+        if each.name != label and each.values and not each.numeric and not each.lists
+    ]
     if not open_columns:
         raise RequestError(
             f"{table.path}: no column seems to hold text; say --text COLUMN (its columns: {some_of(table.columns)})"
         )
-    longest = max(open_columns, key=lambda each: each.characters)
+    named = [each for each in open_columns if each.name.lower() in USUAL_TEXTS]
+    longest = named[0] if len(named) == 1 else max(open_columns, key=lambda each: each.characters)
     why = f"the longest values: {longest.characters:.0f} characters a row"
+    if len(named) == 1:
+        why = "a usual name of a text"
     others = [each for each in open_columns if each is not longest and _reads_as_text(each)]
-    if len(others) == 1 and longest.words >= _WORDS_OF_A_TEXT:
+    if len(others) == 1 and not named and longest.words >= _WORDS_OF_A_TEXT:
         both = [name for name in table.columns if name in (longest.name, others[0].name)]
         return both, "the two columns of sentences; take one out if the label is not about both"
     if others:
@@ -220,7 +253,7 @@ def _reads_as_text(column: Column) -> bool:
 
 def _guess_label(table: Table, texts: Sequence[str]) -> tuple[str, str]:
     rest = [each for each in table.columns.values() if each.name not in texts and not each.seems_an_id]
-    answers = [each for each in rest if each.seems_labels or each.seems_measured]
+    answers = [each for each in rest if each.seems_labels or each.seems_measured or each.lists]
     named = [each for name in USUAL_LABELS for each in rest if each.name.lower() == name and each.different > 1]
     if named:
         return named[0].name, f"a usual name of labels; {_described(named[0])}"
@@ -245,6 +278,8 @@ def _described(column: Column) -> str:
 
 
 def _guess_kind(label: Column) -> tuple[Kind, str]:
+    if label.lists:
+        return "multilabel", "lists of labels"
     if label.seems_measured:
         return "regression", f"numbers with {counted(label.different, 'different value')}"
     if label.numeric:
@@ -257,10 +292,10 @@ def suggest_max_length(table: Table, texts: Sequence[str]) -> tuple[int, str]:
 
     The tokens are an estimate from words and signs, since it takes a tokenizer to count them.
     """
-    columns = [table.columns[name].values for name in texts]
+    columns = [table.columns[name].cells for name in texts]
     lengths = sorted(
         math.ceil(_TOKENS_A_PIECE * sum(len(_PIECE.findall(value)) for value in row)) + _SPECIAL_TOKENS
-        for row in zip(*columns, strict=False)
+        for row in zip(*columns, strict=True)
     )
     enough = lengths[math.ceil(0.98 * len(lengths)) - 1]
     suggested = min(512, max(16, 8 * math.ceil(enough / 8)))

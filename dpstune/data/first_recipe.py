@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dpstune.common.textfile import known_encoding
 from dpstune.data.columns import Guess, Table, guess_columns, read_table, suggest_max_length
 from dpstune.errors import RequestError, shortened, some_of
 from dpstune.methods import REGISTRY, method_class
@@ -32,22 +33,29 @@ _SPLITS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",
 
 
 def first_recipe(
-    path: Path, target: Path, *, text: str | None = None, text2: str | None = None, label: str | None = None
+    path: Path,
+    target: Path,
+    *,
+    text: str | None = None,
+    text2: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
 ) -> str:
     """Return the YAML of a first recipe for a table; the same table gives the same recipe.
 
     Args:
-        path: The table: CSV, TSV, JSONL or Parquet.
+        path: The table.
         target: The file the recipe is meant for: paths in it are relative to its folder.
         text, text2: The text columns, where they are known.
         label: The label column, where it is known.
+        encoding: What the table is in; None for UTF-8, or what its byte-order mark says.
 
     Raises:
         RequestError: The table cannot be read, or it cannot be told which columns are text and label.
     """
-    table = read_table(path)
+    table = read_table(path, encoding and known_encoding(encoding))
     guess = guess_columns(table, text, text2, label)
-    lines = [*_head(table, target), *_model(), *_task(table, guess, target), *_data(table, guess), *_method()]
+    lines = [*_head(table, target), *_model(), *_task(table, guess, target, encoding), *_data(table, guess), *_method()]
     return "\n".join([*lines, *_training(table), "# seed: 42  # one restart; --seeds 5 trains five", ""])
 
 
@@ -66,7 +74,7 @@ def _model() -> Iterator[str]:
     yield from _defaults(ModelSection(name=MODEL), {"name"})
 
 
-def _task(table: Table, guess: Guess, target: Path) -> Iterator[str]:
+def _task(table: Table, guess: Guess, target: Path, encoding: str | None) -> Iterator[str]:
     beside = _files_beside(table.path)
     own = OwnTask.model_validate(
         {"files": {"train": "a", "validation": "b"}, "text": guess.text, "label": guess.label, "kind": guess.kind}
@@ -86,7 +94,9 @@ def _task(table: Table, guess: Guess, target: Path) -> Iterator[str]:
     yield f"  text: {_yaml(list(guess.text))}  # {_one_line(guess.why_text)}"
     yield f"  label: {_yaml(guess.label)}  # {_one_line(guess.why_label)}"
     yield f"  kind: {guess.kind}  # {_one_line(guess.why_kind)}"
-    yield from _defaults(own, {"files", "text", "label", "kind"})
+    if encoding is not None:
+        yield f"  encoding: {_yaml(encoding)}"
+    yield from _defaults(own, {"files", "text", "label", "kind", *(["encoding"] if encoding is not None else [])})
 
 
 def _data(table: Table, guess: Guess) -> Iterator[str]:

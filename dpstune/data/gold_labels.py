@@ -70,7 +70,8 @@ def label_examples(
         raise RequestError(
             f"{raw.first_list} holds a list, not text; where an example may have several labels, say kind: multilabel"
         )
-    if not raw.labels or all(label in (*unlabelled_marks, *UNLABELLED) for label in raw.labels):
+    empty = (*unlabelled_marks, *(() if kind == "multilabel" else UNLABELLED))
+    if not raw.labels or all(label in empty for label in raw.labels):
         if not split.startswith("test"):
             raise RequestError(f"split {split} has no labels: {raw.source}")
         return Examples(raw.ids, raw.texts, None)

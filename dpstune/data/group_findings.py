@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from dpstune.data.finding import Finding, Places, Row
 from dpstune.errors import some_of
@@ -37,7 +38,7 @@ def group_findings(groups: Mapping[str, Sequence[str | None]], places: Places, p
         yield Finding(
             "few-groups",
             "warning",
-            len(first),
+            sum(group is not None for group in chain.from_iterable(groups.values())),
             (),
             f"Ask for at most {max(2, len(first))} folds, or take another group column.",
             (f"{len(first)} groups are fewer than {parts} folds",),

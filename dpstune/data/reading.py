@@ -102,11 +102,17 @@ def read_task(task: AnyTask, data: DataSection, *, splits: Sequence[str] | None 
 def _read_splits(task: AnyTask, data: DataSection, splits: Sequence[str] | None) -> TaskData:
     if isinstance(task, OwnTask | DatasetTask):
         return _load_own(task, splits)
+    known = _known_task(task)
+    found = _load_known(known, data, splits or ("train", *known.validation_splits))
+    return measured_by(found, task.metric) if isinstance(task, TableTask) else found
+
+
+def _known_task(task: AnyTask) -> Task:
+    """Return a task of the table, read from where a recipe says that it lies."""
     known = get_task(task_name(task))
     if isinstance(task, TableTask) and task.moved:
         known = replace(known, hub=_moved(known, task))
-    found = _load_known(known, data, splits or ("train", *known.validation_splits))
-    return measured_by(found, task.metric) if isinstance(task, TableTask) else found
+    return known
 
 
 def measured_by(task: TaskData, asked: str | Sequence[str] | None) -> TaskData:
@@ -253,17 +259,18 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
 
 
 def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False) -> RawSplit:
-    """Read a split that lies in a place of its own; its groups where it is cut, or where ``grouped`` asks for them."""
+    """Read a split that lies in a place of its own; the groups of ``train``, and of others where ``grouped``."""
     place, label_required = task.parts.place(split), split != "test"
-    group = task.group if grouped or split == "train" else None
+    group, group_required = task.group if grouped or split == "train" else None, split == "train"
     if isinstance(task, OwnTask):
-        columns = Columns(task.text, task.label, group, label_required)
+        columns = Columns(task.text, task.label, group, label_required, group_required)
         return read_files(find_files(place), columns, task.encoding, ASK_FOR_AN_ENCODING)
     return read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,
         group=group,
         label_required=label_required,
+        group_required=group_required,
         values=task.kind == "regression",
         remedy="save it as files and name them under task.files",
         no_split=f"; where it has no {split} split, a share of the training rows will do: {split}: 0.2",
@@ -361,9 +368,7 @@ def read_raw(task: AnyTask, data: DataSection) -> RawTask:
     if isinstance(task, OwnTask | DatasetTask):
         raw = {split: _read_own(task, split, grouped=True) for split in _given_splits(task)}
         return RawTask(task.kind, raw, gaps(task.kind), task.text, task.label, _parts_to_cut(task))
-    known = get_task(task_name(task))
-    if isinstance(task, TableTask):
-        known = replace(known, hub=_moved(known, task))
+    known = _known_task(task)
     wanted = ("train", *known.validation_splits)
     if known.toy:
         raw = {split: _as_written(known, split) for split in wanted}

@@ -68,13 +68,14 @@ class Columns:
         text: One or two.
         label: The label's.
         group: What says which rows belong together; None for none.
-        label_required: Whether a source without the label column is an error.
+        label_required, group_required: Whether a source without that column is an error.
     """
 
     text: Sequence[str]
     label: str
     group: str | None = None
     label_required: bool = True
+    group_required: bool = True
 
     @property
     def wanted(self) -> list[str]:
@@ -166,6 +167,7 @@ def read_hub(
     *,
     group: str | None = None,
     label_required: bool = False,
+    group_required: bool = True,
     values: bool = False,
     remedy: str = "give local data with --data-dir DIR",
     no_split: str = "",
@@ -176,7 +178,7 @@ def read_hub(
         hub: The dataset.
         split: One of its splits, by our name.
         group: The column that says which rows belong together.
-        label_required: Whether a dataset without the label column is an error.
+        label_required, group_required: Whether a dataset without that column is an error.
         values: Whether labels are values, of which -1 is one; else -1 is no label.
         remedy: How to do without the hub, for the error.
         no_split: What to do where there is no such split, for the error.
@@ -198,7 +200,7 @@ def read_hub(
                 row = {**row, hub.label: None}
             yield number, row
 
-    columns = Columns(hub.text, hub.label, group, label_required)
+    columns = Columns(hub.text, hub.label, group, label_required, group_required)
     raw = _join([_collect(source, rows(), columns, there=dataset.column_names)])
     raw.label_names = tuple(names or ())
     return raw
@@ -230,14 +232,16 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         first: How many examples were read before.
     """
     split = RawSplit(source)
-    has_label = False
+    has_label = has_group = False
     for position, (number, row) in enumerate(rows, start=first):
         if row is None:
             split.malformed += 1
             continue
         if not split.ids:
             there = list(there or row)
-            for column in (*columns.text, *([columns.group] if columns.group is not None else [])):
+            has_group = columns.group in there
+            needed = (*columns.text, *([columns.group] if columns.group and columns.group_required else []))
+            for column in needed:
                 if column not in there:
                     raise no_column(source, column, there)
         place = f"{source}:{number}"
@@ -250,7 +254,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         if isinstance(row.get(columns.label), list) and split.first_list is None:
             split.first_list = f"{place}: column {columns.label!r}"
         split.labels.append(label_cell(row, columns.label, place))
-        if columns.group is not None:
+        if columns.group is not None and has_group:
             split.groups.append(plain_cell(row, columns.group, place) or None)
         has_label = has_label or columns.label in row
     if not has_label:

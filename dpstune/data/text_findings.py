@@ -20,7 +20,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _MISREAD = re.compile("[ÃÂ][\x80-\xaa\xac-\xba\xbc-\xbf]|Ã€|â€|ðŸ|ï¿½|ï»¿|\ufffd")
 
 
-class _Look(NamedTuple):
+class _Flaw(NamedTuple):
     """Something that may be wrong with a text, how bad it is where it is not rare, and how to tell."""
 
     name: str
@@ -31,28 +31,28 @@ class _Look(NamedTuple):
 
 
 _LOOKS = (
-    _Look(
+    _Flaw(
         "empty-text",
         "warning",
         lambda text: not text.strip(),
         "an empty text, or one of spaces",
         "Fill these cells, or take the rows out.",
     ),
-    _Look(
+    _Flaw(
         "short-text",
         "note",
         lambda text: 0 < len(text.strip()) < SHORT,
         f"a text of fewer than {SHORT} characters",
         "Look whether these texts are what they should be.",
     ),
-    _Look(
+    _Flaw(
         "misread-text",
         "warning",
         lambda text: _MISREAD.search(text) is not None,
         "signs of a wrong encoding, such as 'Ã©' or U+FFFD",
         "Export the file again as UTF-8: once its text was read in another encoding.",
     ),
-    _Look(
+    _Flaw(
         "control-characters",
         "note",
         lambda text: _CONTROL.search(text) is not None,

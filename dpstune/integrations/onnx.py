@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def export_onnx(place: TrainedPlace, folder: Path) -> OnnxModel:
 
     Args:
         place: Where it lies.
-        folder: Where the export is to lie; an earlier one is replaced once the new one is whole.
+        folder: Where the export is to lie; an earlier one is replaced once the new one is whole, other files stay.
 
     Raises:
         RequestError: The model cannot be read, or torch cannot export its kind.
@@ -88,9 +89,21 @@ def export_onnx(place: TrainedPlace, folder: Path) -> OnnxModel:
         trained.tokenizer.save_pretrained(beside)
         program.save(str(beside / MODEL_FILE))
         differences.append(_check(trained, beside / MODEL_FILE))
+        _carry_over(folder, beside)
 
     write_folder(folder.absolute(), fill, flag="--onnx")
     return OnnxModel(folder, inputs, trained.max_length, differences[0])
+
+
+def _carry_over(earlier: Path, beside: Path) -> None:
+    """Copy what else a user keeps in an earlier export's folder."""
+    for entry in earlier.iterdir() if earlier.is_dir() else ():
+        if entry.name.startswith(MODEL_FILE) or (beside / entry.name).exists():
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, beside / entry.name)
+        else:
+            shutil.copy2(entry, beside)
 
 
 def _trace(trained: TrainedModel) -> tuple[Any, tuple[str, ...]]:

@@ -144,7 +144,8 @@ class _Reader:
             line = key_node.start_mark.line + 1
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise RequestError(f"{self._place}:{line}: a key should be a word, not {key!r}")
+                quoted = f'; in quotes it is one: "{key_node.value}"' if isinstance(key_node, yaml.ScalarNode) else ""
+                raise RequestError(f"{self._place}:{line}: a key should be a word, not {key!r}{quoted}")
             here = (*path, key)
             if here in self._lines:
                 first = self._lines[here]

@@ -29,13 +29,13 @@ def print_findings(subject: str, rows: Mapping[str, int], findings: Sequence[Fin
         console.print(f"{subject}: nothing found in {total}", soft_wrap=True)
         return
     console.print(f"{subject}: {total}{f' ({listed})' if listed else ''}", soft_wrap=True)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("finding")
     for severity in SEVERITIES:
         here = [finding for finding in findings if finding.severity == severity]
         if here:
-            table.add_row("rows", Text(counted(len(here), severity), style=_STYLES[severity]))
+            table.add_row("", Text(counted(len(here), severity), style=_STYLES[severity]))
         for finding in here:
             lines = [finding.name, *finding.details, ", ".join(finding.places), f"-> {finding.remedy}"]
             table.add_row(f"{finding.count:,}", "\n".join(filter(None, lines)))

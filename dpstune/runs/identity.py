@@ -39,6 +39,13 @@ def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
     return _without(dump, "")
 
 
+def what_decides(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's plain values less what changes no result: where data lie, who shows the run, newer defaults."""
+    values = without_newer_defaults(recipe.model_dump(mode="json"))
+    del values["data"]["dir"], values["training"]["trackers"]
+    return values
+
+
 def _without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     kept = {
         key: value
@@ -105,9 +112,8 @@ def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
     from dpstune.models.loading import model_fingerprint
 
-    ingredients = without_newer_defaults(recipe.model_dump(mode="json"))
-    del ingredients["data"]["dir"], ingredients["model"]["name"], ingredients["task"]
-    del ingredients["training"]["save_every"], ingredients["training"]["trackers"]
+    ingredients = what_decides(recipe)
+    del ingredients["model"]["name"], ingredients["task"], ingredients["training"]["save_every"]
     return ingredients | {
         "task": [task.kind, _measured(task), task.label_names, task.fingerprint],
         "model_fingerprint": model_fingerprint(recipe.model),

@@ -91,7 +91,9 @@ def check_metrics(names: Sequence[str], kind: Kind | None = None) -> tuple[str, 
         raise RequestError(f"names no metric; there are {', '.join(METRICS)}")
     for name in names:
         if name not in METRICS:
-            raise RequestError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}")
+            known = metrics_of(kind) if kind is not None else list(METRICS)
+            near = did_you_mean(name, METRICS)
+            raise RequestError(f"unknown metric {name!r}{near or '; there are ' + ', '.join(known)}")
         if kind is not None and kind not in METRICS[name].kinds:
             suiting = ", ".join(metrics_of(kind))
             raise RequestError(f"metric {name} does not suit a {kind} task; those that do are {suiting}")

@@ -337,7 +337,7 @@ class TableTask(Settings):
         hub_id, hub_config, hub_revision: Dataset id, configuration, and branch, tag or commit.
         text: One or two text columns there.
         label: The label column there.
-        metric: As in ``OwnTask``; None takes the table's.
+        metric: Other metrics than the table's, the headline first.
     """
 
     name: str

@@ -17,7 +17,7 @@ from dpstune.errors import DpstuneError, RequestError
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import locked, run_hash
-from dpstune.runs.identity import content_fingerprints, without_newer_defaults
+from dpstune.runs.identity import content_fingerprints, what_decides
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.candidates import (
     METHODS,
@@ -108,8 +108,8 @@ class Fit:
     @property
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
-        base = without_newer_defaults(self._whole.recipe.model_dump(mode="json"))
-        del base["data"]["dir"], base["task"], base["model"]["name"], base["method"], base["training"]["trackers"]
+        base = what_decides(self._whole.recipe)
+        del base["task"], base["model"]["name"], base["method"]
         held = content_fingerprints(self._whole.recipe, self.data)
         digest = run_hash({"base": base, "held": held, "parts": repr(self.parts), "methods": self.methods})
         return self.request.output / self.request.name / f"fit-{digest}"

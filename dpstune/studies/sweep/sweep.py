@@ -16,7 +16,7 @@ from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
-from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, without_newer_defaults
+from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask
 from dpstune.studies.grid import (
@@ -155,8 +155,7 @@ class Sweep:
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
         refuse_missing_trackers(first.recipe.training.trackers)
-        self._base = without_newer_defaults(first.recipe.model_dump(mode="json"))
-        del self._base["data"]["dir"], self._base["training"]["trackers"]
+        self._base = what_decides(first.recipe)
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
