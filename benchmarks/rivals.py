@@ -180,8 +180,7 @@ def by_train(data, folder):
 def answers_of(model, data, folder):
     """Return what a model answers to the test rows, by `dpstune predict`."""
     columns = write(folder / "test.csv", data.test)
-    texts = [word for word in columns if word != "--label" and word != "label"]
-    done = dpstune("predict", model, folder / "test.csv", *texts)
+    done = dpstune("predict", model, folder / "test.csv", "--text", ",".join(columns[1:-2:2]))
     return [row["prediction"] for row in csv.DictReader(done.splitlines())]
 
 

@@ -29,6 +29,10 @@ class RunError(DpstuneError):
     """The request was right but the work failed: a full disk, a NaN loss, a hub that does not answer. Exit code 1."""
 
 
+class DivergedError(RunError):
+    """The loss is no finite number any more: with other settings the same data can be trained on. Exit code 1."""
+
+
 class BusyError(RunError):
     """Another process is training this very run, and will finish it. Exit code 1."""
 

@@ -114,8 +114,23 @@ def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source:
         raw = read_raw(task, data)
     except DpstuneError as error:  # training reads less than is checked
         return [f"the data were not checked: {error}"]
-    characters = sum(len(text) for part in raw.splits.values() for texts in part.texts for text in texts)
-    findings = check_task(raw, near=characters <= MOST_CHARACTERS)
+    findings = check_task(raw, near=near_in_time(raw))
+    return in_few_lines(findings, source)
+
+
+def near_in_time(task: RawTask) -> bool:
+    """Tell whether near duplicates are found so soon that nobody waits."""
+    characters = sum(len(text) for part in task.splits.values() for texts in part.texts for text in texts)
+    return characters <= MOST_CHARACTERS
+
+
+def in_few_lines(findings: Sequence[Finding], source: object) -> list[str]:
+    """Return errors and warnings, a line each, five at most.
+
+    Args:
+        findings: Errors first.
+        source: The file or recipe whose check shows all.
+    """
     wrong = [finding for finding in findings if finding.severity != "note"]
     shown = wrong if len(wrong) <= MOST_LINES else wrong[: MOST_LINES - 1]
     lines = [_in_a_line(finding) for finding in shown]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dpstune.data.examples import Examples
 from dpstune.data.sources import RawSplit
-from dpstune.data.splitting import split_rows
+from dpstune.data.splitting import rows_together, split_rows
 from dpstune.errors import RequestError, counted, some_of
 from dpstune.settings.sections import UserTask
 
@@ -54,6 +54,16 @@ def draw_parts(
     if names:
         notes += _missing_labels(task, raw.source, names, cutter.labels, rows)
     return {split: examples.take(held) for split, held in rows.items()}
+
+
+def units_of(raw: RawSplit) -> dict[str, int]:
+    """Return what each row, by its id, counts with: rows with equal texts or of one group are one unit.
+
+    >>> units_of(RawSplit("a.csv", ["0", "1", "2"], [("a",), ("b",), ("A",)], [], [2, 3, 4]))
+    {'0': 0, '2': 0, '1': 1}
+    """
+    blocks = rows_together(raw.texts, raw.groups or None)
+    return {raw.ids[row]: number for number, block in enumerate(blocks) for row in block}
 
 
 class _Cutter:

@@ -46,7 +46,7 @@ def split_rows(
     >>> split_rows(["a", "b"] * 4, [(str(n),) for n in range(8)], shares=[0.5, 0.5])
     [[0, 5, 6, 7], [1, 2, 3, 4]]
     """
-    blocks = _blocks(texts, groups)
+    blocks = rows_together(texts, groups)
     if len(blocks) < len(shares):
         raise RequestError(
             f"{len(labels)} rows cannot make {len(shares)} parts: there are {len(blocks)} that may stand in different "
@@ -101,8 +101,13 @@ class _Part:
             self._lacks[stratum] -= count
 
 
-def _blocks(texts: Sequence[tuple[str, ...]], groups: Sequence[Hashable | None] | None) -> list[list[int]]:
-    """Return the rows that stand together, block by block, in the order of their first rows."""
+def rows_together(texts: Sequence[tuple[str, ...]], groups: Sequence[Hashable | None] | None) -> list[list[int]]:
+    """Return the rows that stand together, block by block, in the order of their first rows.
+
+    Args:
+        texts: One or two strings a row; rows with equal ones (``text_form``) stand together.
+        groups: What else rows that stand together have in common; None for a row by itself, or for no groups at all.
+    """
     block_of = list(range(len(texts)))
 
     def root(row: int) -> int:

@@ -149,11 +149,15 @@ def _comparison(outcome: FitOutcome) -> str:
         return "Plain fine-tuning was not tried on every part: there is nothing to compare with."
     if outcome.winner is baseline:
         return "The chosen one is plain fine-tuning itself: no method was better on the rows that choose."
+    plain = sum(each.trial.candidate.method == BASELINE and each.score is not None for each in outcome.tried)
+    against = f"the best of {counted(plain, 'plain candidate')}, {baseline.trial.candidate.name}"
+    if verdict.difference is None:
+        return f"The difference from {against}, is undefined."
     difference = with_interval(verdict.difference, verdict.difference_low, verdict.difference_high, "+")
-    against = f"plain fine-tuning at its best ({baseline.trial.candidate.name})"
-    if verdict.told_apart:
-        return f"Against {against} the difference is {difference}: it can be told from 0."
-    return f"It cannot be told from {against}: the difference is {difference}, and 0 lies inside."
+    if not verdict.told_apart:
+        return f"It cannot be told from {against}: the difference is {difference}, and 0 lies inside."
+    is_better = better(outcome.fit.data.metric, verdict.difference, 0.0)
+    return f"It is {'better' if is_better else 'worse'} than {against}: the difference is {difference}."
 
 
 def _candidates_table(outcome: FitOutcome) -> Table:
@@ -207,13 +211,16 @@ def _explanations(outcome: FitOutcome) -> list[str]:
         texts.append(
             "The best of many candidates looks better than it is on the rows that chose it. So the choice was repeated "
             "on bootstrap samples of the rows, and the chosen one scored on the rows outside the sample (Tsamardinos "
-            "et al. 2018). The interval is that of these scores; it is rather too wide than too narrow."
+            "et al. 2018). Rows with equal texts or of one group are drawn together. The interval is that of these "
+            "scores. Candidates were also proposed and given up by these rows, so that the score may still be a little "
+            "too good; rows for --test would tell."
         )
     else:
         texts.append("The score is of test rows; its interval is the bootstrap's over these rows.")
     texts.append(
-        f"The difference from plain fine-tuning ({BASELINE}) is computed on the same rows, pair by pair; {BASELINE} "
-        "is represented by the best of its own candidates, with dropout or without."
+        f"The difference from plain fine-tuning ({BASELINE}) is computed on the same rows, pair by pair, from the best "
+        "of its own candidates. Learning rate, epochs and dropout differ, too: it says which model to take, not what a "
+        "method is worth; dpstune sweep compares methods at equal settings."
     )
     texts.append("The last run saw all rows: no row is left to score it by, and its score is that of the choice.")
     return texts

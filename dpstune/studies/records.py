@@ -22,7 +22,7 @@ RUN_PREFIX = "seed-"
 _NAMED_UNFINISHED = 5
 
 # Where the data lies, how often a run is saved and who shows it change no result.
-_NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
+NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
 _HAVE_FINGERPRINTS = ("model", "task")
 
 
@@ -128,7 +128,7 @@ class RunRecord:
         """
         settings = dict(_flatten(without_newer_defaults(self.recipe.model_dump(mode="json", by_alias=True))))
         named_for_people = ("task.name",) if isinstance(self.recipe.task, UserTask) else ()
-        for key in ("seed", *_NO_INFLUENCE, *named_for_people):
+        for key in ("seed", *NO_INFLUENCE, *named_for_people):
             settings.pop(key, None)
         return settings
 

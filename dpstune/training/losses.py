@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from dpstune.errors import RunError
+from dpstune.errors import DivergedError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,7 +87,7 @@ class LossReadings:
 def _refuse_infinite(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         if not math.isfinite(line["loss"]):
-            raise RunError(
+            raise DivergedError(
                 f"the loss of step {line['step']} is {line['loss']}; try a lower training.learning_rate, more "
                 "training.warmup_steps or training.precision fp32"
             )
@@ -95,7 +95,7 @@ def _refuse_infinite(lines: list[dict[str, Any]]) -> None:
 
 def _refuse_vanished(scaling: dict[str, Any], step: int) -> None:
     if scaling["loss_scale"] < LEAST_SCALE:
-        raise RunError(
+        raise DivergedError(
             f"gradients overflow fp16 at every loss scale: {scaling['skipped_steps']} of {step} steps were "
             "skipped; try a lower training.learning_rate, more training.warmup_steps or training.precision bf16 or fp32"
         )

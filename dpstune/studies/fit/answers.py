@@ -39,8 +39,12 @@ class Answers:
     def in_the_order_of(self, ids: Sequence[str]) -> Answers:
         """Return the answers to some rows, in their order."""
         places = {name: place for place, name in enumerate(self.ids)}
-        order = [places[name] for name in ids]
-        return Answers(list(ids), self.gold[order], self.predictions[order], self.scores[order])
+        return self.of_rows([places[name] for name in ids])
+
+    def of_rows(self, rows: Sequence[int]) -> Answers:
+        """Return the answers to some rows, by their positions."""
+        ids = [self.ids[row] for row in rows]
+        return Answers(ids, self.gold[rows], self.predictions[rows], self.scores[rows])
 
 
 def read_answers(folders: Sequence[Path], split: str, task: TaskData) -> Answers:

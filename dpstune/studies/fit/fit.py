@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.progress import Progress, SilentProgress
+from dpstune.data.checking import check_task, in_few_lines, near_in_time
 from dpstune.data.inputs import Inputs
-from dpstune.errors import DpstuneError, RequestError
+from dpstune.data.parts import units_of
+from dpstune.data.reading import read_raw
+from dpstune.data.splitting import rows_together
+from dpstune.errors import BusyError, DivergedError, RequestError, out_of_memory
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import locked, run_hash
 from dpstune.runs.identity import content_fingerprints, what_decides
 from dpstune.settings.metrics import direction
+from dpstune.studies.fit.budget import RUNS, Budget
 from dpstune.studies.fit.candidates import (
-    METHODS,
     Candidate,
     SearchSpace,
     check_methods,
@@ -28,49 +31,25 @@ from dpstune.studies.fit.candidates import (
     has_fixed_length,
 )
 from dpstune.studies.fit.parts import Parts, decide_parts
+from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
 from dpstune.studies.fit.search import CandidateSearch, Trial
-from dpstune.studies.grid import overrides_for
-from dpstune.studies.records import RunRecord, read_run
+from dpstune.studies.grid import overrides_for, refuse_unknown_keys
+from dpstune.studies.records import NO_INFLUENCE, RunRecord, read_run
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
+    from dpstune.training.engine import RunResult
 
 NewProgress = Callable[[], Progress]
 Tell = Callable[[str], None]
 
-RUNS = 40
 RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
 EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What a fit is asked to do.
-
-    Args:
-        name: What the task is called; runs are kept under it.
-        recipe: A recipe's plain values: the task, and what else the user set.
-        source: The recipe's file; None where there is none.
-        output: The folder that holds all runs.
-        minutes: How long to try; None for no limit.
-        runs: How many runs to try; None for no limit, or for 40 where there are no minutes either.
-        folds: Cross-validation in as many folds; None leaves it to the number of rows.
-        test: A share of the rows, or a file, that is scored and chooses nothing; None likewise.
-        methods: The methods to try; plain fine-tuning is always among them.
-        overrides: ``KEY=VALUE`` for every run; what is set so is not searched.
-    """
-
-    name: str
-    recipe: Mapping[str, Any]
-    output: Path
-    source: Path | None = None
-    minutes: float | None = None
-    runs: int | None = None
-    folds: int | None = None
-    test: Any = None
-    methods: tuple[str, ...] = METHODS
-    overrides: tuple[str, ...] = ()
+# An evaluation that chose weights or an end would be seen by the choice, and then score it.
+LAST_WEIGHTS = ("training.keep=last", "training.patience=null")
+MOST_FAILURES = 5  # in a row
+WAIT_SECONDS = 1.0
 
 
 class Fit:
@@ -86,33 +65,64 @@ class Fit:
 
     def __init__(self, request: FitRequest) -> None:
         self.request = request
+        refuse_an_empty_budget(request)
+        refuse_what_fit_decides(request.overrides)
         self.inputs: defaultdict[int, Inputs] = defaultdict(Inputs)  # each part's, read once; 0 is everything
         self._records: dict[tuple[int, int], RunRecord] = {}
         self.methods = check_methods(request.methods)
-        task = request.recipe.get("task")
-        if not isinstance(task, Mapping) or not {"files", "dataset"} & task.keys():
-            raise RequestError("fit takes a table of your own, or a dataset of the hub; sweep takes the tasks it knows")
-        self._task = dict(task)
+        refuse_unknown_keys(self.methods, request.overrides, "--set")
+        self._task = self._checked_task()
         whole = decide_parts(self._task, 0, folds=request.folds, test=request.test).whole_task(self._task)
         self._whole = self._load(whole, Candidate(BASELINE))
+        for key in ("held_out", "train_size"):
+            if getattr(self._whole.recipe.data, key) is not None:
+                raise RequestError(f"data.{key}: fit itself cuts the rows; leave it out, or use train")
         self.data: TaskData = self.inputs[EVERYTHING].task(self._whole.recipe)
         if self.data.kind == "multilabel":
             raise RequestError("fit compares one label a row; train takes several with kind: multilabel")
         self.rows = len(self.data.splits["train"])
         self.parts: Parts = decide_parts(self._task, self.rows, folds=request.folds, test=request.test)
-        first = self.inputs[1].task(self.recipe_of(Candidate(BASELINE), 1).recipe)  # what is wrong with parts ends here
-        self._rows_of_a_part = len(first.splits["train"])
-        if self.parts.test is not None and first.splits["test"].labels is None:
+        recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
+        self._first = self.inputs[1].task(recipe)  # what is wrong with parts ends here
+        self._rows_of_a_part = len(self._first.splits["train"])
+        if self.parts.test is not None and self._first.splits["test"].labels is None:
             raise RequestError("the test rows have no labels: leave them out, and ask for --test 0.2")
+        self.final_recipe(Candidate(BASELINE))
+        self._raw = read_raw(recipe.task, recipe.data)
 
     @property
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
         base = what_decides(self._whole.recipe)
         del base["task"], base["model"]["name"], base["method"]
-        held = content_fingerprints(self._whole.recipe, self.data)
-        digest = run_hash({"base": base, "held": held, "parts": repr(self.parts), "methods": self.methods})
-        return self.request.output / self.request.name / f"fit-{digest}"
+        fixed = {key: value for key, value in map(split_override, self.request.overrides) if key not in NO_INFLUENCE}
+        asked = {
+            "base": base,
+            "held": content_fingerprints(self._whole.recipe, self.data),
+            "parts": [repr(self.parts), self._first.fingerprint],
+            "methods": self.methods,
+            "set": sorted(fixed.items(), key=str),
+        }
+        return self.request.output / self.request.name / f"fit-{run_hash(asked)}"
+
+    def findings(self) -> list[str]:
+        """Return what is wrong with the rows, in few lines."""
+        source = self.request.source or self._task.get("files", {}).get("train", self.request.name)
+        return in_few_lines(check_task(self._raw, near=near_in_time(self._raw)), source)
+
+    def units(self, split: str) -> dict[str, int]:
+        """Return what each row of a split, by its id, counts with; see ``units_of``."""
+        return units_of(self._raw.splits.get(split, self._raw.splits["train"]))
+
+    def seen_in_training(self, split: str) -> set[str]:
+        """Return the ids of a split's rows whose texts or groups training rows of another file have, too."""
+        if split not in self._raw.splits:
+            return set()
+        train, other = self._raw.splits["train"], self._raw.splits[split]
+        groups = [*train.groups, *other.groups] if train.groups and other.groups else None
+        first = len(train.ids)
+        blocks = rows_together([*train.texts, *other.texts], groups)
+        return {other.ids[row - first] for block in blocks if block[0] < first for row in block if row >= first}
 
     def recipe_of(self, candidate: Candidate, part: int) -> LoadedRecipe:
         """Return the recipe of the run that tries a candidate on a part; each part has a seed of its own."""
@@ -131,9 +141,22 @@ class Fit:
             name=self.request.name,
             source=self.request.source,
             method=candidate.method,
-            overrides=[*more, *given, *candidate.overrides],
+            overrides=[*candidate.overrides, *given, *LAST_WEIGHTS, *more],
             seed=seed,
         )
+
+    def _checked_task(self) -> dict[str, Any]:
+        """Return the user's task, of which at least the training rows are named as they should be."""
+        task = self.request.recipe.get("task")
+        if not isinstance(task, Mapping) or not {"files", "dataset"} & task.keys():
+            raise RequestError("fit takes a table of your own, or a dataset of the hub; sweep takes the tasks it knows")
+        place = "splits" if "dataset" in task else "files"
+        if not isinstance(task.get(place), Mapping) or "train" not in task[place]:
+            where = f"{self.request.source}: " if self.request.source is not None else ""
+            raise RequestError(
+                f"{where}task.{place} should be a mapping that says where the training rows are: train: ..."
+            )
+        return dict(task)
 
     def space(self) -> SearchSpace:
         """Return where candidates come from; epochs so few that the minutes have time for about 30 runs."""
@@ -177,10 +200,11 @@ class Fit:
             tell: Is told what was tried, a line each.
 
         Raises:
-            RunError, RequestError: No candidate can be trained; the first one's error.
+            RequestError, RunError: The first candidate cannot be trained, or what fails is no candidate's fault: a full
+                disk.
             Interrupted: A signal came; the same call goes on.
         """
-        budget = _Budget(self.request, self.rows / self._rows_of_a_part)
+        budget = Budget(self.request, self.rows / self._rows_of_a_part)
         for trial in search.trials():
             for part in trial.values:
                 budget.add(trial.candidate, self.train(trial, part))
@@ -189,13 +213,19 @@ class Fit:
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
             if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
                 return
+            started = time.monotonic()
             try:
-                record = self.train(trial, part, progress())
-            except DpstuneError as error:
-                if not any(each.values for each in search.trials()):
+                record = self.train(trial, part, progress(), tell)
+            except Exception as error:
+                why = _fault_of_the_candidate(error)
+                if why is None or not any(each.values for each in search.trials()):
                     raise
-                search.fail(trial, str(error))
-                tell(f"{self._describe(trial, part)}: cannot be trained: {error}")
+                search.fail(trial, why)
+                budget.add_failure(time.monotonic() - started)
+                tell(f"{self._describe(trial, part)}: cannot be trained: {why}")
+                if budget.failures_in_a_row == MOST_FAILURES:
+                    tell(f"{MOST_FAILURES} candidates in a row could not be trained: no more are tried")
+                    return
             else:
                 budget.add(trial.candidate, record)
                 trial = search.report(trial, part, direction(record.metric) * record.score)
@@ -204,11 +234,12 @@ class Fit:
                 tell(f"{self._describe(trial, part)}: {told}")
 
     def plan(self) -> dict[str, Any]:
-        """Return what would be tried and about how long it would take on this machine, by a few timed steps."""
-        space = self.space()
+        """Return what would be tried and about how long it would take on this machine, by a few timed plain steps."""
+        study = self.folder / "study.db"
+        space = self.search().space if study.exists() else self.space()
         a_run = self._seconds_of(space.baselines()[0])
         last = a_run * self.rows / self._rows_of_a_part
-        most = self.request.runs or (RUNS if self.request.minutes is None else None)
+        most = self.request.runs if self.request.runs or self.request.minutes is not None else RUNS
         if self.request.minutes is not None:
             fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run))
             most = min(fitting, most or fitting)
@@ -227,51 +258,45 @@ class Fit:
         of_parts = f", fold {part} of {self.parts.count}" if self.parts.folds else ""
         return f"{trial.number + 1}. {trial.candidate.name}{of_parts}"
 
-    def train(self, trial: Trial, part: int, progress: Progress | None = None) -> RunRecord:
+    def train(
+        self, trial: Trial, part: int, progress: Progress | None = None, tell: Tell = lambda line: None
+    ) -> RunRecord:
         """Train a trial's candidate on a part, or find that run finished; its weights are not kept."""
-        from dpstune.training import engine
-
         key = (trial.number, part)
         if key not in self._records:
-            loaded, inputs = self.recipe_of(trial.candidate, part), self.inputs[part]
-            run = engine.train(loaded, output=self.request.output, inputs=inputs, keep_model=False, progress=progress)
-            self._records[key] = read_run(run.folder)
+            loaded = self.recipe_of(trial.candidate, part)
+            self._records[key] = read_run(self._train(loaded, part, progress, tell, keep_model=False).folder)
         return self._records[key]
 
+    def train_on_everything(
+        self, candidate: Candidate, progress: Progress | None = None, tell: Tell = lambda line: None
+    ) -> RunResult:
+        """Train a candidate on all rows, or find that run finished."""
+        return self._train(self.final_recipe(candidate), EVERYTHING, progress, tell, keep_model=True)
 
-class _Budget:
-    """How much may still be tried.
+    def _train(
+        self, loaded: LoadedRecipe, part: int, progress: Progress | None, tell: Tell, *, keep_model: bool
+    ) -> RunResult:
+        """Train; where another process trains the same run, as another fit of the same rows may, wait for it."""
+        from dpstune.training import engine
 
-    Args:
-        request: Says how long, and how many runs.
-        growth: How many times the rows of a part the last run trains on.
-    """
-
-    def __init__(self, request: FitRequest, growth: float) -> None:
-        self._most_seconds = math.inf if request.minutes is None else request.minutes * 60
-        self._most_runs = request.runs or (RUNS if request.minutes is None else math.inf)
-        self._growth = growth
-        self._paces: dict[str, list[float]] = {}  # seconds an epoch, by method
-        self._longest = 0.0
-        self.seconds, self.runs = 0.0, 0
-
-    def add(self, candidate: Candidate, record: RunRecord) -> None:
-        """Count a run."""
-        self.runs += 1
-        self.seconds += record.all_seconds
-        self._longest = max(self._longest, record.all_seconds)
-        self._paces.setdefault(candidate.method, []).append(record.all_seconds / _epochs(candidate))
-
-    def allows(self, candidate: Candidate) -> bool:
-        """Tell whether a run of a candidate, and after it the last run, may still fit in."""
-        last = self._longest * self._growth
-        return self.runs < self._most_runs and self.seconds + self._expected(candidate) + last <= self._most_seconds
-
-    def _expected(self, candidate: Candidate) -> float:
-        paces = self._paces.get(candidate.method) or [pace for own in self._paces.values() for pace in own]
-        return median(paces) * _epochs(candidate) if paces else 0.0
+        told = False
+        while True:
+            try:
+                return engine.train(
+                    loaded,
+                    output=self.request.output,
+                    inputs=self.inputs[part],
+                    keep_model=keep_model,
+                    progress=progress,
+                )
+            except BusyError as error:
+                if not told:
+                    tell(f"waiting: {error}")
+                told = True
+                time.sleep(WAIT_SECONDS)
 
 
-def _epochs(candidate: Candidate) -> float:
-    """Return a candidate's epochs; 1 where all candidates have the same length."""
-    return float(candidate.settings.get("training.epochs", 1))
+def _fault_of_the_candidate(error: Exception) -> str | None:
+    """Say why a candidate cannot be trained; None where that is not its fault."""
+    return str(error) if isinstance(error, RequestError | DivergedError) else out_of_memory(error)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.common.progress import Progress, SilentProgress
-from dpstune.errors import counted
+from dpstune.errors import RequestError, counted
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder, write_folder, write_text
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
-from dpstune.studies.fit.fit import EVERYTHING, Fit, NewProgress, Tell
+from dpstune.studies.fit.fit import Fit, NewProgress, Tell
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.records import RunRecord
 from dpstune.studies.wrong_labels import Suspect, likely_wrong
@@ -105,6 +105,8 @@ def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambd
         Interrupted: A signal came; the same call goes on.
     """
     with fit.lock():
+        for line in fit.findings():
+            tell(line)
         search = fit.search()
         fit.try_candidates(search, progress, tell)
         return conclude(fit, search, progress, tell)
@@ -132,17 +134,20 @@ def conclude(
     full = [trial for trial in trials if trial.state == "complete"]
     runs = [list(records[trial.number].values()) for trial in full]
     answers = _answers(runs, VALIDATION, fit)
+    units = fit.units(VALIDATION)
+    notes = _notes(trials, fit)
     score, every = scorer(answers, fit.data), np.arange(len(answers[0].ids))
     baselines = [number for number, trial in enumerate(full) if trial.candidate.method == BASELINE]
     winner = choose(score, range(len(full)), every)
     baseline = choose(score, baselines, every) if baselines else None
     if fit.parts.test is None:
         scored = answers[winner]
-        verdict = judge_by_bootstrap(score, range(len(full)), baselines, scored.ids)
+        verdict = judge_by_bootstrap(score, range(len(full)), baselines, [units[name] for name in scored.ids])
     else:
-        tests = _answers(runs, TEST, fit)
-        scored = tests[winner]
-        verdict = judge_by_test_rows(scorer(tests, fit.data), winner, baseline, scored.ids)
+        tests = _unseen(_answers(runs, TEST, fit), fit, notes)
+        scored, units = tests[winner], fit.units(TEST)
+        test_score = scorer(tests, fit.data)
+        verdict = judge_by_test_rows(test_score, winner, baseline, [units[name] for name in scored.ids])
     tell(f"{full[winner].candidate.name} is trained on all {fit.rows} rows")
     way = direction(fit.data.metric)
     values = {trial.number: score(number, every) for number, trial in enumerate(full)}
@@ -161,8 +166,8 @@ def conclude(
         _majority(scored, fit),
         _suspects(answers, fit),
         answers[0].ids,
-        _train_the_winner(fit, full[winner], progress()),
-        _notes(trials, fit),
+        _train_the_winner(fit, full[winner], progress(), tell),
+        notes,
     )
 
 
@@ -174,6 +179,20 @@ def _answers(runs: Sequence[Sequence[RunRecord]], split: str, fit: Fit) -> list[
     found = [read_answers([record.folder for record in own], split, fit.data) for own in runs]
     same = all(each.ids == found[0].ids for each in found)
     return found if same else [each.in_the_order_of(found[0].ids) for each in found]
+
+
+def _unseen(tests: Sequence[Answers], fit: Fit, notes: list[str]) -> list[Answers]:
+    """Return the answers to the test rows of which training rows have neither the texts nor the group."""
+    seen, names = fit.seen_in_training(TEST), tests[0].ids
+    kept = [name for name in names if name not in seen]
+    if len(kept) == len(names):
+        return list(tests)
+    if not kept:
+        raise RequestError("every test row has the texts or the group of a training row: nothing is left to score by")
+    left = len(set(names)) - len(set(kept))
+    notes.append(f"{counted(left, 'test row')} with the texts or the group of a training row: not scored")
+    rows = [row for row, name in enumerate(names) if name not in seen]
+    return [each.of_rows(rows) for each in tests]
 
 
 def _majority(scored: Answers, fit: Fit) -> float | None:
@@ -196,12 +215,9 @@ def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
     return likely_wrong([names[gold] for gold in answers[0].gold], given, [each.scores.max(1) for each in answers])
 
 
-def _train_the_winner(fit: Fit, winner: Trial, progress: Progress) -> RunResult:
+def _train_the_winner(fit: Fit, winner: Trial, progress: Progress, tell: Tell) -> RunResult:
     """Train a candidate on everything, and put its model and its recipe into the fit's folder."""
-    from dpstune.training import engine
-
-    loaded = fit.final_recipe(winner.candidate)
-    run = engine.train(loaded, output=fit.request.output, inputs=fit.inputs[EVERYTHING], progress=progress)
+    run = fit.train_on_everything(winner.candidate, progress, tell)
 
     def fill(place: Path) -> None:
         shutil.copytree(RunFolder(run.folder).model, place, copy_function=_link_or_copy, dirs_exist_ok=True)
@@ -209,7 +225,9 @@ def _train_the_winner(fit: Fit, winner: Trial, progress: Progress) -> RunResult:
     write_folder(fit.folder / "model", fill)
     file = fit.folder / "recipe.yaml"
     what = f"# {winner.candidate.name}: what fit chose, trained on all {fit.rows} rows."
-    write_text(file, f"{what}\n#   dpstune train --recipe {file}\n{dump_recipe(loaded.recipe)}")
+    write_text(
+        file, f"{what}\n#   dpstune train --recipe {file}\n{dump_recipe(fit.final_recipe(winner.candidate).recipe)}"
+    )
     return run
 
 
@@ -223,7 +241,10 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
-    notes = list(fit.data.notes)
+    notes = [*fit.data.notes, *fit.findings()]
+    if seen := fit.seen_in_training(VALIDATION):
+        what = counted(len(seen), "validation row")
+        notes.append(f"{what} with the texts or the group of a training row: they choose all the same")
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         first = failed[0]
@@ -232,4 +253,7 @@ def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
     left = [trial for trial in trials if trial.state == "open" and trial.values]
     if left:
         notes.append(f"{left[0].candidate.name} was left after {len(left[0].values)} of {fit.parts.count} parts")
+    keep = fit.request.recipe.get("training", {}).get("keep", "last")
+    if keep != "last":
+        notes.append(f"training.keep: {keep} was left out: what chooses weights could not score them")
     return notes

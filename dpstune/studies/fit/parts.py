@@ -63,7 +63,7 @@ def decide_parts(task: Mapping[str, Any], rows: int, *, folds: int | None, test:
         task: The user's task, as a recipe has it.
         rows: Its training rows.
         folds: Asked for by the user; None leaves it to the number of rows.
-        test: A share or a file that the user keeps for the last score; None likewise.
+        test: A share or a file that the user keeps for the last score; None likewise, 0 for none.
 
     >>> decide_parts({"files": {"train": "a.csv"}}, 500, folds=None, test=None)
     Parts(place='files', folds=5, validation=None, test=None)
@@ -73,10 +73,11 @@ def decide_parts(task: Mapping[str, Any], rows: int, *, folds: int | None, test:
     place = "splits" if "dataset" in task else "files"
     given = task.get(place) or {}
     own_test = given.get("test") if test is None else test
+    usual_test = SHARE if own_test is None else own_test or None
     if folds is None:
         folds = given.get("folds")
     if folds is None and given.get("validation"):
-        return Parts(place, None, given["validation"], SHARE if own_test is None else own_test)
+        return Parts(place, None, given["validation"], usual_test)
     if folds is None and rows >= FEW_ROWS:
-        return Parts(place, None, SHARE, SHARE if own_test is None else own_test)
-    return Parts(place, folds or FOLDS, None, own_test)
+        return Parts(place, None, SHARE, usual_test)
+    return Parts(place, folds or FOLDS, None, own_test or None)

@@ -2,20 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError
-from dpstune.recipe.recipe import find_recipe
+from dpstune.recipe.recipe import find_recipe, split_override
 from dpstune.recipe.yaml_text import read_mapping
 from dpstune.studies.fit.candidates import METHODS
-from dpstune.studies.fit.fit import FitRequest
 
 MODEL = "minilm"
 RATES = {MODEL: 1e-4}  # small encoders want larger steps
 RATE = 2e-5
 RECIPES = (".yaml", ".yml")
+DECIDED = (
+    *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
+    *("task.folds", "task.fold"),
+)
+"""Keys that ``--set`` cannot change."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What a fit is asked to do.
+
+    Args:
+        name: What the task is called; runs are kept under it.
+        recipe: A recipe's plain values: the task, and what else the user set.
+        source: The recipe's file; None where there is none.
+        output: The folder that holds all runs.
+        minutes: How long to try; None for no limit.
+        runs: How many runs to try; None for no limit, or for 40 where there are no minutes either.
+        folds: Cross-validation in as many folds; None leaves it to the number of rows.
+        test: A share of the rows, or a file, that is scored and chooses nothing; None likewise.
+        methods: The methods to try; plain fine-tuning is always among them.
+        overrides: ``KEY=VALUE`` for every run; what is set so is not searched.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    output: Path
+    source: Path | None = None
+    minutes: float | None = None
+    runs: int | None = None
+    folds: int | None = None
+    test: Any = None
+    methods: tuple[str, ...] = METHODS
+    overrides: tuple[str, ...] = ()
+
+
+def refuse_an_empty_budget(request: FitRequest) -> None:
+    """Refuse minutes or runs of which nothing can be tried.
+
+    Raises:
+        RequestError: That is so.
+    """
+    if request.minutes is not None and not 0 < request.minutes < math.inf:
+        raise RequestError(f"--minutes {request.minutes:g}: give a number above 0")
+    if request.runs is not None and request.runs < 1:
+        raise RequestError(f"--runs {request.runs}: give 1 or more")
+
+
+def refuse_what_fit_decides(overrides: Sequence[str]) -> None:
+    """Refuse ``KEY=VALUE`` that would change how rows are cut, scored or chosen by.
+
+    Raises:
+        RequestError: There is one.
+    """
+    for override in overrides:
+        key, _ = split_override(override)
+        if key in DECIDED or key.startswith(("task.files", "task.splits")):
+            raise RequestError(f"--set {override}: fit itself decides {key}; leave it out, or use train")
 
 
 def fit_request(
@@ -60,7 +119,6 @@ def fit_request(
     if data.lower().endswith(RECIPES):
         source = find_recipe(data)
         values, _ = read_mapping(source)
-        values["training"] = dict(values.get("training") or {})
         stem = source.stem
         task = values.get("task")
         if isinstance(task, dict):
@@ -71,10 +129,11 @@ def fit_request(
                 raise RequestError(f"{flag} COLUMN is missing: which column of {data} holds the {flag[2:]}s?")
         stem = Path(data).name.split(".")[0].strip("*?[]-_") or "table"
         values = {"model": {"name": MODEL}, "task": {"files": {"train": data}, **task_keys}}
+    sections = {key: _section(values, key, source) for key in ("model", "training")}
     if model is not None:
-        values["model"] = {**(values.get("model") or {}), "name": model}
-    training = values.setdefault("training", {})
-    training.setdefault("learning_rate", RATES.get(values.get("model", {}).get("name"), RATE))
+        sections["model"]["name"] = model
+    sections["training"].setdefault("learning_rate", RATES.get(sections["model"].get("name", ""), RATE))
+    values |= {key: section for key, section in sections.items() if section}
     return FitRequest(
         name=name or stem,
         recipe=values,
@@ -87,6 +146,14 @@ def fit_request(
         methods=tuple(methods) or METHODS,
         overrides=tuple(overrides),
     )
+
+
+def _section(values: Mapping[str, Any], key: str, source: Path | None) -> dict[str, Any]:
+    """Return a recipe's section, to be added to."""
+    section = values.get(key)
+    if section is not None and not isinstance(section, Mapping):
+        raise RequestError(f"{source}: {key} should be a mapping of keys to values, not {section!r}")
+    return dict(section or {})
 
 
 def _share_or_file(test: str | float | None) -> Any:

@@ -1,14 +1,18 @@
-"""Which candidate is tried next, and which is given up: Optuna's TPE and successive halving, part by part.
+"""Which candidate is tried next, and which is given up: Optuna's TPE, and successive halving part by part.
 
 A part is a fold, or the one set of held-out rows. A trial is a candidate, and its intermediate values are the scores of
-its parts: what a study's file holds is enough to go on after any interruption.
+its parts: what a study's file holds is enough to go on after any interruption. Halving is ours: Optuna's pruner
+compares the last value alone, where the mean of the parts so far is wanted, and leaves trials out that are never given
+up.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +61,12 @@ class CandidateSearch:
 
     def __init__(self, file: Path, new_space: Callable[[], SearchSpace], *, parts: int, seed: int) -> None:
         import optuna
-        from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 
         self.parts, self._seed = parts, seed
-        halving = SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING)
         self._study = optuna.create_study(
             storage=open_storage(sqlite_url(file), heartbeats=False),
             study_name="fit",
             direction="maximize",
-            pruner=halving if parts > 1 else NopPruner(),
             load_if_exists=True,
         )
         kept = self._study.user_attrs.get("space")
@@ -76,12 +77,13 @@ class CandidateSearch:
             )
         else:
             space = new_space()
-            for candidate in space.baselines():
-                self._enqueue(candidate, always=True)
-            for candidate in space.defaults():
-                self._enqueue(candidate, always=False)
             self._study.set_user_attr("space", json.dumps(asdict(space)))
         self.space = space
+        for candidate in space.baselines():
+            self._enqueue(candidate, always=True)
+        for candidate in space.defaults():
+            self._enqueue(candidate, always=False)
+        self._mend()
 
     def trials(self) -> list[Trial]:
         """Return every trial that was begun, in the order in which they were."""
@@ -95,7 +97,7 @@ class CandidateSearch:
         from optuna.samplers import TPESampler
 
         for trial in self.trials():
-            if trial.state == "open":
+            if trial.state == "open" and self._settled(trial).state == "open":
                 return trial
         seed = stream_seed(self._seed, "fit", len(self.trials())) % 2**32
         self._study.sampler = TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=8)
@@ -104,7 +106,7 @@ class CandidateSearch:
         grid = self.space.grid(method)
         settings = {key: suggest(asked, key, values, name=_parameter(method, key)) for key, values in grid.items()}
         asked.set_user_attr(_CANDIDATE, {"method": method, "settings": settings})
-        return _read(self._study.get_trials(deepcopy=False)[asked.number])
+        return self._trial(asked.number)
 
     def report(self, trial: Trial, part: int, value: float) -> Trial:
         """Note the score of a part, and end the trial where it was the last or is given up.
@@ -114,16 +116,8 @@ class CandidateSearch:
             part: The part's number from 1.
             value: Its score, the higher the better.
         """
-        from optuna.trial import TrialState
-
-        asked = self._asked(trial)
-        asked.report(value, part)
-        values = [*trial.values.values(), value]
-        if len(values) == self.parts:
-            self._study.tell(trial.number, sum(values) / len(values))
-        elif not trial.always and asked.should_prune():
-            self._study.tell(trial.number, state=TrialState.PRUNED)
-        return _read(self._study.get_trials(deepcopy=False)[trial.number])
+        self._asked(trial).report(value, part)
+        return self._settled(self._trial(trial.number))
 
     def fail(self, trial: Trial, error: str) -> None:
         """Note that a trial cannot be trained."""
@@ -131,6 +125,41 @@ class CandidateSearch:
 
         self._asked(trial).set_user_attr(_ERROR, error)
         self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _settled(self, trial: Trial) -> Trial:
+        """End an open trial whose parts are all done, or that falls behind; return it as it is then."""
+        from optuna.trial import TrialState
+
+        if len(trial.values) == self.parts:
+            self._study.tell(trial.number, sum(trial.values.values()) / self.parts)
+        elif not trial.always and self._falls_behind(trial):
+            self._study.tell(trial.number, state=TrialState.PRUNED)
+        return self._trial(trial.number)
+
+    def _falls_behind(self, trial: Trial) -> bool:
+        """Tell whether a trial's mean score is not among the better half after 1, 2, 4, ... parts."""
+        done = len(trial.values)
+        if done == 0 or done & (done - 1):
+            return False
+
+        def mean(each: Trial) -> float:
+            return sum(islice(each.values.values(), done)) / done
+
+        others = [mean(each) for each in self.trials() if each.number != trial.number and len(each.values) >= done]
+        return sum(other > mean(trial) for other in others) >= math.ceil((len(others) + 1) / HALVING)
+
+    def _mend(self) -> None:
+        """Ask again for what was always to be tried and was lost with a process that was killed as it began."""
+        from optuna.trial import TrialState
+
+        for number, trial in enumerate(self._study.get_trials(deepcopy=False)):
+            if trial.state == TrialState.RUNNING and _CANDIDATE not in trial.user_attrs:
+                self._study.tell(number, state=TrialState.FAIL)
+                if "fixed_params" in trial.system_attrs:
+                    self._study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=trial.user_attrs)
+
+    def _trial(self, number: int) -> Trial:
+        return _read(self._study.get_trials(deepcopy=False)[number])
 
     def _asked(self, trial: Trial) -> Any:
         from optuna.trial import Trial as OptunaTrial
@@ -142,7 +171,7 @@ class CandidateSearch:
         parameters = {"method": candidate.method}
         for key, value in candidate.settings.items():
             parameters[_parameter(candidate.method, key)] = value
-        self._study.enqueue_trial(parameters, user_attrs={_ALWAYS: always})
+        self._study.enqueue_trial(parameters, user_attrs={_ALWAYS: always}, skip_if_exists=True)
 
 
 def _parameter(method: str, key: str) -> str:

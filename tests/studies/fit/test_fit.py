@@ -5,8 +5,14 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dpstune.errors import BusyError, DivergedError, RunError
+from dpstune.studies.fit.choice import judge_by_bootstrap
+from dpstune.studies.fit.fit import Fit
+from dpstune.studies.fit.request import fit_request
+from dpstune.training import engine
 from tests.conftest import write_table
 
 FAST = ["--set", "training.batch_size=6", "--set", "data.max_length=16", "--set", "training.precision=fp32"]
@@ -76,10 +82,33 @@ def test_every_row_is_answered_by_a_run_that_did_not_see_it(fitted, rows):
     assert told["rows"] == told["score"]["rows"] == count
 
 
-def test_the_score_is_not_the_winners_own_and_has_an_interval(fitted):
+def bootstrapped(told, unit_of):
+    """Work the score of the choice out again, from the predictions alone."""
+    from dpstune.runs.folder import read_predictions
+
+    complete = [each for each in told["tried"] if each["state"] == "complete"]
+    right, names = [], []
+    for each in complete:
+        folds = [read_predictions(f"{run}/predictions/validation.parquet") for run in each["runs"]]
+        names = [name for fold in folds for name in fold["id"]]
+        pairs = [pair for fold in folds for pair in zip(fold["prediction"], fold["label"], strict=True)]
+        right.append(np.array([answer == gold for answer, gold in pairs]))
+    return judge_by_bootstrap(
+        lambda candidate, rows: float(right[candidate][rows].mean()),
+        range(len(complete)),
+        [],
+        list(map(unit_of, names)),
+    )
+
+
+def test_the_score_is_that_of_the_choice_repeated_and_equal_texts_count_together(fitted, rows):
     _, told, _ = fitted
+    with rows.open() as file:
+        texts = [(row["first"], row["second"]) for row in csv.DictReader(file)]
+    assert len(set(texts)) < len(texts)
     score = told["score"]
-    assert score["low"] <= score["value"] <= score["high"]
+    found = bootstrapped(told, lambda name: texts[int(name)])
+    assert (score["value"], score["low"], score["high"]) == pytest.approx((found.value, found.low, found.high))
     assert told["winner"]["score"] == max(each["score"] for each in told["tried"] if each["score"] is not None)
 
 
@@ -129,6 +158,100 @@ def test_rows_of_a_group_stand_together(zygote, tiny_model, tmp_path):
         for place in json.loads(run.stdout)["tried"][0]["runs"]
     ]
     assert sum(map(len, folds)) == 12, "no author is in two folds"
+    score = json.loads(run.stdout)["score"]
+    assert score["value"] == pytest.approx(bootstrapped(json.loads(run.stdout), lambda name: int(name) % 12).value)
+
+
+def request(rows, model, output, *overrides, **more):
+    fast = ("training.batch_size=6", "data.max_length=16", "training.precision=fp32", "training.steps=2")
+    names = {"text": "first", "text2": "second", "label": "label", "model": str(model)}
+    return fit_request(str(rows), output=output, overrides=[*fast, *overrides], **{**names, "folds": 2, **more})
+
+
+def test_what_changes_what_is_tried_or_how_has_a_folder_of_its_own(tiny_model, tmp_path):
+    table = tmp_path / "rows.csv"
+    write_table(table, 30, seed=3)
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{lines[0]},author", *(f"{line},{n % 7}" for n, line in enumerate(lines[1:]))]))
+    test = tmp_path / "test.csv"
+    write_table(test, 9, seed=5)
+
+    def folder(*overrides, **more):
+        return Fit(request(table, tiny_model, tmp_path, *overrides, **more)).folder
+
+    plain = folder()
+    assert folder(runs=7) == folder(minutes=3) == folder(test=0) == folder("training.trackers=[]") == plain
+    others = [
+        folder(group="author"),
+        folder("task.split_seed=5"),
+        folder("method.p=0.3"),
+        folder("training.learning_rate=2e-05"),
+        folder(methods=["mixout"]),
+        folder(folds=3),
+        folder(metric="macro_f1"),
+        folder(test=str(test)),
+    ]
+    write_table(test, 9, seed=6)
+    others.append(folder(test=str(test)))
+    assert len({plain, *others}) == 10
+
+
+@pytest.mark.slow
+def test_test_rows_that_training_has_are_not_scored(zygote, rows, tiny_model, tmp_path):
+    lines = rows.read_text().splitlines()
+    test = tmp_path / "test.csv"
+    test.write_text("\n".join([*lines[:11], "a dog,the house,yes", "the dog,a house,no"]))
+    few = ["--folds", 2, "--runs", 2, "--method", "vanilla", "--test", test]
+    run = run_fit(zygote, rows, tiny_model, tmp_path / "runs", *FEW_STEPS, *few)
+    assert run.code == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told["score"]["rows"] == 2
+    assert "10 test rows with the texts or the group of a training row: not scored" in told["notes"]
+    test.write_text("\n".join(lines[:11]))
+    run = run_fit(zygote, rows, tiny_model, tmp_path / "runs", *FEW_STEPS, *few)
+    assert run.code == 2
+    assert "nothing is left to score by" in run.stderr
+
+
+class TestFailures:
+    @pytest.fixture
+    def fit(self, rows, tiny_model, tmp_path):
+        return Fit(request(rows, tiny_model, tmp_path, runs=12))
+
+    def replaced(self, monkeypatch, fails):
+        """Let a run fail where ``fails`` of its number returns an error; without training, so as not to take time."""
+        train, count = engine.train, []
+
+        def stand_in(*arguments, **options):
+            count.append(1)
+            if error := fails(len(count)):
+                raise error
+            return train(*arguments, **options)
+
+        monkeypatch.setattr(engine, "train", stand_in)
+        monkeypatch.setattr("dpstune.studies.fit.fit.WAIT_SECONDS", 0.0)
+        return count
+
+    def test_a_full_disk_is_no_candidates_fault_and_the_same_fit_goes_on(self, fit, monkeypatch):
+        self.replaced(monkeypatch, lambda number: RunError("no space left") if number == 2 else None)
+        with fit.lock(), pytest.raises(RunError, match="no space left"):
+            fit.try_candidates(fit.search())
+        assert [(trial.state, len(trial.values)) for trial in fit.search().trials()] == [("open", 1)]
+
+    def test_candidates_that_cannot_be_trained_are_counted_and_after_some_no_more_are_tried(self, fit, monkeypatch):
+        count = self.replaced(monkeypatch, lambda number: DivergedError("nan") if number > 2 else None)
+        told = []
+        with fit.lock():
+            fit.try_candidates(fit.search(), tell=told.append)
+        assert len(count) == 7
+        assert told[-1] == "5 candidates in a row could not be trained: no more are tried"
+
+    def test_a_run_that_another_process_trains_is_waited_for(self, fit, monkeypatch):
+        self.replaced(monkeypatch, lambda number: BusyError("another process") if number in (1, 2) else None)
+        told = []
+        with fit.lock():
+            fit.train(fit.search().next(), 1, tell=told.append)
+        assert told == ["waiting: another process"]
 
 
 def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
@@ -155,10 +278,23 @@ def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
         (["rows.csv", "--text", "first", "--label", "label", "--set", "training.epoch=3"], "did you mean 'epochs'"),
         (["rows.csv", "--text", "first", "--label", "label", "--folds", "70"], "cannot make 70 parts"),
         (["demo.yaml"], "no recipe and no file is called"),
+        (["rows.csv", "--text", "first", "--label", "label", "--set", "training.keep=best"], "decides training.keep"),
+        (["rows.csv", "--text", "first", "--label", "label", "--set", "data.held_out=9"], "decides data.held_out"),
+        (["rows.csv", "--text", "first", "--label", "label", "--set", "method.nosuch=1"], "has a key 'nosuch'"),
+        (["rows.csv", "--text", "first", "--label", "label", "--minutes", "inf"], "give a number above 0"),
+        (["task: {files: rows.csv, text: first, label: label}"], "should be a mapping"),
+        (["task: {files: {}, text: first, label: label}"], "should be a mapping"),
+        (["task: {dataset: a/b, text: first, label: label}"], "task.splits should be a mapping"),
+        (["training: 5"], "training should be a mapping"),
+        (["model: minilm"], "model should be a mapping"),
+        (["model:"], "fit takes a table of your own"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_nothing_is_written(zygote, rows, tiny_model, tmp_path, arguments, message):
     arguments = [str(rows) if word == "rows.csv" else word for word in arguments]
+    if ":" in arguments[0]:
+        (tmp_path / "own.yaml").write_text(arguments[0])
+        arguments = [str(tmp_path / "own.yaml")]
     run = zygote.run("fit", *arguments, "--model", tiny_model, "--output", tmp_path / "runs", "--runs", 1, *FAST)
     assert run.code == 2, run.stderr
     (line,) = run.stderr.strip().splitlines()

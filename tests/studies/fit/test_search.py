@@ -49,16 +49,90 @@ def test_later_candidates_lie_in_the_ranges_and_are_of_several_methods(file):
 
 def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_given_up(file):
     search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
-    score = {"vanilla": 0.1, "dps-dense": 0.9, "mixout": 0.2, "r-drop": 0.3}
-    run(search, lambda candidate, part: score[candidate.method] + 0.001 * part, 5 + 5 + 5 + 1 + 1)
+    score = {"vanilla": 0.1, "dps-dense": 0.0, "mixout": 0.9, "r-drop": 0.05}
+    run(search, lambda candidate, part: score[candidate.method] + 0.001 * part, 5 + 5 + 1 + 5 + 1)
     states = [(trial.candidate.method, trial.state, len(trial.values)) for trial in search.trials()]
     assert states == [
         ("vanilla", "complete", 5),
         ("vanilla", "complete", 5),
-        ("dps-dense", "complete", 5),
-        ("mixout", "given up", 1),
+        ("dps-dense", "given up", 1),
+        ("mixout", "complete", 5),
         ("r-drop", "given up", 1),
     ]
+
+
+def test_a_candidate_is_given_up_by_the_mean_of_its_parts_not_by_the_last_one(file):
+    search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
+    scores = {"vanilla": [0.5] * 5, "dps-dense": [0.9, 0.2, 0.9, 0.2, 0.9]}
+    run(search, lambda candidate, part: scores[candidate.method][part - 1], 5 + 5 + 5)
+    assert [trial.state for trial in search.trials()] == ["complete"] * 3
+
+
+class TestKilled:
+    """What a process that is killed at any of its writes leaves is gone on with."""
+
+    def reopened(self, file, **options):
+        return CandidateSearch(file, lambda: SPACE, seed=1, **{"parts": 2, **options})
+
+    def killed_at(self, monkeypatch, name, search):
+        def die(*arguments, **options):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"optuna.study.Study.{name}", die)
+            trial = search.next()
+            with pytest.raises(KeyboardInterrupt):
+                search.report(trial, len(trial.values) + 1, 0.5)
+
+    def test_before_a_trial_whose_parts_are_all_done_was_ended(self, file, monkeypatch):
+        search = self.reopened(file)
+        run(search, lambda candidate, part: 0.5, 1)
+        self.killed_at(monkeypatch, "tell", search)
+        again = self.reopened(file)
+        assert again.next().number == 1
+        assert (again.trials()[0].state, again.trials()[0].values) == ("complete", {1: 0.5, 2: 0.5})
+
+    def test_before_a_trial_that_falls_behind_was_given_up(self, file, monkeypatch):
+        search = self.reopened(file)
+        run(search, lambda candidate, part: 0.9, 4)
+        self.killed_at(monkeypatch, "tell", search)
+        again = self.reopened(file)
+        assert again.next().number == 3
+        assert again.trials()[2].state == "given up"
+
+    def test_as_the_first_candidate_began(self, file, monkeypatch):
+        def die(*arguments, **options):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("optuna.trial.Trial.set_user_attr", die)
+            with pytest.raises(KeyboardInterrupt):
+                self.reopened(file).next()
+        again = self.reopened(file, parts=1)
+        run(again, lambda candidate, part: 0.5, 5)
+        tried = [trial.candidate for trial in again.trials()]
+        assert sorted(each.settings["model.dropout"] for each in tried if each.method == "vanilla") == [0.0, 0.1]
+        assert len({each.name for each in tried}) == 5
+
+    def test_while_candidates_were_put_in_line(self, file, monkeypatch):
+        import optuna
+
+        enqueue, count = optuna.study.Study.enqueue_trial, []
+
+        def die_at_the_third(*arguments, **options):
+            count.append(1)
+            if len(count) == 3:
+                raise KeyboardInterrupt
+            enqueue(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna.study.Study, "enqueue_trial", die_at_the_third)
+            with pytest.raises(KeyboardInterrupt):
+                self.reopened(file)
+        again = self.reopened(file, parts=1)
+        run(again, lambda candidate, part: 0.5, 5)
+        first = [trial.candidate.method for trial in again.trials()]
+        assert first == ["vanilla", "vanilla", "dps-dense", "mixout", "r-drop"]
 
 
 def test_better_candidates_are_found_than_the_first_ones(file):
