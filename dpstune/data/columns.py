@@ -253,7 +253,7 @@ def _reads_as_text(column: Column) -> bool:
 
 def _guess_label(table: Table, texts: Sequence[str]) -> tuple[str, str]:
     rest = [each for each in table.columns.values() if each.name not in texts and not each.seems_an_id]
-    answers = [each for each in rest if each.seems_labels or each.seems_measured or each.lists]
+    answers = [each for each in rest if each.seems_labels or each.seems_measured or (each.lists and each.different > 1)]
     named = [each for name in USUAL_LABELS for each in rest if each.name.lower() == name and each.different > 1]
     if named:
         return named[0].name, f"a usual name of labels; {_described(named[0])}"

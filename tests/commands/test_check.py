@@ -50,7 +50,7 @@ def test_the_page_shows_what_is_printed(zygote, tickets):
 def test_the_page_names_every_finding():
     folder = PAGE.parents[1] / "dpstune" / "data"
     code = "".join((folder / f"{name}.py").read_text() for name in sources(folder))
-    names = set(re.findall(r'(?:Finding|_Look|_Alike)\(\s*"([a-z-]+)"', code))
+    names = set(re.findall(r'(?:Finding|_Flaw|_Alike)\(\s*"([a-z-]+)"', code))
     listed = set(re.findall(r"`([a-z-]+)`", PAGE.read_text().partition("| finding |")[2]))
     assert len(names) > 20
     assert names <= listed
@@ -116,7 +116,10 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["demoo"], "no recipe and no file is called 'demoo'; did you mean 'demo'?"),
         (["tickets.csv", "--text", "mesage"], "no column 'mesage'; its columns are message, category; did you mean"),
         (["tickets.csv", "--label", "x", "--text", "message"], "no column 'x'; its columns are message, category"),
-        (["tickets.csv", "--text2", "x"], "no column 'x'"),
+        (["tickets.csv", "--text2", "x"], "--text2 x: name the first text column, too"),
+        (["tickets.csv", "--text", "message", "--text2", "x"], "no column 'x'"),
+        (["empty.csv", "--text", "txt", "--label", "label"], "empty.csv holds no rows to look at"),
+        (["plain.csv", "--text", "a", "--text2", "a", "--label", "b"], "column 'a' is named twice"),
         (["tickets.csv", "--group", "team"], "no column 'team'; its columns are message, category"),
         (["tickets.csv", "--data-dir", "glue"], "--data-dir glue is for a recipe, and tickets.csv is a file"),
         (["tickets.csv", "--model", "./nowhere"], "there is no folder"),
