@@ -178,24 +178,25 @@ def scored(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(2, 60))
     scores = rng.dirichlet(np.full(labels, draw(st.sampled_from([0.2, 1.0, 5.0]))), count)
-    return labels, rng.integers(0, labels, count), scores
+    answers = scores.argmax(1) if draw(st.booleans()) else rng.integers(0, labels, count)
+    return labels, rng.integers(0, labels, count), answers, scores
 
 
 @settings(max_examples=40)
 @given_examples(drawn=scored())
 def test_metrics_of_probabilities_are_what_their_definitions_say(drawn):
-    labels, gold, scores = drawn
+    labels, gold, answers, scores = drawn
     names = ["log_loss", "calibration_error", "roc_auc"]
-    found = compute_metrics(names, scores.argmax(1).tolist(), gold.tolist(), label_count=labels, scores=scores)
+    found = compute_metrics(names, answers.tolist(), gold.tolist(), label_count=labels, scores=scores)
     assert list(found) == names
     given_to_gold = np.maximum(scores[np.arange(len(gold)), gold], np.finfo(np.float64).eps)
     assert found["log_loss"] == pytest.approx(-np.log(given_to_gold).mean(), rel=1e-6)
-    top, right = scores.max(1), scores.argmax(1) == gold
+    sure, right = scores[np.arange(len(gold)), answers], answers == gold
     error = 0.0
     for number in range(BINS):
-        inside = (top > number / BINS) & (top <= (number + 1) / BINS)
+        inside = (sure > number / BINS) & (sure <= (number + 1) / BINS)
         if inside.any():
-            error += inside.sum() / len(gold) * abs(right[inside].mean() - top[inside].mean())
+            error += inside.sum() / len(gold) * abs(right[inside].mean() - sure[inside].mean())
     assert found["calibration_error"] == pytest.approx(error, abs=1e-9)
     curves = [1] if labels == 2 else range(labels)
     areas = []
@@ -207,7 +208,7 @@ def test_metrics_of_probabilities_are_what_their_definitions_say(drawn):
 
 
 def test_sure_and_right_answers_lie_in_the_last_bin():
-    counts, confidence, accuracy = reliability([0, 1, 1], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    counts, confidence, accuracy = reliability([0, 1, 1], [0, 1, 0], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert (counts[-1], confidence[-1], accuracy[-1]) == (3, 1.0, pytest.approx(2 / 3))
     assert np.isnan(accuracy[:-1]).all()
 
