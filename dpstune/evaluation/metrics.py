@@ -92,7 +92,7 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
 
 
 def _accuracy(examples: Answered) -> float:
-    """Share of predictions that equal their reference."""
+    """Share of answers that are right; of several labels an example, with all its labels right and no other."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(examples.gold, examples.answers))
@@ -173,13 +173,6 @@ def _calibration_error(examples: Answered) -> float:
     return reliability(examples.gold, examples.answers, examples.probabilities).error
 
 
-def _subset_accuracy(examples: Answered) -> float:
-    """Share of examples all of whose labels are right, and no other is answered."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(examples.gold, examples.answers))
-
-
 def _spearman(examples: Answered) -> float:
     """Spearman's rank correlation; nan where either side is constant."""
     from scipy.stats import spearmanr
@@ -223,7 +216,7 @@ COMPUTED: dict[str, Callable[[Answered], float]] = {
     "log_loss": _log_loss,
     "calibration_error": _calibration_error,
     "micro_f1": _micro_f1,
-    "subset_accuracy": _subset_accuracy,
+    "subset_accuracy": _accuracy,
     "spearman": _spearman,
     "pearson": _pearson,
     "rmse": _rmse,
