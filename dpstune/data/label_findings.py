@@ -204,12 +204,12 @@ def _spellings(labels: Labels, places: Places) -> Iterator[Finding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for label in found:
         groups[label_form(label)].append(label)
-    told = [sorted(group, key=lambda label: -len(found[label])) for group in groups.values() if len(group) > 1]
-    if not told:
+    respelled = [sorted(group, key=lambda label: -len(found[label])) for group in groups.values() if len(group) > 1]
+    if not respelled:
         return
-    rare = [row for group in told for label in group[1:] for row in found[label]]
+    rare = [row for group in respelled for label in group[1:] for row in found[label]]
     lines = [
-        " = ".join(f"{name} ({len(found[label])})" for label, name in _told_apart(group).items()) for group in told
+        " = ".join(f"{name} ({len(found[label])})" for label, name in _told_apart(group).items()) for group in respelled
     ]
     yield Finding(
         "label-spellings",

@@ -43,8 +43,8 @@ def test_what_is_found_is_that_alike_and_told_once(texts, data):
     for pair in pairs:
         assert pair.earlier < pair.later
         assert pair.similarity == similarity(texts[pair.earlier], texts[pair.later]) >= ALIKE
-    told = [(pair.later, parts[pair.earlier]) for pair in pairs]
-    assert len(told) == len(set(told))
+    partners = [(pair.later, parts[pair.earlier]) for pair in pairs]
+    assert len(partners) == len(set(partners))
 
 
 def test_both_texts_of_a_pair_must_be_alike():
