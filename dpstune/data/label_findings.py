@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from dpstune.data.finding import Finding, Places, Row, histogram, part_of, share
+from dpstune.data.finding import Finding, Places, Row, Severity, histogram, part_of, share
 from dpstune.data.gold_labels import several
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
 from dpstune.data.written_forms import label_form, number, text_form
@@ -112,7 +112,7 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
         )
     if numbers or one_each:
         return
-    yield from _name_findings(labels, places, parts)
+    yield from _name_findings(labels, places, parts, labels.raw[labels.training].label_names)
     column = _by_commonest_spelling(labels.rows[labels.training])
     yield from _imbalance(Counter({label: len(rows) for label, rows in column.items()}))
 
@@ -136,9 +136,11 @@ def several_findings(labels: Labels, sets: Labels, places: Places, parts: int | 
     yield from _name_findings(labels, places, parts)
 
 
-def _name_findings(labels: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
+def _name_findings(
+    labels: Labels, places: Places, parts: int | None, declared: Sequence[str] = ()
+) -> Iterator[Finding]:
     yield from _spellings(labels, places)
-    yield from _unknown(labels, places)
+    yield from _not_trained(labels, places, declared)
     yield from _perhaps_none(labels, places)
     yield from _rare(_by_commonest_spelling(labels.rows[labels.training]), places, parts)
 
@@ -202,12 +204,12 @@ def _spellings(labels: Labels, places: Places) -> Iterator[Finding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for label in found:
         groups[label_form(label)].append(label)
-    told = [sorted(group, key=lambda label: -len(found[label])) for group in groups.values() if len(group) > 1]
-    if not told:
+    respelled = [sorted(group, key=lambda label: -len(found[label])) for group in groups.values() if len(group) > 1]
+    if not respelled:
         return
-    rare = [row for group in told for label in group[1:] for row in found[label]]
+    rare = [row for group in respelled for label in group[1:] for row in found[label]]
     lines = [
-        " = ".join(f"{name} ({len(found[label])})" for label, name in _told_apart(group).items()) for group in told
+        " = ".join(f"{name} ({len(found[label])})" for label, name in _told_apart(group).items()) for group in respelled
     ]
     yield Finding(
         "label-spellings",
@@ -219,26 +221,31 @@ def _spellings(labels: Labels, places: Places) -> Iterator[Finding]:
     )
 
 
-def _unknown(labels: Labels, places: Places) -> Iterator[Finding]:
-    known = {label_form(label) for label in labels.counts}  # another spelling is told as such
-    unknown = [
+def _not_trained(labels: Labels, places: Places, declared: Sequence[str]) -> Iterator[Finding]:
+    trained = {label_form(label) for label in labels.counts}  # another spelling is told as such
+    column = [
         (label, rows)
         for split, column in labels.rows.items()
         if split != labels.training
         for label, rows in column.items()
-        if label_form(label) not in known
+        if label_form(label) not in trained
     ]
+    unknown = [(label, rows) for label, rows in column if label not in declared]
     if unknown:
-        rows = list(chain.from_iterable(rows for _, rows in unknown))
-        names = dict.fromkeys(_quoted(label) for label, _ in unknown)
-        yield Finding(
-            "label-not-trained",
-            "error",
-            len(rows),
-            places.some(rows),
-            "Give the training split rows of these labels, or take these rows out: training refuses them.",
-            (f"labels that no training row has: {some_of(names)}",),
-        )
+        remedy = "Give the training split rows of these labels, or take these rows out: training refuses them."
+        yield _labels_not_trained("error", unknown, places, "labels that no training row has", remedy)
+    known = [(label, rows) for label, rows in column if label in declared]
+    if known:
+        remedy = "Give the training split rows of these labels: without one, no model learns to answer them."
+        yield _labels_not_trained("warning", known, places, "known labels that no training row has", remedy)
+
+
+def _labels_not_trained(
+    severity: Severity, column: Sequence[tuple[str, list[Row]]], places: Places, what: str, remedy: str
+) -> Finding:
+    rows = list(chain.from_iterable(rows for _, rows in column))
+    names = dict.fromkeys(_quoted(label) for label, _ in column)
+    return Finding("label-not-trained", severity, len(rows), places.some(rows), remedy, (f"{what}: {some_of(names)}",))
 
 
 def _by_commonest_spelling(column: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHINGLE = 5  # characters
 ALIKE = 0.8
 BANDS, HASHES_A_BAND = 12, 4  # two texts that are 0.8 alike agree in a band or more with a probability of 0.998
-_NEIGHBOURS = 10  # a text is a candidate with so many of those before it in a band, so that many copies cost no square
+_NEIGHBOURS = 10  # a text's candidates in a band: so many of each part before it, so that many copies cost no square
 _LIKELY = 0.6  # of the hashes: below, two texts that are 0.8 alike lie 3.5 standard deviations away
 _BLOCK = 1 << 17  # characters hashed at once: what stays in a processor's cache
 
@@ -50,7 +50,7 @@ def near_pairs(texts: Sequence[tuple[str, ...]], parts: Sequence[int]) -> list[N
     """
     found: dict[tuple[int, int], NearPair] = {}
     shingles = lru_cache(maxsize=1 << 12)(lambda position: [shingle_set(text) for text in texts[position]])
-    for earlier, later in _candidates(texts):
+    for earlier, later in _candidates(texts, parts):
         if (later, parts[earlier]) not in found:
             similarity = min(map(jaccard, shingles(earlier), shingles(later)))
             if similarity >= ALIKE:
@@ -77,14 +77,14 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-def _candidates(texts: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
+def _candidates(texts: Sequence[tuple[str, ...]], parts: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield pairs of texts that are probably alike, ordered by the later one, the likeliest first."""
     import numpy as np
 
     if len(texts) < 2:
         return
     hashes = _smallest_hashes(texts)
-    pairs = np.unique(np.concatenate(list(_agreeing(hashes))))
+    pairs = np.unique(np.concatenate(list(_agreeing(hashes, np.array(parts)))))
     earlier, later = np.divmod(pairs, len(texts))
     agree = np.zeros(len(pairs), dtype=np.int16)
     for each in hashes:
@@ -94,8 +94,15 @@ def _candidates(texts: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
     yield from zip(earlier[order].tolist(), later[order].tolist(), strict=True)
 
 
-def _agreeing(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Yield, band by band, the pairs of texts that agree in it, each as earlier * count + later."""
+def _agreeing(hashes: NDArray[np.uint64], parts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield, band by band, pairs of texts that agree in it, each as earlier * count + later.
+
+    A text is paired with the latest ten of each part before it.
+
+    Args:
+        hashes: [functions, texts].
+        parts: Which part each text belongs to.
+    """
     import numpy as np
 
     count = hashes.shape[1]
@@ -104,11 +111,18 @@ def _agreeing(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
         key = (hashes[band : band + HASHES_A_BAND] * factors[:, None]).sum(axis=0, dtype=np.uint64)
         order = np.argsort(key, kind="stable")
         ordered = key[order]
-        for distance in range(1, min(_NEIGHBOURS, count - 1) + 1):
-            same = np.flatnonzero(ordered[distance:] == ordered[:-distance])
-            if not len(same):
-                break
-            yield order[same].astype(np.int64) * count + order[same + distance]
+        for part in np.unique(parts):
+            members = np.flatnonzero(parts[order] == part)
+            before = np.searchsorted(members, np.arange(count))  # how many of the part come before each text
+            later = np.flatnonzero(before)
+            for distance in range(1, _NEIGHBOURS + 1):
+                later = later[before[later] >= distance]
+                earlier = members[before[later] - distance]
+                same = ordered[earlier] == ordered[later]
+                earlier, later = earlier[same], later[same]
+                if not len(later):
+                    break
+                yield order[earlier] * count + order[later]
     yield np.empty(0, dtype=np.int64)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # in the digits of any script
+_WHOLE = re.compile(r"([+-]?)(\d+)(?:\.0*)?")
 
 
 def text_form(text: str) -> str:
@@ -29,17 +33,23 @@ def label_form(label: str) -> str:
     """
     form = text_form(label)
     value = number(form)
-    return form if value is None else f"{value:.15g}"
+    if value is None:
+        return form
+    whole = _WHOLE.fullmatch(form)
+    if whole is not None:  # its digits say more than a float holds
+        digits = "".join(str(unicodedata.decimal(digit)) for digit in whole[2]).lstrip("0")
+        return f"{'-' if whole[1] == '-' and digits else ''}{digits or '0'}"
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def number(label: str) -> float | None:
-    """Return the finite number that a label is; None where it is none.
+    """Return the finite number that a decimal is, with or without an exponent; None for anything else.
 
-    >>> number("1e3"), number("yes"), number("nan")
-    (1000.0, None, None)
+    >>> number("1e3"), number("yes"), number("nan"), number("1_0")
+    (1000.0, None, None, None)
     """
-    try:
-        value = float(label)
-    except ValueError:
+    label = label.strip()
+    if _DECIMAL.fullmatch(label) is None:
         return None
+    value = float(label)
     return value if math.isfinite(value) else None

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import evaluate
@@ -26,7 +26,23 @@ if TYPE_CHECKING:
 
 BINARY = 2
 BINS = 15
-"""Equal-width bins of the top probability (Guo et al. 2017, section 2)."""
+"""Equal-width bins of the answer's probability (Guo et al. 2017, section 2)."""
+
+
+class Answered(NamedTuple):
+    """Examples and what was answered to them.
+
+    Args:
+        gold: Label indices or values, shape (n,), or rows of 0 and 1 where an example may have several labels.
+        answers: Likewise.
+        label_count: How many labels the task has.
+        probabilities: Of each label, shape (n, labels); None where no metric that needs them is asked for.
+    """
+
+    gold: Array
+    answers: Array
+    label_count: int = BINARY
+    probabilities: Array | None = None
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]
@@ -54,66 +70,81 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
             features=datasets.Features({"predictions": predictions, "references": references}),
         )
 
-    def _compute(self, predictions: Any, references: Any, label_count: int = BINARY) -> dict[str, float]:
+    def _compute(
+        self, predictions: Any, references: Any, label_count: int = BINARY, answers: Any = None
+    ) -> dict[str, float]:
+        """Compute the metrics.
+
+        Args:
+            predictions: What the headline needs, one an example.
+            references: The gold labels or values, likewise.
+            label_count: How many labels the task has.
+            answers: The labels that were answered, where predictions are probabilities; None for the likeliest.
+        """
         import numpy as np
 
-        answers, gold = np.array(list(predictions)), np.array(list(references))
-        return {name: float(COMPUTED[name](gold, answers, label_count)) for name in self.names}
+        given, gold, probabilities = np.array(list(predictions)), np.array(list(references)), None
+        if METRICS[self.names[0]].needs == "probabilities":
+            probabilities = given
+            given = given.argmax(axis=1) if answers is None else np.array(list(answers))
+        examples = Answered(gold, given, label_count, probabilities)
+        return {name: float(COMPUTED[name](examples)) for name in self.names}
 
 
-def _accuracy(gold: Array, answers: Array, label_count: int) -> float:
-    """Share of predictions that equal their reference."""
+def _accuracy(examples: Answered) -> float:
+    """Share of answers that are right; of several labels an example, with all its labels right and no other."""
     from sklearn.metrics import accuracy_score
 
-    return float(accuracy_score(gold, answers))
+    return float(accuracy_score(examples.gold, examples.answers))
 
 
-def _f1(gold: Array, answers: Array, label_count: int) -> float:
+def _f1(examples: Answered) -> float:
     """F1 of label 1 for two labels; for more the mean over those that are answered or right."""
     from sklearn.metrics import f1_score
 
-    counted = None if label_count > BINARY else [1]
-    return float(f1_score(gold, answers, labels=counted, average="macro", zero_division=0.0))
+    counted = None if examples.label_count > BINARY else [1]
+    return float(f1_score(examples.gold, examples.answers, labels=counted, average="macro", zero_division=0.0))
 
 
-def _macro_f1(gold: Array, answers: Array, label_count: int) -> float:
+def _macro_f1(examples: Answered) -> float:
     """Mean of the F1 of each label, over those that are answered or right; of several labels an example over all."""
     from sklearn.metrics import f1_score
 
-    one_of_several = gold.ndim > 1 and label_count == 1  # scikit-learn takes a single column for two classes
+    # scikit-learn takes a single column of several labels for two classes
+    one_of_several = examples.gold.ndim > 1 and examples.label_count == 1
     counted = [1] if one_of_several else None
-    return float(f1_score(gold, answers, labels=counted, average="macro", zero_division=0.0))
+    return float(f1_score(examples.gold, examples.answers, labels=counted, average="macro", zero_division=0.0))
 
 
-def _micro_f1(gold: Array, answers: Array, label_count: int) -> float:
+def _micro_f1(examples: Answered) -> float:
     """F1 of all labels of all examples together."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(gold.ravel(), answers.ravel(), zero_division=0.0))
+    return float(f1_score(examples.gold.ravel(), examples.answers.ravel(), zero_division=0.0))
 
 
-def _weighted_f1(gold: Array, answers: Array, label_count: int) -> float:
+def _weighted_f1(examples: Answered) -> float:
     """Mean of the F1 of each label, weighted by how many examples have it."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(gold, answers, average="weighted", zero_division=0.0))
+    return float(f1_score(examples.gold, examples.answers, average="weighted", zero_division=0.0))
 
 
-def _balanced_accuracy(gold: Array, answers: Array, label_count: int) -> float:
+def _balanced_accuracy(examples: Answered) -> float:
     """Mean of the recall of each label that some example has."""
     from sklearn.metrics import balanced_accuracy_score
 
-    return float(balanced_accuracy_score(gold, answers))
+    return float(balanced_accuracy_score(examples.gold, examples.answers))
 
 
-def _matthews(gold: Array, answers: Array, label_count: int) -> float:
+def _matthews(examples: Answered) -> float:
     """Matthews correlation; 0 where one class alone is predicted or present."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(gold, answers))
+    return float(matthews_corrcoef(examples.gold, examples.answers))
 
 
-def _roc_auc(gold: Array, answers: Array, label_count: int) -> float:
+def _roc_auc(examples: Answered) -> float:
     """Area under the ROC curve of the second of two labels; for more the mean of each label against the rest.
 
     A label that no example has, or every one, has no curve and is left out; nan where that is all of them.
@@ -121,68 +152,60 @@ def _roc_auc(gold: Array, answers: Array, label_count: int) -> float:
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
+    gold, probabilities, label_count = examples.gold, examples.probabilities, examples.label_count
+    assert probabilities is not None
     counted = [1] if label_count == BINARY else range(label_count)
     curves = [label for label in counted if 0 < np.count_nonzero(gold == label) < len(gold)]
-    areas = [roc_auc_score(gold == label, answers[:, label]) for label in curves]
+    areas = [roc_auc_score(gold == label, probabilities[:, label]) for label in curves]
     return float(np.mean(areas)) if areas else math.nan
 
 
-def _log_loss(gold: Array, answers: Array, label_count: int) -> float:
+def _log_loss(examples: Answered) -> float:
     """Mean of -log of the probability of the gold label, in nats; a probability below 2.2e-16 counts as that."""
     from sklearn.metrics import log_loss
 
-    return float(log_loss(gold, answers, labels=list(range(label_count))))
+    return float(log_loss(examples.gold, examples.probabilities, labels=list(range(examples.label_count))))
 
 
-def _calibration_error(gold: Array, answers: Array, label_count: int) -> float:
+def _calibration_error(examples: Answered) -> float:
     """Expected calibration error (Guo et al. 2017); see ``reliability``."""
-    import numpy as np
-
-    counts, confidence, accuracy = reliability(gold, answers)
-    seen = counts > 0
-    return float(np.sum(counts[seen] * np.abs(accuracy[seen] - confidence[seen])) / len(gold))
+    assert examples.probabilities is not None
+    return reliability(examples.gold, examples.answers, examples.probabilities).error
 
 
-def _subset_accuracy(gold: Array, answers: Array, label_count: int) -> float:
-    """Share of examples all of whose labels are right, and no other is answered."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(gold, answers))
-
-
-def _spearman(gold: Array, answers: Array, label_count: int) -> float:
+def _spearman(examples: Answered) -> float:
     """Spearman's rank correlation; nan where either side is constant."""
     from scipy.stats import spearmanr
 
-    return math.nan if _constant(gold, answers) else float(spearmanr(answers, gold).statistic)
+    return math.nan if _constant(examples) else float(spearmanr(examples.answers, examples.gold).statistic)
 
 
-def _pearson(gold: Array, answers: Array, label_count: int) -> float:
+def _pearson(examples: Answered) -> float:
     """Pearson's correlation; nan where either side is constant."""
     from scipy.stats import pearsonr
 
-    return math.nan if _constant(gold, answers) else float(pearsonr(answers, gold).statistic)
+    return math.nan if _constant(examples) else float(pearsonr(examples.answers, examples.gold).statistic)
 
 
-def _rmse(gold: Array, answers: Array, label_count: int) -> float:
+def _rmse(examples: Answered) -> float:
     """Root of the mean squared error, in the labels' unit."""
     from sklearn.metrics import root_mean_squared_error
 
-    return float(root_mean_squared_error(gold, answers))
+    return float(root_mean_squared_error(examples.gold, examples.answers))
 
 
-def _mae(gold: Array, answers: Array, label_count: int) -> float:
+def _mae(examples: Answered) -> float:
     """Mean absolute error, in the labels' unit."""
     from sklearn.metrics import mean_absolute_error
 
-    return float(mean_absolute_error(gold, answers))
+    return float(mean_absolute_error(examples.gold, examples.answers))
 
 
-def _constant(*sides: Array) -> bool:
-    return any(len(set(side.tolist())) == 1 for side in sides)
+def _constant(examples: Answered) -> bool:
+    return any(len(set(side.tolist())) == 1 for side in (examples.gold, examples.answers))
 
 
-COMPUTED: dict[str, Callable[[Array, Array, int], float]] = {
+COMPUTED: dict[str, Callable[[Answered], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "macro_f1": _macro_f1,
@@ -193,19 +216,38 @@ COMPUTED: dict[str, Callable[[Array, Array, int], float]] = {
     "log_loss": _log_loss,
     "calibration_error": _calibration_error,
     "micro_f1": _micro_f1,
-    "subset_accuracy": _subset_accuracy,
+    "subset_accuracy": _accuracy,
     "spearman": _spearman,
     "pearson": _pearson,
     "rmse": _rmse,
     "mae": _mae,
 }
-"""How each metric of the table is computed: of gold labels, what it needs (see ``Metric.needs``), number of labels."""
+"""How each metric of the table is computed."""
 
 
-def reliability(
-    gold: ArrayLike, probabilities: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sort examples into bins by the probability of the likeliest label: the reliability diagram.
+class Reliability(NamedTuple):
+    """Examples sorted into bins by the probability of their answer; shape (15,) each.
+
+    Args:
+        counts: How many examples lie in each bin.
+        confidence: Their mean probability; nan in an empty bin.
+        accuracy: The share of them whose answer is right; likewise.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: sum over the bins m of n_m/n * |acc_m - conf_m|."""
+        seen = self.counts > 0
+        apart = abs(self.accuracy[seen] - self.confidence[seen])
+        return float((self.counts[seen] * apart).sum() / self.counts.sum())
+
+
+def reliability(gold: ArrayLike, answers: ArrayLike, probabilities: ArrayLike) -> Reliability:
+    """Sort examples into bins by the probability of their answer: the reliability diagram.
 
     Bin m of the 15 holds those whose probability lies in ((m-1)/15, m/15]. With n_m examples in it, of mean probability
     conf_m, of which the share acc_m is right, the expected calibration error is sum over m of n_m/n * |acc_m - conf_m|.
@@ -213,26 +255,24 @@ def reliability(
 
     Args:
         gold: Label indices, shape (n,).
+        answers: Likewise; not always the likeliest label, where a model's labels are folded.
         probabilities: Shape (n, labels).
 
-    Returns:
-        Examples, mean probability and share that is right of each bin, shape (15,) each; nan in an empty bin.
-
-    >>> counts, confidence, accuracy = reliability([0, 1], [[0.9, 0.1], [0.9, 0.1]])
-    >>> int(counts[13]), round(float(confidence[13]), 2), float(accuracy[13])
-    (2, 0.9, 0.5)
+    >>> found = reliability([0, 1], [0, 0], [[0.9, 0.1], [0.9, 0.1]])
+    >>> int(found.counts[13]), round(float(found.confidence[13]), 2), float(found.accuracy[13]), round(found.error, 2)
+    (2, 0.9, 0.5, 0.4)
     """
     import numpy as np
 
-    scores = np.asarray(probabilities, dtype=np.float64)
-    top = scores.max(axis=1)
-    right = scores.argmax(axis=1) == np.asarray(gold)
-    bins = np.clip(np.ceil(top * BINS).astype(int) - 1, 0, BINS - 1)
+    given = np.asarray(answers)
+    sure = np.asarray(probabilities, dtype=np.float64)[np.arange(len(given)), given]
+    right = given == np.asarray(gold)
+    bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, weights=top, minlength=BINS) / counts
+        confidence = np.bincount(bins, weights=sure, minlength=BINS) / counts
         accuracy = np.bincount(bins, weights=right, minlength=BINS) / counts
-    return counts, confidence, accuracy
+    return Reliability(counts, confidence, accuracy)
 
 
 @lru_cache
@@ -269,18 +309,18 @@ def compute_metrics(
     several = isinstance(references[0], tuple | list)
     found: dict[str, float | None] = {}
     for name in names:
-        answers: Sequence[Any] | NDArray[Any] | None = predictions
-        if METRICS[name].needs == "probabilities":
-            answers = scores
-        if answers is None:
+        of_probabilities = METRICS[name].needs == "probabilities"
+        needed: Sequence[Any] | NDArray[Any] | None = scores if of_probabilities else predictions
+        if needed is None:
             found[name] = None
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = load_metric(name, several).compute(
-                predictions=list(answers),
+                predictions=list(needed),
                 references=list(references),
                 label_count=label_count,
+                answers=predictions,
             )
         found |= {key: None if math.isnan(value) else value for key, value in values.items() if key not in found}
     return found

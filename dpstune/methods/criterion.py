@@ -16,7 +16,8 @@ class Criterion:
     Each example's loss is multiplied by its label's weight, and the sum is divided by the number of examples; not by
     the sum of the weights, as ``torch.nn.CrossEntropyLoss`` has it. So a batch gives one gradient, however it is cut
     into passes, accumulated or shared between ranks. Smoothing by s gives the label 1 - s and all labels together s
-    (Szegedy et al. 2016, section 7), each term with the weight of its own label.
+    (Szegedy et al. 2016, section 7); a loss is then a sum over all labels, each term multiplied by the weight of its
+    own label rather than of the example's, as in ``torch.nn.functional.cross_entropy``.
 
     Where an example may have several labels, each label is a question of its own: binary cross-entropy, averaged over
     labels and examples. A label's weight is what its positive examples count for one negative; smoothing by s asks for

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from dpstune.evaluation.metrics import Reliability
+
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
 _SPLIT_COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7")
 _LONGEST_NAME = 22  # characters of a label at an axis
@@ -67,17 +69,15 @@ def confusion_figure(matrix: NDArray[Any], names: Sequence[str], split: str) -> 
     return figure
 
 
-def reliability_figure(
-    counts: NDArray[Any], confidence: NDArray[Any], accuracy: NDArray[Any], error: float, split: str
-) -> Figure:
+def reliability_figure(found: Reliability, split: str) -> Figure:
     """Draw how often answers are right against how probable the model calls them, and how many there are of each.
 
     Args:
-        counts, confidence, accuracy: What ``reliability`` returns.
-        error: The calibration error.
+        found: What ``reliability`` returns.
         split: What was answered.
     """
     figure, (left, right) = new_panels(10.0, 4.2, 2)
+    counts, confidence, accuracy = found
     seen = counts > 0
     left.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2)
     left.plot(confidence[seen], accuracy[seen], color=_BLUE, linewidth=1.6)
@@ -85,7 +85,7 @@ def reliability_figure(
     left.scatter(confidence[seen], accuracy[seen], s=sizes, color=_BLUE, edgecolors="white", linewidths=0.7, zorder=3)
     left.set_xlim(0, 1.03)
     left.set_ylim(-0.04, 1.04)
-    title = f"Reliability on {split}: calibration error {error:.4f}\nbelow the dashed line: surer than right"
+    title = f"Reliability on {split}: calibration error {found.error:.4f}\nbelow the dashed line: surer than right"
     dress(left, title, "probability of the answer", "share that is right", grid="both")
     width = 1 / len(counts)
     right.bar((np.arange(len(counts)) + 0.5) * width, counts, width=0.9 * width, color=_BLUE)

@@ -200,7 +200,7 @@ def _constant(task: TaskData, evaluation: Evaluation) -> dict[str, float | None]
 def _labels_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[Block]:
     from sklearn.metrics import confusion_matrix
 
-    from dpstune.evaluation.metrics import compute_metrics, reliability
+    from dpstune.evaluation.metrics import reliability
 
     yield Heading(f"{each.split}: each label")
     yield _label_table(each)
@@ -212,16 +212,8 @@ def _labels_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[
     else:
         yield from _largest_confusions(matrix, each.names)
     if each.probabilities is not None and each.gold:
-        bins = reliability(each.gold, each.probabilities)
-        error = compute_metrics(
-            ["calibration_error"],
-            each.predictions,
-            each.gold,
-            label_count=len(each.names),
-            scores=each.probabilities,
-        )["calibration_error"]
         yield Heading(f"{each.split}: how far probabilities can be trusted")
-        figure = reliability_figure(*bins, error or 0.0, each.split)
+        figure = reliability_figure(reliability(each.gold, each.predictions, each.probabilities), each.split)
         yield picture("reliability.png", figure, f"Share of right answers on {each.split} against their probability")
         yield from _surest_mistakes(task, each)
 

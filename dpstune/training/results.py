@@ -53,7 +53,7 @@ def build_result(
         split: The split that gives the headline; None where none is evaluated.
         kept: Step and metrics, by split, of the weights that are kept.
         last: The same of the last step's.
-        best: Step, value and metrics of the best evaluation.
+        best: Step, value and metrics of the best evaluation; empty where the headline was undefined each time.
         steps: Optimizer steps taken.
         stopped_early: Whether more were planned.
         steps_per_epoch: Steps of one epoch.
@@ -72,7 +72,7 @@ def build_result(
         step = evaluated["step"]
         return {"step": step, "epoch": round(step / steps_per_epoch, 4), "metrics": evaluated["metrics"]}
 
-    chooses = recipe.training.keep == "best" or stopped_early
+    chosen = stopped_early or (recipe.training.keep == "best" and bool(best))
     return {
         "recipe": recipe_name,
         "digest": digest,
@@ -84,7 +84,7 @@ def build_result(
         "metric": metric,
         "value": None if split is None else kept["metrics"][split].get(metric),
         "majority": None if split is None else majority_value(task, split),
-        "kept": {**at(kept), "chosen_by": split if chooses else None},
+        "kept": {**at(kept), "chosen_by": split if chosen else None},
         "last": at(last),
         "best": at(best) if best else None,
         "stopped_early_at": steps if stopped_early else None,

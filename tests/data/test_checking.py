@@ -116,6 +116,12 @@ def a_label_of_the_validation_split_alone(raw):
     raw["validation"].labels[4] = "perhaps"
 
 
+@flaw("label-not-trained", "warning", ("b.csv:6",))
+def a_label_that_the_dataset_knows_and_the_validation_split_alone_has(raw):
+    raw["train"].label_names = ("no", "perhaps", "yes")
+    raw["validation"].labels[4] = "perhaps"
+
+
 @flaw("unlabelled", "note", ("a.csv:2", "a.csv:3"))
 def a_few_rows_without_a_label(raw):
     raw["train"].labels[:2] = ["", None]
@@ -392,7 +398,9 @@ class TestSeveralLabels:
 
     def test_a_label_that_no_training_row_has(self):
         raw = self.of(*["a;b", "b", ""] * 4) | {"validation": replace(table("b.jsonl", 2, seed=2), labels=["a;z", "b"])}
-        assert self.found(raw)["label-not-trained"].places == ("b.jsonl:2",)
+        raw["train"].label_names = ("a", "b", "z")  # which training does not read where an example may have several
+        finding = self.found(raw)["label-not-trained"]
+        assert (finding.severity, finding.places) == ("error", ("b.jsonl:2",))
 
     def test_equal_texts_with_the_same_labels_in_another_order_do_not_differ(self):
         raw = self.of(*["a;b", "b;a", "b", ""] * 4)
@@ -401,3 +409,13 @@ class TestSeveralLabels:
         assert "contradiction" not in self.found(raw)
         part.texts[2] = part.texts[0]
         assert "contradiction" in self.found(raw)
+
+
+def test_a_label_that_the_dataset_knows_is_told_apart_from_one_that_it_does_not(raw):
+    raw["train"].label_names = ("no", "perhaps", "yes")
+    raw["validation"].labels[2:5] = ["perhaps", "never", "Perhaps"]
+    findings = [each for each in check_examples(raw) if each.name == "label-not-trained"]
+    assert [(each.severity, each.count, each.places) for each in findings] == [
+        ("error", 2, ("b.csv:5", "b.csv:6")),
+        ("warning", 1, ("b.csv:4",)),
+    ]

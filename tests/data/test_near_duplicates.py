@@ -3,7 +3,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpstune.data.near_duplicates import ALIKE, jaccard, near_pairs, shingle_set
+from dpstune.data.near_duplicates import ALIKE, _candidates, jaccard, near_pairs, shingle_set
 
 WORDS = [f"{first}{second}{third}" for first in "bdklmst" for second in "aeiou" for third in "nprstx"]
 
@@ -43,8 +43,8 @@ def test_what_is_found_is_that_alike_and_told_once(texts, data):
     for pair in pairs:
         assert pair.earlier < pair.later
         assert pair.similarity == similarity(texts[pair.earlier], texts[pair.later]) >= ALIKE
-    told = [(pair.later, parts[pair.earlier]) for pair in pairs]
-    assert len(told) == len(set(told))
+    partners = [(pair.later, parts[pair.earlier]) for pair in pairs]
+    assert len(partners) == len(set(partners))
 
 
 def test_both_texts_of_a_pair_must_be_alike():
@@ -60,11 +60,28 @@ def test_texts_shorter_than_a_shingle():
     assert [(pair.earlier, pair.later) for pair in pairs] == [(0, 2)]
 
 
+def alike(number):
+    return (f"Dear customer, the ticket number {number} that you opened last week has been closed by us today.",)
+
+
 def test_many_copies_of_one_pattern_cost_no_square():
-    texts = [
-        (f"Dear customer, the ticket number {n} that you opened last week has been closed by us today.",)
-        for n in range(5000)
-    ]
-    pairs = near_pairs(texts, [0] * len(texts))
-    assert len(pairs) <= len(texts)
-    assert len(pairs) > 0.5 * len(texts)
+    texts, parts = [alike(n) for n in range(5000)], [0] * 4000 + [1] * 1000
+    candidates = sum(1 for _ in _candidates(texts, parts))
+    assert candidates < 60 * len(texts)  # each with each would be 2,500 a text
+
+
+def test_of_many_copies_of_one_pattern_each_is_found_in_each_part_before_it():
+    texts, parts = [alike(n) for n in range(3000)], [0] * 2000 + [1] * 500 + [2] * 500
+    found = {(pair.later, parts[pair.earlier]) for pair in near_pairs(texts, parts)}
+    assert found == {
+        (later, part)
+        for later in range(1, 3000)
+        for part in range(3)
+        if later > parts.index(part) and part <= parts[later]
+    }
+
+
+def test_one_text_of_a_part_is_found_behind_many_of_another():
+    texts = [alike("one"), *(alike(n) for n in range(200))]
+    across = [pair.later for pair in near_pairs(texts, [0] + [1] * 200) if pair.earlier == 0]
+    assert across == list(range(1, 201))

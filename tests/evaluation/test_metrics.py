@@ -25,6 +25,16 @@ def given(name, answers):
     )
 
 
+def several(name):
+    """Whether a metric is for several labels an example alone."""
+    return METRICS[name].kinds == ("multilabel",)
+
+
+def written(name, labels):
+    """Labels as a metric gets them: of several an example a row of 0 and 1 each."""
+    return [(1 - label, label) for label in labels] if several(name) else labels
+
+
 def perfect(name):
     return 0.0 if METRICS[name].lower_is_better else 1.0
 
@@ -115,15 +125,23 @@ def test_a_correlation_that_is_undefined_is_none_without_a_warning(predictions, 
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")  # sklearn's, and numpy's and scipy's
-@pytest.mark.parametrize("name", CLASSIFICATION)
+@pytest.mark.parametrize("name", [name for name in CLASSIFICATION if not several(name)])
 def test_degenerate_predictions_cause_no_warning(name):
     assert compute_metrics([name], [0], [0])[name] in (0.0, 1.0)
 
 
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")  # sklearn's, and numpy's and scipy's
+@pytest.mark.parametrize("name", [name for name in CLASSIFICATION if "multilabel" in METRICS[name].kinds])
+@pytest.mark.parametrize("row", [(0,), (1,), (0, 0), (1, 1)])
+def test_degenerate_rows_of_labels_cause_no_warning(name, row):
+    found = compute_metrics([name], [row], [row], label_count=len(row))[name]
+    assert found == (1.0 if 1 in row or name == "subset_accuracy" else 0.0)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_the_headline_comes_first(name):
-    answers = [0, 1, 1]
-    assert next(iter(compute_metrics([name], answers, [0, 1, 0], **given(name, answers)))) == name
+    answers, gold = written(name, [0, 1, 1]), written(name, [0, 1, 0])
+    assert next(iter(compute_metrics([name], answers, gold, **given(name, [0, 1, 1])))) == name
 
 
 def test_every_task_has_its_metric():
@@ -133,20 +151,21 @@ def test_every_task_has_its_metric():
 @pytest.mark.parametrize("name", METRICS)
 def test_predictions_without_their_reference_are_refused(name):
     with pytest.raises(ValueError, match="Mismatch in the number of predictions"):
-        compute_metrics([name], [0, 1, 1], [0, 1], **given(name, [0, 1, 1]))
-    answers = [0, 1, 1]  # and the next one is right
-    assert compute_metrics([name], answers, answers, **given(name, answers))[name] == pytest.approx(perfect(name))
+        compute_metrics([name], written(name, [0, 1, 1]), written(name, [0, 1]), **given(name, [0, 1, 1]))
+    answers = written(name, [0, 1, 1])  # and the next one is right
+    assert compute_metrics([name], answers, answers, **given(name, [0, 1, 1]))[name] == pytest.approx(perfect(name))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics_are_those_of_evaluate_and_take_batches(name):
-    metric = load_metric(name)
+    metric = load_metric(name, several(name))
     assert isinstance(metric, evaluate.Metric)
-    answers = [0, 1, 1, 0]
-    own = given(name, answers).get("scores", answers)
-    metric.add_batch(predictions=own[:2], references=[0, 1])
-    metric.add_batch(predictions=own[2:], references=[0, 0])
-    assert metric.compute() == pytest.approx(compute_metrics([name], answers, [0, 1, 0, 0], **given(name, answers)))
+    answers, gold = written(name, [0, 1, 1, 0]), written(name, [0, 1, 0, 0])
+    scores = given(name, [0, 1, 1, 0])
+    own = scores.get("scores", answers)
+    metric.add_batch(predictions=own[:2], references=gold[:2])
+    metric.add_batch(predictions=own[2:], references=gold[2:])
+    assert metric.compute() == pytest.approx(compute_metrics([name], answers, gold, **scores))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -160,8 +179,8 @@ def test_a_metric_needs_no_network_and_writes_no_file(name, tmp_path, monkeypatc
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path)
     load_metric.cache_clear()
     try:
-        answers = [0, 1, 1]
-        assert compute_metrics([name], answers, answers, **given(name, answers))[name] == pytest.approx(perfect(name))
+        answers, scores = written(name, [0, 1, 1]), given(name, [0, 1, 1])
+        assert compute_metrics([name], answers, answers, **scores)[name] == pytest.approx(perfect(name))
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     finally:
         load_metric.cache_clear()
@@ -178,24 +197,25 @@ def scored(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(2, 60))
     scores = rng.dirichlet(np.full(labels, draw(st.sampled_from([0.2, 1.0, 5.0]))), count)
-    return labels, rng.integers(0, labels, count), scores
+    answers = scores.argmax(1) if draw(st.booleans()) else rng.integers(0, labels, count)
+    return labels, rng.integers(0, labels, count), answers, scores
 
 
 @settings(max_examples=40)
 @given_examples(drawn=scored())
 def test_metrics_of_probabilities_are_what_their_definitions_say(drawn):
-    labels, gold, scores = drawn
+    labels, gold, answers, scores = drawn
     names = ["log_loss", "calibration_error", "roc_auc"]
-    found = compute_metrics(names, scores.argmax(1).tolist(), gold.tolist(), label_count=labels, scores=scores)
+    found = compute_metrics(names, answers.tolist(), gold.tolist(), label_count=labels, scores=scores)
     assert list(found) == names
     given_to_gold = np.maximum(scores[np.arange(len(gold)), gold], np.finfo(np.float64).eps)
     assert found["log_loss"] == pytest.approx(-np.log(given_to_gold).mean(), rel=1e-6)
-    top, right = scores.max(1), scores.argmax(1) == gold
+    sure, right = scores[np.arange(len(gold)), answers], answers == gold
     error = 0.0
     for number in range(BINS):
-        inside = (top > number / BINS) & (top <= (number + 1) / BINS)
+        inside = (sure > number / BINS) & (sure <= (number + 1) / BINS)
         if inside.any():
-            error += inside.sum() / len(gold) * abs(right[inside].mean() - top[inside].mean())
+            error += inside.sum() / len(gold) * abs(right[inside].mean() - sure[inside].mean())
     assert found["calibration_error"] == pytest.approx(error, abs=1e-9)
     curves = [1] if labels == 2 else range(labels)
     areas = []
@@ -207,7 +227,7 @@ def test_metrics_of_probabilities_are_what_their_definitions_say(drawn):
 
 
 def test_sure_and_right_answers_lie_in_the_last_bin():
-    counts, confidence, accuracy = reliability([0, 1, 1], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    counts, confidence, accuracy = reliability([0, 1, 1], [0, 1, 0], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert (counts[-1], confidence[-1], accuracy[-1]) == (3, 1.0, pytest.approx(2 / 3))
     assert np.isnan(accuracy[:-1]).all()
 

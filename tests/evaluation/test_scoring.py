@@ -189,11 +189,18 @@ def test_the_prediction_is_the_one_the_metric_counts(model, dataset):
 def test_probabilities_are_summed_by_the_targets_labels_and_unknown_where_those_are_finer():
     three, two = ("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")
     probabilities = torch.tensor([[0.4, 0.3, 0.3], [0.7, 0.2, 0.1]])
-    task = replace(task_of([0, 1], names=two), more_metrics=("log_loss", "roc_auc"))
+    task = replace(task_of([0, 1], names=two), more_metrics=("log_loss", "roc_auc", "calibration_error"))
     result = evaluate_split(task, "validation", probabilities.log(), map_labels(three, two))
     np.testing.assert_allclose(result.probabilities, [[0.6, 0.4], [0.3, 0.7]], rtol=1e-6)
+    error = (0.4 + 0.3) / 2  # wrong with 0.4, right with 0.7
     assert result.metrics == pytest.approx(
-        {"accuracy": 0.5, "log_loss": -(np.log(0.6) + np.log(0.7)) / 2, "roc_auc": 1.0}, rel=1e-6
+        {
+            "accuracy": 0.5,
+            "log_loss": -(np.log(0.6) + np.log(0.7)) / 2,
+            "roc_auc": 1.0,
+            "calibration_error": error,
+        },
+        rel=1e-6,
     )  # the first is answered among all three labels: entailment
     task = replace(task_of([0, 1, 2, 0], names=three), more_metrics=("log_loss",))
     result = evaluate_split(task, "validation", torch.eye(2)[[1, 0, 0, 0]], map_labels(two, three))

@@ -33,6 +33,13 @@ def test_smoothing_is_that_of_torch():
     torch.testing.assert_close(Criterion(label_smoothing=0.2)(logits, labels), expected)
 
 
+def test_with_smoothing_each_term_weighs_what_its_own_label_weighs():
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
+    targets = 0.8 * torch.eye(3)[labels] + 0.2 / 3
+    by_hand = -(logits.log_softmax(-1) * targets * WEIGHTS).sum() / 5
+    torch.testing.assert_close(Criterion(WEIGHTS, 0.2)(logits, labels), by_hand)
+
+
 @given(st.integers(1, 11), st.floats(0, 0.9), st.booleans())
 @settings(max_examples=20)
 def test_the_mean_over_a_batch_is_the_mean_over_its_parts(cut, smoothing, weighted):

@@ -14,6 +14,7 @@ from dpstune.data.reading import TaskData
 from dpstune.errors import RunError
 from dpstune.evaluation.scoring import evaluate_split
 from dpstune.report.page import Facts
+from dpstune.report.run_figures import reliability_figure
 from dpstune.report.run_report import MOST_LABELS_DRAWN, write_evaluation_page, write_run_page
 from tests.report.test_sweep_report import assert_whole
 from tests.tiny import some
@@ -263,6 +264,26 @@ def test_where_the_targets_labels_are_finer_probabilities_are_left_out(tmp_path)
     rows = table_after(write(tmp_path, task, {"validation": evaluation}), "Metrics")
     assert (rows[1][2], rows[2][2]) == ("undefined", "")
     assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png"}
+
+
+def test_where_the_targets_labels_are_coarser_the_page_is_about_the_answers(tmp_path, monkeypatch):
+    """An answer is the likeliest of the model's own labels, which is not always the likeliest of the folded ones."""
+    model, names = ("entailment", "neutral", "contradiction"), ("not_entailment", "entailment")
+    examples = Examples([f"ex{i}" for i in range(4)], [("x", "y")] * 4, [1, 1, 1, 0])
+    metrics = {"metric": "accuracy", "more_metrics": ("calibration_error",)}
+    task = TaskData("mine", "classification", names, splits={"validation": examples}, notes=(), **metrics)
+    logits = torch.tensor([[0.4, 0.3, 0.3]] * 4).log()
+    evaluation = evaluate_split(task, "validation", logits, map_labels(model, names))
+    assert evaluation.metrics == pytest.approx({"accuracy": 0.75, "calibration_error": 0.35})
+    titles = []
+    monkeypatch.setattr(
+        "dpstune.report.run_report.reliability_figure",
+        lambda *given: titles.append((figure := reliability_figure(*given)).axes[0].get_title("left")) or figure,
+    )
+    markdown = write(tmp_path, task, {"validation": evaluation})
+    assert "calibration error 0.3500" in titles[0]
+    (mistake,) = table_after(markdown, "validation: the surest mistakes")[1:]
+    assert mistake[-3:] == ["not_entailment", "entailment", "0.4000"]
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -108,6 +108,23 @@ class TestTheBest:
         run = engine.train(recipe(*BEST, "data.held_out=20", "training.steps=4"), output=tmp_path)
         assert (run.result["split"], run.result["kept"]["chosen_by"]) == ("held_out", "held_out")
 
+    def test_is_not_said_to_be_chosen_where_the_headline_is_always_undefined(self, tiny_model, tmp_path):
+        for split, values in {"train": [0, 1, 2] * 4, "validation": [1] * 6}.items():
+            rows = [f"the cat {number},{value}\n" for number, value in enumerate(values)]
+            (tmp_path / f"{split}.csv").write_text("text,value\n" + "".join(rows))
+        (tmp_path / "values.yaml").write_text(
+            f"model: {{name: {tiny_model}}}\n"
+            "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: value, "
+            "kind: regression}\n"
+            "data: {max_length: 24}\n"
+            "method: vanilla\n"
+            "training: {batch_size: 6, epochs: 2, precision: fp32, keep: best}\n"
+        )
+        run = engine.train(load_recipe(str(tmp_path / "values.yaml")), output=tmp_path / "runs")
+        assert (run.result["value"], run.result["best"]) == (None, None)
+        assert (run.result["kept"]["step"], run.result["kept"]["chosen_by"]) == (run.result["steps"], None)
+        assert "optimistic" not in (run.folder / "model" / "README.md").read_text()
+
 
 class TestPatience:
     def test_ends_a_run_that_gets_no_better(self, recipe, best, tmp_path):

@@ -75,7 +75,7 @@ def scorer(answers: Sequence[Answers], task: TaskData) -> Scorer:
         answers: Of each candidate, of the same rows in the same order.
         task: Whose metric it is.
     """
-    from dpstune.evaluation.metrics import COMPUTED
+    from dpstune.evaluation.metrics import COMPUTED, Answered
 
     compute, way = COMPUTED[task.metric], direction(task.metric)
     of_scores = METRICS[task.metric].needs == "probabilities"
@@ -84,8 +84,8 @@ def scorer(answers: Sequence[Answers], task: TaskData) -> Scorer:
         own = answers[candidate]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of labels that no row has
-            given = own.scores if of_scores else own.predictions
-            value = compute(own.gold[rows], given[rows], len(task.label_names))
+            scores = own.scores[rows] if of_scores else None
+            value = compute(Answered(own.gold[rows], own.predictions[rows], len(task.label_names), scores))
         return None if math.isnan(value) else way * value
 
     return score
