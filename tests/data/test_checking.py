@@ -357,6 +357,33 @@ def test_what_is_told_before_training_is_five_lines_at_most(tmp_path):
     assert not any("\n" in line for line in lines)
 
 
+def test_a_test_file_need_not_have_the_groups_and_what_cannot_be_checked_ends_no_run(tmp_path):
+    write_table(tmp_path / "train.csv", 40, seed=1)
+    write_table(tmp_path / "test.csv", 9, seed=2)
+    lines = (tmp_path / "train.csv").read_text().splitlines()
+    grouped = "\n".join([f"{lines[0]},author", *(f"{line},{n % 9}" for n, line in enumerate(lines[1:]))])
+    (tmp_path / "train.csv").write_text(grouped)
+    (tmp_path / "own.yaml").write_text(
+        "model: {name: minilm}\n"
+        "task: {files: {train: train.csv, validation: 0.2, test: test.csv}, text: [first, second], label: label,\n"
+        "  group: author}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "own.yaml")).recipe
+    assert {split: len(part.groups) for split, part in read_raw(recipe.task, recipe.data).splits.items()} == {
+        "train": 40,
+        "test": 0,
+    }
+    (tmp_path / "test.csv").unlink()
+    (line,) = told_before_training(recipe.task, recipe.data, Path("own.yaml"))
+    assert line.startswith("the data were not checked: there is no file")
+
+
+def test_a_task_of_the_table_with_other_metrics_is_checked_like_any(tmp_path):
+    (tmp_path / "toy.yaml").write_text("model: {name: minilm}\ntask: {name: toy-nli, metric: [accuracy, log_loss]}\n")
+    recipe = load_recipe(str(tmp_path / "toy.yaml")).recipe
+    assert set(read_raw(recipe.task, recipe.data).splits) == {"train", "validation"}
+
+
 @pytest.mark.parametrize("recipe", ["demo", "minilm-stsb"])
 def test_tasks_of_the_table_are_read_as_they_are_written(recipe, tmp_path):
     if recipe != "demo":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dpstune.data.first_recipe import first_recipe
 from dpstune.data.inputs import Inputs
+from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 
 
@@ -73,6 +74,37 @@ def test_json_lines_and_files_named_after_their_split(tmp_path):
     recipe = load(tmp_path, first_recipe(tmp_path / "essays_train.jsonl", tmp_path / "first.yaml"))
     assert (recipe.task.text, recipe.task.label, recipe.task.kind) == (("body",), "grade", "regression")
     assert recipe.task.files.validation == tmp_path / "essays_valid.jsonl"
+
+
+def test_lists_of_labels_are_several_labels_and_the_recipe_reads_them(tmp_path):
+    rows = [{"text": f"some words here {n}", "tags": [["a", "b"], ["b"], []][n % 3]} for n in range(30)]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load(tmp_path, first_recipe(tmp_path / "posts.jsonl", tmp_path / "first.yaml"))
+    assert (recipe.task.text, recipe.task.label, recipe.task.kind) == (("text",), "tags", "multilabel")
+    assert Inputs().task(recipe).label_names == ("a", "b")
+
+
+def test_another_encoding_is_read_and_written_into_the_recipe(tmp_path):
+    file = tmp_path / "old.csv"
+    file.write_bytes("text,label\nun café noir,oui\nune tasse de thé,non\n".encode("latin-1") * 20)
+    recipe = load(tmp_path, first_recipe(file, tmp_path / "first.yaml", encoding="latin-1"))
+    assert Inputs().task(recipe).splits["train"].texts[0][0] in ("un café noir", "une tasse de thé")
+
+
+@pytest.mark.parametrize("empty", ["text", "label"])
+def test_an_empty_column_is_refused(tmp_path, empty):
+    file = tmp_path / "gaps.csv"
+    file.write_text("text,label,other\n" + {"text": ",yes,a b\n", "label": "a b c,,a\n"}[empty] * 3)
+    with pytest.raises(RequestError, match=f"column '{empty}' is empty in the 3 rows looked at"):
+        first_recipe(file, tmp_path / "first.yaml", text="text", label="label")
+
+
+def test_one_usual_name_of_a_text_is_taken_alone(tmp_path):
+    file = tmp_path / "tickets.csv"
+    file.write_text(
+        "notes,text,label\n" + "a long note on what was done here,the screen is black again,a\n" * 9 + "x,y,b\n"
+    )
+    assert load(tmp_path, first_recipe(file, tmp_path / "first.yaml")).task.text == ("text",)
 
 
 # What a column may be called: words YAML reads as something else, signs it reads, letters outside ASCII, line breaks.

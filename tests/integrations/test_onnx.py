@@ -88,6 +88,18 @@ class TestThePlace:
             refuse_what_cannot_be_exported(tmp_path, force=False)
         refuse_what_cannot_be_exported(tmp_path, force=True)
 
+    def test_what_else_a_user_keeps_there_stays(self, tmp_path):
+        earlier, beside = tmp_path / "earlier", tmp_path / "beside"
+        (earlier / "notes").mkdir(parents=True)
+        beside.mkdir()
+        for place, text in ((earlier, "old"), (beside, "new")):
+            (place / "config.json").write_text(text)
+        for name in ("model.onnx.data", "thesis.tex", "notes/one.txt"):
+            (earlier / name).write_text("mine")
+        onnx._carry_over(earlier, beside)
+        kept = {str(path.relative_to(beside)): path.read_text() for path in beside.rglob("*") if path.is_file()}
+        assert kept == {"config.json": "new", "thesis.tex": "mine", "notes/one.txt": "mine"}
+
     @pytest.mark.parametrize("force", [True, False])
     def test_what_is_no_export_never(self, tmp_path, force):
         (tmp_path / "thesis.tex").touch()
