@@ -10,6 +10,8 @@ from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
 if TYPE_CHECKING:
+    from dpstune.studies.records import RunRecord
+    from dpstune.studies.summary import PointSummary
     from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
@@ -55,7 +57,7 @@ def sweep(
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_report import write_sweep_report
     from dpstune.studies.grid import as_overrides as listed
-    from dpstune.studies.summary import summarize_points
+    from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
     folder = Path(output).expanduser()
@@ -75,6 +77,8 @@ def sweep(
     outcome.refuse_what_is_missing()
     records = list(outcome.records.values())
     report = write_sweep_report(planned.folder, records, notes=outcome.notes)
+    summaries = summarize_points(records)
+    best = max(best_points(summaries).values(), key=lambda each: each.merit)
     rows = [
         {
             "method": each.point.method,
@@ -87,11 +91,16 @@ def sweep(
             "high": each.high,
             "failed": each.failed,
             "seconds": each.seconds,
-            "best_run": str(max(each.runs.values(), key=lambda record: record.score).folder),
+            "best_run": str(_best_run(each).folder),
         }
-        for each in summarize_points(records)
+        for each in summaries
     ]
-    return SweepResult(planned.folder, rows, report, [record.folder for record in records])
+    runs = [record.folder for record in records]
+    return SweepResult(planned.folder, rows, report, runs, best_run=_best_run(best).folder)
+
+
+def _best_run(point: PointSummary) -> RunRecord:
+    return max(point.runs.values(), key=lambda record: record.direction * record.score)
 
 
 def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
