@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_json
+
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import LoadedRecipe
 
@@ -26,7 +28,7 @@ def as_overrides(changes: Mapping[str, Any]) -> list[str]:
     >>> as_overrides({"training.epochs": 1, "data": {"train_size": 64}, "method": {"p": 0.1}})
     ['training.epochs=1', 'data.train_size=64', 'method.p=0.1']
     """
-    return [f"{key}={json.dumps(value, default=str)}" for key, value in _leaves(changes)]
+    return [f"{key}={as_json(value)}" for key, value in _leaves(changes)]
 
 
 def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

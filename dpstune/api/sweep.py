@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_grid
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
@@ -34,7 +35,7 @@ def sweep(
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
         methods: ``NAME`` or ``NAME:key=value,...`` each; the recipe's own where none is named.
         seeds: Restarts of each point.
-        grid: Dotted keys with their values: replaces a key of the methods' grids, or adds one.
+        grid: Dotted keys, each with a list of values: replaces a key of the methods' grids, or adds one.
         jobs: Worker processes. With more than one, a script needs ``if __name__ == "__main__":``, as Python's
             multiprocessing asks for.
         data_dir: Local data in the place of the hub.
@@ -56,7 +57,6 @@ def sweep(
     """
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_report import write_sweep_report
-    from dpstune.studies.grid import as_overrides as listed
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
@@ -67,7 +67,7 @@ def sweep(
         methods=tuple(methods) or (load_recipe(name).recipe.method.name,),
         seeds=seeds,
         output=folder,
-        grid=tuple(override.replace("=[", "=", 1)[:-1] for override in listed(grid or {})),
+        grid=as_grid(grid),
         overrides=tuple(as_overrides(changes)),
         data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
         keep_models=keep_models,

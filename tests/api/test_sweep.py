@@ -1,11 +1,16 @@
 """``dpstune.sweep`` on the tiny task."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dpstune
+from dpstune.api.arguments import as_grid
+from dpstune.errors import RequestError
+from dpstune.studies.grid import widen
 
 FEW = {"training": {"steps": 2, "warmup_steps": 0}, "data": {"max_length": 16, "train_size": 12}}
 RATES = {"training.learning_rate": [0.001, 1.0]}  # the second one spoils what there is
@@ -26,3 +31,25 @@ def test_the_model_is_that_of_the_best_run_also_where_lower_is_better(study):
     top = min(rows, key=lambda row: row["mean"])
     assert study.model == Path(top["best_run"]) / "model"
     assert study.best_run == study.model.parent
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        ({"method.p": 0.35}, "grid: method.p is 0.35; it should be a list of values"),
+        ({"method.p": "0.1,0.2"}, "grid: method.p is '0.1,0.2'; it should be a list"),
+        ({"method": {"p": [0.1]}}, "grid: method is {'p': [0.1]}; it should be a list"),
+        ({"method.p": []}, "should be KEY=VALUE,VALUE"),
+        (["method.p=0.1"], "should be keys with their values"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(tiny_task, tmp_path, grid, told):
+    with pytest.raises(RequestError, match=re.escape(told)):
+        dpstune.sweep(tiny_task, methods=["mixout"], grid=grid, output=tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_value_of_a_grid_is_a_point():
+    grid = {"training.scheduler": ("linear", "constant"), "training.learning_rate": [np.float32(0.25), np.int64(1)]}
+    assert widen({}, "vanilla", as_grid(grid)) == {key: list(values) for key, values in grid.items()}
+    assert as_grid(None) == ()
