@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_columns, as_methods, as_name, shown
+from dpstune.api.frames import write_frame
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
+from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +25,8 @@ def fit(
     runs: int | None = None,
     folds: int | None = None,
     group: str | None = None,
-    test: str | float | None = None,
-    methods: Sequence[str] = (),
+    test: str | Path | float | None = None,
+    methods: str | Sequence[str] = (),
     model: str | None = None,
     metric: str | Sequence[str] | None = None,
     kind: str | None = None,
@@ -73,10 +76,14 @@ def fit(
     from dpstune.studies.fit.request import fit_request
 
     folder = Path(output).expanduser()
-    columns = [text] if isinstance(text, str) or text is None else list(text)
+    columns: Sequence[str | None] = as_columns(text) or [None]
+    if not isinstance(test, str | Path | float | int | None):
+        raise RequestError(f"test={shown(test)}: should be a share of the rows, such as 0.2, or a file")
+    if name is not None:
+        name = as_name(name)
     if not isinstance(data, str | Path):
         name = name or "table"
-        data = _as_file(data, folder, name)
+        data = write_frame(data, {"text": columns[0], "label": label}, [*columns[1:], group], folder / ".tables")
     request = fit_request(
         str(data),
         output=folder,
@@ -87,8 +94,8 @@ def fit(
         runs=runs,
         folds=folds,
         group=group,
-        test=test,
-        methods=methods,
+        test=str(test) if isinstance(test, Path) else test,
+        methods=as_methods(methods),
         model=model,
         metric=metric,
         kind=kind,
@@ -103,17 +110,3 @@ def fit(
         for each in found["tried"]
     ]
     return FitResult(outcome.fit.folder, rows, found, page)
-
-
-def _as_file(table: pd.DataFrame, output: Path, name: str) -> Path:
-    """Write a data frame where a fit reads it; the same rows have the same file."""
-    import hashlib
-
-    import pandas as pd
-
-    from dpstune.runs.folder import write_atomically
-
-    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()[:10]
-    file = output / ".tables" / digest / f"{name}.parquet"
-    write_atomically(file, lambda beside: table.to_parquet(beside, index=False))
-    return file.absolute()

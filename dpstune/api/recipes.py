@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_json
+from dpstune.api.arguments import as_json, as_name, shown
+from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import LoadedRecipe
@@ -61,13 +62,16 @@ def load(
     """
     from dpstune.recipe.recipe import build_recipe, load_recipe
 
+    _refuse_no_recipe(recipe)
     overrides = as_overrides(changes)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if isinstance(recipe, Mapping):
         if folder is not None:
             overrides.append(f"data.dir={json.dumps(str(folder.absolute()))}")
         values = {key: value for key, value in recipe.items() if key != "name"}
-        return build_recipe(values, name=str(recipe.get("name", NAME)), method=method, overrides=overrides, seed=seed)
+        return build_recipe(
+            values, name=as_name(recipe.get("name", NAME)), method=method, overrides=overrides, seed=seed
+        )
     return load_recipe(str(recipe), method=method, overrides=overrides, seed=seed, data_dir=folder)
 
 
@@ -80,6 +84,7 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import run_hash, write_text
 
+    _refuse_no_recipe(recipe)
     if not isinstance(recipe, Mapping):
         return str(recipe)
     loaded = load(recipe, changes={})
@@ -87,3 +92,8 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     file = output / ".recipes" / run_hash({"recipe": text}) / f"{loaded.name}.yaml"
     write_text(file, text)
     return str(file)
+
+
+def _refuse_no_recipe(recipe: Any) -> None:
+    if not isinstance(recipe, str | Path | Mapping):
+        raise RequestError(f"a recipe is a name, a file or a mapping of sections, not {shown(recipe)}")

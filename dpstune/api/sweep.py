@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_grid
+from dpstune.api.arguments import as_grid, as_methods, refuse_fewer_than_one
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def sweep(
     recipe: RecipeLike,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     seeds: int = 5,
     grid: Mapping[str, Sequence[Any]] | None = None,
     jobs: int = 1,
@@ -33,7 +33,7 @@ def sweep(
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
-        methods: ``NAME`` or ``NAME:key=value,...`` each; the recipe's own where none is named.
+        methods: ``NAME`` or ``NAME:key=value,...``, one or several; the recipe's own where none is named.
         seeds: Restarts of each point.
         grid: Dotted keys, each with a list of values: replaces a key of the methods' grids, or adds one.
         jobs: Worker processes. With more than one, a script needs ``if __name__ == "__main__":``, as Python's
@@ -60,11 +60,12 @@ def sweep(
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
+    refuse_fewer_than_one(seeds=seeds, jobs=jobs)
     folder = Path(output).expanduser()
     name = as_file(recipe, folder)
     request = SweepRequest(
         recipe=name,
-        methods=tuple(methods) or (load_recipe(name).recipe.method.name,),
+        methods=as_methods(methods) or (load_recipe(name).recipe.method.name,),
         seeds=seeds,
         output=folder,
         grid=as_grid(grid),

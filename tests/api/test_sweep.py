@@ -53,3 +53,26 @@ def test_every_value_of_a_grid_is_a_point():
     grid = {"training.scheduler": ("linear", "constant"), "training.learning_rate": [np.float32(0.25), np.int64(1)]}
     assert widen({}, "vanilla", as_grid(grid)) == {key: list(values) for key, values in grid.items()}
     assert as_grid(None) == ()
+
+
+def test_a_methods_name_by_itself_is_one_method(tiny_task, tmp_path):
+    for function in (dpstune.sweep, dpstune.casestudy):
+        with pytest.raises(RequestError, match="unknown method 'mixuot'"):
+            function(tiny_task, methods="mixuot", output=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
+def test_fewer_restarts_than_one_are_refused(tiny_task, tmp_path, number):
+    told = re.escape(f"={number!r}: should be a whole number, 1 or more")
+    with pytest.raises(RequestError, match=f"seeds{told}"):
+        dpstune.sweep(tiny_task, seeds=number, output=tmp_path)
+    with pytest.raises(RequestError, match=f"jobs{told}"):
+        dpstune.sweep(tiny_task, jobs=number, output=tmp_path)
+    with pytest.raises(RequestError, match=f"restarts{told}"):
+        dpstune.casestudy(tiny_task, restarts=number, output=tmp_path)
+
+
+@pytest.mark.parametrize("function", [dpstune.train, dpstune.sweep, dpstune.casestudy])
+def test_what_is_no_recipe_is_refused(function, tmp_path):
+    with pytest.raises(RequestError, match=r"a recipe is a name, a file or a mapping of sections, not \["):
+        function(["demo"], output=tmp_path)
