@@ -54,6 +54,17 @@ def as_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def name_and_rest(given: str | Mapping[str, Any] | None, section: str) -> tuple[Any, dict[str, Any]]:
+    """Return the name that a parameter gives, and the other keys as changes: what is a mapping is a recipe's section.
+
+    >>> name_and_rest("mixout", "method"), name_and_rest({"name": "mixout", "p": 0.7}, "method")
+    (('mixout', {}), ('mixout', {'method': {'p': 0.7}}))
+    """
+    if not isinstance(given, Mapping):
+        return given, {}
+    return given.get("name"), {section: {key: value for key, value in given.items() if key != "name"}}
+
+
 def as_columns(text: str | Sequence[str] | None) -> list[str] | None:
     """Return the text columns that are asked for; None where none are.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_columns, as_methods, as_name, shown
+from dpstune.api.arguments import as_columns, as_methods, as_name, name_and_rest, shown
 from dpstune.api.frames import write_frame
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def fit(
-    data: str | Path | pd.DataFrame,
+    table: str | Path | pd.DataFrame,
+    /,
     *,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
@@ -27,7 +28,7 @@ def fit(
     group: str | None = None,
     test: str | Path | float | None = None,
     methods: str | Sequence[str] = (),
-    model: str | None = None,
+    model: str | Mapping[str, Any] | None = None,
     metric: str | Sequence[str] | None = None,
     kind: str | None = None,
     name: str | None = None,
@@ -38,7 +39,7 @@ def fit(
     """Find the best model for your own rows, with an honest score; the same call goes on where it was stopped.
 
     Args:
-        data: A table's file or a pattern of files, a recipe file with a task, or a data frame.
+        table: A file or a pattern of files, a recipe file with a task, or a data frame.
         text: The one or two text columns.
         label: The label column.
         minutes: Try for so long.
@@ -47,16 +48,17 @@ def fit(
         group: A column; rows of one group stay on one side.
         test: A share of the rows, or a file, that is scored and chooses nothing.
         methods: The methods to try; plain fine-tuning is always among them.
-        model: The pre-trained model; minilm.
+        model: The pre-trained model, by name or as a recipe's section; minilm.
         metric: What is the best: accuracy, macro_f1, ...; of several the first.
         kind: classification or regression.
         name: What the task is called; the file's name.
         output: The folder that holds all runs.
         quiet: Tell nothing on stderr.
-        changes: Other keys of every run: ``training={"batch_size": 8}``; what is set so is not searched.
+        changes: Other keys of every run: ``training={"batch_size": 8}, data={"max_length": 64}``; what is set so is not
+            searched.
 
     Raises:
-        RequestError: Data, a column, a method or a setting is wrong.
+        RequestError: The table, a column, a method or a setting is wrong.
         RunError: No candidate could be trained.
         Interrupted: A signal came; the same call goes on.
 
@@ -79,13 +81,14 @@ def fit(
     columns: Sequence[str | None] = as_columns(text) or [None]
     if not isinstance(test, str | Path | float | int | None):
         raise RequestError(f"test={shown(test)}: should be a share of the rows, such as 0.2, or a file")
+    encoder, section = name_and_rest(model, "model")
     if name is not None:
         name = as_name(name)
-    if not isinstance(data, str | Path):
+    if not isinstance(table, str | Path):
         name = name or "table"
-        data = write_frame(data, {"text": columns[0], "label": label}, [*columns[1:], group], folder / ".tables")
+        table = write_frame(table, {"text": columns[0], "label": label}, [*columns[1:], group], folder / ".tables")
     request = fit_request(
-        str(data),
+        str(table),
         output=folder,
         text=columns[0],
         text2=columns[1] if len(columns) > 1 else None,
@@ -96,11 +99,11 @@ def fit(
         group=group,
         test=str(test) if isinstance(test, Path) else test,
         methods=as_methods(methods),
-        model=model,
+        model=encoder,
         metric=metric,
         kind=kind,
         name=name,
-        overrides=as_overrides(changes),
+        overrides=as_overrides({**section, **changes}),
     )
     outcome = run_fit(Fit(request)) if quiet else run_fit(Fit(request), one_of_many, tell)
     page = write_fit_report(outcome)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_json, as_name, shown
+from dpstune.api.arguments import as_json, as_name, name_and_rest, shown
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def load(
     recipe: RecipeLike,
     *,
-    method: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
     changes: Mapping[str, Any],
@@ -52,7 +52,7 @@ def load(
 
     Args:
         recipe: Name, file or values.
-        method: Another method than the recipe's.
+        method: Another method than the recipe's; or a section with a method's keys.
         seed: Another seed.
         data_dir: Local data.
         changes: See ``as_overrides``.
@@ -63,16 +63,17 @@ def load(
     from dpstune.recipe.recipe import build_recipe, load_recipe
 
     _refuse_no_recipe(recipe)
-    overrides = as_overrides(changes)
+    named, section = name_and_rest(method, "method")
+    overrides = as_overrides({**section, **changes})
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if isinstance(recipe, Mapping):
         if folder is not None:
             overrides.append(f"data.dir={json.dumps(str(folder.absolute()))}")
         values = {key: value for key, value in recipe.items() if key != "name"}
         return build_recipe(
-            values, name=as_name(recipe.get("name", NAME)), method=method, overrides=overrides, seed=seed
+            values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed
         )
-    return load_recipe(str(recipe), method=method, overrides=overrides, seed=seed, data_dir=folder)
+    return load_recipe(str(recipe), method=named, overrides=overrides, seed=seed, data_dir=folder)
 
 
 def as_file(recipe: RecipeLike, output: Path) -> str:

@@ -10,6 +10,7 @@ import dpstune
 from dpstune.api.frames import write_frame
 from dpstune.data.sources import read_file
 from dpstune.errors import RequestError
+from dpstune.recipe.recipe import load_recipe
 
 FEW = {"training": {"steps": 2, "warmup_steps": 0}, "runs": 2, "folds": 2, "quiet": True}
 
@@ -66,6 +67,8 @@ def test_cells_of_several_kinds_are_read_as_those_of_a_file_are(tmp_path):
         ({"methods": "mixuot"}, "unknown method 'mixuot'"),
         ({"name": "../topics"}, "name='../topics': should be a name without slashes"),
         ({"test": ["a.csv"]}, "test=['a.csv']: should be a share of the rows, such as 0.2, or a file"),
+        ({"data": {"max_lenght": 64}}, "did you mean 'max_length'?"),
+        ({"model": {"name": "minilm", "dropuot": 0.1}}, "did you mean 'dropout'?"),
         ({"methods": [1]}, "methods=[1]: should be a list of names"),
     ],
 )
@@ -89,8 +92,10 @@ def test_two_columns_of_one_name_are_refused(rows, tmp_path):
 
 @pytest.mark.slow
 def test_a_frame_is_fitted(rows, tiny_model, tmp_path):
-    changes = {**FEW, "methods": "vanilla", "model": str(tiny_model), "output": tmp_path, "data.max_length": 16}
-    found = dpstune.fit(rows, text="message", label="topic", **changes)
+    changes = {**FEW, "methods": "vanilla", "model": {"name": str(tiny_model), "dropout": 0.2}, "output": tmp_path}
+    found = dpstune.fit(rows, text="message", label="topic", data={"max_length": 16}, **changes)
+    recipe = load_recipe(str(found.recipe)).recipe
+    assert (recipe.model.dropout, recipe.data.max_length, recipe.training.steps) == (0.2, 16, 2)
     assert found.table["method"].tolist() == ["vanilla"]
     assert (found.model / "config.json").is_file()
     assert len(dpstune.predict(found, rows)) == 40
