@@ -84,7 +84,7 @@ class SweepResult(Result):
         report: The HTML page.
         runs: The runs' folders.
         best_run: The folder of the best run of the best point.
-        failed: What could not be run, with its error.
+        failed: The runs that could not be finished, by method, settings and seed, with their errors.
     """
 
     report: Path = Path()

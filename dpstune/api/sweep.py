@@ -46,7 +46,7 @@ def sweep(
 
     Raises:
         RequestError: Recipe, grid or a point of it is wrong.
-        RunError: No run could be finished.
+        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others.
         Interrupted: A signal came; every run is saved, and the same call goes on.
 
     >>> import dpstune
@@ -75,8 +75,9 @@ def sweep(
     )
     planned = Sweep(request)
     outcome = run(planned, jobs, quiet=quiet)
-    outcome.refuse_what_is_missing()
     records = list(outcome.records.values())
+    if not records:
+        outcome.refuse_what_is_missing()
     report = write_sweep_report(planned.folder, records, notes=outcome.notes)
     summaries = summarize_points(records)
     best = max(best_points(summaries).values(), key=lambda each: each.merit)
@@ -97,11 +98,17 @@ def sweep(
         for each in summaries
     ]
     runs = [record.folder for record in records]
-    return SweepResult(planned.folder, rows, report, runs, best_run=_best_run(best).folder)
+    return SweepResult(planned.folder, rows, report, runs, _best_run(best).folder, _failed(planned, outcome))
 
 
 def _best_run(point: PointSummary) -> RunRecord:
     return max(point.runs.values(), key=lambda record: record.direction * record.score)
+
+
+def _failed(planned: Sweep, outcome: Outcome) -> dict[str, str]:
+    """Return the error of each job without a run, by the job."""
+    missing = [job for job in planned.jobs if job not in outcome.records]
+    return {str(job): outcome.failed.get(job, "its worker ended early; the same call goes on") for job in missing}
 
 
 def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
@@ -111,6 +118,10 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
         planned: The sweep.
         jobs: Worker processes; 1 trains here.
         quiet: Tell nothing on stderr.
+
+    Raises:
+        RequestError: The runs would have no score.
+        Interrupted: A signal came; every run is saved.
     """
     from dpstune.errors import DpstuneError
     from dpstune.report.output import tell
@@ -119,6 +130,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.studies.sweep.queue import Tally
     from dpstune.training import engine
 
+    planned.refuse_nothing_to_compare_by()
     told: Callable[[str], None] = (lambda line: None) if quiet else tell
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs))

@@ -9,11 +9,13 @@ import pytest
 
 import dpstune
 from dpstune.api.arguments import as_grid
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.studies.grid import widen
 
 FEW = {"training": {"steps": 2, "warmup_steps": 0}, "data": {"max_length": 16, "train_size": 12}}
-RATES = {"training.learning_rate": [0.001, 1.0]}  # the second one spoils what there is
+RATES = {
+    "training.learning_rate": [0.001, 1.0, 1e30]
+}  # the second one spoils what there is, with the third none trains
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,31 @@ def test_the_model_is_that_of_the_best_run_also_where_lower_is_better(study):
     top = min(rows, key=lambda row: row["mean"])
     assert study.model == Path(top["best_run"]) / "model"
     assert study.best_run == study.model.parent
+
+
+def test_what_fails_is_named_and_the_rest_reported(study):
+    assert len(study.runs) == 4
+    assert len(study.failed) == 2
+    for (job, error), seed in zip(study.failed.items(), (42, 43), strict=True):
+        assert "1e+30" in job
+        assert str(seed) in job
+        assert "the loss of step 2 is nan" in error
+    assert study.report.is_file()
+    assert "failed: vanilla" in (study.report.with_suffix(".md")).read_text()
+
+
+def test_a_sweep_of_which_nothing_can_be_finished_is_an_error(tiny_task, tmp_path):
+    grid = {"training.learning_rate": [1e30]}
+    with pytest.raises(RunError, match="1 of 1 runs failed; the first with: "):
+        dpstune.sweep(tiny_task, methods="vanilla", seeds=1, grid=grid, output=tmp_path, quiet=True, **FEW)
+
+
+def test_a_sweep_without_a_score_is_refused(tiny_task, tmp_path):
+    file = str(tiny_task.with_name("train.csv"))
+    task = {"files": {"train": file, "validation": 0}, "text": ["first", "second"], "label": "label"}
+    recipe = {"model": {"name": str(tiny_task.parent)}, "task": task}
+    with pytest.raises(RequestError, match="is evaluated, so that there is nothing to compare by"):
+        dpstune.sweep(recipe, methods="vanilla", output=tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
