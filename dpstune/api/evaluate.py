@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dpstune.api.arguments import shown
 from dpstune.api.results import EvaluateResult, FitResult, TrainResult
 from dpstune.errors import RequestError
 
@@ -59,7 +60,15 @@ def evaluate(
 
 
 def model_folder(model: ModelLike) -> Path:
-    """Return the folder of a model, or of its run."""
+    """Return the folder of a model, or of its run.
+
+    Raises:
+        RequestError: It is neither a folder nor what ``train`` or ``fit`` returned.
+    """
     if isinstance(model, TrainResult):
         return model.folder
-    return model.model if isinstance(model, FitResult) else Path(model).expanduser()
+    if isinstance(model, FitResult):
+        return model.model
+    if not isinstance(model, str | Path):
+        raise RequestError(f"a model is a folder, or what train or fit returned, not {shown(model)}")
+    return Path(model).expanduser()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_columns, as_methods, as_name, name_and_rest, shown
+from dpstune.api.frames import write_frame
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
+from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def fit(
-    data: str | Path | pd.DataFrame,
+    table: str | Path | pd.DataFrame,
+    /,
     *,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
@@ -22,9 +26,9 @@ def fit(
     runs: int | None = None,
     folds: int | None = None,
     group: str | None = None,
-    test: str | float | None = None,
-    methods: Sequence[str] = (),
-    model: str | None = None,
+    test: str | Path | float | None = None,
+    methods: str | Sequence[str] = (),
+    model: str | Mapping[str, Any] | None = None,
     metric: str | Sequence[str] | None = None,
     kind: str | None = None,
     name: str | None = None,
@@ -35,7 +39,7 @@ def fit(
     """Find the best model for your own rows, with an honest score; the same call goes on where it was stopped.
 
     Args:
-        data: A table's file or a pattern of files, a recipe file with a task, or a data frame.
+        table: A file or a pattern of files, a recipe file with a task, or a data frame.
         text: The one or two text columns.
         label: The label column.
         minutes: Try for so long.
@@ -44,16 +48,17 @@ def fit(
         group: A column; rows of one group stay on one side.
         test: A share of the rows, or a file, that is scored and chooses nothing.
         methods: The methods to try; plain fine-tuning is always among them.
-        model: The pre-trained model; minilm.
+        model: The pre-trained model, by name or as a recipe's section; minilm.
         metric: What is the best: accuracy, macro_f1, ...; of several the first.
         kind: classification or regression.
         name: What the task is called; the file's name.
         output: The folder that holds all runs.
         quiet: Tell nothing on stderr.
-        changes: Other keys of every run: ``training={"batch_size": 8}``; what is set so is not searched.
+        changes: Other keys of every run: ``training={"batch_size": 8}, data={"max_length": 64}``; what is set so is not
+            searched.
 
     Raises:
-        RequestError: Data, a column, a method or a setting is wrong.
+        RequestError: The table, a column, a method or a setting is wrong.
         RunError: No candidate could be trained.
         Interrupted: A signal came; the same call goes on.
 
@@ -73,12 +78,17 @@ def fit(
     from dpstune.studies.fit.request import fit_request
 
     folder = Path(output).expanduser()
-    columns = [text] if isinstance(text, str) or text is None else list(text)
-    if not isinstance(data, str | Path):
+    columns: Sequence[str | None] = as_columns(text) or [None]
+    if not isinstance(test, str | Path | float | int | None):
+        raise RequestError(f"test={shown(test)}: should be a share of the rows, such as 0.2, or a file")
+    encoder, section = name_and_rest(model, "model")
+    if name is not None:
+        name = as_name(name)
+    if not isinstance(table, str | Path):
         name = name or "table"
-        data = _as_file(data, folder, name)
+        table = write_frame(table, {"text": columns[0], "label": label}, [*columns[1:], group], folder / ".tables")
     request = fit_request(
-        str(data),
+        str(table),
         output=folder,
         text=columns[0],
         text2=columns[1] if len(columns) > 1 else None,
@@ -87,13 +97,13 @@ def fit(
         runs=runs,
         folds=folds,
         group=group,
-        test=test,
-        methods=methods,
-        model=model,
+        test=str(test) if isinstance(test, Path) else test,
+        methods=as_methods(methods),
+        model=encoder,
         metric=metric,
         kind=kind,
         name=name,
-        overrides=as_overrides(changes),
+        overrides=as_overrides({**section, **changes}),
     )
     outcome = run_fit(Fit(request)) if quiet else run_fit(Fit(request), one_of_many, tell)
     page = write_fit_report(outcome)
@@ -103,17 +113,3 @@ def fit(
         for each in found["tried"]
     ]
     return FitResult(outcome.fit.folder, rows, found, page)
-
-
-def _as_file(table: pd.DataFrame, output: Path, name: str) -> Path:
-    """Write a data frame where a fit reads it; the same rows have the same file."""
-    import hashlib
-
-    import pandas as pd
-
-    from dpstune.runs.folder import write_atomically
-
-    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()[:10]
-    file = output / ".tables" / digest / f"{name}.parquet"
-    write_atomically(file, lambda beside: table.to_parquet(beside, index=False))
-    return file.absolute()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_columns, shown
 from dpstune.api.evaluate import ModelLike, model_folder
+from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ def predict(
         The rows with columns ``prediction`` and ``score_LABEL``; of regression with the former alone.
 
     Raises:
-        RequestError: There is no such model or column, or a row has no text.
+        RequestError: There is no such model or column, a row has no text, or ``rows`` is no list.
         RunError: A score is not finite.
 
     >>> import dpstune
@@ -44,9 +46,8 @@ def predict(
     from dpstune.evaluation.prediction import predict_rows
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
+    columns, listed = as_columns(text), _as_mappings(rows)
     trained = TrainedModel(find_trained(model_folder(model)), max_length)
-    columns = [text] if isinstance(text, str) else text
-    listed = _as_mappings(rows)
     found = [
         {
             **each.row,
@@ -64,13 +65,16 @@ def _as_mappings(rows: Any) -> list[dict[str, Any]]:
 
     if isinstance(rows, pd.DataFrame):
         return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        if isinstance(row, str):
-            found.append({"text": row})
-        elif isinstance(row, Mapping):
-            found.append(dict(row))
-        else:
-            first, second = row
-            found.append({"text1": first, "text2": second})
-    return found
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise RequestError(f"rows={shown(rows)}: should be a data frame or a list, for example [text]")
+    return [_as_mapping(row, f"rows:{number}") for number, row in enumerate(rows)]
+
+
+def _as_mapping(row: Any, place: str) -> dict[str, Any]:
+    if isinstance(row, str):
+        return {"text": row}
+    if isinstance(row, Mapping):
+        return dict(row)
+    if isinstance(row, list | tuple) and len(row) == 2:
+        return {"text1": row[0], "text2": row[1]}
+    raise RequestError(f"{place} is {shown(row)}; it should be a text, a pair of texts or a mapping by column")

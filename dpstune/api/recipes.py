@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_json, as_name, name_and_rest, shown
+from dpstune.errors import RequestError
+
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import LoadedRecipe
 
@@ -26,7 +29,7 @@ def as_overrides(changes: Mapping[str, Any]) -> list[str]:
     >>> as_overrides({"training.epochs": 1, "data": {"train_size": 64}, "method": {"p": 0.1}})
     ['training.epochs=1', 'data.train_size=64', 'method.p=0.1']
     """
-    return [f"{key}={json.dumps(value, default=str)}" for key, value in _leaves(changes)]
+    return [f"{key}={as_json(value)}" for key, value in _leaves(changes)]
 
 
 def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -40,7 +43,7 @@ def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def load(
     recipe: RecipeLike,
     *,
-    method: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
     changes: Mapping[str, Any],
@@ -49,7 +52,7 @@ def load(
 
     Args:
         recipe: Name, file or values.
-        method: Another method than the recipe's.
+        method: Another method than the recipe's; or a section with a method's keys.
         seed: Another seed.
         data_dir: Local data.
         changes: See ``as_overrides``.
@@ -59,14 +62,18 @@ def load(
     """
     from dpstune.recipe.recipe import build_recipe, load_recipe
 
-    overrides = as_overrides(changes)
+    _refuse_no_recipe(recipe)
+    named, section = name_and_rest(method, "method")
+    overrides = as_overrides({**section, **changes})
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if isinstance(recipe, Mapping):
         if folder is not None:
             overrides.append(f"data.dir={json.dumps(str(folder.absolute()))}")
         values = {key: value for key, value in recipe.items() if key != "name"}
-        return build_recipe(values, name=str(recipe.get("name", NAME)), method=method, overrides=overrides, seed=seed)
-    return load_recipe(str(recipe), method=method, overrides=overrides, seed=seed, data_dir=folder)
+        return build_recipe(
+            values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed
+        )
+    return load_recipe(str(recipe), method=named, overrides=overrides, seed=seed, data_dir=folder)
 
 
 def as_file(recipe: RecipeLike, output: Path) -> str:
@@ -78,6 +85,7 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import run_hash, write_text
 
+    _refuse_no_recipe(recipe)
     if not isinstance(recipe, Mapping):
         return str(recipe)
     loaded = load(recipe, changes={})
@@ -85,3 +93,8 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     file = output / ".recipes" / run_hash({"recipe": text}) / f"{loaded.name}.yaml"
     write_text(file, text)
     return str(file)
+
+
+def _refuse_no_recipe(recipe: Any) -> None:
+    if not isinstance(recipe, str | Path | Mapping):
+        raise RequestError(f"a recipe is a name, a file or a mapping of sections, not {shown(recipe)}")

@@ -83,18 +83,19 @@ class SweepResult(Result):
     Args:
         report: The HTML page.
         runs: The runs' folders.
-        failed: What could not be run, with its error.
+        best_run: The folder of the best run of the best point.
+        failed: The runs that could not be finished, by method, settings and seed, with their errors.
     """
 
     report: Path = Path()
     runs: Sequence[Path] = field(default=(), repr=False)
+    best_run: Path = Path()
     failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Path | None:
         """The model of the best run of the best point; None where weights were not kept."""
-        best = max(self.rows, key=lambda row: row["mean"])
-        model = Path(best["best_run"]) / "model"
+        model = self.best_run / "model"
         return model if model.is_dir() else None
 
     @property

@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.api.arguments import as_grid, as_methods, refuse_fewer_than_one
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
 if TYPE_CHECKING:
+    from dpstune.studies.records import RunRecord
+    from dpstune.studies.summary import PointSummary
     from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
 def sweep(
     recipe: RecipeLike,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     seeds: int = 5,
     grid: Mapping[str, Sequence[Any]] | None = None,
     jobs: int = 1,
@@ -30,9 +33,9 @@ def sweep(
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
-        methods: ``NAME`` or ``NAME:key=value,...`` each; the recipe's own where none is named.
+        methods: ``NAME`` or ``NAME:key=value,...``, one or several; the recipe's own where none is named.
         seeds: Restarts of each point.
-        grid: Dotted keys with their values: replaces a key of the methods' grids, or adds one.
+        grid: Dotted keys, each with a list of values: replaces a key of the methods' grids, or adds one.
         jobs: Worker processes. With more than one, a script needs ``if __name__ == "__main__":``, as Python's
             multiprocessing asks for.
         data_dir: Local data in the place of the hub.
@@ -43,7 +46,7 @@ def sweep(
 
     Raises:
         RequestError: Recipe, grid or a point of it is wrong.
-        RunError: No run could be finished.
+        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others.
         Interrupted: A signal came; every run is saved, and the same call goes on.
 
     >>> import dpstune
@@ -54,27 +57,30 @@ def sweep(
     """
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_report import write_sweep_report
-    from dpstune.studies.grid import as_overrides as listed
-    from dpstune.studies.summary import summarize_points
+    from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
+    refuse_fewer_than_one(seeds=seeds, jobs=jobs)
     folder = Path(output).expanduser()
     name = as_file(recipe, folder)
     request = SweepRequest(
         recipe=name,
-        methods=tuple(methods) or (load_recipe(name).recipe.method.name,),
+        methods=as_methods(methods) or (load_recipe(name).recipe.method.name,),
         seeds=seeds,
         output=folder,
-        grid=tuple(override.replace("=[", "=", 1)[:-1] for override in listed(grid or {})),
+        grid=as_grid(grid),
         overrides=tuple(as_overrides(changes)),
         data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
         keep_models=keep_models,
     )
     planned = Sweep(request)
     outcome = run(planned, jobs, quiet=quiet)
-    outcome.refuse_what_is_missing()
     records = list(outcome.records.values())
+    if not records:
+        outcome.refuse_what_is_missing()
     report = write_sweep_report(planned.folder, records, notes=outcome.notes)
+    summaries = summarize_points(records)
+    best = max(best_points(summaries).values(), key=lambda each: each.merit)
     rows = [
         {
             "method": each.point.method,
@@ -87,11 +93,22 @@ def sweep(
             "high": each.high,
             "failed": each.failed,
             "seconds": each.seconds,
-            "best_run": str(max(each.runs.values(), key=lambda record: record.score).folder),
+            "best_run": str(_best_run(each).folder),
         }
-        for each in summarize_points(records)
+        for each in summaries
     ]
-    return SweepResult(planned.folder, rows, report, [record.folder for record in records])
+    runs = [record.folder for record in records]
+    return SweepResult(planned.folder, rows, report, runs, _best_run(best).folder, _failed(planned, outcome))
+
+
+def _best_run(point: PointSummary) -> RunRecord:
+    return max(point.runs.values(), key=lambda record: record.direction * record.score)
+
+
+def _failed(planned: Sweep, outcome: Outcome) -> dict[str, str]:
+    """Return the error of each job without a run, by the job."""
+    missing = [job for job in planned.jobs if job not in outcome.records]
+    return {str(job): outcome.failed.get(job, "its worker ended early; the same call goes on") for job in missing}
 
 
 def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
@@ -101,6 +118,10 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
         planned: The sweep.
         jobs: Worker processes; 1 trains here.
         quiet: Tell nothing on stderr.
+
+    Raises:
+        RequestError: The runs would have no score.
+        Interrupted: A signal came; every run is saved.
     """
     from dpstune.errors import DpstuneError
     from dpstune.report.output import tell
@@ -109,6 +130,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.studies.sweep.queue import Tally
     from dpstune.training import engine
 
+    planned.refuse_nothing_to_compare_by()
     told: Callable[[str], None] = (lambda line: None) if quiet else tell
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dpstune.api.results import TrainResult
 def train(
     recipe: RecipeLike,
     *,
-    method: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
     output: str | Path = "runs",
@@ -24,7 +25,7 @@ def train(
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
-        method: Another method than the recipe's, at its defaults.
+        method: Another method than the recipe's, at its defaults; or a section, ``{"name": "mixout", "p": 0.7}``.
         seed: Another seed.
         data_dir: Local data in the place of the hub.
         output: The folder that holds all runs.

@@ -40,8 +40,9 @@ def ensemble(
 
     together = Ensemble([run.expanduser() for run in runs], output.expanduser(), split, weights=weights)
     how = OF_WEIGHTS if weights else OF_PROBABILITIES
-    outcome = together.average_weights() if weights else together.average_probabilities()
-    page = write_ensemble_report(outcome, how, command_to_repeat(context))
+    with together.lock():
+        outcome = together.average_weights() if weights else together.average_probabilities()
+        page = write_ensemble_report(outcome, how, command_to_repeat(context))
     tell(format_ensemble(outcome, how))
     for line in [*outcome.notes, *summary(outcome, how)]:
         tell(line)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.errors import RequestError
-from dpstune.runs.folder import RunFolder, run_hash, write_folder, writing_to
+from dpstune.runs.folder import RunFolder, locked, run_hash, write_folder, writing_to
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Compared, Rows, Verdict, choose, judge_by_rows
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
 
 FEWEST_RUNS = 2
+WEIGHTS = "model.safetensors"
+CARD = "README.md"  # tells of one run
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Ensemble:
         weights: Whether it is their weights that are averaged: another folder.
 
     Raises:
-        RequestError: There are fewer than two, one is not finished, or they are of different tasks or labels.
+        RequestError: There are fewer than two, one is there twice or not finished, they are of different tasks or
+            labels, or weights that should be averaged cannot be read or are of different shapes.
     """
 
     def __init__(self, runs: Sequence[Path], output: Path, split: str | None = None, *, weights: bool = False) -> None:
@@ -91,6 +96,8 @@ class Ensemble:
         for record in self.records:
             if not RunFolder(record.folder).predictions(self.split).is_file():
                 raise RequestError(f"{record.folder} holds no predictions of split {self.split}")
+        _refuse_what_is_there_twice(runs)
+        self._weights = _weights_to_average(self.records) if weights else []
         parts = [sorted(str(record.folder.absolute()) for record in self.records), self.split, weights]
         self.folder = output / str(first.result["recipe"]) / f"ensemble-{run_hash({'of': parts})}"
         found = [read_answers([record.folder], self.split, self.task) for record in self.records]
@@ -103,29 +110,32 @@ class Ensemble:
         predictions = scores.argmax(1) if self.task.label_names else scores[:, 0]
         return self._outcome(Answers(first.ids, first.gold, predictions, scores), None, [])
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from this ensemble; see ``locked``."""
+        return locked(self.folder.with_name(f".{self.folder.name}.lock"), self.folder, "at")
+
     def average_weights(self) -> EnsembleOutcome:
         """Average the restarts' weights into one model, and keep it where its score is not below the best restart's.
 
-        Raises:
-            RequestError: A run holds no model, or they are of different shapes.
+        It is called under the lock. A model of earlier weights gives way.
         """
-        models = [RunFolder(record.folder).model for record in self.records]
-        with writing_to(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".soup-", dir=self.folder) as place:
+        here, prefix = self.folder.parent, f".{self.folder.name}.soup-"
+        for left in here.glob(f"{prefix}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(prefix=prefix, dir=here) as place:
             soup = Path(place)
-            _write_soup(models, soup)
+            _write_soup(self._weights, soup)
             answers = self._answers_of(soup)
             score, own = scorer([*self.answers, answers], self.task), len(self.answers)
             every = np.arange(len(answers.ids))
             best = choose(score, range(own), every)
+            model = self.folder / "model"
             if choose(score, [own, best], every) == own:
-
-                def fill(place: Path) -> None:
-                    shutil.copytree(soup, place, dirs_exist_ok=True)
-
-                write_folder(self.folder / "model", fill)
-                return self._outcome(answers, self.folder / "model", [])
+                write_folder(model, partial(shutil.copytree, soup, dirs_exist_ok=True))
+                return self._outcome(answers, model, [])
+        if model.exists():
+            with writing_to(model):
+                shutil.rmtree(model)
         seed = self.records[best].seed
         return self._outcome(
             answers, None, [f"the mean of the weights is not kept: it scores less than the best restart, seed {seed}"]
@@ -182,28 +192,55 @@ def _refuse_another_task(first: RunRecord, other: RunRecord) -> None:
         raise RequestError(f"{other.folder} and {first.folder} were trained on different examples")
 
 
-def _write_soup(models: Sequence[Path], place: Path) -> None:
+def _refuse_what_is_there_twice(runs: Sequence[Path]) -> None:
+    places = [run.resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise RequestError(f"{runs[number]} is there twice; an ensemble is of different runs")
+
+
+def _weights_to_average(records: Sequence[RunRecord]) -> list[Path]:
+    """Return the file of each run's weights; only their heads are read."""
+    files = [_weights(RunFolder(record.folder)) for record in records]
+    first = _shapes(files[0])
+    for file in files[1:]:
+        if _shapes(file) != first:
+            raise RequestError(f"{file.parent} has other weights than {files[0].parent}: they cannot be averaged")
+    return files
+
+
+def _weights(run: RunFolder) -> Path:
+    if not run.model.is_dir():
+        raise RequestError(f"{run.path} holds no model; a sweep with --no-models keeps none")
+    file = run.model / WEIGHTS
+    if not file.is_file():
+        split = ": its weights are split into several files" if (run.model / f"{WEIGHTS}.index.json").exists() else ""
+        raise RequestError(f"{run.model} holds no {WEIGHTS}{split}; to be averaged, weights lie in one such file")
+    return file
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as weights:
+            return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RequestError(f"{file} is damaged ({error}); train the run again, or leave it out") from None
+
+
+def _write_soup(files: Sequence[Path], place: Path) -> None:
     """Write the mean of several models' weights into a folder, with the first one's configuration and tokenizer."""
     from safetensors.torch import load_file, save_file
 
-    files = [_weights(model) for model in models]
     mean: dict[str, Any] = {}
+    dtypes: dict[str, Any] = {}
     for number, file in enumerate(files):
-        weights = load_file(file)
-        if number and {key: each.shape for key, each in weights.items()} != {k: v.shape for k, v in mean.items()}:
-            raise RequestError(f"{models[number]} has other weights than {models[0]}: they cannot be averaged")
-        for key, weight in weights.items():
+        for key, weight in load_file(file).items():
             share = weight.double() / len(files) if weight.is_floating_point() else weight
             mean[key] = share if number == 0 or not weight.is_floating_point() else mean[key] + share
-    dtypes = {key: weight.dtype for key, weight in load_file(files[0]).items()}
-    for entry in models[0].iterdir():
-        if entry.name != files[0].name:
+            dtypes.setdefault(key, weight.dtype)
+    for entry in files[0].parent.iterdir():
+        if entry.is_file() and entry.name not in (WEIGHTS, CARD):
             shutil.copy2(entry, place / entry.name)
-    save_file({key: weight.to(dtypes[key]) for key, weight in mean.items()}, place / files[0].name, {"format": "pt"})
-
-
-def _weights(model: Path) -> Path:
-    file = model / "model.safetensors"
-    if not file.is_file():
-        raise RequestError(f"{model} holds no model.safetensors; a sweep with --no-models keeps none")
-    return file
+    save_file({key: weight.to(dtypes[key]) for key, weight in mean.items()}, place / WEIGHTS, {"format": "pt"})

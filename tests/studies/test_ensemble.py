@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from filelock import FileLock
+from safetensors.torch import load, load_file, save_file
 
 from dpstune.runs.folder import read_predictions
 
@@ -57,20 +59,47 @@ def test_the_mean_of_a_runs_weights_with_themselves_is_that_run_and_is_kept(zygo
     assert pipeline("text-classification", model=told["model"])("the cat")[0]["label"] in ("yes", "no")
 
 
-def test_a_mean_of_weights_that_scores_less_than_the_best_restart_is_not_kept(zygote, restarts, tmp_path):
-    spoilt = tmp_path / "spoilt"
-    shutil.copytree(restarts[0], spoilt)
-    weights = load_file(spoilt / "model" / "model.safetensors")
-    from safetensors.torch import save_file
+def spoil(run):
+    """Make a run's head answer the other way round, three times as loudly: a mean with it is worse than the run."""
+    file = run / "model" / "model.safetensors"
+    turned = {key: each * -3 if key.startswith("classifier") else each for key, each in load_file(file).items()}
+    save_file(turned, file, {"format": "pt"})
 
-    # The head answers the other way round, three times as loudly: the mean is worse than the run itself.
-    turned = {key: each * -3 if key.startswith("classifier") else each for key, each in weights.items()}
-    save_file(turned, spoilt / "model" / "model.safetensors", {"format": "pt"})
-    told = together(zygote, tmp_path, restarts[0], spoilt, "--weights")
+
+def test_a_mean_of_weights_that_scores_less_than_the_best_restart_is_not_kept_and_an_earlier_one_gives_way(
+    zygote, restarts, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(restarts[0], other)
+    kept = together(zygote, tmp_path, restarts[0], other, "--weights")
+    assert Path(kept["model"]).is_dir()
+    spoil(other)
+    told = together(zygote, tmp_path, restarts[0], other, "--weights")
+    assert told["report"] == kept["report"]
     assert told["model"] is None
     assert "not kept" in told["notes"][0]
-    assert not list(tmp_path.glob("*/ensemble-*/model"))
-    assert not list(tmp_path.glob("*/ensemble-*/.soup-*"))
+    assert not Path(kept["model"]).exists()
+    assert not list(tmp_path.glob("*/.ensemble-*.soup-*"))
+
+
+def test_what_lies_in_folders_of_a_model_and_its_card_do_not_become_the_means(zygote, restarts, tmp_path):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run in runs:
+        shutil.copytree(restarts[0], run)
+        (run / "model" / "onnx").mkdir()
+        (run / "model" / "onnx" / "model.onnx").write_text("of this run")
+    told = together(zygote, tmp_path, *runs, "--weights")
+    there = {file.name for file in (runs[0] / "model").iterdir()}
+    assert {file.name for file in Path(told["model"]).iterdir()} == there - {"onnx", "README.md"}
+
+
+def test_two_processes_are_not_at_one_ensemble(zygote, restarts, tmp_path):
+    told = together(zygote, tmp_path, *restarts)
+    folder = Path(told["report"]).parent
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        run = zygote.run("ensemble", *restarts, "--output", tmp_path)
+    assert run.code == 1
+    assert f"another process is at {folder}" in run.stderr
 
 
 def test_wrong_requests_are_one_line(zygote, restarts, tiny_run, tmp_path):
@@ -86,8 +115,22 @@ def test_wrong_requests_are_one_line(zygote, restarts, tiny_run, tmp_path):
     assert "were scored on validation" in refused(*restarts, "--split", "test")
     bare = tmp_path / "bare"
     shutil.copytree(restarts[1], bare)
+    weights = bare / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:5000])
+    assert f"{weights} is damaged" in refused(restarts[0], bare, "--weights")
+    save_file({key: each for key, each in load(content).items() if "classifier" not in key}, weights)
+    assert "has other weights than" in refused(restarts[0], bare, "--weights")
+    weights.rename(weights.with_name("model-00001-of-00002.safetensors"))
+    assert "holds no model.safetensors; to be averaged" in refused(restarts[0], bare, "--weights")
+    weights.with_name("model.safetensors.index.json").write_text("{}")
+    assert "its weights are split into several files" in refused(restarts[0], bare, "--weights")
     shutil.rmtree(bare / "model")
-    assert "no model.safetensors" in refused(restarts[0], bare, "--weights")
+    assert f"{bare} holds no model; a sweep with --no-models keeps none" in refused(restarts[0], bare, "--weights")
+    assert "is there twice" in refused(restarts[0], restarts[1], restarts[0].parent / "." / restarts[0].name)
+    (tmp_path / "link").symlink_to(restarts[0])
+    assert "is there twice" in refused(restarts[0], tmp_path / "link")
+    assert not list(tmp_path.glob("*/ensemble-*"))
     other = tmp_path / "other"
     shutil.copytree(restarts[1], other)
     result = json.loads((other / "result.json").read_text())

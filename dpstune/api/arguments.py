@@ -1,0 +1,118 @@
+"""What the functions are given: checked, and brought into one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dpstune.errors import RequestError, shortened
+
+
+def as_json(value: Any) -> str:
+    """Write a value as an override's text: numpy's numbers as numbers, paths and the like as texts.
+
+    >>> from pathlib import Path
+    >>> as_json([0.5, Path("data")])
+    '[0.5, "data"]'
+    """
+    return json.dumps(value, default=lambda each: each.item() if hasattr(each, "item") else str(each))
+
+
+def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return a grid as ``SweepRequest`` takes it.
+
+    Args:
+        grid: Dotted keys, each with a list of values; None for none.
+
+    Raises:
+        RequestError: It is no mapping, or what a key has is no list.
+
+    >>> as_grid({"method.p": [0.1, 0.2], "method.noise": ["normal"]})
+    ('method.p=0.1, 0.2', 'method.noise="normal"')
+    """
+    if not isinstance(grid, Mapping | None):
+        raise RequestError(f"grid={shown(grid)}: should be keys with their values, for example {_GRID}")
+    for key, values in (grid or {}).items():
+        if not isinstance(values, list | tuple):
+            raise RequestError(f"grid: {key} is {shown(values)}; it should be a list of values, for example {_GRID}")
+    return tuple(f"{key}={', '.join(map(as_json, values))}" for key, values in (grid or {}).items())
+
+
+def as_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """Return methods as commands take them; a name by itself is one.
+
+    Raises:
+        RequestError: They are no names.
+
+    >>> as_methods("mixout:p=0.7"), as_methods(["vanilla", "mixout"])
+    (('mixout:p=0.7',), ('vanilla', 'mixout'))
+    """
+    names = _names(methods)
+    if names is None:
+        raise RequestError(f'methods={shown(methods)}: should be a list of names, for example ["vanilla", "mixout"]')
+    return tuple(names)
+
+
+def name_and_rest(given: str | Mapping[str, Any] | None, section: str) -> tuple[Any, dict[str, Any]]:
+    """Return the name that a parameter gives, and the other keys as changes: what is a mapping is a recipe's section.
+
+    >>> name_and_rest("mixout", "method"), name_and_rest({"name": "mixout", "p": 0.7}, "method")
+    (('mixout', {}), ('mixout', {'method': {'p': 0.7}}))
+    """
+    if not isinstance(given, Mapping):
+        return given, {}
+    return given.get("name"), {section: {key: value for key, value in given.items() if key != "name"}}
+
+
+def as_columns(text: str | Sequence[str] | None) -> list[str] | None:
+    """Return the text columns that are asked for; None where none are.
+
+    Raises:
+        RequestError: They are not one name or two.
+
+    >>> as_columns("message"), as_columns(("question", "answer"))
+    (['message'], ['question', 'answer'])
+    """
+    names = None if text is None else _names(text)
+    if text is not None and (names is None or not 1 <= len(names) <= 2):
+        raise RequestError(f"text={shown(text)}: should name one column, or two of a pair")
+    return names
+
+
+def _names(given: Any) -> list[str] | None:
+    """Return names that were given as one or as a list; None where they are none."""
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        return None
+    names = [given] if isinstance(given, str) else list(given)
+    return names if all(isinstance(name, str) for name in names) else None
+
+
+def as_name(name: Any) -> str:
+    """Return a name by which a folder can be called.
+
+    Raises:
+        RequestError: It cannot.
+    """
+    if not isinstance(name, str) or name.strip(" .") == "" or "/" in name or "\\" in name:
+        raise RequestError(f"name={shown(name)}: should be a name without slashes")
+    return name
+
+
+def refuse_fewer_than_one(**numbers: int) -> None:
+    """Refuse what is no whole number from 1 on; each is named as it is here.
+
+    Raises:
+        RequestError: One is not.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise RequestError(f"{name}={shown(number)}: should be a whole number, 1 or more")
+
+
+_GRID = '{"method.p": [0.1, 0.2]}'
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it, in one line."""
+    return shortened(" ".join(repr(value).split()))

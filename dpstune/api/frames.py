@@ -1,0 +1,86 @@
+"""A data frame, written into a file that a fit reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpstune.api.arguments import shown
+from dpstune.errors import RequestError, some_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_IDS = ("id", "idx", "index", "pairID")  # by which a reader knows a row, as dpstune.data.sources takes them
+
+
+def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], place: Path) -> Path:
+    """Write the columns of a data frame that a fit reads; the same rows have the same file.
+
+    Args:
+        frame: A pandas data frame.
+        needed: The columns it must name, by parameter.
+        more: Other columns, None for none.
+        place: The folder of such files.
+
+    Raises:
+        RequestError: It is no data frame; a column is not named, not there, there twice, or holds no text.
+    """
+    import hashlib
+
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dpstune.data.sources import no_column
+    from dpstune.data.tables import refuse_what_is_there_twice
+    from dpstune.runs.folder import write_atomically
+
+    if not isinstance(frame, pd.DataFrame):
+        raise RequestError(
+            f"a fit takes a file's name or a pandas data frame, not {shown(frame)}; pandas.DataFrame(rows) makes one"
+        )
+    names = [str(name) for name in frame.columns]
+    for parameter, column in needed.items():
+        if column is None:
+            raise RequestError(
+                f"{parameter}= is missing: which column of the data frame holds the {parameter}s? "
+                f"there are {some_of(names)}"
+            )
+    asked = [column for column in (*needed.values(), *more) if column is not None]
+    for column in asked:
+        if column not in names:
+            raise no_column("the data frame", str(column), names)
+    kept = [number for number, name in enumerate(names) if name in asked or name in _IDS]
+    refuse_what_is_there_twice([names[number] for number in kept], "the data frame", "columns")
+    columns = {names[number]: frame.iloc[:, number] for number in kept}
+    table = pa.table({name: _cells(name, cells) if name in asked else _ids(cells) for name, cells in columns.items()})
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    digest = hashlib.sha256(content.getvalue()).hexdigest()[:10]
+    file = place / digest / "table.parquet"
+    write_atomically(file, lambda beside: pq.write_table(table, beside))
+    return file.absolute()
+
+
+def _cells(name: str, column: Any) -> pa.Array:
+    """Return a column as Arrow holds it; as texts where it mixes kinds of values."""
+    import pyarrow as pa
+
+    from dpstune.data.sources import plain_cell
+
+    try:
+        return pa.array(column, from_pandas=True)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
+        rows = enumerate(zip(column, column.isna(), strict=True))
+        place = "the data frame, row"
+        cells = [None if gap else plain_cell({name: value}, name, f"{place} {row}") for row, (value, gap) in rows]
+        return pa.array(cells, pa.string())
+
+
+def _ids(column: Any) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([None if gap else str(value) for value, gap in zip(column, column.isna(), strict=True)])

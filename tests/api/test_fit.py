@@ -1,0 +1,101 @@
+"""``dpstune.fit`` on tables of two kinds of sentences."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dpstune
+from dpstune.api.frames import write_frame
+from dpstune.data.sources import read_file
+from dpstune.errors import RequestError
+from dpstune.recipe.recipe import load_recipe
+
+FEW = {"training": {"steps": 2, "warmup_steps": 0}, "runs": 2, "folds": 2, "quiet": True}
+
+
+@pytest.fixture
+def rows():
+    """Forty rows, with columns that a fit has no use for."""
+    return pd.DataFrame(
+        {
+            "message": [f"{('the', 'a')[n % 2]} cat {chr(97 + n % 26)} {chr(97 + n // 26)}" for n in range(40)],
+            "topic": ["yes", "no"] * 20,
+            "of lists": [[n] for n in range(40)],
+            "mixed": ["text", 1, None, [2]] * 10,
+        }
+    )
+
+
+def written(frame, place, text=("text",), label="label", **more):
+    first, *others = text
+    file = write_frame(frame, {"text": first, "label": label}, [*others, *more.values()], place)
+    return read_file(file, text, label)
+
+
+def test_a_frame_is_written_with_the_columns_that_are_read(rows, tmp_path):
+    found = written(rows, tmp_path, ("message",), "topic")
+    assert [text for (text,) in found.texts] == rows["message"].tolist()
+    assert found.labels == rows["topic"].tolist()
+    again = rows.drop(columns=["of lists", "mixed"])
+    assert written(again, tmp_path, ("message",), "topic").source == found.source
+    assert written(again[::-1], tmp_path, ("message",), "topic").source != found.source
+
+
+def test_cells_of_several_kinds_are_read_as_those_of_a_file_are(tmp_path):
+    frame = pd.DataFrame(
+        {"text": ["a", 2, 2.0, 0.5], "label": ["yes", 1.0, None, np.nan], "pairID": ["p", 7, None, [1]]}
+    )
+    found = written(frame, tmp_path)
+    assert found.texts == [("a",), ("2",), ("2",), ("0.5",)]
+    assert found.labels == ["yes", "1", None, None]
+    assert found.ids == ["p", "7", "2", "[1]"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"text": []}, "text=[]: should name one column, or two of a pair"),
+        ({"text": ["message", "topic", "mixed"]}, "should name one column, or two of a pair"),
+        ({"text": 3}, "text=3: should name one column"),
+        ({"text": None}, "text= is missing: which column of the data frame holds the texts? there are message, topic"),
+        ({"label": None}, "label= is missing"),
+        ({"text": "massage"}, "no column 'massage'; its columns are message, topic, of lists, mixed; did you mean"),
+        ({"group": "customer"}, "the data frame: no column 'customer'"),
+        ({"text": "mixed"}, "the data frame, row 3: column 'mixed' holds a list, not text"),
+        ({"methods": "mixuot"}, "unknown method 'mixuot'"),
+        ({"name": "../topics"}, "name='../topics': should be a name without slashes"),
+        ({"test": ["a.csv"]}, "test=['a.csv']: should be a share of the rows, such as 0.2, or a file"),
+        ({"data": {"max_lenght": 64}}, "did you mean 'max_length'?"),
+        ({"model": {"name": "minilm", "dropuot": 0.1}}, "did you mean 'dropout'?"),
+        ({"methods": [1]}, "methods=[1]: should be a list of names"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_one_line(rows, tmp_path, change, told):
+    with pytest.raises(RequestError, match=re.escape(told)) as refused:
+        dpstune.fit(rows, **{"text": "message", "label": "topic", "output": tmp_path, **FEW, **change})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("table", [[{"message": "a", "topic": 1}], {"message": ["a"], "topic": [1]}, None, 5])
+def test_what_is_no_table_is_refused(table, tmp_path):
+    with pytest.raises(RequestError, match=r"a fit takes a file's name or a pandas data frame, not "):
+        dpstune.fit(table, text="message", label="topic", output=tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(rows, tmp_path):
+    twice = rows.rename(columns={"mixed": "topic"})
+    with pytest.raises(RequestError, match="two columns are called 'topic'"):
+        dpstune.fit(twice, text="message", label="topic", output=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_frame_is_fitted(rows, tiny_model, tmp_path):
+    changes = {**FEW, "methods": "vanilla", "model": {"name": str(tiny_model), "dropout": 0.2}, "output": tmp_path}
+    found = dpstune.fit(rows, text="message", label="topic", data={"max_length": 16}, **changes)
+    recipe = load_recipe(str(found.recipe)).recipe
+    assert (recipe.model.dropout, recipe.data.max_length, recipe.training.steps) == (0.2, 16, 2)
+    assert found.table["method"].tolist() == ["vanilla"]
+    assert (found.model / "config.json").is_file()
+    assert len(dpstune.predict(found, rows)) == 40
