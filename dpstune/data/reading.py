@@ -374,6 +374,8 @@ def read_raw(task: AnyTask, data: DataSection) -> RawTask:
         raw = {split: _as_written(known, split) for split in wanted}
     else:
         raw = {name: part for split in wanted for name, part in _read(known, data.dir, split)}
+    for part in raw.values():  # GLUE's files hold what stands for a label
+        part.label_names = (*known.labels, *(known.glue.names if known.glue is not None else ()))
     return RawTask(known.kind, raw, (*UNLABELLED, *NO_GOLD_LABEL) if known.labels else UNLABELLED)
 
 

@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpstune.data.parts import units_of
+from dpstune.data.reading import read_raw
+from dpstune.data.sources import RawSplit
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, locked, run_hash, write_folder, writing_to
 from dpstune.settings.metrics import direction
+from dpstune.settings.sections import UserTask
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Compared, Rows, Verdict, choose, judge_by_rows
 from dpstune.studies.records import RunRecord, read_run
@@ -141,6 +145,17 @@ class Ensemble:
             answers, None, [f"the mean of the weights is not kept: it scores less than the best restart, seed {seed}"]
         )
 
+    def _units(self, ids: Sequence[str]) -> list[int]:
+        """Return what each row counts with: rows with equal texts, or of one group, are one unit."""
+        recipe = self.records[0].recipe
+        examples = self.task.splits[self.split]
+        raw = RawSplit(self.split, list(examples.ids), list(examples.texts), [], [])
+        if isinstance(recipe.task, UserTask) and recipe.task.group is not None:
+            splits = read_raw(recipe.task, recipe.data).splits
+            raw = splits.get(self.split, splits["train"])
+        units = units_of(raw)
+        return [units[name] for name in ids]
+
     def _answers_of(self, model: Path) -> Answers:
         """Score a model folder on the split, as the restarts were."""
         from dpstune.evaluation.targets import evaluate_target
@@ -165,7 +180,7 @@ class Ensemble:
         way = direction(self.task.metric)
         every = np.arange(len(answers.ids))
         singles = [None if (value := score(number, every)) is None else way * value for number in restarts]
-        together = judge_by_rows(compare, answers.ids).in_the_metric(way)
+        together = judge_by_rows(compare, self._units(answers.ids)).in_the_metric(way)
         return EnsembleOutcome(
             self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
         )

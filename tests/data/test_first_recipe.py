@@ -86,9 +86,10 @@ def test_lists_of_labels_are_several_labels_and_the_recipe_reads_them(tmp_path):
 
 def test_another_encoding_is_read_and_written_into_the_recipe(tmp_path):
     file = tmp_path / "old.csv"
-    file.write_bytes("text,label\nun café noir,oui\nune tasse de thé,non\n".encode("latin-1") * 20)
+    rows = "".join(f"un café noir {n},oui\nune tasse de thé {n},non\n" for n in range(20))
+    file.write_bytes(f"text,label\n{rows}".encode("latin-1"))
     recipe = load(tmp_path, first_recipe(file, tmp_path / "first.yaml", encoding="latin-1"))
-    assert Inputs().task(recipe).splits["train"].texts[0][0] in ("un café noir", "une tasse de thé")
+    assert Inputs().task(recipe).splits["train"].texts[0][0].startswith("un café noir")
 
 
 @pytest.mark.parametrize("empty", ["text", "label"])
