@@ -24,6 +24,8 @@ import numpy as np
 from common import GLUE, RESULTS, about
 from tables import markdown, replace_tables
 
+from dpstune.errors import counted
+
 TRAIN, TEST = 500, 1500
 WRONG = 0.05  # of the training labels of `sources`
 MINUTES = 20
@@ -86,7 +88,7 @@ def add(row):
 
     print(row, flush=True)
     found = about()
-    row["about"] = {key: found[key] for key in ("processor", "cpus", "threads", "precision", "date") if key in found}
+    row["about"] = found
     with FileLock(tempfile.gettempdir() + "/rivals.lock"):
         rows = sorted([*read(), row], key=lambda each: (each["task"], each["seed"], each["way"]))
         FILE.write_text(json.dumps(rows, indent=1) + "\n")
@@ -263,7 +265,14 @@ def rivals_table(rows):
                 minutes = f"{mean(mine, 'seconds') / 60:.1f}"
                 lines.append([title, name, str(len(mine)), *scores, minutes])
                 title = ""
-    return markdown(header, lines)
+    return markdown(header, lines) + "\n" + "".join(dict.fromkeys(f"{where(row)}\n" for row in rows))
+
+
+def where(row):
+    found = row["about"]
+    versions = f"torch {found['packages']['torch']}, transformers {found['packages']['transformers']}"
+    threads = counted(found["threads"], "thread")
+    return f"{found['processor']}, {threads}, {found['precision']}; {versions}; {found['date']}."
 
 
 def mean(rows, key):

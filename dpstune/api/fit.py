@@ -105,8 +105,10 @@ def fit(
         name=name,
         overrides=as_overrides({**section, **changes}),
     )
-    outcome = run_fit(Fit(request)) if quiet else run_fit(Fit(request), one_of_many, tell)
-    page = write_fit_report(outcome)
+    fitted = Fit(request)
+    with fitted.lock():
+        outcome = run_fit(fitted) if quiet else run_fit(fitted, one_of_many, tell)
+        page = write_fit_report(outcome)
     found = {**outcome_as_json(outcome), "answer": answer(outcome)}
     rows = [
         {"method": each["method"], **each["settings"], "state": each["state"], "score": each["score"]}

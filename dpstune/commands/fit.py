@@ -70,9 +70,10 @@ def fit(
         planned = fitted.plan()
         print_json(planned) if as_json else print_out(plan_text(planned))
         return
-    with redirect_stdout(sys.stderr):
-        outcome = run_fit(fitted, one_of_many, tell)
-    page = write_fit_report(outcome, command_to_repeat(context))
+    with fitted.lock():
+        with redirect_stdout(sys.stderr):
+            outcome = run_fit(fitted, one_of_many, tell)
+        page = write_fit_report(outcome, command_to_repeat(context))
     for line in answer(outcome):
         tell(line)
     tell(f"report: {page}")

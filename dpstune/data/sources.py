@@ -239,7 +239,6 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
             continue
         if not split.ids:
             there = list(there or row)
-            has_group = columns.group in there
             needed = (*columns.text, *([columns.group] if columns.group and columns.group_required else []))
             for column in needed:
                 if column not in there:
@@ -254,13 +253,16 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         if isinstance(row.get(columns.label), list) and split.first_list is None:
             split.first_list = f"{place}: column {columns.label!r}"
         split.labels.append(label_cell(row, columns.label, place))
-        if columns.group is not None and has_group:
+        if columns.group is not None:
             split.groups.append(plain_cell(row, columns.group, place) or None)
+            has_group = has_group or columns.group in row
         has_label = has_label or columns.label in row
     if not has_label:
         if columns.label_required and split.ids:
             raise no_column(source, columns.label, list(there or ()))
         split.labels = []
+    if not has_group:
+        split.groups = []
     return split
 
 
@@ -268,13 +270,13 @@ def _join(parts: Iterable[RawSplit]) -> RawSplit:
     """Put what was read of several files after one another; ids that repeat give way to row numbers."""
     parts = list(parts)
     joined = RawSplit(_shown([part.source for part in parts]))
-    labelled = any(part.labels for part in parts)
+    labelled, grouped = (any(getattr(part, what) for part in parts) for what in ("labels", "groups"))
     for part in parts:
         joined.files.append((len(joined.ids), part.source))
         joined.ids += part.ids
         joined.texts += part.texts
         joined.rows += part.rows
-        joined.groups += part.groups
+        joined.groups += part.groups or ([None] * len(part.ids) if grouped else [])
         joined.labels += part.labels or ([None] * len(part.ids) if labelled else [])
         joined.malformed += part.malformed
         joined.first_list = joined.first_list or part.first_list

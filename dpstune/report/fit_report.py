@@ -110,8 +110,7 @@ def outcome_as_json(outcome: FitOutcome) -> dict[str, Any]:
 
 def _texts(outcome: FitOutcome) -> list[tuple[str, ...]]:
     """Return the texts of the rows that chose."""
-    train = outcome.fit.data.splits["train"]
-    known = dict(zip(train.ids, train.texts, strict=True))
+    known = outcome.fit.texts("validation")
     return [known.get(name, ()) for name in outcome.rows]
 
 

@@ -578,3 +578,17 @@ def test_a_pattern_that_nothing_matches_is_refused_and_a_file_so_called_is_read(
     (tmp_path / "a[1].csv").touch()
     (tmp_path / "b.csv").touch()
     assert find_files([tmp_path / "a[1].csv", tmp_path / "*.csv"]) == [tmp_path / "a[1].csv", tmp_path / "b.csv"]
+
+
+@pytest.mark.parametrize("first", ['{"text": "a", "label": "x", "who": "ann"}', '{"text": "a", "label": "x"}'])
+def test_each_row_keeps_its_own_group_whichever_rows_and_files_have_none(tmp_path, first):
+    (tmp_path / "a.jsonl").write_text(f'{first}\n{{"text": "b", "label": "y", "who": "bob"}}\n')
+    columns = Columns(("text",), "label", "who", group_required=False)
+    ann = "ann" if "who" in first else None
+    assert read_files([tmp_path / "a.jsonl"], columns).groups == [ann, "bob"]
+    for name, who in (("b", ""), ("c", ', "who": "cat"')):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "c", "label": "x"{who}}}\n')
+    assert read_files([tmp_path / "b.jsonl"], columns).groups == []
+    (tmp_path / "c.jsonl").write_text('{"text": "c", "label": "x", "who": "cat"}\n')
+    (tmp_path / "d.jsonl").write_text('{"text": "d", "label": "x", "who": null}\n')
+    assert read_files([tmp_path / "d.jsonl", tmp_path / "c.jsonl"], columns).groups == [None, "cat"]

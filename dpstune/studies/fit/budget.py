@@ -27,18 +27,16 @@ class Budget:
         self._growth = growth
         self._paces: dict[str, list[float]] = {}  # seconds an epoch, by method
         self._longest = 0.0
-        self.seconds, self.runs, self.failures_in_a_row = 0.0, 0, 0
+        self.seconds, self.runs = 0.0, 0
 
     def add_failure(self, seconds: float) -> None:
         """Count a run that failed."""
         self.runs += 1
         self.seconds += seconds
-        self.failures_in_a_row += 1
 
     def add(self, candidate: Candidate, record: RunRecord) -> None:
         """Count a run."""
         self.runs += 1
-        self.failures_in_a_row = 0
         self.seconds += record.all_seconds
         self._longest = max(self._longest, record.all_seconds)
         self._paces.setdefault(candidate.method, []).append(record.all_seconds / _epochs(candidate))

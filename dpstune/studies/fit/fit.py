@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ from dpstune.studies.fit.candidates import (
 )
 from dpstune.studies.fit.parts import Parts, decide_parts
 from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
-from dpstune.studies.fit.search import CandidateSearch, Trial
+from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
 from dpstune.studies.grid import overrides_for, refuse_unknown_keys
 from dpstune.studies.records import NO_INFLUENCE, RunRecord, read_run
 
@@ -44,6 +46,7 @@ NewProgress = Callable[[], Progress]
 Tell = Callable[[str], None]
 
 RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
+STUDY = "study.db"
 EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
 # An evaluation that chose weights or an end would be seen by the choice, and then score it.
@@ -94,7 +97,7 @@ class Fit:
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
         base = what_decides(self._whole.recipe)
-        del base["task"], base["model"]["name"], base["method"]
+        del base["task"], base["model"]["name"], base["method"], base["training"]["save_every"]
         fixed = {key: value for key, value in map(split_override, self.request.overrides) if key not in NO_INFLUENCE}
         asked = {
             "base": base,
@@ -105,14 +108,26 @@ class Fit:
         }
         return self.request.output / self.request.name / f"fit-{run_hash(asked)}"
 
+    @cached_property
     def findings(self) -> list[str]:
-        """Return what is wrong with the rows, in few lines."""
-        source = self.request.source or self._task.get("files", {}).get("train", self.request.name)
-        return in_few_lines(check_task(self._raw, near=near_in_time(self._raw)), source)
+        """What is wrong with the rows, in few lines."""
+        flags = {"--text": self._raw.text[0], "--label": self._raw.label, "--group": self._task.get("group")}
+        if len(self._raw.text) > 1:
+            flags["--text2"] = self._raw.text[1]
+        subject = [str(self.request.source)]
+        if self.request.source is None:
+            table = str(self._task["files"]["train"])
+            subject = [table, *(word for flag, name in flags.items() if name is not None for word in (flag, name))]
+        return in_few_lines(check_task(self._raw, near=near_in_time(self._raw)), shlex.join(subject))
 
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""
         return units_of(self._raw.splits.get(split, self._raw.splits["train"]))
+
+    def texts(self, split: str) -> dict[str, tuple[str, ...]]:
+        """Return the texts of each row of a split, by its id."""
+        raw = self._raw.splits.get(split, self._raw.splits["train"])
+        return dict(zip(raw.ids, raw.texts, strict=True))
 
     def seen_in_training(self, split: str) -> set[str]:
         """Return the ids of a split's rows whose texts or groups training rows of another file have, too."""
@@ -183,7 +198,7 @@ class Fit:
     def search(self) -> CandidateSearch:
         """Open the search, where candidates and their scores are kept, in the fit's folder; under its lock."""
         seed = self._whole.recipe.seed
-        return CandidateSearch(self.folder / "study.db", self.space, parts=self.parts.count, seed=seed)
+        return CandidateSearch(self.folder / STUDY, self.space, parts=self.parts.count, seed=seed)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from this fit, and make its folder; see ``locked``."""
@@ -208,7 +223,9 @@ class Fit:
         for trial in search.trials():
             for part in trial.values:
                 budget.add(trial.candidate, self.train(trial, part))
-        while True:
+            if trial.state == "failed":
+                budget.add_failure(trial.seconds)
+        while failures_in_a_row(search.trials()) < MOST_FAILURES:
             trial = search.next()
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
             if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
@@ -217,15 +234,13 @@ class Fit:
             try:
                 record = self.train(trial, part, progress(), tell)
             except Exception as error:
-                why = _fault_of_the_candidate(error)
+                why = _fault_of_the_candidate(trial, error)
                 if why is None or not any(each.values for each in search.trials()):
                     raise
-                search.fail(trial, why)
-                budget.add_failure(time.monotonic() - started)
+                seconds = time.monotonic() - started
+                search.fail(trial, why, seconds)
+                budget.add_failure(seconds)
                 tell(f"{self._describe(trial, part)}: cannot be trained: {why}")
-                if budget.failures_in_a_row == MOST_FAILURES:
-                    tell(f"{MOST_FAILURES} candidates in a row could not be trained: no more are tried")
-                    return
             else:
                 budget.add(trial.candidate, record)
                 trial = search.report(trial, part, direction(record.metric) * record.score)
@@ -235,8 +250,7 @@ class Fit:
 
     def plan(self) -> dict[str, Any]:
         """Return what would be tried and about how long it would take on this machine, by a few timed plain steps."""
-        study = self.folder / "study.db"
-        space = self.search().space if study.exists() else self.space()
+        space = kept_space(self.folder / STUDY) or self.space()
         a_run = self._seconds_of(space.baselines()[0])
         last = a_run * self.rows / self._rows_of_a_part
         most = self.request.runs if self.request.runs or self.request.minutes is not None else RUNS
@@ -297,6 +311,17 @@ class Fit:
                 time.sleep(WAIT_SECONDS)
 
 
-def _fault_of_the_candidate(error: Exception) -> str | None:
-    """Say why a candidate cannot be trained; None where that is not its fault."""
-    return str(error) if isinstance(error, RequestError | DivergedError) else out_of_memory(error)
+def failures_in_a_row(trials: Sequence[Trial]) -> int:
+    """Return how many of the last candidates that were ended could not be trained."""
+    count = 0
+    for trial in trials:
+        count = count + 1 if trial.state == "failed" else 0 if trial.state in ("complete", "given up") else count
+    return count
+
+
+def _fault_of_the_candidate(trial: Trial, error: Exception) -> str | None:
+    """Say why a candidate cannot be trained; None where that is not its fault, and the fit should end."""
+    if isinstance(error, RequestError):  # what was trained on a part, and plain fine-tuning, suit the model
+        of_the_place = isinstance(error.__cause__, OSError)
+        return None if trial.values or trial.always or of_the_place else str(error)
+    return str(error) if isinstance(error, DivergedError) else out_of_memory(error)

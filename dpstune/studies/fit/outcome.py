@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.common.progress import Progress, SilentProgress
-from dpstune.errors import RequestError, counted
+from dpstune.errors import RequestError, RunError, counted
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder, write_folder, write_text
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
-from dpstune.studies.fit.fit import Fit, NewProgress, Tell
+from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.records import RunRecord
 from dpstune.studies.wrong_labels import Suspect, likely_wrong
@@ -95,21 +95,22 @@ class FitOutcome:
 def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None) -> FitOutcome:
     """Try candidates until the budget is spent, choose one, score the choice, and train it on everything.
 
+    To be called under the fit's lock, as is what writes its report.
+
     Args:
         fit: What was asked.
         progress: Makes who is told how a run goes.
         tell: Is told what was tried, a line each.
 
     Raises:
-        RequestError, RunError: See ``Fit.lock`` and ``Fit.try_candidates``.
+        RequestError, RunError: See ``Fit.try_candidates`` and ``conclude``.
         Interrupted: A signal came; the same call goes on.
     """
-    with fit.lock():
-        for line in fit.findings():
-            tell(line)
-        search = fit.search()
-        fit.try_candidates(search, progress, tell)
-        return conclude(fit, search, progress, tell)
+    for line in fit.findings:
+        tell(line)
+    search = fit.search()
+    fit.try_candidates(search, progress, tell)
+    return conclude(fit, search, progress, tell)
 
 
 def conclude(
@@ -126,12 +127,15 @@ def conclude(
         tell: Is told what was chosen.
 
     Raises:
-        RunError: A run failed.
+        RunError: A run failed, or none on every part.
         Interrupted: A signal came; the same call goes on.
     """
     trials = [trial for trial in search.trials() if trial.values or trial.state == "failed"]
     records = {trial.number: {part: fit.train(trial, part) for part in trial.values} for trial in trials}
     full = [trial for trial in trials if trial.state == "complete"]
+    if not full:
+        first = next(trial for trial in trials if trial.state == "failed")
+        raise RunError(f"no candidate could be trained on every part; the first, {first.candidate.name}: {first.error}")
     runs = [list(records[trial.number].values()) for trial in full]
     answers = _answers(runs, VALIDATION, fit)
     units = fit.units(VALIDATION)
@@ -241,7 +245,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
-    notes = [*fit.data.notes, *fit.findings()]
+    notes = [*fit.data.notes, *fit.findings]
     if seen := fit.seen_in_training(VALIDATION):
         what = counted(len(seen), "validation row")
         notes.append(f"{what} with the texts or the group of a training row: they choose all the same")
@@ -250,6 +254,8 @@ def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
         first = failed[0]
         what = counted(len(failed), "candidate")
         notes.append(f"{what} could not be trained; the first, {first.candidate.name}: {first.error}")
+    if failures_in_a_row(trials) >= MOST_FAILURES:
+        notes.append(f"the last {MOST_FAILURES} candidates could not be trained: no more were tried")
     left = [trial for trial in trials if trial.state == "open" and trial.values]
     if left:
         notes.append(f"{left[0].candidate.name} was left after {len(left[0].values)} of {fit.parts.count} parts")

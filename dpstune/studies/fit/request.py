@@ -19,7 +19,6 @@ RATE = 2e-5
 RECIPES = (".yaml", ".yml")
 DECIDED = (
     *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
-    *("task.folds", "task.fold"),
 )
 """Keys that ``--set`` cannot change."""
 
@@ -73,6 +72,8 @@ def refuse_what_fit_decides(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, _ = split_override(override)
+        if "." not in key and key != "seed":
+            raise RequestError(f"--set {override}: name single keys of {key}, such as training.batch_size=8")
         if key in DECIDED or key.startswith(("task.files", "task.splits")):
             raise RequestError(f"--set {override}: fit itself decides {key}; leave it out, or use train")
 

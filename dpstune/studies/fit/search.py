@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 HALVING = 2  # after 1, 2 and 4 folds a candidate goes on where it is in the better half of those that came so far
-_CANDIDATE, _ALWAYS, _ERROR = "candidate", "always", "error"
+_CANDIDATE, _ALWAYS, _ERROR, _SECONDS, _SPACE = "candidate", "always", "error", "seconds", "space"
+
+
+_NAME = "fit"
+_ASKED = "fixed_params"  # Optuna's name for what is put in line
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Trial:
         values: Its score on each part that is done, by the part's number from 1.
         state: ``open``, ``complete``, ``given up`` or ``failed``.
         error: Why it failed.
+        seconds: How long the run took that failed.
     """
 
     number: int
@@ -47,6 +52,7 @@ class Trial:
     values: dict[int, float]
     state: str
     error: str | None = None
+    seconds: float = 0.0
 
 
 class CandidateSearch:
@@ -65,19 +71,14 @@ class CandidateSearch:
         self.parts, self._seed = parts, seed
         self._study = optuna.create_study(
             storage=open_storage(sqlite_url(file), heartbeats=False),
-            study_name="fit",
+            study_name=_NAME,
             direction="maximize",
             load_if_exists=True,
         )
-        kept = self._study.user_attrs.get("space")
-        if kept is not None:
-            stored = json.loads(kept)
-            space = SearchSpace(
-                tuple(stored["methods"]), stored["rate"], tuple(stored["epochs"]), tuple(stored["fixed"])
-            )
-        else:
+        space = _read_space(self._study)
+        if space is None:
             space = new_space()
-            self._study.set_user_attr("space", json.dumps(asdict(space)))
+            self._study.set_user_attr(_SPACE, json.dumps(asdict(space)))
         self.space = space
         for candidate in space.baselines():
             self._enqueue(candidate, always=True)
@@ -119,11 +120,13 @@ class CandidateSearch:
         self._asked(trial).report(value, part)
         return self._settled(self._trial(trial.number))
 
-    def fail(self, trial: Trial, error: str) -> None:
-        """Note that a trial cannot be trained."""
+    def fail(self, trial: Trial, error: str, seconds: float = 0.0) -> None:
+        """Note that a trial cannot be trained, and how long it took to see that."""
         from optuna.trial import TrialState
 
-        self._asked(trial).set_user_attr(_ERROR, error)
+        asked = self._asked(trial)
+        asked.set_user_attr(_ERROR, error)
+        asked.set_user_attr(_SECONDS, seconds)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _settled(self, trial: Trial) -> Trial:
@@ -145,18 +148,25 @@ class CandidateSearch:
         def mean(each: Trial) -> float:
             return sum(islice(each.values.values(), done)) / done
 
-        others = [mean(each) for each in self.trials() if each.number != trial.number and len(each.values) >= done]
+        others = [
+            mean(each)
+            for each in self.trials()
+            if each.number != trial.number and each.state != "failed" and len(each.values) >= done
+        ]
         return sum(other > mean(trial) for other in others) >= math.ceil((len(others) + 1) / HALVING)
 
     def _mend(self) -> None:
         """Ask again for what was always to be tried and was lost with a process that was killed as it began."""
         from optuna.trial import TrialState
 
-        for number, trial in enumerate(self._study.get_trials(deepcopy=False)):
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = [trial.system_attrs.get(_ASKED) for trial in trials if trial.state == TrialState.WAITING]
+        for number, trial in enumerate(trials):
             if trial.state == TrialState.RUNNING and _CANDIDATE not in trial.user_attrs:
+                asked = trial.system_attrs.get(_ASKED)
+                if asked is not None and asked not in waiting:
+                    self._study.enqueue_trial(asked, user_attrs=trial.user_attrs)
                 self._study.tell(number, state=TrialState.FAIL)
-                if "fixed_params" in trial.system_attrs:
-                    self._study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=trial.user_attrs)
 
     def _trial(self, number: int) -> Trial:
         return _read(self._study.get_trials(deepcopy=False)[number])
@@ -172,6 +182,25 @@ class CandidateSearch:
         for key, value in candidate.settings.items():
             parameters[_parameter(candidate.method, key)] = value
         self._study.enqueue_trial(parameters, user_attrs={_ALWAYS: always}, skip_if_exists=True)
+
+
+def kept_space(file: Path) -> SearchSpace | None:
+    """Return where the candidates of a search in a file come from; None where there is none. Nothing is written."""
+    import optuna
+
+    if not file.exists():
+        return None
+    storage = open_storage(sqlite_url(file), heartbeats=False)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return _read_space(optuna.load_study(study_name=_NAME, storage=storage)) if _NAME in names else None
+
+
+def _read_space(study: Any) -> SearchSpace | None:
+    kept = study.user_attrs.get(_SPACE)
+    if kept is None:
+        return None
+    stored = json.loads(kept)
+    return SearchSpace(tuple(stored["methods"]), stored["rate"], tuple(stored["epochs"]), tuple(stored["fixed"]))
 
 
 def _parameter(method: str, key: str) -> str:
@@ -191,4 +220,5 @@ def _read(trial: FrozenTrial) -> Trial:
         dict(sorted(trial.intermediate_values.items())),
         states.get(trial.state, "open"),
         trial.user_attrs.get(_ERROR),
+        trial.user_attrs.get(_SECONDS, 0.0),
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpstune.errors import BusyError, DivergedError, RunError
+from dpstune.errors import BusyError, DivergedError, RequestError, RunError
 from dpstune.studies.fit.choice import judge_by_bootstrap
 from dpstune.studies.fit.fit import Fit
+from dpstune.studies.fit.outcome import run_fit as run_fit_here
 from dpstune.studies.fit.request import fit_request
 from dpstune.training import engine
 from tests.conftest import write_table
@@ -180,7 +181,8 @@ def test_what_changes_what_is_tried_or_how_has_a_folder_of_its_own(tiny_model, t
         return Fit(request(table, tiny_model, tmp_path, *overrides, **more)).folder
 
     plain = folder()
-    assert folder(runs=7) == folder(minutes=3) == folder(test=0) == folder("training.trackers=[]") == plain
+    assert folder(runs=7) == folder(minutes=3) == folder(test=0) == plain
+    assert folder("training.trackers=[]") == folder("training.save_every=7") == plain
     others = [
         folder(group="author"),
         folder("task.split_seed=5"),
@@ -194,6 +196,21 @@ def test_what_changes_what_is_tried_or_how_has_a_folder_of_its_own(tiny_model, t
     write_table(test, 9, seed=6)
     others.append(folder(test=str(test)))
     assert len({plain, *others}) == 10
+
+
+def test_what_is_shown_of_a_row_is_of_the_file_it_lies_in(tiny_model, tmp_path):
+    for name, seed in (("train", 3), ("validation", 4)):
+        write_table(tmp_path / f"{name}.csv", 12, seed=seed)
+    (tmp_path / "own.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: [first, second], label: label}\n"
+        "data: {max_length: 16}\n"
+    )
+    fit = Fit(fit_request(str(tmp_path / "own.yaml"), output=tmp_path, test=0))
+    with (tmp_path / "validation.csv").open() as file:
+        rows = [(row["first"], row["second"]) for row in csv.DictReader(file)]
+    assert [fit.texts("validation")[str(number)] for number in range(12)] == rows
+    assert fit.parts.test is None
 
 
 @pytest.mark.slow
@@ -239,12 +256,39 @@ class TestFailures:
         assert [(trial.state, len(trial.values)) for trial in fit.search().trials()] == [("open", 1)]
 
     def test_candidates_that_cannot_be_trained_are_counted_and_after_some_no_more_are_tried(self, fit, monkeypatch):
-        count = self.replaced(monkeypatch, lambda number: DivergedError("nan") if number > 2 else None)
-        told = []
+        count = self.replaced(monkeypatch, lambda number: DivergedError("nan") if 2 < number < 8 else None)
         with fit.lock():
-            fit.try_candidates(fit.search(), tell=told.append)
-        assert len(count) == 7
-        assert told[-1] == "5 candidates in a row could not be trained: no more are tried"
+            outcome = run_fit_here(fit)
+            assert len(count) == 8, "two parts, five failures, the last run"
+            assert "the last 5 candidates could not be trained: no more were tried" in outcome.notes
+            again = Fit(fit.request)
+            assert run_fit_here(again).winner.trial == outcome.winner.trial
+        assert len(count) == 8 + 3, "what was trained is found; what failed is not tried again"
+
+    def test_where_none_is_trained_on_every_part_the_first_error_is_told(self, fit, monkeypatch):
+        count = self.replaced(monkeypatch, lambda number: None if number % 2 else DivergedError(f"nan {number}"))
+        with fit.lock(), pytest.raises(RunError, match=r"no candidate could be trained on every part.*nan 2"):
+            run_fit_here(fit)
+        assert len(count) == 10
+
+    def test_a_wrong_request_is_a_candidates_fault_where_it_may_be(self, fit, monkeypatch):
+        self.replaced(monkeypatch, lambda number: RequestError("too few layers") if number in (5, 7) else None)
+        with fit.lock():
+            search = fit.search()
+            with pytest.raises(RequestError, match="too few layers"):
+                fit.try_candidates(search)
+        states = [(trial.state, trial.error) for trial in search.trials()]
+        assert states[:3] == [("complete", None), ("complete", None), ("failed", "too few layers")]
+        assert states[3][0] == "open", "it was trained on a part: the error is of something else"
+
+    def test_a_plan_leaves_a_search_that_goes_on_as_it_is(self, fit, monkeypatch):
+        with fit.lock():
+            search = fit.search()
+            trial = search.next()
+            before = fit.folder.joinpath("study.db").read_bytes()
+            Fit(fit.request).plan()
+            assert fit.folder.joinpath("study.db").read_bytes() == before
+            assert search.report(trial, 1, 0.5).state == "open"
 
     def test_a_run_that_another_process_trains_is_waited_for(self, fit, monkeypatch):
         self.replaced(monkeypatch, lambda number: BusyError("another process") if number in (1, 2) else None)
@@ -281,6 +325,8 @@ def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
         (["rows.csv", "--text", "first", "--label", "label", "--set", "training.keep=best"], "decides training.keep"),
         (["rows.csv", "--text", "first", "--label", "label", "--set", "data.held_out=9"], "decides data.held_out"),
         (["rows.csv", "--text", "first", "--label", "label", "--set", "method.nosuch=1"], "has a key 'nosuch'"),
+        (["rows.csv", "--text", "first", "--label", "label", "--set", "method=mixout"], "name single keys of method"),
+        (["rows.csv", "--text", "first", "--label", "label", "--set", "training={steps: 9}"], "name single keys"),
         (["rows.csv", "--text", "first", "--label", "label", "--minutes", "inf"], "give a number above 0"),
         (["task: {files: rows.csv, text: first, label: label}"], "should be a mapping"),
         (["task: {files: {}, text: first, label: label}"], "should be a mapping"),

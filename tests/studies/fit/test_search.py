@@ -61,6 +61,15 @@ def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_giv
     ]
 
 
+def test_what_could_not_be_trained_pushes_nothing_out_of_the_better_half(file):
+    search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
+    run(search, lambda candidate, part: 0.1, 10)
+    promising = search.next()
+    search.fail(search.report(promising, 1, 0.9), "nan")
+    trial = search.next()
+    assert search.report(trial, 1, 0.15).state == "open"
+
+
 def test_a_candidate_is_given_up_by_the_mean_of_its_parts_not_by_the_last_one(file):
     search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     scores = {"vanilla": [0.5] * 5, "dps-dense": [0.9, 0.2, 0.9, 0.2, 0.9]}
@@ -108,6 +117,22 @@ class TestKilled:
             patch.setattr("optuna.trial.Trial.set_user_attr", die)
             with pytest.raises(KeyboardInterrupt):
                 self.reopened(file).next()
+        again = self.reopened(file, parts=1)
+        run(again, lambda candidate, part: 0.5, 5)
+        tried = [trial.candidate for trial in again.trials()]
+        assert sorted(each.settings["model.dropout"] for each in tried if each.method == "vanilla") == [0.0, 0.1]
+        assert len({each.name for each in tried}) == 5
+
+    @pytest.mark.parametrize("name", ["enqueue_trial", "tell"])
+    def test_again_while_it_mended_that(self, file, monkeypatch, name):
+        def die(*arguments, **options):
+            raise KeyboardInterrupt
+
+        for target in ("optuna.trial.Trial.set_user_attr", f"optuna.study.Study.{name}"):
+            with monkeypatch.context() as patch:
+                patch.setattr(target, die)
+                with pytest.raises(KeyboardInterrupt):
+                    self.reopened(file).next()
         again = self.reopened(file, parts=1)
         run(again, lambda candidate, part: 0.5, 5)
         tried = [trial.candidate for trial in again.trials()]
