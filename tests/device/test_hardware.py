@@ -132,6 +132,7 @@ def test_the_peak_can_be_reset():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told")
+@pytest.mark.slow
 def test_freed_memory_is_used_again_and_is_not_counted_in_the_next_peak():
     """In a process of its own: the allocator's settings stay."""
     code = """

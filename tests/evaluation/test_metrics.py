@@ -47,7 +47,7 @@ pairs_of_labels = st.integers(2, 4).flatmap(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given_examples(drawn=pairs_of_labels)
 @pytest.mark.filterwarnings("ignore::UserWarning:sklearn", "ignore::RuntimeWarning")
 def test_classification_metrics_are_those_of_scikit_learn(drawn):

@@ -174,6 +174,7 @@ def test_the_lines_before_a_wrong_one_are_read_in_any_encoding():
         next(lines)
 
 
+@pytest.mark.slow
 def test_a_pipe_is_answered_line_by_line(tiny_run, tiny_task, expected):
     """Each line is answered before the next one is written."""
     process = subprocess.Popen(

@@ -51,6 +51,7 @@ def test_the_kernels_of_a_gpus_run_are_not_asked_of_a_cpu(tiny_run, tmp_path):
     assert asked == [False]
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_is_scored_to_the_bits_it_reported(zygote, tiny_task, tmp_path):
     half = ["--set", "training.precision=fp16", "--output", tmp_path]
     assert zygote.run("train", "--recipe", tiny_task, *half).code == 0

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpstune.errors import RequestError
@@ -9,6 +9,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
+@settings(max_examples=40)
 @given(values=st.dictionaries(st.text(), VALUES, min_size=1))
 def test_what_is_written_is_read_back(values, tmp_path_factory):
     path = tmp_path_factory.mktemp("yaml") / "any.yaml"

@@ -225,6 +225,7 @@ def test_no_runs_are_refused(tmp_path):
         write_sweep_report(tmp_path, [])
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_take_seconds(tmp_path):
     records = [
         record("dps-dense", seed, 0.4 + 0.001 * seed, [f"method.p={p / 100}", f"method.update_ratio={u / 100}"])

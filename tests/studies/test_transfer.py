@@ -129,6 +129,7 @@ def test_three_labels_are_folded_onto_two_by_name(done):
         assert prediction == ("entailment" if np.argmax(scores) == 0 else "not_entailment")
 
 
+@pytest.mark.slow
 def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(transfer, place, tmp_path):
     """A model of two labels on three: two of three gold labels are not_entailment."""
     recipe = place / "tiny-rte.yaml"

@@ -235,6 +235,7 @@ def test_what_a_method_holds_is_reported(train):
     assert found == a_weight + sum((4 + 1 + 4) * weight.shape[1] for weight in linear)
 
 
+@pytest.mark.slow
 def test_a_process_can_train_many_runs_and_each_is_as_if_alone(train, tmp_path):
     alone = train(method="dps-mix", output="alone")
     train(method="vanilla", output="between", seed=1)

@@ -255,6 +255,7 @@ class TestFailures:
             fit.try_candidates(fit.search())
         assert [(trial.state, len(trial.values)) for trial in fit.search().trials()] == [("open", 1)]
 
+    @pytest.mark.slow
     def test_candidates_that_cannot_be_trained_are_counted_and_after_some_no_more_are_tried(self, fit, monkeypatch):
         count = self.replaced(monkeypatch, lambda number: DivergedError("nan") if 2 < number < 8 else None)
         with fit.lock():
@@ -265,12 +266,14 @@ class TestFailures:
             assert run_fit_here(again).winner.trial == outcome.winner.trial
         assert len(count) == 8 + 3, "what was trained is found; what failed is not tried again"
 
+    @pytest.mark.slow
     def test_where_none_is_trained_on_every_part_the_first_error_is_told(self, fit, monkeypatch):
         count = self.replaced(monkeypatch, lambda number: None if number % 2 else DivergedError(f"nan {number}"))
         with fit.lock(), pytest.raises(RunError, match=r"no candidate could be trained on every part.*nan 2"):
             run_fit_here(fit)
         assert len(count) == 10
 
+    @pytest.mark.slow
     def test_a_wrong_request_is_a_candidates_fault_where_it_may_be(self, fit, monkeypatch):
         self.replaced(monkeypatch, lambda number: RequestError("too few layers") if number in (5, 7) else None)
         with fit.lock():

@@ -176,6 +176,7 @@ def run_all(tmp_path, sees, jobs=JOBS, workers_on_it=3, others=0):
     return RunQueue(url, "study").tally()
 
 
+@pytest.mark.slow
 def test_where_runs_are_seen_to_fit_one_by_one_none_is_lost(tmp_path):
     tally = run_all(tmp_path, sees=True)
     assert (len(tally.done), tally.failed, tally.waiting, tally.running) == (len(JOBS), {}, 0, 0)

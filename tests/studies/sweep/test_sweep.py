@@ -183,6 +183,7 @@ def test_a_plan_runs_nothing(sweep, tiny_task, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_plan_for_programs(sweep, tiny_task, tmp_path):
     asked = ["--method", "vanilla", "--seeds", "2", *SHORT]
     assert sweep(tiny_task, tmp_path, *asked[:3], "1", *SHORT).code == 0
@@ -342,6 +343,7 @@ def test_restarts_of_the_same_data_in_two_places_are_reported_as_one_point(sweep
     assert "2 runs of 1 point (1 method: vanilla)" in report
 
 
+@pytest.mark.slow
 def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(sweep, tiny_task, tmp_path):
     larger = Sweep(SweepRequest(str(tiny_task), ("mixout", "vanilla"), 1, tmp_path))
     larger.open_queue().add(larger.jobs)
