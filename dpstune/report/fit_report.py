@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from dpstune.methods import BASELINE
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
+from dpstune.report.run_report import Picture, confusions, label_table, pictures_in
 from dpstune.report.tables import csv_text, digits, with_interval
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import FIT_RESULT, write_json, write_text
@@ -51,13 +53,29 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
         Heading("What was tried"),
         _candidates_table(outcome),
         Image(folder / "candidates.png", f"{metric} of each candidate on each part, the chosen one marked"),
-        *wrong_labels_section(outcome.suspects, outcome.rows, texts),
+        *_each_label(outcome, pictures_in(folder)),
+        *wrong_labels_section(outcome.suspects, outcome.rows, texts, "candidate"),
         Heading("How to read the numbers"),
         Bullets(_explanations(outcome)),
     ]
     if outcome.notes:
         blocks += [Heading("Notes"), Bullets(outcome.notes)]
     return write_report(folder, f"Fit of {outcome.fit.request.name}", blocks)
+
+
+def _each_label(outcome: FitOutcome, picture: Picture) -> Iterator[Block]:
+    """Yield how the chosen one does on each label, by the answers of runs that had not seen the rows."""
+    from dpstune.evaluation.scoring import Evaluation
+
+    names, answered = outcome.fit.data.label_names, outcome.answered
+    if not names:
+        return
+    rows = "rows that choose"
+    each = Evaluation(rows, {}, answered.scores, answered.predictions.tolist(), answered.gold.tolist(), names)
+    yield Heading("The chosen one, label by label")
+    yield Paragraph(f"On the {rows}, answered by runs that had not seen them.")
+    yield label_table(each)
+    yield from confusions(each, picture)
 
 
 def answer(outcome: FitOutcome) -> list[str]:

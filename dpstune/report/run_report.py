@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
     from dpstune.evaluation.multilabel import LabelRow
     from dpstune.evaluation.scoring import Evaluation
+
+Picture = Callable[[str, "Figure", str], Image]
+"""Writes a figure under a name, and returns it for a page, with words that describe it."""
 
 MOST_LABELS_DRAWN = 20
 _MOST_LISTED = 10
@@ -94,10 +97,7 @@ def write_evaluation_page(
         RequestError, RunError: The folder cannot be written to.
     """
 
-    def picture(name: str, figure: Figure, description: str) -> Image:
-        write_figure(folder / name, figure)
-        return Image(folder / name, description)
-
+    picture = pictures_in(folder)
     headline = next((each for each in evaluations.values() if each.gold), None)
     blocks: list[Block] = [header, *map(Paragraph, told)]
     if evaluations:
@@ -106,14 +106,14 @@ def write_evaluation_page(
         if task.kind == "regression":
             blocks += _values_section(task, headline, picture)
         elif task.kind == "multilabel":
-            blocks += [Heading(f"{headline.split}: each label"), _label_table(headline)]
+            blocks += [Heading(f"{headline.split}: each label"), label_table(headline)]
         else:
             blocks += _labels_section(task, headline, picture)
         for other in evaluations.values():
             if other.gold and other is not headline:
                 blocks += [
                     Heading(f"{other.split}: {'residuals' if task.kind == 'regression' else 'each label'}"),
-                    _residuals(other) if task.kind == "regression" else _label_table(other),
+                    _residuals(other) if task.kind == "regression" else label_table(other),
                 ]
     curves = curves_figure(lines, task.metric)
     if curves is not None:
@@ -121,6 +121,16 @@ def write_evaluation_page(
     if evaluations:
         blocks += [Heading("How to read the numbers"), Bullets(_explanations(task))]
     return write_report(folder, title, blocks)
+
+
+def pictures_in(folder: Path) -> Picture:
+    """Return what writes a figure into a folder, and puts it on a page."""
+
+    def picture(name: str, figure: Figure, description: str) -> Image:
+        write_figure(folder / name, figure)
+        return Image(folder / name, description)
+
+    return picture
 
 
 def _read_evaluations(record: RunRecord, task: TaskData) -> dict[str, Evaluation]:
@@ -197,20 +207,13 @@ def _constant(task: TaskData, evaluation: Evaluation) -> dict[str, float | None]
     return constant_metrics(task.metrics, known, gold, label_count=len(evaluation.names))
 
 
-def _labels_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[Block]:
-    from sklearn.metrics import confusion_matrix
-
+def _labels_section(task: TaskData, each: Evaluation, picture: Picture) -> Iterator[Block]:
     from dpstune.evaluation.metrics import reliability
 
     yield Heading(f"{each.split}: each label")
-    yield _label_table(each)
+    yield label_table(each)
     yield Heading(f"{each.split}: what is taken for what")
-    matrix = confusion_matrix(each.gold, each.predictions, labels=range(len(each.names)))
-    if len(each.names) <= MOST_LABELS_DRAWN:
-        shown = confusion_figure(matrix, each.names, each.split)
-        yield picture("confusion.png", shown, f"Confusion matrix on {each.split}: gold labels down, answers across")
-    else:
-        yield from _largest_confusions(matrix, each.names)
+    yield from confusions(each, picture)
     if each.probabilities is not None and each.gold:
         yield Heading(f"{each.split}: how far probabilities can be trusted")
         figure = reliability_figure(reliability(each.gold, each.predictions, each.probabilities), each.split)
@@ -218,7 +221,25 @@ def _labels_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[
         yield from _surest_mistakes(task, each)
 
 
-def _label_table(each: Evaluation) -> Table:
+def confusions(each: Evaluation, picture: Picture) -> Iterator[Block]:
+    """Yield what is taken for what: a confusion matrix, or of many labels a list of the largest confusions.
+
+    Args:
+        each: Answers, one label an example.
+        picture: Writes a figure under a name, with words that describe it.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    matrix = confusion_matrix(each.gold, each.predictions, labels=range(len(each.names)))
+    if len(each.names) <= MOST_LABELS_DRAWN:
+        shown = confusion_figure(matrix, each.names, each.split)
+        yield picture("confusion.png", shown, f"Confusion matrix on {each.split}: gold labels down, answers across")
+    else:
+        yield from _largest_confusions(matrix, each.names)
+
+
+def label_table(each: Evaluation) -> Table:
+    """Return precision, recall and F1 of each label."""
     from sklearn.metrics import precision_recall_fscore_support
 
     gold, predictions = np.array(each.gold), np.array(each.predictions)
@@ -286,7 +307,7 @@ def _surest_mistakes(task: TaskData, each: Evaluation) -> Iterator[Block]:
     yield Table(["id", "example", "gold label", "answer", "probability"], rows, words=4, prose=_EXAMPLE)
 
 
-def _values_section(task: TaskData, each: Evaluation, picture: Any) -> Iterator[Block]:
+def _values_section(task: TaskData, each: Evaluation, picture: Picture) -> Iterator[Block]:
     gold, predicted = np.array(each.gold), np.array(each.predictions)
     yield Heading(f"{each.split}: predicted and gold values")
     yield picture(

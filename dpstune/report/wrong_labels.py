@@ -44,21 +44,20 @@ def write_wrong_labels(
 
 
 def wrong_labels_section(
-    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
+    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]], who: str = "restart"
 ) -> list[Block]:
-    """Return a section on the suspects: how many, what that means, and the surest."""
+    """Return a section on the suspects: how many, what that means, and the surest; ``who`` answers them."""
     heading = Heading(f"Likely wrong labels: {len(suspects)}")
     if not suspects:
-        return [heading, Paragraph("No example is answered alike, and against its label, by all restarts.")]
+        return [heading, Paragraph(f"No example is answered alike, and against its label, by all {who}s.")]
     header = ["id", "example", "label", "answer", "confidence"]
     rows = [
         [ids[each.place], short_text(texts[each.place]), each.label, each.answer, digits(each.confidence)]
         for each in suspects[:_MOST_LISTED]
     ]
-    restarts = counted(suspects[0].restarts, "restart")
     text = (
-        f"All {restarts} answer these examples alike, and against their label; no restart was trained on what it "
-        f"answers. Some are hard, some are labelled wrong: look at them, the surest first. {FILE} lists all of them, "
+        f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; none was trained "
+        f"on what it answers. Some are hard, some are labelled wrong: look at them, the surest first. {FILE} lists all of them, "
         "with an empty column for the right label."
     )
     return [heading, Paragraph(text), Table(header, rows, words=4)]

@@ -64,7 +64,7 @@ class FitOutcome:
         scored_rows: How many rows it is of.
         majority: What always answering the commonest label gets on them; None for regression.
         suspects: Rows whose label is likely wrong; their place is one among ``rows``.
-        rows: The ids of the rows that chose.
+        answered: What the winner's runs answered to the rows that chose.
         final: The run that trained the winner on everything.
         notes: What a reader should know, a line each.
     """
@@ -77,9 +77,14 @@ class FitOutcome:
     scored_rows: int
     majority: float | None
     suspects: list[Suspect]
-    rows: list[str]
+    answered: Answers
     final: RunResult
     notes: list[str]
+
+    @property
+    def rows(self) -> list[str]:
+        """The ids of the rows that chose."""
+        return self.answered.ids
 
     @property
     def model(self) -> Path:
@@ -169,7 +174,7 @@ def conclude(
         len(set(scored.ids)),
         _majority(scored, fit),
         _suspects(answers, fit),
-        answers[0].ids,
+        answers[winner],
         _train_the_winner(fit, full[winner], progress(), tell),
         notes,
     )

@@ -52,7 +52,7 @@ def test_it_leaves_a_model_a_recipe_and_a_report(fitted, zygote):
     (place,) = folder.glob("fit-*")
     assert {each.name for each in place.iterdir()} >= {
         *("model", "recipe.yaml", "report.html", "report.md", "fit.json", "candidates.csv", "candidates.png"),
-        *("wrong_labels.csv", "study.db"),
+        *("wrong_labels.csv", "study.db", "confusion.png"),
     }
     assert "Chosen: " in stderr
     repeated = zygote.run("train", "--recipe", told["recipe"], "--output", output, "--json")
