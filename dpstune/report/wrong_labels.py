@@ -56,8 +56,8 @@ def wrong_labels_section(
         for each in suspects[:_MOST_LISTED]
     ]
     text = (
-        f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; none was trained "
-        f"on what it answers. Some are hard, some are labelled wrong: look at them, the surest first. {FILE} lists all of them, "
-        "with an empty column for the right label."
+        f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; none was "
+        "trained on what it answers. Some are hard, some are labelled wrong: look at them, the surest first. "
+        f"{FILE} lists all of them, with an empty column for the right label."
     )
     return [heading, Paragraph(text), Table(header, rows, words=4)]
