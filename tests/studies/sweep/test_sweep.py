@@ -54,11 +54,11 @@ def children(process):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the workers")
 @pytest.mark.timeout(3000)  # of a busy machine
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_sixty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, database, request):
+def test_thirty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, database, request):
     """Four workers, killed one by one and all at once at random moments, until the sweep is done."""
     rng = random.Random(7)
     storage = ["--storage", request.getfixturevalue("server").url] if database == "postgresql" else []
-    asked = ["--method", "dps-dense", *GRID, "--seeds", "4", "--jobs", "4", *SHORT, *storage]
+    asked = ["--method", "dps-dense", *GRID, "--seeds", "2", "--jobs", "4", *SHORT, *storage]
     arguments = command(tiny_task, tmp_path, *asked)
     kills = starts = 0
     while True:
@@ -82,12 +82,12 @@ def test_sixty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, datab
         assert starts < 8, err
     assert kills >= 3
     records, notes = read_runs(tmp_path / "tiny")
-    assert len(records) == 60
-    assert len({(record.recipe.model_dump_json()) for record in records}) == 60
+    assert len(records) == 30
+    assert len({(record.recipe.model_dump_json()) for record in records}) == 30
     for record in records:
         steps = [line["step"] for line in read_metrics(record.folder / "metrics.jsonl") if "loss" in line]
         assert steps == list(range(1, 7)), "every step once"
-    assert {record.seed for record in records} == {42, 43, 44, 45}
+    assert {record.seed for record in records} == {42, 43}
     assert notes == []
 
     results = [record.folder / "result.json" for record in records]
@@ -96,7 +96,7 @@ def test_sixty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, datab
     assert again.code == 0, again.stderr
     assert [each.stat().st_mtime_ns for each in results] == written, "nothing is run again"
     outcome = json.loads(again.stdout)
-    assert (len(outcome["runs"]), outcome["failed"], outcome["left"]) == (60, [], 0)
+    assert (len(outcome["runs"]), outcome["failed"], outcome["left"]) == (30, [], 0)
     assert Path(outcome["report"]).exists()
 
 
