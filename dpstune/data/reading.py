@@ -357,6 +357,10 @@ class RawTask:
     label: str | None = None
     parts: int | None = None
 
+    def rows_of(self, split: str) -> RawSplit:
+        """Return the rows that a split's are among: its own, or the training rows where it is cut from them."""
+        return self.splits.get(split, self.splits["train"])
+
 
 def read_raw(task: AnyTask, data: DataSection) -> RawTask:
     """Read a task as it is written: the splits that a training run reads, and a user's own test file.

@@ -151,8 +151,7 @@ class Ensemble:
         examples = self.task.splits[self.split]
         raw = RawSplit(self.split, list(examples.ids), list(examples.texts), [], [])
         if isinstance(recipe.task, UserTask) and recipe.task.group is not None:
-            splits = read_raw(recipe.task, recipe.data).splits
-            raw = splits.get(self.split, splits["train"])
+            raw = read_raw(recipe.task, recipe.data).rows_of(self.split)
         units = units_of(raw)
         return [units[name] for name in ids]
 

@@ -122,11 +122,11 @@ class Fit:
 
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""
-        return units_of(self._raw.splits.get(split, self._raw.splits["train"]))
+        return units_of(self._raw.rows_of(split))
 
     def texts(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the texts of each row of a split, by its id."""
-        raw = self._raw.splits.get(split, self._raw.splits["train"])
+        raw = self._raw.rows_of(split)
         return dict(zip(raw.ids, raw.texts, strict=True))
 
     def seen_in_training(self, split: str) -> set[str]:

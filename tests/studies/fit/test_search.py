@@ -1,5 +1,7 @@
 """Which candidates are tried, in which order, and which are given up."""
 
+from functools import partial
+
 import pytest
 
 from dpstune.errors import RequestError
@@ -83,20 +85,26 @@ class TestKilled:
     def reopened(self, file, **options):
         return CandidateSearch(file, lambda: SPACE, seed=1, **{"parts": 2, **options})
 
-    def killed_at(self, monkeypatch, name, search):
+    def killed_at(self, monkeypatch, target, work):
+        """Do some work that is killed as it calls ``target``."""
+
         def die(*arguments, **options):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(f"optuna.study.Study.{name}", die)
-            trial = search.next()
+            patch.setattr(target, die)
             with pytest.raises(KeyboardInterrupt):
-                search.report(trial, len(trial.values) + 1, 0.5)
+                work()
+
+    def killed_before_its_end(self, monkeypatch, search):
+        trial = search.next()
+        report = partial(search.report, trial, len(trial.values) + 1, 0.5)
+        self.killed_at(monkeypatch, "optuna.study.Study.tell", report)
 
     def test_before_a_trial_whose_parts_are_all_done_was_ended(self, file, monkeypatch):
         search = self.reopened(file)
         run(search, lambda candidate, part: 0.5, 1)
-        self.killed_at(monkeypatch, "tell", search)
+        self.killed_before_its_end(monkeypatch, search)
         again = self.reopened(file)
         assert again.next().number == 1
         assert (again.trials()[0].state, again.trials()[0].values) == ("complete", {1: 0.5, 2: 0.5})
@@ -104,35 +112,15 @@ class TestKilled:
     def test_before_a_trial_that_falls_behind_was_given_up(self, file, monkeypatch):
         search = self.reopened(file)
         run(search, lambda candidate, part: 0.9, 4)
-        self.killed_at(monkeypatch, "tell", search)
+        self.killed_before_its_end(monkeypatch, search)
         again = self.reopened(file)
         assert again.next().number == 3
         assert again.trials()[2].state == "given up"
 
-    def test_as_the_first_candidate_began(self, file, monkeypatch):
-        def die(*arguments, **options):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr("optuna.trial.Trial.set_user_attr", die)
-            with pytest.raises(KeyboardInterrupt):
-                self.reopened(file).next()
-        again = self.reopened(file, parts=1)
-        run(again, lambda candidate, part: 0.5, 5)
-        tried = [trial.candidate for trial in again.trials()]
-        assert sorted(each.settings["model.dropout"] for each in tried if each.method == "vanilla") == [0.0, 0.1]
-        assert len({each.name for each in tried}) == 5
-
-    @pytest.mark.parametrize("name", ["enqueue_trial", "tell"])
-    def test_again_while_it_mended_that(self, file, monkeypatch, name):
-        def die(*arguments, **options):
-            raise KeyboardInterrupt
-
-        for target in ("optuna.trial.Trial.set_user_attr", f"optuna.study.Study.{name}"):
-            with monkeypatch.context() as patch:
-                patch.setattr(target, die)
-                with pytest.raises(KeyboardInterrupt):
-                    self.reopened(file).next()
+    @pytest.mark.parametrize("again_at", [(), ("optuna.study.Study.enqueue_trial",), ("optuna.study.Study.tell",)])
+    def test_as_the_first_candidate_began_and_again_while_that_was_mended(self, file, monkeypatch, again_at):
+        for target in ("optuna.trial.Trial.set_user_attr", *again_at):
+            self.killed_at(monkeypatch, target, lambda: self.reopened(file).next())
         again = self.reopened(file, parts=1)
         run(again, lambda candidate, part: 0.5, 5)
         tried = [trial.candidate for trial in again.trials()]
