@@ -12,8 +12,6 @@ from dpstune.errors import RequestError, some_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_IDS = ("id", "idx", "index", "pairID")  # by which a reader knows a row, as dpstune.data.sources takes them
-
 
 def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], place: Path) -> Path:
     """Write the columns of a data frame that a fit reads; the same rows have the same file.
@@ -33,7 +31,7 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dpstune.data.sources import no_column
+    from dpstune.data.sources import ID_COLUMNS, no_column
     from dpstune.data.tables import refuse_what_is_there_twice
     from dpstune.runs.folder import write_atomically
 
@@ -52,7 +50,7 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     for column in asked:
         if column not in names:
             raise no_column("the data frame", str(column), names)
-    kept = [number for number, name in enumerate(names) if name in asked or name in _IDS]
+    kept = [number for number, name in enumerate(names) if name in asked or name in ID_COLUMNS]
     refuse_what_is_there_twice([names[number] for number in kept], "the data frame", "columns")
     columns = {names[number]: frame.iloc[:, number] for number in kept}
     table = pa.table({name: _cells(name, cells) if name in asked else _ids(cells) for name, cells in columns.items()})

@@ -21,6 +21,9 @@ from dpstune.settings.tasks import GlueLayout, HubSource
 LABEL_SEPARATOR = ";"
 """Stands between the labels of an example that has several."""
 
+ID_COLUMNS = ("id", "idx", "index", "pairID")
+"""What a row may be known by, the first that is there."""
+
 
 @dataclass
 class RawSplit:
@@ -336,7 +339,7 @@ def label_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
 
 
 def _identity(row: Mapping[str, Any], position: int) -> str:
-    for column in ("id", "idx", "index", "pairID"):
+    for column in ID_COLUMNS:
         if row.get(column) is not None:
             return str(row[column])
     return str(position)
