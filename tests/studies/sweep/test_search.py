@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import optuna
 import pytest
@@ -91,34 +88,27 @@ def recipe(tmp_path, tiny_model):
     return recipe
 
 
-def sweep(recipe, *arguments):
-    command = [
-        sys.executable,
-        "-m",
-        "dpstune",
-        "sweep",
-        "--recipe",
-        str(recipe),
-        "--output",
-        str(recipe.parent / "runs"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, "--json", *arguments], capture_output=True, text=True, timeout=1000, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def sweep(zygote, recipe):
+    """Run a sweep's command line on the recipe and return what it says to programs."""
+
+    def sweep(*arguments):
+        done = zygote.run("sweep", "--recipe", recipe, "--output", recipe.parent / "runs", "--json", *arguments)
+        assert done.code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return sweep
 
 
 @pytest.mark.slow
-def test_a_search_runs_every_seed_of_as_many_points_as_its_budget(recipe):
+def test_a_search_runs_every_seed_of_as_many_points_as_its_budget(sweep):
     rates, chances = "training.learning_rate=0.005,0.02", "method.p=0.1,0.9"  # so many that no two points are one
     grid = ["--grid", rates, "--grid", chances]
     arguments = ["--method", "mixout", *grid, "--sampler", "tpe", "--budget", "3", "--seeds", "2"]
-    outcome = sweep(recipe, *arguments, "--jobs", "2")
+    outcome = sweep(*arguments, "--jobs", "2")
     assert (len(outcome["runs"]), outcome["left"]) == (6, 0)
-    assert sorted(sweep(recipe, *arguments)["runs"]) == sorted(outcome["runs"])
-    assert len(sweep(recipe, *arguments, "--budget", "4")["runs"]) == 8
+    assert sorted(sweep(*arguments)["runs"]) == sorted(outcome["runs"])
+    assert len(sweep(*arguments, "--budget", "4")["runs"]) == 8
 
 
 def test_a_search_of_few_points_ends_with_the_last_of_them(url):
@@ -144,10 +134,10 @@ def test_a_point_that_is_proposed_again_is_told_each_time(url):
 
 
 @pytest.mark.slow
-def test_a_point_that_is_proposed_again_is_run_once(recipe):
+def test_a_point_that_is_proposed_again_is_run_once(sweep, recipe):
     """Of three points in a range of two one may be; whether it is lies with the draw."""
     asked = ["--method", "reinit", "--grid", "method.layers=1,2", "--sampler", "tpe", "--budget", "3", "--seeds", "1"]
-    outcome = sweep(recipe, *asked)
+    outcome = sweep(*asked)
     (database,) = (recipe.parent / "runs").glob("*/sweep-*/study.db")
     storage = f"sqlite:///{database}"
     (name,) = (each for each in optuna.get_all_study_names(storage) if each.endswith(": reinit"))
@@ -156,16 +146,16 @@ def test_a_point_that_is_proposed_again_is_run_once(recipe):
     values = {(trial.params["method.layers"], trial.value) for trial in trials}
     points = {layers for layers, _ in values}
     assert (len(values), len(outcome["runs"]), outcome["left"]) == (len(points), len(points), 0)
-    assert sorted(sweep(recipe, *asked, "--report")["runs"]) == sorted(outcome["runs"])
-    plan = sweep(recipe, *asked, "--plan")
+    assert sorted(sweep(*asked, "--report")["runs"]) == sorted(outcome["runs"])
+    plan = sweep(*asked, "--plan")
     assert (plan["count"], plan["left"], plan["seconds"]) == (len(points), 0, 0)
     assert len(optuna.get_all_study_names(storage)) == 2, "to ask makes no other study"
 
 
 @pytest.mark.slow
-def test_pruning_gives_up_a_hopeless_point_and_says_so(recipe):
+def test_pruning_gives_up_a_hopeless_point_and_says_so(sweep, recipe):
     rates = "training.learning_rate=0.008,0.009,0.01,0.011,0.012,1e-9"
-    outcome = sweep(recipe, "--method", "vanilla", "--grid", rates, "--seeds", "4", "--prune")
+    outcome = sweep("--method", "vanilla", "--grid", rates, "--seeds", "4", "--prune")
     assert outcome["left"] == 0
     hopeless = [run for run in outcome["dropped"] if "learning_rate=1e-09" in run]
     assert hopeless

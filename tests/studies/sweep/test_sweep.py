@@ -54,32 +54,29 @@ def children(process):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the workers")
 @pytest.mark.timeout(3000)  # of a busy machine
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_thirty_runs_survive_whatever_is_killed(sweep, tiny_task, tmp_path, database, request):
+def test_thirty_runs_survive_whatever_is_killed(zygote, sweep, tiny_task, tmp_path, database, request):
     """Four workers, killed one by one and all at once at random moments, until the sweep is done."""
     rng = random.Random(7)
     storage = ["--storage", request.getfixturevalue("server").url] if database == "postgresql" else []
     asked = ["--method", "dps-dense", *GRID, "--seeds", "2", "--jobs", "4", *SHORT, *storage]
-    arguments = command(tiny_task, tmp_path, *asked)
     kills = starts = 0
     while True:
         starts += 1
-        process = subprocess.Popen(
-            arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        while process.poll() is None and starts < 6:
-            time.sleep(rng.uniform(2.0, 6.0))
+        process = zygote.start("sweep", "--recipe", tiny_task, "--output", tmp_path, *asked)
+        while process.alive and starts < 6:
+            time.sleep(rng.uniform(0.5, 2.5))
             alive = children(process.pid)
             if rng.random() < 0.3:
-                os.killpg(process.pid, signal.SIGKILL)  # the whole machine
+                process.send_to_all(signal.SIGKILL)  # the whole machine
                 kills += 1
             elif alive:
                 with suppress(ProcessLookupError):  # it may have ended by itself
                     os.kill(rng.choice(alive), signal.SIGKILL)  # one worker, or what it started
                 kills += 1
-        _, err = process.communicate()
-        if process.returncode == 0:
+        done = process.wait()
+        if done.code == 0:
             break
-        assert starts < 8, err
+        assert starts < 8, done.stderr
     assert kills >= 3
     records, notes = read_runs(tmp_path / "tiny")
     assert len(records) == 30
@@ -150,26 +147,21 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_a_signal_stops_every_worker_and_the_same_command_goes_on(sweep, tiny_task, tmp_path, number, group):
+def test_a_signal_stops_every_worker_and_the_same_command_goes_on(zygote, tiny_task, tmp_path, number, group):
     """Sent to the command as a user does, or to the whole group as a scheduler does."""
-    arguments = ["--method", "vanilla", "--seeds", "2", "--jobs", "2", "--set", "training.epochs=30"]
-    process = subprocess.Popen(
-        command(tiny_task, tmp_path, *arguments),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    arguments = ["sweep", "--recipe", tiny_task, "--output", tmp_path, "--method", "vanilla", "--seeds", "2"]
+    arguments += ["--jobs", "2", "--set", "training.epochs=30"]
+    process = zygote.start(*arguments)
     while not any(log.stat().st_size > 500 for log in tmp_path.glob("tiny/*/*/metrics.jsonl")):
         time.sleep(0.1)
-    (os.killpg if group else os.kill)(process.pid, number)
-    _, err = process.communicate(timeout=1000)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in err
-    assert "error: interrupted; " in err.splitlines()[-1]
+    (process.send_to_all if group else process.send)(number)
+    done = process.wait()
+    assert done.code == 128 + number
+    assert "Traceback" not in done.stderr
+    assert "error: interrupted; " in done.stderr.splitlines()[-1]
     saved = list(tmp_path.glob("tiny/vanilla/*/checkpoints/step-*"))
     assert saved
-    done = sweep(tiny_task, tmp_path, *arguments)
+    done = zygote.run(*arguments)
     assert done.code == 0, done.stderr
     assert len(list(tmp_path.glob("tiny/vanilla/*/result.json"))) == 2
 
