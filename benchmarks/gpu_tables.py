@@ -247,7 +247,7 @@ def goals(result):
             cell("trainer", over_trainer("usual")),
         ),
         (
-            "numbers that differ after a resume, nine methods in fp16 and bf16",
+            "numbers that differ after a resume, all methods in fp16 and bf16",
             "0",
             cell("methods", numbers_that_differ("different_on_resume")),
         ),

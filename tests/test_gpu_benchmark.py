@@ -150,7 +150,7 @@ class Asked:
 @pytest.mark.slow
 def test_a_stage_without_time_is_ended_and_the_rest_is_not_started(benchmarks, tmp_path):
     asked = Asked()
-    asked.minutes = 5.5 / 60  # not enough to import and to train nine methods
+    asked.minutes = 5.5 / 60  # not enough to import and to train all methods
     started = time.monotonic()
     assert benchmarks("gpu").run_stages(asked, tmp_path / "gpu.json") == []
     assert time.monotonic() - started < 30

@@ -1,4 +1,4 @@
-"""Nine methods in fp16 and bf16: the same bits twice and after a resume, overflows, and weights beside a CPU's in fp32.
+"""All methods in fp16 and bf16: the same bits twice and after a resume, overflows, and weights beside a CPU's in fp32.
 
 For the bits the models have their own dropout. Beside the CPU they have none, since each device draws its own, AdamW's
 epsilon is large, so that a gradient's rounding is not made a whole step, and CHILD-TUNING-F keeps every gradient.

@@ -19,6 +19,7 @@ REGISTRY: dict[str, str] = {
     "r3f": "r3f:R3F",
     "r-drop": "rdrop:RDrop",
     "reinit": "reinit:Reinit",
+    "lp-ft": "lp_ft:LpFt",
     "child-tuning-d": "child_tuning_d:ChildTuningD",
     "child-tuning-f": "child_tuning_f:ChildTuningF",
 }

@@ -62,6 +62,21 @@ def pooler(model: nn.Module) -> nn.Module | None:
     return None
 
 
+def output_layer(model: nn.Module) -> nn.Linear:
+    """Return the layer that gives a classifier's logits: the last linear one above the base model.
+
+    Raises:
+        RequestError: There is none.
+    """
+    from torch import nn
+
+    below = {id(module) for module in base_model(model).modules()}
+    above = [module for module in model.modules() if isinstance(module, nn.Linear) and id(module) not in below]
+    if not above:
+        raise RequestError(f"{type(model).__name__} has no linear output layer that dpstune could find")
+    return above[-1]
+
+
 def word_embeddings(model: nn.Module) -> list[nn.Module]:
     """Return the modules that embed words: one, or several that share one weight (BART's encoder and decoder).
 

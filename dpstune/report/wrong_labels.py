@@ -1,4 +1,4 @@
-"""Likely wrong labels for people: a CSV to relabel, and a table of the surest."""
+"""Likely wrong labels for people: a CSV to relabel, and a table of those that stand first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LISTED = 10
 def write_wrong_labels(
     folder: Path, suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
 ) -> Path:
-    """Write the suspects into a CSV file, the surest first, with an empty column for the right label.
+    """Write the suspects into a CSV file, in their order, with an empty column for the right label.
 
     Args:
         folder: Where to.
@@ -32,32 +32,31 @@ def write_wrong_labels(
             ids[each.place],
             *texts[each.place],
             *[""] * (most - len(texts[each.place])),
-            *(each.label, each.answer, each.confidence, each.restarts, None),
+            *(each.label, each.answer, each.label_probability, each.restarts, None),
         ]
         for each in suspects
     ]
+    columns = ["id", *text_columns(most), "label", "answer", "label_probability", "restarts", "right_label"]
     file = folder / FILE
-    write_text(
-        file, csv_text([["id", *text_columns(most), "label", "answer", "confidence", "restarts", "right_label"], *rows])
-    )
+    write_text(file, csv_text([columns, *rows]))
     return file
 
 
 def wrong_labels_section(
     suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]], who: str = "restart"
 ) -> list[Block]:
-    """Return a section on the suspects: how many, what that means, and the surest; ``who`` answers them."""
+    """Return a section on the suspects: how many, what that means, and the first; ``who`` answers them."""
     heading = Heading(f"Likely wrong labels: {len(suspects)}")
     if not suspects:
         return [heading, Paragraph(f"No example is answered alike, and against its label, by all {who}s.")]
-    header = ["id", "example", "label", "answer", "confidence"]
+    header = ["id", "example", "label", "answer", "label's probability"]
     rows = [
-        [ids[each.place], short_text(texts[each.place]), each.label, each.answer, digits(each.confidence)]
+        [ids[each.place], short_text(texts[each.place]), each.label, each.answer, digits(each.label_probability)]
         for each in suspects[:_MOST_LISTED]
     ]
     text = (
         f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; none was "
-        "trained on what it answers. Some are hard, some are labelled wrong: look at them, the surest first. "
-        f"{FILE} lists all of them, with an empty column for the right label."
+        "trained on what it answers. Some are hard, some are labelled wrong: look at them; the least probable labels "
+        f"come first. {FILE} lists all of them, with an empty column for the right label."
     )
     return [heading, Paragraph(text), Table(header, rows, words=4)]

@@ -19,23 +19,23 @@ class Suspect:
         place: Its position among the examples.
         label: Its gold label.
         answer: What every restart answered.
-        confidence: The mean probability that the restarts gave the answer; None where they are not known.
+        label_probability: The mean probability that the restarts gave the gold label; None where it is not known.
         restarts: How many there are.
     """
 
     place: int
     label: str
     answer: str
-    confidence: float | None
+    label_probability: float | None
     restarts: int
 
 
 def likely_wrong(
     labels: Sequence[str | None],
     answers: Sequence[Sequence[str]],
-    confidences: Sequence[NDArray[np.floating] | None] = (),
+    label_probabilities: Sequence[NDArray[np.floating] | None] = (),
 ) -> list[Suspect]:
-    """Return the examples that all restarts answer alike and against the gold label, the surest first.
+    """Return the examples that all restarts answer alike and against the gold label, the least likely label first.
 
     No restart may have been trained on an example that it answers. One restart alone is often wrong; that restarts of
     several methods, which differ in the order of examples, in dropout and in their head, are wrong alike is rarer.
@@ -43,23 +43,24 @@ def likely_wrong(
     Args:
         labels: The gold labels; None where an example has none.
         answers: Of each restart, one an example.
-        confidences: The probability that each restart gave its answer, one an example; None for a restart where it is
-            not known.
+        label_probabilities: The probability that each restart gave the gold label, one an example; None for a restart
+            where it is not known.
 
     Returns:
-        The suspects, by falling confidence; empty for fewer than two restarts.
+        The suspects, by rising probability of their label (``self_confidence`` of Northcutt et al. 2021, "Confident
+        learning"); empty for fewer than two restarts.
 
-    >>> surer = np.array([0.9, 0.8, 0.6]), np.array([0.9, 0.7, 0.9])
-    >>> [found.place for found in likely_wrong(["a", "b", "b"], [["b", "a", "a"], ["b", "a", "b"]], surer)]
-    [0, 1]
+    >>> of_the_label = np.array([0.2, 0.1, 0.4]), np.array([0.2, 0.1, 0.6])
+    >>> [found.place for found in likely_wrong(["a", "b", "b"], [["b", "a", "a"], ["b", "a", "b"]], of_the_label)]
+    [1, 0]
     """
     if len(answers) < FEWEST_RESTARTS:
         return []
-    known = [each for each in confidences if each is not None]
+    known = [each for each in label_probabilities if each is not None]
     mean = np.mean(known, axis=0) if known and len(known) == len(answers) else None
     suspects = [
         Suspect(place, label, answers[0][place], None if mean is None else float(mean[place]), len(answers))
         for place, label in enumerate(labels)
         if label is not None and answers[0][place] != label and len({each[place] for each in answers}) == 1
     ]
-    return sorted(suspects, key=lambda suspect: -(suspect.confidence or 0.0))
+    return sorted(suspects, key=lambda suspect: suspect.label_probability or 0.0)

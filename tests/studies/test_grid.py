@@ -15,6 +15,7 @@ SIZES = {
     "r3f": 8,
     "r-drop": 5,
     "reinit": 7,
+    "lp-ft": 3,
     "child-tuning-d": 15,
     "child-tuning-f": 3,
 }

@@ -420,7 +420,7 @@ def full_after(size):
 
 @pytest.mark.slow
 def test_a_method_trained_twice_differs_from_the_others(train):
-    """Nine methods, nine different models: none of them is another under a new name."""
+    """As many models as methods: none of them is another under a new name."""
     settings = ["training.steps=6", "training.warmup_steps=0", "model.dropout=0.1"]
     runs = {
         name: train(*settings, *(["method.layers=1"] if name == "reinit" else []), method=name) for name in REGISTRY

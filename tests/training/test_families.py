@@ -1,4 +1,4 @@
-"""Five families of models by nine methods, end to end, on tiny models of the real classes."""
+"""Five families of models by all methods, end to end, on tiny models of the real classes."""
 
 import csv
 

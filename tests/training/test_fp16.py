@@ -1,4 +1,4 @@
-"""fp16 with loss scaling: nine methods on five families, through the code that runs on a GPU."""
+"""fp16 with loss scaling: all methods on five families, through the code that runs on a GPU."""
 
 import csv
 import math

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dpstune.data.examples import Examples
 from dpstune.data.reading import TaskData, read_task
@@ -97,15 +97,32 @@ def _read_ballot(gathered: Gathered, record: RunRecord, split: str) -> Ballot:
         raise RequestError(f"{path}: its predictions cannot be read ({error}); train the run anew") from None
     phenomena = columns.get("phenomenon", [None] * len(rows))
     ballot = Ballot(f"seed {record.seed}", str(path))
+    outputs = {prediction: scores.index(max(scores)) for _, _, prediction, scores in rows}
     for (identity, label, prediction, scores), phenomenon in zip(rows, phenomena, strict=True):
         if identity in ballot.predictions:
             raise RequestError(f"{path}: example {identity!r} is there twice")
         if label is None:
             raise RequestError(f"{path}: its examples have no labels, so no prediction is right or wrong")
         ballot.predictions[identity] = prediction
-        ballot.confidences[identity] = max(scores)
+        ballot.label_probabilities[identity] = _label_probability(label, scores, outputs)
         gathered.add_example(Example(identity, label, phenomenon=phenomenon), str(path))
     return ballot
+
+
+def _label_probability(label: str, scores: Sequence[float], outputs: Mapping[str, int]) -> float:
+    """Return the probability that a label was given: of a label that was never an answer, all that the others leave.
+
+    Args:
+        label: The label.
+        scores: The probability of each output.
+        outputs: Which output each answer belongs to; the file does not say so of other labels.
+
+    >>> _label_probability("no", [0.25, 0.75], {"yes": 1})
+    0.25
+    """
+    if label in outputs:
+        return scores[outputs[label]]
+    return max(0.0, 1.0 - sum(scores[output] for output in outputs.values()))
 
 
 def add_texts(gathered: Gathered, recipe: Recipe, split: str) -> None:

@@ -21,14 +21,14 @@ class Ballot:
         place: Where the answers lie, for errors.
         predictions: The label it gave each example.
         right: Whether it was right; of examples that are not there, prediction and gold label decide.
-        confidences: The probability it gave its answer; empty where the source has none.
+        label_probabilities: The probability it gave the gold label; empty where the source has none.
     """
 
     name: str | None
     place: str
     predictions: dict[str, str] = field(default_factory=dict)
     right: dict[str, bool] = field(default_factory=dict)
-    confidences: dict[str, float] = field(default_factory=dict)
+    label_probabilities: dict[str, float] = field(default_factory=dict)
 
     @property
     def ids(self) -> set[str]:
@@ -226,8 +226,9 @@ def _count(method: MethodBallots, gathered: Gathered) -> MethodVotes:
         right = [_is_right(ballot, example) for example in gathered.examples.values()]
         known = len(ballot.predictions) == len(gathered.examples)
         predictions = [ballot.predictions[example] for example in gathered.examples] if known else None
-        sure = [ballot.confidences[example] for example in gathered.examples] if ballot.confidences else None
-        votes.append(Restart(name, right, predictions, sure))
+        known_too = ballot.label_probabilities
+        of_the_label = [known_too[example] for example in gathered.examples] if known_too else None
+        votes.append(Restart(name, right, predictions, of_the_label))
     correct = [sum(column) for column in zip(*(vote.right for vote in votes), strict=True)]
     return MethodVotes(method.name, method.method, len(votes), correct, votes)
 

@@ -75,13 +75,13 @@ class Restart:
         name: For example ``seed 42``.
         right: Whether it got each example right, in the study's order of examples.
         predictions: The label it gave each; None where only right and wrong are known.
-        confidences: The probability it gave its answer; None where it is not known.
+        label_probabilities: The probability it gave the gold label; None where it is not known.
     """
 
     name: str
     right: Sequence[bool]
     predictions: Sequence[str] | None
-    confidences: Sequence[float] | None = None
+    label_probabilities: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,9 @@ class CaseStudy:
         predictions = [vote.predictions for vote in votes if vote.predictions is not None]
         if len(predictions) < len(votes):
             return []
-        sure = [None if vote.confidences is None else np.array(vote.confidences) for vote in votes]
-        return likely_wrong([example.label for example in self.examples], predictions, sure)
+        given = [vote.label_probabilities for vote in votes]
+        of_the_label = [None if each is None else np.array(each) for each in given]
+        return likely_wrong([example.label for example in self.examples], predictions, of_the_label)
 
     def changes(self, method: MethodVotes) -> list[Change | None]:
         """Return, for each example, whether a method rescues or loses it against the baseline; else None."""

@@ -221,7 +221,9 @@ def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
     if not names:
         return []
     given = [[names[answer] for answer in each.predictions] for each in answers]
-    return likely_wrong([names[gold] for gold in answers[0].gold], given, [each.scores.max(1) for each in answers])
+    gold = answers[0].gold
+    of_the_label = [each.scores[np.arange(len(gold)), gold] for each in answers]
+    return likely_wrong([names[label] for label in gold], given, of_the_label)
 
 
 def _train_the_winner(fit: Fit, winner: Trial, progress: Progress, tell: Tell) -> RunResult:
