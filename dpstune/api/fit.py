@@ -26,6 +26,7 @@ def fit(
     runs: int | None = None,
     folds: int | None = None,
     group: str | None = None,
+    config: str | None = None,
     test: str | Path | float | None = None,
     methods: str | Sequence[str] = (),
     model: str | Mapping[str, Any] | None = None,
@@ -39,14 +40,15 @@ def fit(
     """Find the best model for your own rows, with an honest score; the same call goes on where it was stopped.
 
     Args:
-        table: A file or a pattern of files, a recipe file with a task, or a data frame.
+        table: A file or a pattern of files, a recipe file with a task, a dataset of the hub by its id, or a data frame.
         text: The one or two text columns.
         label: The label column.
         minutes: Try for so long.
         runs: Try so many runs; 40 where no minutes are given.
         folds: Cross-validation in as many folds; 5 below 1,000 rows.
         group: A column; rows of one group stay on one side.
-        test: A share of the rows, or a file, that is scored and chooses nothing.
+        config: The configuration of a dataset of the hub.
+        test: A share of the rows, a file, or a dataset's split, that is scored and chooses nothing.
         methods: The methods to try; plain fine-tuning is always among them.
         model: The pre-trained model, by name or as a recipe's section; minilm.
         metric: What is the best: accuracy, macro_f1, ...; of several the first.
@@ -97,6 +99,7 @@ def fit(
         runs=runs,
         folds=folds,
         group=group,
+        config=config,
         test=str(test) if isinstance(test, Path) else test,
         methods=as_methods(methods),
         model=encoder,

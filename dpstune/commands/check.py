@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpstune.commands.options import AsJson, DataDir
-from dpstune.errors import RequestError, RunError, counted, some_of
+from dpstune.errors import RequestError, RunError, counted, did_you_mean, some_of
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -39,13 +39,19 @@ class _Subject:
 
 def check(
     subject: Annotated[
-        str, typer.Argument(metavar="DATA|RECIPE", help="A table of rows; or a recipe's name or YAML file.")
+        str,
+        typer.Argument(
+            metavar="DATA|RECIPE", help="A table of rows, or a dataset's id; or a recipe's name or YAML file."
+        ),
     ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column of DATA.")] = None,
     text2: Annotated[str | None, typer.Option("--text2", metavar="COLUMN", help="The second, for pairs.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column of DATA.")] = None,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as those of one author.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The configuration of a dataset of the hub.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Whose tokens are counted: the recipe's, or minilm.")] = None,
     max_length: Annotated[
@@ -63,15 +69,21 @@ def check(
     Example: dpstune check tickets.csv --text message --label topic
     """
     from dpstune.data.checking import check_task
-    from dpstune.data.files import FILE_FORMATS, form_of
+    from dpstune.data.files import FILE_FORMATS, form_of, names_a_dataset
+    from dpstune.recipe.recipe import shipped_recipes
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
 
     columns = {"--text": text, "--text2": text2, "--label": label}
     if form_of(Path(subject)).format in FILE_FORMATS:
-        about = _read_file(subject, columns, group, encoding, data_dir)
+        _refuse(subject, "a file", {"--config": config, "--data-dir": data_dir})
+        about = _read_file(subject, columns, group, encoding)
+    elif names_a_dataset(subject) and subject not in shipped_recipes():
+        _refuse(subject, "a dataset", {"--encoding": encoding, "--data-dir": data_dir})
+        about = _read_dataset(subject, columns, group, config)
     else:
-        about = _read_recipe(subject, columns, group, encoding, data_dir)
+        _refuse(subject, "a recipe, which names its own", {**columns, "--encoding": encoding, "--config": config})
+        about = _read_recipe(subject, group, data_dir)
     task = about.task
     asked = None
     if model is not None:
@@ -86,9 +98,14 @@ def check(
         raise RequestError(f"{subject}: {counted(counts[0], 'error')} and {counted(counts[1], 'warning')} (--strict)")
 
 
-def _read_file(
-    name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
-) -> _Subject:
+def _refuse(subject: str, what: str, flags: dict[str, Any]) -> None:
+    """Refuse flags that do not go with what is checked."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise RequestError(f"{flag} {value}: {subject} is {what}; leave {flag} out")
+
+
+def _read_file(name: str, columns: dict[str, str | None], group: str | None, encoding: str | None) -> _Subject:
     from dpstune.common.textfile import known_encoding
     from dpstune.data.columns import guess_columns, read_table, refuse_wrong_names
     from dpstune.data.files import find_files
@@ -97,8 +114,6 @@ def _read_file(
     from dpstune.data.sources import Columns, read_files
     from dpstune.studies.fit.parts import FOLDS
 
-    if data_dir is not None:
-        raise RequestError(f"--data-dir {data_dir} is for a recipe, and {name} is a file")
     encoding = encoding and known_encoding(encoding)
     paths = find_files(Path(name).expanduser())
     refuse_wrong_names(columns["--text"], columns["--text2"], columns["--label"])
@@ -119,18 +134,30 @@ def _read_file(
     return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, FOLDS), None, USUAL_MAX_LENGTH)
 
 
-def _read_recipe(
-    name: str, columns: dict[str, str | None], group: str | None, encoding: str | None, data_dir: Path | None
-) -> _Subject:
+def _read_dataset(name: str, columns: dict[str, str | None], group: str | None, config: str | None) -> _Subject:
+    from dpstune.data.reading import read_raw
+    from dpstune.recipe.recipe import shipped_recipes
+    from dpstune.settings.base import check_settings
+    from dpstune.settings.sections import DataSection, DatasetTask
+
+    texts = [column for column in (columns["--text"], columns["--text2"]) if column is not None]
+    if columns["--text"] is None or columns["--label"] is None:
+        hint = did_you_mean(name, shipped_recipes())
+        raise RequestError(
+            f"no recipe and no file is called {name!r}{hint}; of a dataset, name --text and --label, too"
+        )
+    place = {"dataset": name, "config": config, "splits": {"train": "train"}}
+    task = check_settings(
+        DatasetTask, {**place, "text": texts, "label": columns["--label"], "group": group}, place=name
+    )
+    return _Subject(read_raw(task, DataSection()), None, USUAL_MAX_LENGTH)
+
+
+def _read_recipe(name: str, group: str | None, data_dir: Path | None) -> _Subject:
     from dpstune.data.reading import read_raw
     from dpstune.recipe.recipe import load_recipe
     from dpstune.settings.sections import UserTask
 
-    given = [flag for flag, column in columns.items() if column is not None]
-    if given:
-        raise RequestError(f"{given[0]} names a column of a data file; {name} is a recipe, which names its own")
-    if encoding is not None:
-        raise RequestError(f"--encoding {encoding} is for a data file; {name} is a recipe, which says task.encoding")
     recipe = load_recipe(name, data_dir=data_dir and data_dir.expanduser()).recipe
     task = recipe.task
     if group is not None:

@@ -15,7 +15,9 @@ from dpstune.report.output import print_json, print_out, tell
 
 def fit(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A table of rows, or a recipe file (.yaml) with a task.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A table of rows, a dataset's id, or a recipe file (.yaml).")
+    ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column.")] = None,
     text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="A second text column, for pairs.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column.")] = None,
@@ -23,8 +25,11 @@ def fit(
     runs: Annotated[int | None, typer.Option(min=1, help="Try so many runs; 40 where no minutes are given.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation; 5 below 1,000 rows.")] = None,
     group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows of one group stay on one side.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The configuration of a dataset of the hub.")
+    ] = None,
     test: Annotated[
-        str | None, typer.Option(metavar="SHARE|FILE", help="Rows that are scored and choose nothing.")
+        str | None, typer.Option(metavar="SHARE|FILE|SPLIT", help="Rows that are scored and choose nothing.")
     ] = None,
     methods: Annotated[list[str] | None, typer.Option("--method", help="A method to try. Repeatable.")] = None,
     model: Annotated[str | None, typer.Option(help="The pre-trained model: minilm, a folder, or a hub id.")] = None,
@@ -58,6 +63,7 @@ def fit(
         runs=runs,
         folds=folds,
         group=group,
+        config=config,
         test=test,
         methods=methods or (),
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,6 +12,16 @@ from dpstune.errors import RequestError, RunError
 SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
 # By name: the hub's library has changed its HTTP client twice, and the errors of each client have these names.
 _NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
+_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether something on the hub could be called so.
+
+    >>> is_hub_id("FacebookAI/roberta-large"), is_hub_id("./here"), is_hub_id("a/b/c")
+    (True, False, False)
+    """
+    return _ID.fullmatch(name) is not None and not name.startswith((".", "/"))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from dpstune.common.hub import first_line
+from dpstune.common.hub import first_line, is_hub_id
 from dpstune.common.textfile import SAVE_AS_UTF_8, decode, read_bytes
 from dpstune.data.tables import (
     SEPARATORS,
@@ -75,6 +75,20 @@ def find_files(given: Path | Iterable[Path]) -> list[Path]:
 def is_pattern(path: Path) -> bool:
     """Return whether a path has signs in it that stand for others: ``*``, ``?`` or ``[``."""
     return glob.has_magic(str(path))
+
+
+def names_a_dataset(name: str) -> bool:
+    """Return whether a name is that of a dataset: a folder's, or one that the hub may know and no file has.
+
+    What ends as files do (``.csv``, ``.txt``) is a file, whether or not it is there.
+
+    >>> [names_a_dataset(name) for name in ("ag_news", "somebody/reviews-v1.1", "tickets.csv", "part-*", "tickets.txt")]
+    [True, True, False, False, False]
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.is_dir()
+    return is_hub_id(name) and not path.suffix.removeprefix(".").isalpha()
 
 
 def file_rows(

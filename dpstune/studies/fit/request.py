@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpstune.data.files import names_a_dataset
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import find_recipe, split_override
 from dpstune.recipe.yaml_text import read_mapping
@@ -89,6 +90,7 @@ def fit_request(
     runs: int | None = None,
     folds: int | None = None,
     group: str | None = None,
+    config: str | None = None,
     test: str | float | None = None,
     methods: Sequence[str] = (),
     model: str | None = None,
@@ -100,23 +102,27 @@ def fit_request(
     """Put together what a fit is asked to do.
 
     Args:
-        data: A table's file or a pattern of files, or a recipe file with a task.
+        data: A table's file or a pattern of files, a recipe file with a task, or a dataset of the hub.
         output: The folder that holds all runs.
         text, text2: The text columns; of a recipe they are its own.
         label: The label column; likewise.
         minutes, runs, folds, methods, overrides: See ``FitRequest``.
         group: The column whose rows stay together.
-        test: A share of the rows, or a file.
+        config: The configuration of a dataset of the hub.
+        test: A share of the rows, or a file; of a dataset one of its splits.
         model: The pre-trained model; minilm, or the recipe's.
         metric, kind: Of the task; see ``OwnTask``.
         name: What the task is called; the file's name without its endings.
 
     Raises:
-        RequestError: A column is not named, or a flag does not suit a recipe.
+        RequestError: A column is not named, or a flag does not suit the data.
     """
     given = {"text": [text, text2] if text2 else text, "label": label, "group": group, "metric": metric, "kind": kind}
     task_keys = {key: value for key, value in given.items() if value is not None}
     source = None
+    dataset = names_a_dataset(data)
+    if config is not None and not dataset:
+        raise RequestError(f"--config {config} is for a dataset of the hub, and {data} is a file")
     if data.lower().endswith(RECIPES):
         source = find_recipe(data)
         values, _ = read_mapping(source)
@@ -128,8 +134,13 @@ def fit_request(
         for flag, value in (("--text", text), ("--label", label)):
             if value is None:
                 raise RequestError(f"{flag} COLUMN is missing: which column of {data} holds the {flag[2:]}s?")
+        place: dict[str, Any] = {"files": {"train": data}}
         stem = Path(data).name.split(".")[0].strip("*?[]-_") or "table"
-        values = {"model": {"name": MODEL}, "task": {"files": {"train": data}, **task_keys}}
+        if dataset:
+            folder = Path(data).expanduser()
+            place = {"dataset": str(folder.absolute()) if folder.is_dir() else data, "splits": {"train": "train"}}
+            place |= {} if config is None else {"config": config}
+        values = {"model": {"name": MODEL}, "task": {**place, **task_keys}}
     sections = {key: _section(values, key, source) for key in ("model", "training")}
     if model is not None:
         sections["model"]["name"] = model
@@ -143,7 +154,7 @@ def fit_request(
         minutes=minutes,
         runs=runs,
         folds=folds,
-        test=_share_or_file(test),
+        test=_test_part(test, of_dataset="dataset" in (values.get("task") or {})),
         methods=tuple(methods) or METHODS,
         overrides=tuple(overrides),
     )
@@ -157,11 +168,11 @@ def _section(values: Mapping[str, Any], key: str, source: Path | None) -> dict[s
     return dict(section or {})
 
 
-def _share_or_file(test: str | float | None) -> Any:
-    """Read ``--test``: a number is a share of the rows, anything else a file."""
+def _test_part(test: str | float | None, *, of_dataset: bool) -> Any:
+    """Read ``--test``: a number is a share of the rows, anything else a file, or a dataset's split."""
     if not isinstance(test, str):
         return test
     try:
         return float(test)
     except ValueError:
-        return str(Path(test).expanduser().absolute())
+        return test if of_dataset else str(Path(test).expanduser().absolute())
