@@ -265,7 +265,20 @@ def rivals_table(rows):
                 minutes = f"{mean(mine, 'seconds') / 60:.1f}"
                 lines.append([title, name, str(len(mine)), *scores, minutes])
                 title = ""
-    return markdown(header, lines) + "\n" + "".join(dict.fromkeys(f"{where(row)}\n" for row in rows))
+    return markdown(header, lines) + told(rows) + "\n" + "".join(dict.fromkeys(f"{where(row)}\n" for row in rows))
+
+
+def told(rows):
+    """Say what fit itself said of its models, which it had to say without the test rows."""
+    fits = [row for row in rows if row["way"] == "fit"]
+    if not fits:
+        return ""
+    said = statistics.mean(row["told"]["value"] for row in fits)
+    held = sum(row["told"]["low"] <= row["accuracy"] <= row["told"]["high"] for row in fits)
+    return (
+        f"\nOf its {counted(len(fits), 'model')}, fit said {said:.3f} on average where {mean(fits, 'accuracy'):.3f} is "
+        f"true; {held} of the intervals hold the accuracy on the test rows.\n"
+    )
 
 
 def where(row):
