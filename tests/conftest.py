@@ -22,6 +22,14 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 
+LONGEST = ("test_gpu_benchmark.py", "test_launches.py", "test_sweep.py", "test_launcher.py", "test_distributed.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put what takes longest first, so that no process waits at the end for another's last test."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish():
     """Take what was imported for no garbage: every run looks through the rest for an earlier run's memory."""
     importlib.import_module("dpstune.training.engine")
