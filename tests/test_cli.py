@@ -55,9 +55,10 @@ class TestStart:
 
     @pytest.mark.parametrize("arguments", [["--help"], ["train", "--recipee", "demo"], ["recipes", "list"]])
     def test_nothing_heavy_is_imported(self, arguments):
+        checks_recipes = {"pydantic"} if arguments == ["--help"] else set()
         code = (
             "import sys; from dpstune import cli; cli.run(sys.argv[1:]); "
-            f"heavy = {HEAVY} & set(sys.modules); assert not heavy, heavy"
+            f"heavy = {HEAVY | checks_recipes} & set(sys.modules); assert not heavy, heavy"
         )
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
