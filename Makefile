@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+# Python compiles what it imports; to compile all of torch and transformers first takes a minute.
+INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq --no-compile -c constraints.txt
 
 .PHONY: demo test test-slow test-all lint check clean
 
@@ -28,11 +29,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -qq -c constraints.txt -e '.[demo]'
+	$(INSTALL) -e '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -qq -c constraints.txt -e '.[demo,excel,postgres,slurm,tensorboard,trackers,onnx,dev]'
+	$(INSTALL) -e '.[demo,excel,postgres,slurm,tensorboard,trackers,onnx,dev]'
 	touch $@
 
 clean:
