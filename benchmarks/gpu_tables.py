@@ -1,5 +1,7 @@
 """The tables of what was measured on a GPU, from results/gpu.json; without it each row says that there was none."""
 
+from dpstune.errors import counted
+
 GB = 1e9  # the stricter reading of the paper's "G"
 NOT_MEASURED = "not measured: no GPU was to be had"
 FACTOR_GOALS = {"dps-dense": 1.03, "dps-mix": 1.06, "mixout": 1.06}
@@ -15,8 +17,9 @@ def measured_on(result):
     about, versions = result["about"], result["about"]["packages"]
     load = "/".join(f"{value:g}" for value in about["load_average"])
     where = about["device"] if about["device"] != "cpu" else f"{about['processor']}, {about['cpus']} cores"
+    threads = counted(about["threads"], "thread")
     return (
-        f"\n{where}, {about['threads']} threads, {about['precision']}, load average {load}; torch {versions['torch']}, "
+        f"\n{where}, {threads}, {about['precision']}, load average {load}; torch {versions['torch']}, "
         f"transformers {versions['transformers']}; {about['date']}.\n"
     )
 
@@ -29,7 +32,7 @@ def machines(result, *stages):
         if about is not None and (name in stages or not stages):
             versions = about["packages"]
             line = (
-                f"{about['device']}, {about['threads']} threads; torch {versions['torch']}, "
+                f"{about['device']}, {counted(about['threads'], 'thread')}; torch {versions['torch']}, "
                 f"transformers {versions['transformers']}; {about['date']}"
             )
             told.setdefault(line, []).append(name)
