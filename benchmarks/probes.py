@@ -85,6 +85,7 @@ def by_probe(task, seed, way):
     """Solve the output layer for what the untrained model's head sees, or for its mean token."""
     import torch
 
+    from dpstune.methods.criterion import Criterion
     from dpstune.methods.probing import solve
     from dpstune.models.loading import load_classifier, load_tokenizer
     from dpstune.models.structure import output_layer
@@ -110,7 +111,7 @@ def by_probe(task, seed, way):
         return torch.cat(seen if way == "probe" else means).clone()
 
     labels, gold = (torch.tensor([names.index(label) for _, label in rows]) for rows in (data.train, data.test))
-    weight, bias = solve(features(data.train), labels, len(names), l2=100.0)
+    weight, bias = solve(features(data.train), labels, len(names), l2=100.0, loss=Criterion())
     answers = (features(data.test) @ weight.T + bias).argmax(1)
     return [round((answers == gold).double().mean().item(), 4)]
 
@@ -123,6 +124,8 @@ def probes_table(found):
             rows = [row["accuracies"] for row in found["rows"] if (row["task"], row["way"]) == (task, way)]
             cells.append(f"{statistics.mean(value for row in rows for value in row):.3f}" if rows else "")
         lines.append([name, *cells])
+    if not found["rows"]:
+        return ""
     draws = len({row["seed"] for row in found["rows"]})
     header = ["accuracy on 1,500 rows, trained on 500", "`sources`", "`mrpc`", "`sick`"]
     return markdown(header, lines) + f"\nMeans over {draws} draws of rows and two seeds. " + measured_on(found).lstrip()

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "build_method", "casestudy", "evaluate", "fit", "predict", "sweep", "train"]
 __version__ = "0.1.0"
+_PARTS = ("api", "errors", "integrations", "methods", "recipe", "runs", "training")  # as in dpstune.errors.RequestError
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'dpstune' has no attribute {name!r}")
-    module = import_module("dpstune.methods" if name == "build_method" else f"dpstune.api.{name}")
-    globals()[name] = found = getattr(module, name)
-    return found
+    if name in __all__:
+        module = import_module("dpstune.methods" if name == "build_method" else f"dpstune.api.{name}")
+        globals()[name] = found = getattr(module, name)
+        return found
+    if name in _PARTS:
+        return import_module(f"dpstune.{name}")
+    raise AttributeError(f"module 'dpstune' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -64,6 +64,12 @@ class TestStart:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_package_s_parts_are_there_without_being_imported():
+    code = "import dpstune; dpstune.errors.RequestError, dpstune.methods.REGISTRY, dpstune.fit; print(dpstune.nothing)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'dpstune' has no attribute 'nothing'"
+
+
 class TestWrongRequests:
     """Each is one line on stderr, nothing on stdout, exit 2."""
 

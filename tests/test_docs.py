@@ -55,7 +55,9 @@ def test_the_fit_pages_tables_say_what_was_measured(monkeypatch):
         ("rivals", rivals.rivals_table(rivals.read())),
         ("wrong labels", wrong_labels.wrong_labels_table(wrong_labels.read())),
     ):
-        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in page, f"python benchmarks/{name} --table"
+        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in page, (
+            f"python benchmarks/{name.replace(' ', '_')}.py --table"
+        )
 
 
 def test_the_page_names_every_hook():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir
+from dpstune.commands.options import AsJson, DataDir, tell_of_the_hub
 from dpstune.errors import RequestError, RunError, counted, did_you_mean, some_of
 from dpstune.report.output import print_json, tell
 
@@ -75,14 +75,13 @@ def check(
     from dpstune.settings.sections import ModelSection
 
     columns = {"--text": text, "--text2": text2, "--label": label}
-    if form_of(Path(subject)).format in FILE_FORMATS:
+    if names_a_dataset(subject) and subject not in shipped_recipes():
+        about = _read_dataset(subject, columns, group, config, {"--encoding": encoding, "--data-dir": data_dir})
+    elif form_of(Path(subject)).format in FILE_FORMATS:
         _refuse(subject, "a file", {"--config": config, "--data-dir": data_dir})
         about = _read_file(subject, columns, group, encoding)
-    elif names_a_dataset(subject) and subject not in shipped_recipes():
-        _refuse(subject, "a dataset", {"--encoding": encoding, "--data-dir": data_dir})
-        about = _read_dataset(subject, columns, group, config)
     else:
-        _refuse(subject, "a recipe, which names its own", {**columns, "--encoding": encoding, "--config": config})
+        _refuse(subject, "a recipe, which says so itself", {**columns, "--encoding": encoding, "--config": config})
         about = _read_recipe(subject, group, data_dir)
     task = about.task
     asked = None
@@ -134,23 +133,26 @@ def _read_file(name: str, columns: dict[str, str | None], group: str | None, enc
     return _Subject(RawTask(kind, {"train": rows}, gaps(kind), texts, label, FOLDS), None, USUAL_MAX_LENGTH)
 
 
-def _read_dataset(name: str, columns: dict[str, str | None], group: str | None, config: str | None) -> _Subject:
+def _read_dataset(
+    name: str, columns: dict[str, str | None], group: str | None, config: str | None, others: dict[str, Any]
+) -> _Subject:
+    from dpstune.data.files import folder_called
     from dpstune.data.reading import read_raw
     from dpstune.recipe.recipe import shipped_recipes
     from dpstune.settings.base import check_settings
     from dpstune.settings.sections import DataSection, DatasetTask
+    from dpstune.studies.fit.parts import FOLDS
 
     texts = [column for column in (columns["--text"], columns["--text2"]) if column is not None]
     if columns["--text"] is None or columns["--label"] is None:
-        hint = did_you_mean(name, shipped_recipes())
-        raise RequestError(
-            f"no recipe and no file is called {name!r}{hint}; of a dataset, name --text and --label, too"
-        )
-    place = {"dataset": name, "config": config, "splits": {"train": "train"}}
-    task = check_settings(
-        DatasetTask, {**place, "text": texts, "label": columns["--label"], "group": group}, place=name
-    )
-    return _Subject(read_raw(task, DataSection()), None, USUAL_MAX_LENGTH)
+        missing = f"no recipe and no file is called {name!r}{did_you_mean(name, shipped_recipes())}"
+        what = missing if folder_called(name) is None else f"{name} is a folder"
+        raise RequestError(f"{what}; of a dataset, name --text and --label, too")
+    _refuse(name, "a dataset", others)
+    place = {"dataset": folder_called(name) or name, "config": config, "splits": {"train": "train", "folds": FOLDS}}
+    tell_of_the_hub(name)
+    values = {**place, "text": texts, "label": columns["--label"], "group": group}
+    return _Subject(read_raw(check_settings(DatasetTask, values, place=name), DataSection()), None, USUAL_MAX_LENGTH)
 
 
 def _read_recipe(name: str, group: str | None, data_dir: Path | None) -> _Subject:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Output, command_to_repeat
+from dpstune.commands.options import AsJson, Output, command_to_repeat, tell_of_the_hub
 from dpstune.report.output import print_json, print_out, tell
 
 
@@ -71,6 +71,7 @@ def fit(
         overrides=overrides or (),
         output=output.expanduser(),
     )
+    tell_of_the_hub(data)
     fitted = Fit(request)
     if plan:
         planned = fitted.plan()

@@ -63,3 +63,12 @@ def command_to_repeat(context: typer.Context, left_out: Sequence[str] = _CHANGE_
     typed: list[str] = context.find_root().obj or []
     words = [word for word in typed if word not in left_out]
     return shlex.join(["dpstune", *(hide_passwords(word, word) for word in words)])
+
+
+def tell_of_the_hub(data: str) -> None:
+    """Say that the hub is asked, where what a user typed is no file or folder and may be a dataset's id."""
+    from dpstune.data.files import folder_called, names_a_dataset
+    from dpstune.report.output import tell
+
+    if names_a_dataset(data) and folder_called(data) is None:
+        tell(f"{data}: no file or folder is called so; the hub is asked for a dataset of this name")

@@ -12,6 +12,7 @@ from dpstune.errors import RequestError, RunError
 SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
 # By name: the hub's library has changed its HTTP client twice, and the errors of each client have these names.
 _NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
+_LONGEST_ID = 96  # the hub's own limit
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -21,7 +22,7 @@ def is_hub_id(name: str) -> bool:
     >>> is_hub_id("FacebookAI/roberta-large"), is_hub_id("./here"), is_hub_id("a/b/c")
     (True, False, False)
     """
-    return _ID.fullmatch(name) is not None and not name.startswith((".", "/"))
+    return len(name) <= _LONGEST_ID and _ID.fullmatch(name) is not None and not name.startswith((".", "/"))
 
 
 @contextmanager

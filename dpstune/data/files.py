@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import json
+import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
@@ -27,6 +28,7 @@ from dpstune.errors import RequestError
 TEXT_FORMATS = (*SEPARATORS, "jsonl", "json")
 FILE_FORMATS = (*TEXT_FORMATS, "parquet", "xlsx")
 _PACKINGS = {"gz": "gzip", "zst": "zstd"}
+_OTHER_FORMATS = ("yaml", "yml", "txt", "xls", "ods", "zip", "7z", "tar", "bz2", "xz", "arrow", "feather", "pkl", "db")
 
 
 class FileForm(NamedTuple):
@@ -82,13 +84,20 @@ def names_a_dataset(name: str) -> bool:
 
     What ends as files do (``.csv``, ``.txt``) is a file, whether or not it is there.
 
-    >>> [names_a_dataset(name) for name in ("ag_news", "somebody/reviews-v1.1", "tickets.csv", "part-*", "tickets.txt")]
+    >>> [names_a_dataset(name) for name in ("ag_news", "somebody/reviews.en", "tickets.csv", "part-*", "tickets.txt")]
     [True, True, False, False, False]
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.is_dir()
-    return is_hub_id(name) and not path.suffix.removeprefix(".").isalpha()
+    place = os.path.expanduser(name)  # unlike Path's methods, os.path's take a name of any length
+    if not name.strip() or os.path.exists(place):
+        return os.path.isdir(place)
+    form, packing = form_of(Path(name))
+    return is_hub_id(name) and packing is None and form not in (*FILE_FORMATS, *_OTHER_FORMATS)
+
+
+def folder_called(name: str) -> str | None:
+    """Return the absolute path of the folder that a user named; None where there is no such folder."""
+    place = os.path.expanduser(name)
+    return os.path.abspath(place) if name.strip() and os.path.isdir(place) else None
 
 
 def file_rows(

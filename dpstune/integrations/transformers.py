@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method
 from dpstune.methods.base import Method, MethodConfig
+from dpstune.methods.criterion import Criterion
 from dpstune.models.loading import set_dropout
 from dpstune.runs.folder import write_atomically
 
@@ -74,6 +75,8 @@ class MethodTrainer(Trainer):
             raise RequestError(f"{name} needs one process for each GPU; start with `accelerate launch --multi_gpu`")
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
+        if type(self.method).prepare is not Method.prepare and self.compute_loss_func is not None:
+            raise RequestError(f"{name} looks at the data first, by the model's own loss; leave out compute_loss_func")
 
     def create_accelerator_and_postprocess(self) -> None:
         """Show the method what each accelerator clips; each trial of ``hyperparameter_search`` has an accelerator."""
@@ -135,7 +138,9 @@ class MethodTrainer(Trainer):
         dropout = self.method.dropout(state.max_steps)
         if dropout is not None:
             set_dropout(model, dropout)
-        self.method.attach(model, total_steps=state.max_steps, seed=self.args.seed)
+        smoothing = self.args.label_smoothing_factor
+        criterion = Criterion(label_smoothing=smoothing) if smoothing else None  # of what the method sees first
+        self.method.attach(model, total_steps=state.max_steps, seed=self.args.seed, criterion=criterion)
         if checkpoint is None:
             with torch.random.fork_rng():
                 model.train()

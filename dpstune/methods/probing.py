@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import distributed
 
+from dpstune.errors import RequestError
 from dpstune.methods.base import StepBatches
 from dpstune.methods.criterion import Criterion
 from dpstune.models.structure import output_layer
@@ -16,8 +17,12 @@ from dpstune.models.structure import output_layer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Takes logits, [n, outputs], and labels; returns the mean loss, 0-d."""
+
 _ITERATIONS = 1000
 _TOLERANCE = 1e-7  # of the largest element of the gradient, in the units of a mean loss
+_LEAST_SPREAD = 1e-3  # of a feature, over the size of all: what varies less is rounding, or a unit that is saturated
 
 
 def solve_output_layer(
@@ -25,8 +30,9 @@ def solve_output_layer(
 ) -> None:
     """Give a classifier's output layer the weights that fit the training data best; nothing else changes.
 
-    The rest of the model computes the layer's inputs, without dropout; see ``solve`` for the problem. In a distributed
-    run every rank sees the features of all, and finds the same weights.
+    The rest of the model computes the layer's inputs, without dropout; see ``solve`` for the problem. They are kept in
+    float32 and solved in float64: 12 bytes a feature and example, on the host. In a distributed run every rank gets the
+    features of all, and finds the same weights.
 
     Args:
         model: A classifier, not wrapped.
@@ -35,17 +41,20 @@ def solve_output_layer(
         criterion: The task's loss; None for the model's own.
 
     Raises:
-        RequestError: The model has no linear output layer.
+        RequestError: The model has no linear output layer that sees one vector an example.
     """
     layer = output_layer(model)
-    features, labels = _features(model, layer, steps)
+    shares = [_features(model, layer, steps)]
     if distributed.is_initialized():  # every rank saw other examples; all solve one problem
-        shares: list[tuple[Tensor, Tensor]] = [(features, labels)] * distributed.get_world_size()
-        distributed.all_gather_object(shares, (features, labels))
-        features, labels = (torch.cat(parts) for parts in zip(*shares, strict=True))
-    weight, bias = solve(
-        features, labels, layer.out_features, l2=l2, criterion=criterion, has_bias=layer.bias is not None
-    )
+        hosts = distributed.new_group(backend="gloo")
+        shares = shares * distributed.get_world_size()
+        distributed.all_gather_object(shares, shares[0], group=hosts)
+    shares = [share for share in shares if len(share[0])]  # a rank may have had no step
+    if not shares:
+        return
+    features, labels = (torch.cat(parts) for parts in zip(*shares, strict=True))
+    loss = _own_loss(model, labels) if criterion is None else criterion
+    weight, bias = solve(features, labels, layer.out_features, l2=l2, loss=loss, has_bias=layer.bias is not None)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is not None:
@@ -53,60 +62,84 @@ def solve_output_layer(
 
 
 def _features(model: nn.Module, layer: nn.Linear, steps: Iterable[StepBatches]) -> tuple[Tensor, Tensor]:
-    """Return the output layer's inputs, [examples, in_features] in float64 on the CPU, and the labels."""
-    seen: list[Tensor] = []
+    """Return the output layer's inputs, [examples, in_features] in float32 on the CPU, and the labels."""
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
     labels: list[Tensor] = []
+
+    def see(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs.append(given[0].float().cpu())
+        outputs.append(output)
+
     was_training = model.training
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double().cpu()))
+    handle = layer.register_forward_hook(see)
     model.eval()
     try:
         with torch.no_grad():
             for step in steps:
                 for batch, _ in step:
-                    model(**{key: value for key, value in batch.items() if key != "labels"})
+                    logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+                    if not outputs or outputs[-1].shape != logits.shape:
+                        raise RequestError(
+                            f"lp-ft needs a head whose last linear layer gives the logits, one vector an example; "
+                            f"that of {type(model).__name__} does not"
+                        )
+                    outputs.clear()
                     labels.append(batch["labels"].cpu())
     finally:
         model.train(was_training)
         handle.remove()
-    return torch.cat(seen), torch.cat(labels)
+    if not inputs:
+        return torch.zeros(0, layer.in_features), torch.zeros(0)
+    return torch.cat(inputs), torch.cat(labels)
+
+
+def _own_loss(model: nn.Module, labels: Tensor) -> Loss:
+    """Return the loss that a transformers classifier would choose for itself, by its configuration or else by labels.
+
+    Source: ``loss_function`` of ``transformers``' sequence classifiers.
+    """
+    config = getattr(model, "config", None)
+    kind = getattr(config, "problem_type", None)
+    if kind == "regression" or (kind is None and getattr(config, "num_labels", 2) == 1):
+        return lambda logits, values: F.mse_loss(logits.flatten(), values.flatten().to(logits))
+    several = kind == "multi_label_classification" or (kind is None and labels.is_floating_point())
+    return Criterion(multilabel=several)
 
 
 def solve(
-    features: Tensor,
-    labels: Tensor,
-    outputs: int,
-    *,
-    l2: float,
-    criterion: Criterion | None = None,
-    has_bias: bool = True,
+    features: Tensor, labels: Tensor, outputs: int, *, l2: float, loss: Loss, has_bias: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return the weight W and the bias b that minimise sum of losses + l2 / 2 * |W|^2, in float64.
 
     Each feature is first scaled to mean 0 and variance 1, so that one ``l2`` suits all models; W and b are then put in
-    terms of the features as they were. The problem is convex, so the start and the seed do not matter. Without a bias
-    nothing is moved to mean 0.
+    terms of the features as they were. A feature that hardly varies beside the size of all is scaled less, or its noise
+    would weigh as much as what others say. The problem is convex, so the start and the seed do not matter. Without a
+    bias nothing is moved to mean 0.
 
     Args:
-        features: [n, in_features], float64.
+        features: [n, in_features].
         labels: [n] indices or values, or [n, outputs] zeros and ones.
         outputs: Labels of the task; 1 for values.
         l2: Strength of the penalty, above 0.
-        criterion: The loss; None for cross-entropy, or squared error where there is one output.
+        loss: The mean loss; convex in the logits.
         has_bias: Whether there is a bias.
 
     Returns:
         W, [outputs, in_features], and b, [outputs].
 
-    >>> x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-    >>> W, b = solve(x, torch.tensor([0, 1]), 2, l2=1.0)
+    >>> x = torch.tensor([[-1.0], [1.0]])
+    >>> W, b = solve(x, torch.tensor([0, 1]), 2, l2=1.0, loss=Criterion())
     >>> [round(value, 4) for value in W.flatten().tolist()], b.abs().max().item() < 1e-6
     ([-0.5213, 0.5213], True)
     """
     count = len(features)
-    center = features.mean(0) if has_bias else torch.zeros_like(features[0])
-    scale = (features - center).square().mean(0).sqrt()
-    scale[scale < 1e-8] = 1.0  # a feature that is always the same says nothing
-    x = (features - center) / scale
+    x = features.double()
+    least = _LEAST_SPREAD * x.square().mean().sqrt() + torch.finfo(torch.float32).tiny
+    center = x.mean(0) if has_bias else torch.zeros_like(x[0])
+    x = x - center
+    scale = x.square().mean(0).sqrt().maximum(least)
+    x /= scale
     weight = torch.zeros(outputs, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(outputs, dtype=x.dtype, requires_grad=has_bias)
     optimizer = torch.optim.LBFGS(
@@ -119,17 +152,11 @@ def solve(
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        loss = _mean_loss(x @ weight.T + bias, labels, criterion) + l2 / (2 * count) * weight.square().sum()
-        loss.backward()
-        return loss
+        value = loss(x @ weight.T + bias, labels) + l2 / (2 * count) * weight.square().sum()
+        value.backward()
+        return value
 
     with torch.enable_grad():
         optimizer.step(objective)
     found = weight.detach() / scale
     return found, bias.detach() - found @ center
-
-
-def _mean_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None) -> Tensor:
-    if logits.shape[-1] == 1 and labels.ndim == 1:
-        return F.mse_loss(logits.flatten(), labels.to(logits))
-    return (criterion or Criterion(multilabel=labels.ndim > 1))(logits, labels)

@@ -128,13 +128,19 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["empty.csv"], "empty.csv holds no rows to look at"),
         (["broken.csv"], "broken.csv:2: "),
         (["tickets.csv", "--config", "x"], "--config x: tickets.csv is a file; leave --config out"),
-        (["demo", "--text", "x"], "--text x: demo is a recipe, which names its own; leave --text out"),
+        (["demo", "--text", "x"], "--text x: demo is a recipe, which says so itself; leave --text out"),
         (["demo", "--encoding", "latin-1"], "--encoding latin-1: demo is a recipe"),
+        (["minilm-rt", "--data-dir", "glue"], "is called 'minilm-rt'; did you mean 'minilm-rte'?"),
+        (["folder.csv"], "folder.csv is a folder; of a dataset, name --text and --label, too"),
+        (["x" * 300], "is called 'xxx"),
         (
             ["somebody/reviews"],
             "no recipe and no file is called 'somebody/reviews'; of a dataset, name --text and --label",
         ),
-        (["somebody/reviews", "--encoding", "latin-1"], "--encoding latin-1: somebody/reviews is a dataset"),
+        (
+            ["somebody/reviews", "--text", "a", "--label", "b", "--encoding", "latin-1"],
+            "--encoding latin-1: somebody/reviews is a dataset; leave --encoding out",
+        ),
         (["demo", "--group", "x"], "--group x: only a user's own data has groups, and demo has a known task"),
         (["minilm-rte", "--data-dir", "nowhere"], "there is no folder"),
         (["demo", "--max-length", "1"], "Invalid value for '--max-length'"),
@@ -145,6 +151,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(zygote, tickets, arguments, mess
     (zygote.folder / "many.csv").write_text("text,body\nwho is there,a cat sleeps\n")
     (zygote.folder / "empty.csv").write_text("text,label\n")
     (zygote.folder / "broken.csv").write_text('text,label\n"a,b\n')
+    (zygote.folder / "folder.csv").mkdir(exist_ok=True)
     run = zygote.run("check", *arguments)
     assert run.code == 2, run.stderr
     assert run.stdout == ""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from dpstune import build_method
 from dpstune.errors import RequestError
@@ -38,6 +39,10 @@ def outputs_of(found, features):
     return (features @ weight.T + bias).numpy()
 
 
+def squared_error(logits, values):
+    return (logits[:, 0] - values).square().mean()
+
+
 def same(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -46,7 +51,7 @@ def same(found, expected):
 def test_classes_are_solved_as_scikit_learn_does(l2):
     features, labels = draw()
     sure = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=10_000).fit(scaled(features), labels.numpy())
-    found = torch.tensor(outputs_of(solve(features, labels, 3, l2=l2), features)).softmax(1)
+    found = torch.tensor(outputs_of(solve(features, labels, 3, l2=l2, loss=Criterion()), features)).softmax(1)
     same(found, sure.predict_proba(scaled(features)))
 
 
@@ -55,14 +60,16 @@ def test_label_weights_count():
     weights = torch.tensor([0.2, 1.0, 4.0])
     sure = LogisticRegression(class_weight=dict(enumerate(weights.tolist())), tol=1e-10, max_iter=10_000)
     sure.fit(scaled(features), labels.numpy())
-    found = solve(features, labels, 3, l2=1.0, criterion=Criterion(weights))
+    found = solve(features, labels, 3, l2=1.0, loss=Criterion(weights))
     same(torch.tensor(outputs_of(found, features)).softmax(1), sure.predict_proba(scaled(features)))
 
 
 def test_each_of_several_labels_is_a_question_of_its_own():
     features, _ = draw()
     labels = torch.stack([draw(seed, outputs=2)[1] for seed in (1, 2)], dim=1).float()
-    found = torch.tensor(outputs_of(solve(features, labels, 2, l2=3.0), features)).sigmoid()
+    found = torch.tensor(
+        outputs_of(solve(features, labels, 2, l2=3.0, loss=Criterion(multilabel=True)), features)
+    ).sigmoid()
     for column in range(2):  # a mean over two labels halves each one's loss
         sure = LogisticRegression(C=1 / 6.0, tol=1e-10, max_iter=10_000).fit(scaled(features), labels[:, column])
         same(found[:, column], sure.predict_proba(scaled(features))[:, 1])
@@ -72,13 +79,16 @@ def test_values_are_solved_as_ridge_regression():
     features, _ = draw()
     values = torch.linspace(-3, 9, COUNT)
     sure = Ridge(alpha=2.0).fit(scaled(features), values.numpy())
-    same(outputs_of(solve(features, values, 1, l2=4.0), features)[:, 0], sure.predict(scaled(features)))
+    same(
+        outputs_of(solve(features, values, 1, l2=4.0, loss=squared_error), features)[:, 0],
+        sure.predict(scaled(features)),
+    )
 
 
 def test_without_a_bias_nothing_is_moved():
     features, _ = draw()
     values = torch.linspace(-3, 9, COUNT)
-    weight, bias = solve(features, values, 1, l2=1e-9, has_bias=False)
+    weight, bias = solve(features, values, 1, l2=1e-9, loss=squared_error, has_bias=False)
     assert bias.tolist() == [0.0]
     same(weight[0].numpy(), LinearRegression(fit_intercept=False).fit(features.numpy(), values.numpy()).coef_)
 
@@ -86,16 +96,27 @@ def test_without_a_bias_nothing_is_moved():
 def test_a_feature_that_is_always_the_same_says_nothing():
     features, labels = draw()
     features[:, 2] = 7.0
-    weight, bias = solve(features, labels, 3, l2=1.0)
+    weight, bias = solve(features, labels, 3, l2=1.0, loss=Criterion())
     assert weight[:, 2].abs().max() == 0
     assert bias.isfinite().all()
+
+
+def test_a_feature_that_hardly_varies_is_not_blown_up():
+    """As a unit of the pooler that is saturated: rounding alone tells its values apart."""
+    features, labels = draw()
+    noise = torch.randn(COUNT, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    features[:, 2] = 1.0 + 1e-6 * noise
+    weight, _ = solve(features, labels, 3, l2=1.0, loss=Criterion())
+    assert weight[:, 2].abs().max() < weight.abs().max()
 
 
 @hypothesis_settings(max_examples=15)
 @given(st.integers(0, 10_000), st.permutations(range(COUNT)))
 def test_the_order_of_the_examples_changes_nothing(seed, order):
     features, labels = draw(seed)
-    one, other = (solve(features[rows], labels[rows], 3, l2=1.0) for rows in (list(range(COUNT)), list(order)))
+    one, other = (
+        solve(features[rows], labels[rows], 3, l2=1.0, loss=Criterion()) for rows in (list(range(COUNT)), list(order))
+    )
     same(outputs_of(one, features), outputs_of(other, features))
 
 
@@ -152,11 +173,62 @@ def test_a_model_without_a_head_is_refused():
         method.prepare(model, [])
 
 
-def test_lp_ft_then_trains_as_vanilla():
-    losses = []
-    for settings in ({"name": "vanilla"}, {"name": "lp-ft"}):
-        model = tiny_classifier("bert", num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
-        method = build_method(settings)
+@pytest.mark.parametrize(
+    ("labels", "changes"),
+    [
+        (VALUES[:, None], {"num_labels": 1}),
+        (torch.stack([VALUES, -VALUES], dim=1), {"num_labels": 2, "problem_type": "regression"}),
+        (SEVERAL, {"num_labels": 3}),
+        (CLASSES, {"num_labels": 3}),
+    ],
+    ids=["values in a column", "two values", "several, by the labels", "classes, by the labels"],
+)
+def test_the_loss_is_the_one_the_model_would_choose(labels, changes):
+    model = tiny_classifier("bert", **changes).eval()
+    before = model(**batch(labels)).loss.item()
+    method = build_method({"name": "lp-ft", "l2": 0.01})
+    method.attach(model, total_steps=10)
+    model.config.problem_type = changes.get("problem_type")  # the call above has settled it
+    method.prepare(model, [[(batch(labels), 1.0)]])
+    assert model(**batch(labels)).loss.item() < 0.3 * before
+
+
+def test_a_head_that_sees_every_token_is_refused():
+    model = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=50, num_labels=3, pad_token_id=0)
+    )
+    method = build_method({"name": "lp-ft"})
+    method.attach(model, total_steps=10)
+    with pytest.raises(RequestError, match="one vector an example; that of GPT2ForSequenceClassification does not"):
+        method.prepare(model, [[(batch(CLASSES), 1.0)]])
+
+
+def test_where_there_are_no_examples_nothing_changes():
+    """As on a rank of more than there are steps, where no other has one either."""
+    model = tiny_classifier("bert", num_labels=3)
+    before = output_layer(model).weight.clone()
+    method = build_method({"name": "lp-ft"})
+    method.attach(model, total_steps=10)
+    method.prepare(model, [])
+    assert torch.equal(output_layer(model).weight, before)
+
+
+def test_after_the_probe_it_trains_as_vanilla():
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    models = [tiny_classifier("bert", num_labels=3, **rates).train() for _ in range(2)]
+    methods = [build_method({"name": name}) for name in ("lp-ft", "vanilla")]
+    for method, model in zip(methods, models, strict=True):
         method.attach(model, total_steps=10)
-        losses.append(method.loss(model, batch(CLASSES)).item())  # a resumed run's: nothing was prepared
-    assert losses[0] == losses[1]
+    methods[0].prepare(models[0], [[(batch(CLASSES), 1.0)]])
+    models[1].load_state_dict(models[0].state_dict())
+    for method, model in zip(methods, models, strict=True):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            method.loss(model, batch(CLASSES)).backward()
+            method.before_clip()
+            method.before_update()
+            optimizer.step()
+            method.after_update()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -97,7 +97,7 @@ def _read_ballot(gathered: Gathered, record: RunRecord, split: str) -> Ballot:
         raise RequestError(f"{path}: its predictions cannot be read ({error}); train the run anew") from None
     phenomena = columns.get("phenomenon", [None] * len(rows))
     ballot = Ballot(f"seed {record.seed}", str(path))
-    outputs = {prediction: scores.index(max(scores)) for _, _, prediction, scores in rows}
+    outputs = {answer: scores.index(max(scores)) for _, _, answer, scores in rows if scores.count(max(scores)) == 1}
     for (identity, label, prediction, scores), phenomenon in zip(rows, phenomena, strict=True):
         if identity in ballot.predictions:
             raise RequestError(f"{path}: example {identity!r} is there twice")

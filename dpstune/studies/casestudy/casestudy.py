@@ -165,7 +165,7 @@ class CaseStudy:
 
     @cached_property
     def suspects(self) -> list[Suspect]:
-        """The examples that all restarts of all methods answer alike and against the gold label, the surest first."""
+        """The examples that all restarts of all methods answer alike, and against the label; see ``likely_wrong``."""
         votes = [vote for method in self.methods for vote in method.votes]
         if len(votes) < sum(method.restarts for method in self.methods):
             return []  # of some restarts only counts are known

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpstune.data.files import names_a_dataset
+from dpstune.data.files import folder_called, names_a_dataset
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import find_recipe, split_override
 from dpstune.recipe.yaml_text import read_mapping
@@ -137,8 +137,8 @@ def fit_request(
         place: dict[str, Any] = {"files": {"train": data}}
         stem = Path(data).name.split(".")[0].strip("*?[]-_") or "table"
         if dataset:
-            folder = Path(data).expanduser()
-            place = {"dataset": str(folder.absolute()) if folder.is_dir() else data, "splits": {"train": "train"}}
+            stem = Path(data).name
+            place = {"dataset": folder_called(data) or data, "splits": {"train": "train"}}
             place |= {} if config is None else {"config": config}
         values = {"model": {"name": MODEL}, "task": {**place, **task_keys}}
     sections = {key: _section(values, key, source) for key in ("model", "training")}
@@ -154,7 +154,7 @@ def fit_request(
         minutes=minutes,
         runs=runs,
         folds=folds,
-        test=_test_part(test, of_dataset="dataset" in (values.get("task") or {})),
+        test=_test_part(test, values.get("task")),
         methods=tuple(methods) or METHODS,
         overrides=tuple(overrides),
     )
@@ -168,11 +168,13 @@ def _section(values: Mapping[str, Any], key: str, source: Path | None) -> dict[s
     return dict(section or {})
 
 
-def _test_part(test: str | float | None, *, of_dataset: bool) -> Any:
-    """Read ``--test``: a number is a share of the rows, anything else a file, or a dataset's split."""
+def _test_part(test: str | float | None, task: Any) -> Any:
+    """Read ``--test``: a number is a share of the rows, anything else a file, or the split of a dataset."""
     if not isinstance(test, str):
         return test
     try:
         return float(test)
     except ValueError:
-        return test if of_dataset else str(Path(test).expanduser().absolute())
+        if isinstance(task, Mapping) and "dataset" in task:
+            return test
+        return str(Path(test).expanduser().absolute())
