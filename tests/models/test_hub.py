@@ -157,13 +157,28 @@ def test_a_dataset_that_no_table_knows_trains_from_the_hub(hub, tmp_path, tiny_m
     done = dpstune("check", *columns, "--model", tiny_model, "--json", endpoint=hub.url, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == {"train": 60}
-    small = ["--model", tiny_model, "--method", "vanilla", "--runs", "2", "--folds", "2", "--set", "training.steps=2"]
-    fit = ["fit", *columns, *small, "--test", "exam", "--json", "--output", tmp_path / "fits"]
+    small = [
+        "--model",
+        tiny_model,
+        "--method",
+        "vanilla",
+        "--runs",
+        "2",
+        "--folds",
+        "2",
+        "--set",
+        "training.steps=2",
+        "--set",
+        "data.max_length=32",
+    ]
+    fit = ["fit", *columns, *small, "--test", "0.3", "--json", "--output", tmp_path / "fits"]
     done = dpstune(*fit, endpoint=hub.url, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "fits" / "reviews").glob("fit-*")
     assert (folder / "model" / "config.json").is_file()
-    assert json.loads(done.stdout)["score"]["rows"] == 8
+    assert json.loads(done.stdout)["score"]["rows"] == 12
+    done = dpstune(*fit, "--test", "dev", endpoint=hub.url, home=tmp_path / "home")
+    assert (done.returncode, "Should be one of ['train', 'exam']" in done.stderr) == (2, True), done.stderr
     done = dpstune(*fit, "--config", "none", endpoint=hub.url, home=tmp_path / "home")
     assert done.returncode == 2
     assert "somebody/reviews" in done.stderr
