@@ -17,11 +17,11 @@ class LpFtConfig(MethodConfig):
     """Settings of LP-FT (Kumar et al. 2022, arXiv 2202.10054).
 
     Attributes:
-        l2: Penalty of the probe's weights, above 0, on features of variance 1; a larger one keeps the head nearer 0.
+        l2: Penalty of the probe's weights, above 0; a larger one keeps the head nearer 0. scikit-learn's C is 1 / l2.
     """
 
     name: Literal["lp-ft"] = "lp-ft"
-    l2: Annotated[float, Field(gt=0.0)] = 100.0
+    l2: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class LpFt(Method[LpFtConfig]):
@@ -32,15 +32,15 @@ class LpFt(Method[LpFtConfig]):
     as in vanilla: a head that fits already does not distort the features, as a random one does in its first steps.
 
     Before step 1 the features of all examples are held on the host, 12 bytes each. The output layer is the head's last
-    linear layer. Where the head has another layer before it (RoBERTa, ELECTRA,
-    BART), that one keeps its first weights until step 1.
+    linear layer. Where the head has another layer before it (RoBERTa, ELECTRA, BART), that one keeps its first weights
+    until step 1.
 
     Source: Kumar et al. 2022, section 3.4. The authors take the probe from a solver or from gradient steps; here it is
     the solution.
 
     >>> from dpstune import build_method
-    >>> build_method({"name": "lp-ft", "l2": 1}).config.l2
-    1.0
+    >>> build_method({"name": "lp-ft", "l2": 10}).config.l2
+    10.0
     """
 
     config_class = LpFtConfig

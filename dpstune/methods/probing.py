@@ -22,7 +22,6 @@ Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-7  # of the largest element of the gradient, in the units of a mean loss
-_LEAST_SPREAD = 1e-3  # of a feature, over the size of all: what varies less is rounding, or a unit that is saturated
 
 
 def solve_output_layer(
@@ -112,10 +111,8 @@ def solve(
 ) -> tuple[Tensor, Tensor]:
     """Return the weight W and the bias b that minimise sum of losses + l2 / 2 * |W|^2, in float64.
 
-    Each feature is first scaled to mean 0 and variance 1, so that one ``l2`` suits all models; W and b are then put in
-    terms of the features as they were. A feature that hardly varies beside the size of all is scaled less, or its noise
-    would weigh as much as what others say. The problem is convex, so the start and the seed do not matter. Without a
-    bias nothing is moved to mean 0.
+    This is scikit-learn's logistic regression with C = 1 / l2, and for values ridge regression with alpha = l2 / 2. The
+    problem is convex, so the start and the seed do not matter.
 
     Args:
         features: [n, in_features].
@@ -135,11 +132,8 @@ def solve(
     """
     count = len(features)
     x = features.double()
-    least = _LEAST_SPREAD * x.square().mean().sqrt() + torch.finfo(torch.float32).tiny
     center = x.mean(0) if has_bias else torch.zeros_like(x[0])
-    x = x - center
-    scale = x.square().mean(0).sqrt().maximum(least)
-    x /= scale
+    x = x - center  # the solution is the same, and found sooner
     weight = torch.zeros(outputs, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(outputs, dtype=x.dtype, requires_grad=has_bias)
     optimizer = torch.optim.LBFGS(
@@ -158,5 +152,4 @@ def solve(
 
     with torch.enable_grad():
         optimizer.step(objective)
-    found = weight.detach() / scale
-    return found, bias.detach() - found @ center
+    return weight.detach(), bias.detach() - weight.detach() @ center

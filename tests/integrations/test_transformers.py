@@ -27,7 +27,6 @@ SETTINGS = {
     "dps-dense": {"update_ratio": 0.2},
     "dps-mix": {"update_ratio": 0.2},
     "reinit": {"layers": 1},
-    "lp-ft": {"l2": 1e7},  # a head of ordinary size, though the features of random weights are small
 }
 HALF = {"fp16": True, "optim": "adamw_torch_fused"}
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available()}

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -30,10 +29,6 @@ def draw(seed=0, outputs=3):
     return features + 3.0, torch.randint(outputs, (COUNT,), generator=generator)
 
 
-def scaled(features):
-    return StandardScaler().fit_transform(features.numpy())
-
-
 def outputs_of(found, features):
     weight, bias = found
     return (features @ weight.T + bias).numpy()
@@ -50,18 +45,18 @@ def same(found, expected):
 @pytest.mark.parametrize("l2", [0.1, 1.0, 30.0])
 def test_classes_are_solved_as_scikit_learn_does(l2):
     features, labels = draw()
-    sure = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=10_000).fit(scaled(features), labels.numpy())
+    sure = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=10_000).fit(features.numpy(), labels.numpy())
     found = torch.tensor(outputs_of(solve(features, labels, 3, l2=l2, loss=Criterion()), features)).softmax(1)
-    same(found, sure.predict_proba(scaled(features)))
+    same(found, sure.predict_proba(features.numpy()))
 
 
 def test_label_weights_count():
     features, labels = draw()
     weights = torch.tensor([0.2, 1.0, 4.0])
     sure = LogisticRegression(class_weight=dict(enumerate(weights.tolist())), tol=1e-10, max_iter=10_000)
-    sure.fit(scaled(features), labels.numpy())
+    sure.fit(features.numpy(), labels.numpy())
     found = solve(features, labels, 3, l2=1.0, loss=Criterion(weights))
-    same(torch.tensor(outputs_of(found, features)).softmax(1), sure.predict_proba(scaled(features)))
+    same(torch.tensor(outputs_of(found, features)).softmax(1), sure.predict_proba(features.numpy()))
 
 
 def test_each_of_several_labels_is_a_question_of_its_own():
@@ -71,17 +66,17 @@ def test_each_of_several_labels_is_a_question_of_its_own():
         outputs_of(solve(features, labels, 2, l2=3.0, loss=Criterion(multilabel=True)), features)
     ).sigmoid()
     for column in range(2):  # a mean over two labels halves each one's loss
-        sure = LogisticRegression(C=1 / 6.0, tol=1e-10, max_iter=10_000).fit(scaled(features), labels[:, column])
-        same(found[:, column], sure.predict_proba(scaled(features))[:, 1])
+        sure = LogisticRegression(C=1 / 6.0, tol=1e-10, max_iter=10_000).fit(features.numpy(), labels[:, column])
+        same(found[:, column], sure.predict_proba(features.numpy())[:, 1])
 
 
 def test_values_are_solved_as_ridge_regression():
     features, _ = draw()
     values = torch.linspace(-3, 9, COUNT)
-    sure = Ridge(alpha=2.0).fit(scaled(features), values.numpy())
+    sure = Ridge(alpha=2.0).fit(features.numpy(), values.numpy())
     same(
         outputs_of(solve(features, values, 1, l2=4.0, loss=squared_error), features)[:, 0],
-        sure.predict(scaled(features)),
+        sure.predict(features.numpy()),
     )
 
 
@@ -91,23 +86,6 @@ def test_without_a_bias_nothing_is_moved():
     weight, bias = solve(features, values, 1, l2=1e-9, loss=squared_error, has_bias=False)
     assert bias.tolist() == [0.0]
     same(weight[0].numpy(), LinearRegression(fit_intercept=False).fit(features.numpy(), values.numpy()).coef_)
-
-
-def test_a_feature_that_is_always_the_same_says_nothing():
-    features, labels = draw()
-    features[:, 2] = 7.0
-    weight, bias = solve(features, labels, 3, l2=1.0, loss=Criterion())
-    assert weight[:, 2].abs().max() == 0
-    assert bias.isfinite().all()
-
-
-def test_a_feature_that_hardly_varies_is_not_blown_up():
-    """As a unit of the pooler that is saturated: rounding alone tells its values apart."""
-    features, labels = draw()
-    noise = torch.randn(COUNT, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    features[:, 2] = 1.0 + 1e-6 * noise
-    weight, _ = solve(features, labels, 3, l2=1.0, loss=Criterion())
-    assert weight[:, 2].abs().max() < weight.abs().max()
 
 
 @hypothesis_settings(max_examples=15)
@@ -138,7 +116,7 @@ def test_lp_ft_fits_the_head_first_and_leaves_the_rest(family, kind):
     model = tiny_classifier(family, **changes).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    method = build_method({"name": "lp-ft", "l2": 0.01})
+    method = build_method({"name": "lp-ft", "l2": 1e-9})
     method.attach(model, total_steps=10)
     first, second, third = (batch(labels, rows) for rows in (slice(0, 1), slice(1, 3), slice(3, 4)))
     method.prepare(model, [[(first, 1.0)], [(second, 0.7), (third, 0.3)]])
@@ -186,7 +164,7 @@ def test_a_model_without_a_head_is_refused():
 def test_the_loss_is_the_one_the_model_would_choose(labels, changes):
     model = tiny_classifier("bert", **changes).eval()
     before = model(**batch(labels)).loss.item()
-    method = build_method({"name": "lp-ft", "l2": 0.01})
+    method = build_method({"name": "lp-ft", "l2": 1e-9})
     method.attach(model, total_steps=10)
     model.config.problem_type = changes.get("problem_type")  # the call above has settled it
     method.prepare(model, [[(batch(labels), 1.0)]])
