@@ -41,7 +41,6 @@ TITLES = {
     "sick": "SICK: entailment, neutral, contradiction",
 }
 FILE = RESULTS / "rivals.json"
-PAGE = Path(__file__).parent.parent / "docs" / "fit.md"
 PENALTIES = [0.01, 0.1, 1.0, 10.0, 100.0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,7 @@ def check(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="DATA|RECIPE", help="A table of rows, or a dataset's id; or a recipe's name or YAML file."
+            metavar="DATA|RECIPE", help="A table of rows, or a dataset's id or folder; or a recipe's name or YAML file."
         ),
     ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column of DATA.")] = None,
@@ -70,18 +70,18 @@ def check(
     """
     from dpstune.data.checking import check_task
     from dpstune.data.files import FILE_FORMATS, form_of, names_a_dataset
-    from dpstune.recipe.recipe import shipped_recipes
+    from dpstune.recipe.recipe import may_be_a_recipe, shipped_recipes
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
 
     columns = {"--text": text, "--text2": text2, "--label": label}
     if names_a_dataset(subject) and subject not in shipped_recipes():
         about = _read_dataset(subject, columns, group, config, {"--encoding": encoding, "--data-dir": data_dir})
-    elif form_of(Path(subject)).format in FILE_FORMATS:
+    elif form_of(Path(subject)).format in FILE_FORMATS or (any(columns.values()) and not may_be_a_recipe(subject)):
         _refuse(subject, "a file", {"--config": config, "--data-dir": data_dir})
         about = _read_file(subject, columns, group, encoding)
     else:
-        _refuse(subject, "a recipe, which says so itself", {**columns, "--encoding": encoding, "--config": config})
+        _refuse(subject, "a recipe, and says this itself", {**columns, "--encoding": encoding, "--config": config})
         about = _read_recipe(subject, group, data_dir)
     task = about.task
     asked = None
@@ -137,6 +137,7 @@ def _read_dataset(
     name: str, columns: dict[str, str | None], group: str | None, config: str | None, others: dict[str, Any]
 ) -> _Subject:
     from dpstune.data.files import folder_called
+    from dpstune.data.gold_labels import gaps
     from dpstune.data.reading import read_raw
     from dpstune.recipe.recipe import shipped_recipes
     from dpstune.settings.base import check_settings
@@ -152,7 +153,9 @@ def _read_dataset(
     place = {"dataset": folder_called(name) or name, "config": config, "splits": {"train": "train", "folds": FOLDS}}
     tell_of_the_hub(name)
     values = {**place, "text": texts, "label": columns["--label"], "group": group}
-    return _Subject(read_raw(check_settings(DatasetTask, values, place=name), DataSection()), None, USUAL_MAX_LENGTH)
+    raw = read_raw(check_settings(DatasetTask, values, place=name), DataSection())
+    kind: Kind = "classification" if raw.splits["train"].first_list is None else "multilabel"
+    return _Subject(replace(raw, kind=kind, unlabelled=gaps(kind)), None, USUAL_MAX_LENGTH)
 
 
 def _read_recipe(name: str, group: str | None, data_dir: Path | None) -> _Subject:

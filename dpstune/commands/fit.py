@@ -16,7 +16,7 @@ from dpstune.report.output import print_json, print_out, tell
 def fit(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A table of rows, a dataset's id, or a recipe file (.yaml).")
+        str, typer.Argument(metavar="DATA", help="A table of rows, a dataset's id or folder, or a recipe file (.yaml).")
     ],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column.")] = None,
     text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="A second text column, for pairs.")] = None,

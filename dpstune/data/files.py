@@ -82,7 +82,7 @@ def is_pattern(path: Path) -> bool:
 def names_a_dataset(name: str) -> bool:
     """Return whether a name is that of a dataset: a folder's, or one that the hub may know and no file has.
 
-    What ends as files do (``.csv``, ``.txt``) is a file, whether or not it is there.
+    What ends as files do (``.csv``, ``.txt``) is a file, whether or not it is there, unless a folder is called so.
 
     >>> [names_a_dataset(name) for name in ("ag_news", "somebody/reviews.en", "tickets.csv", "part-*", "tickets.txt")]
     [True, True, False, False, False]

@@ -42,7 +42,8 @@ class MethodTrainer(Trainer):
 
     Raises:
         RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
-            GPUs in one process, ``auto_find_batch_size``; or you give a loss function, and the method has its own loss.
+            GPUs in one process, ``auto_find_batch_size``; or you give a loss function, and the method has its own loss,
+            or sees the data before step 1, when it cannot ask yours.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
     >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, hidden_size=12, vocab_size=10))
@@ -76,7 +77,9 @@ class MethodTrainer(Trainer):
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
         if type(self.method).prepare is not Method.prepare and self.compute_loss_func is not None:
-            raise RequestError(f"{name} looks at the data first, by the model's own loss; leave out compute_loss_func")
+            raise RequestError(
+                f"{name} sees the data before step 1, without your loss function; leave out compute_loss_func"
+            )
 
     def create_accelerator_and_postprocess(self) -> None:
         """Show the method what each accelerator clips; each trial of ``hyperparameter_search`` has an accelerator."""
@@ -139,7 +142,7 @@ class MethodTrainer(Trainer):
         if dropout is not None:
             set_dropout(model, dropout)
         smoothing = self.args.label_smoothing_factor
-        criterion = Criterion(label_smoothing=smoothing) if smoothing else None  # of what the method sees first
+        criterion = Criterion(label_smoothing=smoothing) if smoothing else None  # for what prepare() computes
         self.method.attach(model, total_steps=state.max_steps, seed=self.args.seed, criterion=criterion)
         if checkpoint is None:
             with torch.random.fork_rng():

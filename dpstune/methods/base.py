@@ -127,7 +127,7 @@ class Method(Generic[C]):
 
         Args:
             model: The attached model; in a distributed run it is not wrapped yet.
-            steps: The micro-batches of each optimizer step of an epoch; the same on every rank.
+            steps: The micro-batches of each optimizer step of an epoch; in a distributed run this rank's share.
         """
 
     def begin_step(self) -> None:

@@ -31,9 +31,8 @@ class LpFt(Method[LpFtConfig]):
     layer, and that layer gets the weights that minimise the task's loss on them, with a penalty. Then all weights train
     as in vanilla: a head that fits already does not distort the features, as a random one does in its first steps.
 
-    Before step 1 the features of all examples are held on the host, 12 bytes each. The output layer is the head's last
-    linear layer. Where the head has another layer before it (RoBERTa, ELECTRA, BART), that one keeps its first weights
-    until step 1.
+    The features take 16 bytes each on the host, until step 1. The output layer is the head's last linear layer. Where
+    the head has another layer before it (RoBERTa, ELECTRA, BART), that one keeps its first weights until step 1.
 
     Source: Kumar et al. 2022, section 3.4. The authors take the probe from a solver or from gradient steps; here it is
     the solution.

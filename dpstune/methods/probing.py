@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +29,9 @@ def solve_output_layer(
 ) -> None:
     """Give a classifier's output layer the weights that fit the training data best; nothing else changes.
 
-    The rest of the model computes the layer's inputs, without dropout; see ``solve`` for the problem. They are kept in
-    float32 and solved in float64: 12 bytes a feature and example, on the host. In a distributed run every rank gets the
-    features of all, and finds the same weights.
+    The rest of the model computes the layer's inputs, without dropout; see ``solve`` for the problem. Solving takes 16
+    bytes a feature and example, on the host; in a distributed run on that of the first rank, which tells the others
+    what it finds.
 
     Args:
         model: A classifier, not wrapped.
@@ -43,21 +43,39 @@ def solve_output_layer(
         RequestError: The model has no linear output layer that sees one vector an example.
     """
     layer = output_layer(model)
-    shares = [_features(model, layer, steps)]
-    if distributed.is_initialized():  # every rank saw other examples; all solve one problem
-        hosts = distributed.new_group(backend="gloo")
-        shares = shares * distributed.get_world_size()
-        distributed.all_gather_object(shares, shares[0], group=hosts)
-    shares = [share for share in shares if len(share[0])]  # a rank may have had no step
-    if not shares:
+
+    def solve_for(shares: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        shares = [share for share in shares if len(share[0])]  # a rank may have had no step
+        if not shares:
+            return None
+        features, labels = (torch.cat(parts) for parts in zip(*shares, strict=True))
+        loss = _model_loss(model, labels) if criterion is None else criterion
+        return solve(features, labels, layer.out_features, l2=l2, loss=loss, has_bias=layer.bias is not None)
+
+    own = _features(model, layer, steps)
+    found = _solved_by_the_first_rank(own, solve_for) if distributed.is_initialized() else solve_for([own])
+    if found is None:
         return
-    features, labels = (torch.cat(parts) for parts in zip(*shares, strict=True))
-    loss = _own_loss(model, labels) if criterion is None else criterion
-    weight, bias = solve(features, labels, layer.out_features, l2=l2, loss=loss, has_bias=layer.bias is not None)
     with torch.no_grad():
-        layer.weight.copy_(weight)
+        layer.weight.copy_(found[0])
         if layer.bias is not None:
-            layer.bias.copy_(bias)
+            layer.bias.copy_(found[1])
+
+
+def _solved_by_the_first_rank(
+    own: tuple[Tensor, Tensor], solve_for: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor] | None]
+) -> tuple[Tensor, Tensor] | None:
+    """Gather what every rank saw on the first one, which solves it; return what it found, on every rank."""
+    hosts = distributed.new_group(backend="gloo")  # NCCL would gather through a GPU's memory
+    try:
+        first = distributed.get_rank() == 0
+        shares: list[Any] | None = [None] * distributed.get_world_size() if first else None
+        distributed.gather_object(own, shares, dst=0, group=hosts)
+        found = [solve_for(shares) if shares is not None else None]
+        distributed.broadcast_object_list(found, src=0, group=hosts)
+        return found[0]
+    finally:
+        distributed.destroy_process_group(hosts)
 
 
 def _features(model: nn.Module, layer: nn.Linear, steps: Iterable[StepBatches]) -> tuple[Tensor, Tensor]:
@@ -77,10 +95,11 @@ def _features(model: nn.Module, layer: nn.Linear, steps: Iterable[StepBatches]) 
         with torch.no_grad():
             for step in steps:
                 for batch, _ in step:
-                    logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
-                    if not outputs or outputs[-1].shape != logits.shape:
+                    output = model(**{key: value for key, value in batch.items() if key != "labels"})
+                    logits = getattr(output, "logits", None)
+                    if logits is None or logits.ndim != 2 or not outputs or outputs[-1].shape != logits.shape:
                         raise RequestError(
-                            f"lp-ft needs a head whose last linear layer gives the logits, one vector an example; "
+                            "lp-ft needs a head whose last linear layer gives the logits, one vector an example; "
                             f"that of {type(model).__name__} does not"
                         )
                     outputs.clear()
@@ -93,7 +112,7 @@ def _features(model: nn.Module, layer: nn.Linear, steps: Iterable[StepBatches]) 
     return torch.cat(inputs), torch.cat(labels)
 
 
-def _own_loss(model: nn.Module, labels: Tensor) -> Loss:
+def _model_loss(model: nn.Module, labels: Tensor) -> Loss:
     """Return the loss that a transformers classifier would choose for itself, by its configuration or else by labels.
 
     Source: ``loss_function`` of ``transformers``' sequence classifiers.
@@ -111,15 +130,17 @@ def solve(
 ) -> tuple[Tensor, Tensor]:
     """Return the weight W and the bias b that minimise sum of losses + l2 / 2 * |W|^2, in float64.
 
-    This is scikit-learn's logistic regression with C = 1 / l2, and for values ridge regression with alpha = l2 / 2. The
-    problem is convex, so the start and the seed do not matter.
+    Each label counts with a loss: one an example, or one for each of its several labels or values. So this is
+    scikit-learn's logistic regression with C = 1 / l2, of one label after the other where an example has several, and
+    for values ridge regression with alpha = l2 / 2. The problem is convex, so the start and the seed do not matter.
+    What is returned is the solution, or what 1,000 iterations of L-BFGS come to.
 
     Args:
         features: [n, in_features].
-        labels: [n] indices or values, or [n, outputs] zeros and ones.
-        outputs: Labels of the task; 1 for values.
+        labels: [n] indices or values, or [n, outputs] zeros and ones or values.
+        outputs: Labels of the task; 1 for a value an example.
         l2: Strength of the penalty, above 0.
-        loss: The mean loss; convex in the logits.
+        loss: The mean over all labels; convex in the logits.
         has_bias: Whether there is a bias.
 
     Returns:
@@ -130,10 +151,9 @@ def solve(
     >>> [round(value, 4) for value in W.flatten().tolist()], b.abs().max().item() < 1e-6
     ([-0.5213, 0.5213], True)
     """
-    count = len(features)
-    x = features.double()
+    x = features.to(torch.float64, copy=True)
     center = x.mean(0) if has_bias else torch.zeros_like(x[0])
-    x = x - center  # the solution is the same, and found sooner
+    x -= center  # the solution is the same, and found sooner
     weight = torch.zeros(outputs, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(outputs, dtype=x.dtype, requires_grad=has_bias)
     optimizer = torch.optim.LBFGS(
@@ -146,7 +166,7 @@ def solve(
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        value = loss(x @ weight.T + bias, labels) + l2 / (2 * count) * weight.square().sum()
+        value = loss(x @ weight.T + bias, labels) + l2 / (2 * labels.numel()) * weight.square().sum()
         value.backward()
         return value
 

@@ -325,6 +325,11 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
+def may_be_a_recipe(name: str) -> bool:
+    """Return whether a name is that of a shipped recipe, or ends as a YAML file's does."""
+    return name in shipped_recipes() or name.lower().endswith((".yaml", ".yml"))
+
+
 def find_recipe(name_or_file: str) -> Path:
     """Return the file of a recipe.
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
+from dpstune import build_method
 from dpstune.data.batches import StepPlan
 from dpstune.data.inputs import Inputs
 from dpstune.data.tokens import encode
@@ -166,6 +167,18 @@ def test_full_determinism_trains_every_method(recipe, tmp_path, method):
         torch.use_deterministic_algorithms(False)
 
 
+def test_label_smoothing_reaches_what_is_computed_before_step_1(recipe, tmp_path, monkeypatch):
+    seen = []
+    prepare = type(build_method({"name": "lp-ft"})).prepare
+    monkeypatch.setattr(
+        type(build_method({"name": "lp-ft"})),
+        "prepare",
+        lambda method, model, steps: seen.append(method.criterion.label_smoothing) or prepare(method, model, steps),
+    )
+    build_trainer(load(recipe, "lp-ft"), tmp_path, label_smoothing_factor=0.2, max_steps=1).train()
+    assert seen == [0.2]
+
+
 @pytest.mark.parametrize("method", ["r3f", "r-drop"])
 def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path, method, monkeypatch):
     loaded = load(recipe, method)
@@ -292,5 +305,12 @@ def test_wrong_requests(recipe, tmp_path):
     with pytest.raises(RequestError, match="r3f has a loss of its own; leave out compute_loss_func and label smooth"):
         build_trainer(loaded, tmp_path, label_smoothing_factor=0.1)
     model = build_trainer(loaded, tmp_path).model
+    with pytest.raises(RequestError, match="child-tuning-d sees the data before step 1, without your loss function"):
+        MethodTrainer(
+            model,
+            TrainingArguments(output_dir=str(tmp_path), **QUIET),
+            compute_loss_func=lambda outputs, labels, num_items_in_batch: outputs.loss,
+            method={"name": "child-tuning-d"},
+        )
     with pytest.raises(RequestError, match="did you mean 'dps-mix'"):
         MethodTrainer(model, TrainingArguments(output_dir=str(tmp_path), **QUIET), method={"name": "dps-mx"})

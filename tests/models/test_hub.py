@@ -132,7 +132,11 @@ def test_a_dataset_that_no_table_knows_trains_from_the_hub(hub, tmp_path, tiny_m
 
     def columns(count):
         rows = pair_rows("stars", count, [0, 1, -1])
-        return {"review": rows["sentence1"], "stars": rows["stars"], "user": [f"u{n % 9}" for n in range(count)]}
+        return {
+            "review": [f"{text} of {count}" for text in rows["sentence1"]],
+            "stars": rows["stars"],
+            "user": [f"u{n % 9}" for n in range(count)],
+        }
 
     publish(hub, "somebody/reviews", None, columns, features, {"train": 60, "exam": 12})
     (tmp_path / "reviews.yaml").write_text(
@@ -171,12 +175,12 @@ def test_a_dataset_that_no_table_knows_trains_from_the_hub(hub, tmp_path, tiny_m
         "--set",
         "data.max_length=32",
     ]
-    fit = ["fit", *columns, *small, "--test", "0.3", "--json", "--output", tmp_path / "fits"]
+    fit = ["fit", *columns, *small, "--test", "exam", "--json", "--output", tmp_path / "fits"]
     done = dpstune(*fit, endpoint=hub.url, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "fits" / "reviews").glob("fit-*")
     assert (folder / "model" / "config.json").is_file()
-    assert json.loads(done.stdout)["score"]["rows"] == 12
+    assert json.loads(done.stdout)["score"]["rows"] == 8
     done = dpstune(*fit, "--test", "dev", endpoint=hub.url, home=tmp_path / "home")
     assert (done.returncode, "Should be one of ['train', 'exam']" in done.stderr) == (2, True), done.stderr
     done = dpstune(*fit, "--config", "none", endpoint=hub.url, home=tmp_path / "home")

@@ -102,7 +102,7 @@ def fit_request(
     """Put together what a fit is asked to do.
 
     Args:
-        data: A table's file or a pattern of files, a recipe file with a task, or a dataset of the hub.
+        data: A table's file or a pattern of files, a recipe file with a task, or a dataset (its id, or a folder).
         output: The folder that holds all runs.
         text, text2: The text columns; of a recipe they are its own.
         label: The label column; likewise.
@@ -122,7 +122,7 @@ def fit_request(
     source = None
     dataset = names_a_dataset(data)
     if config is not None and not dataset:
-        raise RequestError(f"--config {config} is for a dataset of the hub, and {data} is a file")
+        raise RequestError(f"--config {config} is for a dataset of the hub, and {data} is none")
     if data.lower().endswith(RECIPES):
         source = find_recipe(data)
         values, _ = read_mapping(source)
@@ -137,7 +137,7 @@ def fit_request(
         place: dict[str, Any] = {"files": {"train": data}}
         stem = Path(data).name.split(".")[0].strip("*?[]-_") or "table"
         if dataset:
-            stem = Path(data).name
+            stem = Path(folder_called(data) or data).name or "table"
             place = {"dataset": folder_called(data) or data, "splits": {"train": "train"}}
             place |= {} if config is None else {"config": config}
         values = {"model": {"name": MODEL}, "task": {**place, **task_keys}}
