@@ -128,7 +128,7 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["empty.csv"], "empty.csv holds no rows to look at"),
         (["broken.csv"], "broken.csv:2: "),
         (["tickets.csv", "--config", "x"], "--config x: tickets.csv is a file; leave --config out"),
-        (["demo", "--text", "x"], "--text x: demo is a recipe, which says so itself; leave --text out"),
+        (["demo", "--text", "x"], "--text x: demo is a recipe, and says this itself; leave --text out"),
         (["demo", "--encoding", "latin-1"], "--encoding latin-1: demo is a recipe"),
         (["minilm-rt", "--data-dir", "glue"], "is called 'minilm-rt'; did you mean 'minilm-rte'?"),
         (["folder.csv"], "folder.csv is a folder; of a dataset, name --text and --label, too"),
