@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +11,6 @@ from dpstune.device.randomness import stream
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import Recipe
 
-# The fixed cost of a forward and backward pass, as the number of tokens that take as long (benchmarks/README.md).
-# Only a CPU's was measured; elsewhere it is set so high that no chunk is cut to save padding.
-PASS_TOKENS = {"cpu": 64}
-NO_PASS_TOKENS = 10**9
 POOL = 50  # ``bucketed`` sorts the examples of so many steps together: enough to find similar lengths
 
 
@@ -54,48 +49,6 @@ def step_batches(
     if batching == "bucketed":
         steps = [steps[position] for position in generator.permutation(len(steps))]
     return [[step[start : start + batch_size] for start in range(0, len(step), batch_size)] for step in steps]
-
-
-def cut_into_passes(
-    chunk: Sequence[int], lengths: Sequence[int], *, pass_tokens: int, most_tokens: float = math.inf
-) -> list[list[int]]:
-    """Cut a chunk into forward passes over examples of similar length, so that little is computed on padding.
-
-    A forward pass costs its tokens, padding included, plus ``pass_tokens``; no other cut costs less in all. Gradients
-    change only by float error, since a step is a sum over its examples.
-
-    Args:
-        chunk: Example indices.
-        lengths: Tokens of each example.
-        pass_tokens: What each forward pass costs besides its tokens.
-        most_tokens: Most tokens, padding included, of a forward pass over more than one example.
-
-    Returns:
-        The example indices of each forward pass.
-
-    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=64)
-    [[1, 2], [0, 3]]
-    >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], pass_tokens=1000)
-    [[1, 2, 0, 3]]
-    """
-    order = sorted(chunk, key=lambda index: lengths[index])
-    padded = len(order) * max((lengths[index] for index in order), default=0)
-    if order and padded <= most_tokens and padded - sum(lengths[index] for index in order) <= pass_tokens:
-        return [order]  # another forward pass would cost more than all of the padding
-    cheapest = [(0, 0)]  # for the first n examples: the cost, and where their last forward pass begins
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        most = end if end * longest <= most_tokens else max(1, int(most_tokens // longest))
-        cheapest.append(
-            min((cheapest[start][0] + pass_tokens + (end - start) * longest, start) for start in range(end - most, end))
-        )
-    passes: list[list[int]] = []
-    end = len(order)
-    while end > 0:
-        start = cheapest[end][1]
-        passes.insert(0, order[start:end])
-        end = start
-    return passes
 
 
 class StepPlan:

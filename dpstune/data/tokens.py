@@ -51,15 +51,21 @@ class TokenDataset:
     def _rows(self, name: str, indices: Sequence[int]) -> list[torch.Tensor]:
         return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
 
-    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    def token_ids(self) -> torch.Tensor:
+        """Return the ids that batches hold, each once, padding among them: int64 [N]."""
+        import torch
+
+        return torch.cat([self._features["input_ids"], torch.tensor([self._padding("input_ids")])]).unique()
+
+    def collate(self, indices: Sequence[int], width: int = 0) -> dict[str, torch.Tensor]:
         """Return a batch as the model's keyword arguments: int64 [examples, tokens], padded to the longest example.
 
-        ``labels`` are int64 [examples], float32 for regression; a split without labels has none.
+        ``width`` pads them to so many tokens at least. ``labels`` are int64 [examples], float32 for regression; a split without labels has none.
         """
         import torch
 
         lengths = torch.tensor([self.lengths[i] for i in indices]).unsqueeze(1)
-        width = int(lengths.max())
+        width = max(width, int(lengths.max()))
         position = torch.arange(width)
         on_the_right = self._tokenizer.padding_side == "right"
         inside = position < lengths if on_the_right else position >= width - lengths

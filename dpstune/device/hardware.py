@@ -171,8 +171,11 @@ def bound_kernel_caches() -> None:
     It makes kernels for every shape it meets, and by default keeps 1024 of them, about a megabyte each in bf16. Batches
     have hundreds of shapes; to make a kernel again costs no measurable time (benchmarks/README.md).
     """
+    import torch
+
+    kept = "1024" if torch.cpu._is_amx_tile_supported() else "64"
     for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "64")
+        os.environ.setdefault(cache, kept)
 
 
 def _libc_is_glibc() -> bool:

@@ -99,6 +99,15 @@ def _weight(module: nn.Module) -> object:
     return module.weight if isinstance(module, nn.Embedding) else None
 
 
+_SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
+
+
+def special_ids(config: Any) -> set[int]:
+    """Return the ids of the special tokens that a configuration names: also those that a model itself puts in."""
+    named = {getattr(config, f"{name}_token_id", None) for name in _SPECIAL_TOKENS}
+    return {number for number in named if isinstance(number, int)}
+
+
 def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:
     """Return each parameter's depth for layer-wise rates, and the depth of the head (Clark et al. 2020).
 

@@ -14,8 +14,8 @@ the masks of a step). So a checkpoint holds no state of a random generator.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from dpstune.data.inputs import Inputs
+    from dpstune.data.passes import Pass
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.methods.base import Method
+    from dpstune.models.vocabulary import UsedWords
     from dpstune.recipe.recipe import LoadedRecipe, Recipe
     from dpstune.runs.folder import RunFolder
     from dpstune.training.checkpoints import Checkpoint
@@ -214,6 +216,7 @@ class Loop:
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
         from dpstune.training.losses import LossReadings
+        from dpstune.training.pass_cost import pass_cost
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
 
         self.recipe, self.folder = recipe, folder
@@ -246,15 +249,18 @@ class Loop:
         self.model.train()
         criterion = build_criterion(training, task, accelerator.device)
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
+        self.pass_cost = pass_cost(self.model, accelerator.device, accelerator.mixed_precision)
         self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             started = time.perf_counter()
             rank, ranks = accelerator.process_index, accelerator.num_processes
             first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
-            self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
+            with self._kernels():
+                self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
             wait_for(accelerator.device)
             self.state.other_seconds += time.perf_counter() - started
+        self.words = self._narrow_words()
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(
             optimizer, training, total_steps=self.total_steps, warmup_steps=warmup_steps
@@ -269,8 +275,11 @@ class Loop:
 
         logged = 0
         if self.checkpoint is not None:
-            self.checkpoint.load_weights(self.model)
             saved = self.checkpoint.state
+            with self._whole_words():
+                self.checkpoint.load_weights(self.model)
+            if self.words is not None:
+                self.words.factor = saved["words"]
             self.state = LoopState(**saved["loop"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.load_state_dict(saved["scheduler"])
@@ -321,16 +330,16 @@ class Loop:
         chunks = self.plan.chunks(step)
         share = self.plan.share(chunks, self.accelerator.process_index)
         passes = [
-            (number, part, indices, weight * len(indices) / len(chunk))
+            (number, part, taken, weight * len(taken.indices) / len(chunk))
             for number, chunk, weight in share
-            for part, indices in enumerate(self._passes(chunk))
+            for part, taken in enumerate(self._passes(chunk))
         ]
         total = torch.zeros((), device=self.accelerator.device)
-        for position, (number, part, indices, weight) in enumerate(passes):
+        for position, (number, part, taken, weight) in enumerate(passes):
             seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
             last = position == len(passes) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss = self.method.loss(self.wrapped, self._batch(indices)) * weight
+            with self._kernels(), nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                loss = self.method.loss(self.wrapped, self._batch(taken)) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
             if not last and self.accelerator.num_processes == 1:
@@ -341,6 +350,8 @@ class Loop:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.max_grad_norm)
         self.method.before_update()
         self.optimizer.step()
+        if self.words is not None and not self.optimizer.step_was_skipped:
+            self.words.decay(self.optimizer)
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.method.after_update()
@@ -359,15 +370,16 @@ class Loop:
         alone = self.accelerator.num_processes == 1  # between batches, several ranks could not stop together
         evaluations = {}
         for split in self.eval_splits:
-            logits = score(
-                self.wrapped,
-                self.datasets[split],
-                width=max(1, len(self.task.label_names)),
-                batch_size=self.recipe.training.eval_batch_size,
-                device=self.accelerator.device,
-                share=(self.accelerator.process_index, self.accelerator.num_processes),
-                between_batches=self._stop_where_asked if alone else None,
-            )
+            with self._whole_words():
+                logits = score(
+                    self.wrapped,
+                    self.datasets[split],
+                    width=max(1, len(self.task.label_names)),
+                    batch_size=self.recipe.training.eval_batch_size,
+                    device=self.accelerator.device,
+                    share=(self.accelerator.process_index, self.accelerator.num_processes),
+                    between_batches=self._stop_where_asked if alone else None,
+                )
             logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
             evaluations[split] = evaluate_split(self.task, split, logits)
         self.state.other_seconds += time.perf_counter() - started
@@ -387,9 +399,11 @@ class Loop:
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "method": self.method.state_dict(),
+                "words": None if self.words is None else self.words.factor,
                 "metrics_bytes": self.log.size,
             }
-            self.checkpoints.save(self.state.step, self.model, saved)
+            with self._whole_words():
+                self.checkpoints.save(self.state.step, self.model, saved)
             self.best_weights.drop_unneeded(self.checkpoints.oldest_step)
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
@@ -414,6 +428,9 @@ class Loop:
             self.progress.note(f"{skipped} of {steps} steps overflowed fp16 and were skipped")
         method_bytes = self.method.held_bytes()
         self.method.detach()
+        if self.words is not None:
+            self.words.restore()
+            self.words = None
         last = {split: evaluation.metrics for split, evaluation in evaluations.items()}
         kept_step = self.state.best["step"] if self.recipe.training.keep == "best" and self.state.best else steps
         if kept_step != steps:
@@ -451,6 +468,26 @@ class Loop:
         self.accelerator.wait_for_everyone()
         return result
 
+    def _narrow_words(self) -> UsedWords | None:
+        """On a CPU, train only those word embeddings that the training examples use; see ``UsedWords``."""
+        from dpstune.models.vocabulary import narrow
+
+        begun_otherwise = self.checkpoint is not None and self.checkpoint.state.get("words") is None
+        if self.accelerator.device.type != "cpu" or self.recipe.training.compile or begun_otherwise:
+            return None
+        return narrow(self.model, self.datasets["train"].token_ids())
+
+    def _whole_words(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.words is None else self.words.whole()
+
+    def _kernels(self) -> AbstractContextManager[object]:
+        """Return a context for the forward and backward passes of training; see ``CpuKernels``."""
+        from dpstune.device.cpu_kernels import CpuKernels
+
+        if self.accelerator.device.type != "cpu" or self.recipe.training.compile:
+            return nullcontext()
+        return CpuKernels()
+
     def _read_losses(self) -> None:
         """Read and log the losses of finished steps; the time to wait for the device is training time."""
         started = time.perf_counter()
@@ -463,9 +500,9 @@ class Loop:
 
         if self.accelerator.device.type != "cuda":
             return None
-        indices = self._passes(self.plan.chunks(1)[0])[0]
+        first = self._passes(self.plan.chunks(1)[0])[0]
         with self.accelerator.autocast():
-            return settle(self.model, lambda: self.method.loss(self.model, self._batch(indices)))
+            return settle(self.model, lambda: self.method.loss(self.model, self._batch(first)))
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
@@ -482,24 +519,29 @@ class Loop:
     def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield a batch per forward pass of a step, with its share of the step's examples and its own dropout."""
         chunks = self.plan.chunks(step)
-        passes = [indices for chunk in chunks for indices in self._passes(chunk)]
-        for number, indices in enumerate(passes):
+        passes = [taken for chunk in chunks for taken in self._passes(chunk)]
+        for number, taken in enumerate(passes):
             self.watch.end_if_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
-            yield self._batch(indices), len(indices) / sum(map(len, chunks))
+            yield self._batch(taken), len(taken.indices) / sum(map(len, chunks))
 
-    def _passes(self, chunk: list[int]) -> list[list[int]]:
-        """Cut a chunk into forward passes; return the example indices of each."""
-        from dpstune.data.batches import NO_PASS_TOKENS, PASS_TOKENS, cut_into_passes
+    def _passes(self, chunk: list[int]) -> list[Pass]:
+        """Cut a chunk into forward passes."""
+        from dpstune.data.passes import cut_into_passes
 
-        pass_tokens = PASS_TOKENS.get(self.accelerator.device.type, NO_PASS_TOKENS)
-        return cut_into_passes(chunk, self.plan.lengths, pass_tokens=pass_tokens, most_tokens=self.method.most_tokens)
+        return cut_into_passes(
+            chunk,
+            self.plan.lengths,
+            self.pass_cost,
+            longest=self.recipe.data.max_length,
+            most_tokens=self.method.most_tokens,
+        )
 
-    def _batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Return training examples as the model's keyword arguments, on its device."""
+    def _batch(self, taken: Pass) -> dict[str, Tensor]:
+        """Return the training examples of a forward pass as the model's keyword arguments, on its device."""
         from dpstune.data.tokens import to_device
 
-        return to_device(self.datasets["train"].collate(indices), self.accelerator.device)
+        return to_device(self.datasets["train"].collate(taken.indices, taken.width), self.accelerator.device)
 
     def _evaluation_due(self, step: int) -> bool:
         interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
@@ -545,7 +587,8 @@ class Loop:
             self.state.stale = 0
             if training.keep == "best":
                 if self.accelerator.is_main_process:
-                    self.best_weights.save(step, self.model)
+                    with self._whole_words():
+                        self.best_weights.save(step, self.model)
                 self.accelerator.wait_for_everyone()
         else:
             self.state.stale += 1

@@ -18,9 +18,6 @@ from dpstune.settings.tasks import get_task
 if TYPE_CHECKING:
     import torch
 
-_SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
-
-
 class GeneratedInputs(Inputs):
     """What ``engine.Loop`` asks for, without data, tokenizer or hub.
 
@@ -74,6 +71,7 @@ class GeneratedTokens(TokenDataset):
         import torch
 
         from dpstune.models.loading import positions, read_config
+        from dpstune.models.structure import special_ids
 
         training, length = recipe.training, recipe.data.max_length
         _, config = read_config(recipe.model)
@@ -82,7 +80,7 @@ class GeneratedTokens(TokenDataset):
         size = training.batch_size
         count = size * training.gradient_accumulation * steps
         text = config.get_text_config()
-        special = {getattr(text, f"{name}_token_id", None) for name in _SPECIAL_TOKENS}
+        special = special_ids(text)
         words = [word for word in range(text.vocab_size) if word not in special]
         generator = stream(recipe.seed, "generated")
         self._ids = torch.from_numpy(generator.choice(words, size=(count, length)))
@@ -100,10 +98,17 @@ class GeneratedTokens(TokenDataset):
         self._mask = (torch.arange(length) < ends.unsqueeze(1)).long()
         self._ids[self._mask == 0] = getattr(text, "pad_token_id", None) or 0
 
-    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a batch padded to its longest example: ``input_ids``, ``attention_mask`` [B, T] and ``labels`` [B]."""
+    def token_ids(self) -> torch.Tensor:
+        """Return the ids that the examples hold, each once: int64 [N]."""
+        return self._ids.unique()
+
+    def collate(self, indices: Sequence[int], width: int = 0) -> dict[str, torch.Tensor]:
+        """Return a batch padded to its longest example, or to ``width``, if that is more.
+
+        It holds ``input_ids`` and ``attention_mask`` [B, T] and ``labels`` [B].
+        """
         rows = list(indices)
-        width = max(self.lengths[row] for row in rows)
+        width = max(width, *(self.lengths[row] for row in rows))
         return {
             "input_ids": self._ids[rows, :width],
             "attention_mask": self._mask[rows, :width],
