@@ -51,16 +51,16 @@ def cost_of_a_pass():
 
 
 @contextmanager
-def uncut():
-    """Compute every chunk in one pass."""
-    from dpstune.data import batches
+def uncut(loop):
+    """Compute every chunk in one pass, of the loop that is given."""
+    from dpstune.data.passes import NEVER_CUT
 
-    kept = dict(batches.PASS_TOKENS)
-    batches.PASS_TOKENS.clear()
+    kept = loop.pass_cost
+    loop.pass_cost = NEVER_CUT
     try:
         yield
     finally:
-        batches.PASS_TOKENS.update(kept)
+        loop.pass_cost = kept
 
 
 def cut_batches():
@@ -75,7 +75,7 @@ def cut_batches():
             loops = {name: new_loop(loaded, folder, inputs) for name in ("cut", "uncut")}
 
             def uncut_step(loop=loops["uncut"]):
-                with uncut():
+                with uncut(loop):
                     loop.optimizer_step(loop.state.step + 1)
 
             def cut_step(loop=loops["cut"]):

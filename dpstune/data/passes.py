@@ -36,17 +36,17 @@ class Pass(NamedTuple):
 def padded_width(longest: int, cost: PassCost, most: int) -> int:
     """Return the tokens that examples of up to ``longest`` tokens are padded to, never more than ``most``.
 
-    Where few shapes should occur, widths are multiples of 8 up to 32, of 16 up to 128, and so on.
+    Where few shapes should occur, widths are multiples of 8 up to 64, of 16 up to 128, and so on.
 
     >>> [padded_width(longest, PassCost(300, few_shapes=True), most=100) for longest in (3, 11, 33, 90, 99)]
-    [8, 16, 48, 96, 100]
+    [8, 16, 40, 96, 100]
     >>> padded_width(11, PassCost(64), most=100)
     11
     """
     if not cost.few_shapes:
         return longest
     multiple = 8
-    while longest > 4 * multiple:
+    while longest > 8 * multiple:
         multiple *= 2
     return min(most, -(-longest // multiple) * multiple)
 

@@ -55,12 +55,16 @@ class TokenDataset:
         """Return the ids that batches hold, each once, padding among them: int64 [N]."""
         import torch
 
-        return torch.cat([self._features["input_ids"], torch.tensor([self._padding("input_ids")])]).unique()
+        ids: torch.Tensor = torch.cat(
+            [self._features["input_ids"], torch.tensor([self._padding("input_ids")])]
+        ).unique()
+        return ids
 
     def collate(self, indices: Sequence[int], width: int = 0) -> dict[str, torch.Tensor]:
-        """Return a batch as the model's keyword arguments: int64 [examples, tokens], padded to the longest example.
+        """Return a batch as the model's keyword arguments: int64 [examples, tokens].
 
-        ``width`` pads them to so many tokens at least. ``labels`` are int64 [examples], float32 for regression; a split without labels has none.
+        They are padded to the longest example, or to ``width``, if that is more. ``labels`` are int64 [examples],
+        float32 for regression; a split without labels has none.
         """
         import torch
 

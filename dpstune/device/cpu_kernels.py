@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,8 +25,7 @@ _FEWEST = 4096  # below so many elements torch's own dropout is as fast
 class CpuKernels(TorchFunctionMode):
     """Within this context, models that are called in training compute attention and dropout as this module does.
 
-    It holds for the forward and the backward pass, which computes parts of the forward pass again where activations
-    are not kept (``gradient_checkpointing``).
+    It holds for a forward pass. What the backward pass computes again needs ``alike_again``.
 
     >>> with CpuKernels():
     ...     kept = F.dropout(torch.ones(100_000), 0.1).count_nonzero()
@@ -33,11 +33,33 @@ class CpuKernels(TorchFunctionMode):
     True
     """
 
+    entered = 0
+    """How many such contexts there are now; of this class, not of one."""
+
+    def __enter__(self) -> Self:
+        """Begin to replace."""
+        CpuKernels.entered += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Replace no longer."""
+        CpuKernels.entered -= 1
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call ``func``, or what replaces it."""
         return _REPLACED.get(func, func)(*args, **(kwargs or {}))
+
+
+def alike_again() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+    """Return contexts for ``torch.utils.checkpoint``: what it computes again is computed as it was the first time.
+
+    Its parameter ``context_fn`` is this function.
+    """
+    return nullcontext(), CpuKernels() if CpuKernels.entered else nullcontext()
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

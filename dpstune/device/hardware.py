@@ -168,8 +168,9 @@ def keep_freed_memory() -> None:
 def bound_kernel_caches() -> None:
     """Have oneDNN keep only its newest 64 kernels, unless the environment sets a number; to be called before its first.
 
-    It makes kernels for every shape it meets, and by default keeps 1024 of them, about a megabyte each in bf16. Batches
-    have hundreds of shapes; to make a kernel again costs no measurable time (benchmarks/README.md).
+    It makes kernels for every shape it meets, and by default keeps 1024 of them, up to a megabyte each in bf16. Batches
+    have hundreds of shapes. On most processors to make a kernel again costs no measurable time; where it has matrix
+    units (AMX) it costs much, and few shapes occur (``PassCost``): there all are kept (benchmarks/README.md).
     """
     import torch
 

@@ -64,6 +64,9 @@ class Method(Generic[C]):
     most_tokens: ClassVar[float] = math.inf
     """Above so many padded tokens in a micro-batch, ``loss`` takes more time per example: a loop should cut it."""
 
+    whole_embeddings: ClassVar[bool] = False
+    """Whether a loop must train all word embeddings, not only those that its examples use."""
+
     serves_several_labels: ClassVar[bool] = True
     """Whether examples with any number of labels can be trained on."""
 

@@ -41,6 +41,7 @@ class ChildTuningF(Method[ChildTuningFConfig]):
     """
 
     config_class = ChildTuningFConfig
+    whole_embeddings = True  # what it draws for a weight would else depend on the words of the training texts
 
     def before_update(self) -> None:
         """Keep a random share p of the clipped gradients, divided by p."""

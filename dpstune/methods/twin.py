@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from dpstune.device.cpu_kernels import alike_again
 from dpstune.errors import RequestError
 from dpstune.methods.base import TWIN_TOKENS
 
@@ -55,7 +56,7 @@ def twin_logits(
         logits: Tensor = inner(**dict(zip(features, values, strict=True))).logits
         return logits
 
-    first = checkpoint(forgetful, *features.values(), use_reentrant=False)
+    first = checkpoint(forgetful, *features.values(), use_reentrant=False, context_fn=alike_again)
     with mark_second(0):
         second = model(**features).logits
     return _at_least_float32(first), _at_least_float32(second)

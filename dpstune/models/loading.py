@@ -196,10 +196,12 @@ def recompute_activations(model: PreTrainedModel) -> None:
     Raises:
         RequestError: The model cannot.
     """
+    from dpstune.device.cpu_kernels import alike_again
+
     # transformers 5.23 has a new name for it, 5.0 only the old one
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     try:
-        enable({"use_reentrant": False})
+        enable({"use_reentrant": False, "context_fn": alike_again})
     except ValueError as error:
         raise RequestError(f"training.gradient_checkpointing: {first_line(error)}") from None
 

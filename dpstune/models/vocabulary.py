@@ -2,7 +2,7 @@
 
 A row that no training example uses never has a gradient. AdamW's moments of it stay zero, and all that a step changes
 of it is the weight decay. On small data most of a vocabulary is such: 500 texts use 2,000 to 8,000 of MiniLM's 30,522
-rows, half of its weights are word embeddings, and to zero, clip and update them takes longer than to train a short text.
+rows, half of its weights are word embeddings, and to zero, clip and update them takes as long as short texts take.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class UsedWords:
 
     def __init__(self, modules: list[nn.Embedding], used: Tensor) -> None:
         self._modules, self._used = modules, used
-        self._parameter = modules[0].weight
+        self._parameter = next(modules[0].parameters())
         self._before = self._parameter.detach()
         self.weight = nn.Parameter(self._before[used].clone())
         self.factor = 1.0

@@ -216,8 +216,8 @@ class Loop:
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
         from dpstune.training.losses import LossReadings
-        from dpstune.training.pass_cost import pass_cost
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
+        from dpstune.training.pass_cost import pass_cost
 
         self.recipe, self.folder = recipe, folder
         task = self.task = inputs.task(recipe)
@@ -338,8 +338,9 @@ class Loop:
         for position, (number, part, taken, weight) in enumerate(passes):
             seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
             last = position == len(passes) - 1
-            with self._kernels(), nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss = self.method.loss(self.wrapped, self._batch(taken)) * weight
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with self._kernels():
+                    loss = self.method.loss(self.wrapped, self._batch(taken)) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
             if not last and self.accelerator.num_processes == 1:
@@ -473,7 +474,8 @@ class Loop:
         from dpstune.models.vocabulary import narrow
 
         begun_otherwise = self.checkpoint is not None and self.checkpoint.state.get("words") is None
-        if self.accelerator.device.type != "cpu" or self.recipe.training.compile or begun_otherwise:
+        whole = self.method.whole_embeddings or self.recipe.training.compile or begun_otherwise
+        if self.accelerator.device.type != "cpu" or whole:
             return None
         return narrow(self.model, self.datasets["train"].token_ids())
 
@@ -481,7 +483,7 @@ class Loop:
         return nullcontext() if self.words is None else self.words.whole()
 
     def _kernels(self) -> AbstractContextManager[object]:
-        """Return a context for the forward and backward passes of training; see ``CpuKernels``."""
+        """Return a context for the forward passes of training; see ``CpuKernels``."""
         from dpstune.device.cpu_kernels import CpuKernels
 
         if self.accelerator.device.type != "cpu" or self.recipe.training.compile:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpstune.data.batches import StepPlan, cut_into_passes, step_batches
+from dpstune.data.batches import StepPlan, step_batches
 from dpstune.recipe.recipe import Recipe
 
 lengths_strategy = st.lists(st.integers(1, 40), min_size=1, max_size=120)
@@ -182,42 +182,3 @@ def test_a_resumed_plan_goes_on_where_the_first_one_was():
 
 def test_tokens_are_counted_without_padding():
     assert plan_of([10, 20, 30, 40], batch_size=2).tokens([[0, 3], [1]]) == 70
-
-
-def cost(passes, lengths, pass_tokens):
-    return sum(pass_tokens + len(part) * max(lengths[i] for i in part) for part in passes)
-
-
-def partitions(items):
-    """Every way to put items into groups."""
-    if not items:
-        yield []
-        return
-    first, *rest = items
-    for groups in partitions(rest):
-        yield [[first], *groups]
-        for number, group in enumerate(groups):
-            yield [*groups[:number], [first, *group], *groups[number + 1 :]]
-
-
-@settings(max_examples=40)
-@given(
-    lengths=st.lists(st.integers(1, 128), min_size=1, max_size=6),
-    pass_tokens=st.integers(0, 300),
-    most_tokens=st.one_of(st.just(float("inf")), st.integers(1, 400)),
-)
-def test_no_cut_is_cheaper(lengths, pass_tokens, most_tokens):
-    def fits(groups):
-        return all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= most_tokens for g in groups)
-
-    passes = cut_into_passes(range(len(lengths)), lengths, pass_tokens=pass_tokens, most_tokens=most_tokens)
-    assert sorted(flat(passes)) == list(range(len(lengths)))
-    assert fits(passes)
-    cheapest = min(cost(g, lengths, pass_tokens) for g in partitions(list(range(len(lengths)))) if fits(g))
-    assert cost(passes, lengths, pass_tokens) == cheapest
-
-
-def test_where_a_pass_costs_much_there_are_as_few_as_can_be():
-    lengths = [1 + i * 31 % 97 for i in range(48)]
-    assert len(cut_into_passes(range(48), lengths, pass_tokens=10**9)) == 1
-    assert len(cut_into_passes(range(48), [128] * 48, pass_tokens=10**9, most_tokens=2048)) == 3

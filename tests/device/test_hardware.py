@@ -162,12 +162,14 @@ def test_another_c_library_is_left_alone(monkeypatch):
     reset_peak_memory(CPU)
 
 
-def test_what_the_environment_says_of_kernel_caches_stands(monkeypatch):
+@pytest.mark.parametrize(("tiles", "kept"), [(False, "64"), (True, "1024")])
+def test_what_the_environment_says_of_kernel_caches_stands(monkeypatch, tiles, kept):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     bound_kernel_caches()
-    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "64")
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", kept)
 
 
 @pytest.mark.slow
@@ -178,6 +180,7 @@ def test_many_shapes_do_not_fill_the_memory():
 import torch
 from dpstune.device.hardware import bound_kernel_caches, peak_memory_bytes
 
+torch.cpu._is_amx_tile_supported = lambda: False
 bound_kernel_caches()
 weight = torch.ones(1536, 384, dtype=torch.bfloat16)
 peaks = []

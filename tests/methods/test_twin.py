@@ -105,7 +105,7 @@ def test_what_is_computed_anew_has_the_same_dropout(settings, family, autocast, 
     two_passes()
     model = classifier(family, dropout=0.3)
     recomputed = loss_and_gradients(model, settings, batch(), autocast)
-    monkeypatch.setattr(twin, "checkpoint", lambda function, *values, use_reentrant: function(*values))
+    monkeypatch.setattr(twin, "checkpoint", lambda function, *values, use_reentrant, context_fn: function(*values))
     kept = loss_and_gradients(model, settings, batch(), autocast)
     assert_same(recomputed, kept, rtol=0, atol=0)
 

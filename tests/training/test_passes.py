@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpstune.data import batches
+from dpstune.data.passes import NEVER_CUT, PassCost
 from dpstune.methods import REGISTRY
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
@@ -18,9 +18,9 @@ def train(task, folder, method, *overrides):
     sizes = []
     collate = engine.Loop._batch
 
-    def batch(loop, indices):
-        sizes.append([len(indices), max(loop.plan.lengths[index] for index in indices)])
-        return collate(loop, indices)
+    def batch(loop, taken):
+        sizes.append([len(taken.indices), taken.width])
+        return collate(loop, taken)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.Loop, "_batch", batch)
@@ -28,16 +28,24 @@ def train(task, folder, method, *overrides):
     return load_file(run.folder / "model" / "model.safetensors"), sizes
 
 
+def set_cost(monkeypatch, cost):
+    monkeypatch.setattr("dpstune.training.pass_cost.pass_cost", lambda *of: cost)
+
+
 @pytest.mark.parametrize(  # r3f's noise is drawn a pass
     "method", some(["dps-mix", "child-tuning-d"], of=[method for method in REGISTRY if method != "r3f"])
 )
-def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method):
+@pytest.mark.parametrize("few_shapes", [False, True])
+def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method, few_shapes):
     own = {"r-drop": ["method.dropout=0"], "reinit": ["method.layers=1"]}.get(method, [])
     whole, uncut = train(tiny_task, tmp_path / "whole", method, *own)
-    monkeypatch.setitem(batches.PASS_TOKENS, "cpu", 1)
+    set_cost(monkeypatch, PassCost(1, few_shapes=few_shapes))
     parted, cut = train(tiny_task, tmp_path / "parted", method, *own)
-    assert len(cut) > len(uncut)
-    assert sum(size * longest for size, longest in cut) < sum(size * longest for size, longest in uncut)
+    if few_shapes:
+        assert {width % 8 for _, width in cut} == {0}
+    else:
+        assert len(cut) > len(uncut)
+        assert sum(size * width for size, width in cut) < sum(size * width for size, width in uncut)
     start = load_file(tiny_model / "model.safetensors")
     way = torch.cat([(whole[f"bert.{name}"] - tensor).flatten() for name, tensor in start.items()]).norm()
     apart = torch.cat([(parted[name] - tensor).flatten() for name, tensor in whole.items()]).norm()
@@ -55,6 +63,6 @@ def test_what_passes_twice_is_cut_where_its_batches_are_large(tiny_task, tmp_pat
 
 
 def test_on_another_device_nothing_is_cut(tiny_task, tmp_path, monkeypatch):
-    monkeypatch.delitem(batches.PASS_TOKENS, "cpu")
+    set_cost(monkeypatch, NEVER_CUT)
     _, sizes = train(tiny_task, tmp_path, "vanilla")
     assert {size for size, _ in sizes} == {6}

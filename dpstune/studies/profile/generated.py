@@ -18,6 +18,7 @@ from dpstune.settings.tasks import get_task
 if TYPE_CHECKING:
     import torch
 
+
 class GeneratedInputs(Inputs):
     """What ``engine.Loop`` asks for, without data, tokenizer or hub.
 
@@ -82,6 +83,7 @@ class GeneratedTokens(TokenDataset):
         text = config.get_text_config()
         special = special_ids(text)
         words = [word for word in range(text.vocab_size) if word not in special]
+        self._vocabulary = torch.arange(text.vocab_size)
         generator = stream(recipe.seed, "generated")
         self._ids = torch.from_numpy(generator.choice(words, size=(count, length)))
         several = task.kind == "multilabel"
@@ -99,8 +101,8 @@ class GeneratedTokens(TokenDataset):
         self._ids[self._mask == 0] = getattr(text, "pad_token_id", None) or 0
 
     def token_ids(self) -> torch.Tensor:
-        """Return the ids that the examples hold, each once: int64 [N]."""
-        return self._ids.unique()
+        """Return every id, int64 [vocabulary]: which of them real texts would use is not known."""
+        return self._vocabulary
 
     def collate(self, indices: Sequence[int], width: int = 0) -> dict[str, torch.Tensor]:
         """Return a batch padded to its longest example, or to ``width``, if that is more.
