@@ -18,6 +18,7 @@ BENCHMARKS = [
     "passes",
     "cpu",
     "startup",
+    "steps",
     "trainer",
     "methods",
     "scaling",

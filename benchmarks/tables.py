@@ -242,7 +242,35 @@ def simulated_with(result):
     )
 
 
+def steps():
+    result = read("steps")
+    if result is None:
+        return None
+    lines, notes = [], ""
+    for processor, part in result.items():
+        rows = part["rows"]
+        for name, row in rows.items():
+            if isinstance(row, dict) and "ratio" in row:
+                mine, plain = (row["tokens_a_second"][side] for side in ("dpstune", "plain"))
+                times = row["milliseconds_a_step"]
+                each = f"{times['dpstune']:.0f}, {times['plain']:.0f}"
+                ratio = spread(row["ratio"]["median"], row["ratio"]["quartiles"])
+                lines.append((name, processor, f"{mine:,.0f}", f"{plain:,.0f}", ratio, each))
+        lines.append(("products alone, 16 x 64", processor, f"{rows['ceiling']:,}", "", "", ""))
+        for name, row in rows["attention"].items():
+            ratio = f"{row['torch'] / row['dpstune']:.1f}"
+            lines.append(
+                (f"attention of a layer, {name}", processor, "", "", ratio, f"{row['dpstune']}, {row['torch']}")
+            )
+        for precision, found in rows["tiny model"].items():
+            lines.append((f"tiny model, {precision}", processor, "", "", "", f"{found['median']}, -"))
+        notes += measured_on(part)
+    header = ["what", "processor", "dpstune, tokens/s", "plain loop, tokens/s", "ratio", "ms: dpstune, plain"]
+    return markdown(header, lines) + notes
+
+
 TABLES = {
+    "steps": steps,
     "goals": goals,
     "parts": parts,
     "launches": launches,

@@ -1,0 +1,202 @@
+"""A step of dpstune beside a step of a plain loop at one fixed shape, of the same model in the same process.
+
+The plain loop is what a person would write: bf16 autocast where the processor has it, ``loss.backward()``, clipping,
+torch's AdamW, always the same number of texts and tokens, and no padding. dpstune trains on real texts of any length.
+What counts is tokens a second, padding not counted; for the tiny model, milliseconds a step.
+
+    python benchmarks/steps.py          writes this processor's part of results/steps.json
+"""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+from common import GLUE, RESULTS, about, clock, in_turn, new_loop, spread
+
+BURST, ROUNDS = 4, 6  # steps of a burst; bursts of each side, in turn, after one that warms up
+SHORT, LONG = (16, 12), (16, 64)
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+
+
+def plain_loop(recipe, dropout, shape):
+    """Return a function that takes a step of the plain loop."""
+    import torch
+
+    from dpstune.device.hardware import choose_precision
+    from dpstune.models.loading import load_classifier
+
+    model = load_classifier(recipe.model, label_names=("a", "b"), kind="classification", dropout=dropout, seed=1)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    half = choose_precision("auto", "cpu") == "bf16"
+    ids = torch.randint(1000, min(20000, model.config.vocab_size), shape)
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.zeros(shape[0], dtype=torch.long),
+    }
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def compare(loaded, shape):
+    """Return tokens a second of both, and their ratio."""
+    from dpstune.data.inputs import Inputs
+
+    with tempfile.TemporaryDirectory() as folder:
+        loop = new_loop(loaded, folder, Inputs())
+        step = plain_loop(loaded.recipe, loaded.recipe.model.dropout, shape)
+        tokens = []
+
+        def ours():
+            before = loop.state.tokens
+            for _ in range(BURST):
+                loop.optimizer_step(loop.state.step + 1)
+            tokens.append(loop.state.tokens - before)
+
+        def plain():
+            for _ in range(BURST):
+                step()
+
+        seconds = in_turn({"dpstune": ours, "plain": plain}, ROUNDS)
+    mine = [count / took for count, took in zip(tokens[1:], seconds["dpstune"], strict=True)]
+    others = [BURST * shape[0] * shape[1] / took for took in seconds["plain"]]
+    found = {
+        "tokens_a_second": {"dpstune": spread(mine, 0)["median"], "plain": spread(others, 0)["median"]},
+        "ratio": spread([a / b for a, b in zip(mine, others, strict=True)], 3),
+        "milliseconds_a_step": {
+            name: round(1000 * spread(values)["median"] / BURST, 1) for name, values in seconds.items()
+        },
+    }
+    print(found, flush=True)
+    return found
+
+
+def short_task(folder):
+    """Write 500 sentences of SICK, of about 12 tokens, as a user's own task; return its recipe."""
+    rows = [json.loads(line) for line in (GLUE.parent / "nli" / "sick" / "train.jsonl").open()][:500]
+    with (folder / "short.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row["premise"], row["label"]) for row in rows)
+    recipe = folder / "short.yaml"
+    recipe.write_text(
+        "model: {name: minilm}\ntask: {train: short.csv, text: text, label: label, kind: classification}\n"
+        "training: {batch_size: 16, epochs: 2}\n"
+    )
+    return recipe
+
+
+def tiny_step(folder):
+    """Return the milliseconds of a step of a tiny model, 16 texts each, in every native precision."""
+    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
+
+    from dpstune.data.inputs import Inputs
+    from dpstune.device.hardware import available_precisions
+    from dpstune.models.loading import find_model
+    from dpstune.recipe.recipe import load_recipe
+    from dpstune.settings.sections import ModelSection
+
+    place = find_model(ModelSection(name="minilm").name).place
+    config = AutoConfig.from_pretrained(place, **TINY)
+    BertForSequenceClassification(config).base_model.save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(place).save_pretrained(folder / "tiny")
+    found = {}
+    for precision in available_precisions("cpu"):
+        overrides = [f"model.name={folder / 'tiny'}", f"training.precision={precision}"]
+        loaded = load_recipe(str(short_task(folder)), method="vanilla", overrides=overrides)
+        loop = new_loop(loaded, folder / "run", Inputs())
+        took = []
+        for step in range(1, 41):
+            started = clock()
+            loop.optimizer_step(step)
+            took.append(1000 * (clock() - started))
+        found[precision] = spread(took[10:], 1)
+    print(found, flush=True)
+    return found
+
+
+def ceiling():
+    """Return the tokens a second of MiniLM's matrix products alone, forward and backward, at 16 x 64 tokens."""
+    import torch
+
+    from dpstune.device.hardware import choose_precision
+
+    dtype = torch.bfloat16 if choose_precision("auto", "cpu") == "bf16" else torch.float32
+    tokens = LONG[0] * LONG[1]
+    sides = {}
+    for inputs, outputs in ((384, 384), (384, 1536), (1536, 384)):
+        x, weight, grad = (
+            torch.randn(shape, dtype=dtype) for shape in ((tokens, inputs), (outputs, inputs), (tokens, outputs))
+        )
+        sides[f"{inputs} x {outputs}"] = lambda x=x, w=weight, g=grad: (x @ w.t(), g @ w, g.t() @ x)
+    seconds = in_turn(sides, rounds=20)
+    layer = sum(spread(seconds[name])["median"] * times for name, times in zip(seconds, (4, 1, 1), strict=True))
+    found = round(tokens / (6 * layer))
+    print("ceiling", found, flush=True)
+    return found
+
+
+def attentions():
+    """Return the milliseconds of one layer's attention, forward and backward, by torch and by dpstune."""
+    import torch
+    import torch.nn.functional as F
+
+    from dpstune.device.cpu_kernels import attention
+    from dpstune.device.hardware import choose_precision
+
+    dtype = torch.bfloat16 if choose_precision("auto", "cpu") == "bf16" else torch.float32
+    found = {}
+    for length in (64, 128):
+        mask = torch.ones(16, 1, length, length, dtype=torch.bool)
+        mask[0, :, :, -3:] = False
+        for rate in (0.0, 0.1):
+
+            def take(function, rate=rate, mask=mask, length=length):
+                three = [torch.randn(16, 12, length, 32, dtype=dtype, requires_grad=True) for _ in range(3)]
+                function(*three, attn_mask=mask, dropout_p=rate).sum().backward()
+
+            sides = {"torch": F.scaled_dot_product_attention, "dpstune": attention}
+            seconds = in_turn({name: lambda f=f: take(f) for name, f in sides.items()}, rounds=15)
+            found[f"16 x {length}, dropout {rate}"] = {
+                name: round(1000 * spread(values, 6)["median"], 2) for name, values in seconds.items()
+            }
+    print(found, flush=True)
+    return found
+
+
+def main():
+    from dpstune.device.hardware import keep_freed_memory
+    from dpstune.recipe.recipe import load_recipe
+
+    keep_freed_memory()
+    rows = {"ceiling": ceiling(), "attention": attentions()}
+    settings = ["data.train_size=500", "training.epochs=2"]
+    for dropout in (0.1, 0.0):
+        overrides = [*settings, f"model.dropout={dropout}"]
+        loaded = load_recipe("minilm-rte", method="vanilla", data_dir=GLUE.absolute(), overrides=overrides)
+        rows[f"RTE, dropout {dropout}"] = compare(loaded, LONG)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for dropout in (0.1, 0.0):
+            loaded = load_recipe(str(short_task(folder)), method="vanilla", overrides=[f"model.dropout={dropout}"])
+            rows[f"short texts, dropout {dropout}"] = compare(loaded, SHORT)
+        rows["tiny model"] = tiny_step(folder)
+    file = RESULTS / "steps.json"
+    every = json.loads(file.read_text()) if file.exists() else {}
+    found = about()
+    every[found["processor"]] = {"about": found, "rows": rows}
+    file.write_text(json.dumps(every, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
