@@ -90,7 +90,7 @@ def short_task(folder):
         writer.writerows((row["premise"], row["label"]) for row in rows)
     recipe = folder / "short.yaml"
     recipe.write_text(
-        "model: {name: minilm}\ntask: {train: short.csv, text: text, label: label, kind: classification}\n"
+        "model: {name: minilm}\ntask: {files: {train: short.csv, validation: 0}, text: text, label: label, kind: classification}\n"
         "training: {batch_size: 16, epochs: 2}\n"
     )
     return recipe
