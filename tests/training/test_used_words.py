@@ -76,3 +76,29 @@ def test_a_checkpoint_from_before_goes_on_with_all_words(own_task, tmp_path, mon
     continued, found = train(own_task, tmp_path / "stopped")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert numbers(continued) == numbers(straight)
+
+
+def test_a_run_that_was_stopped_within_an_evaluation_ends_with_the_same_bits(own_task, tmp_path, monkeypatch):
+    straight, expected = train(own_task, tmp_path / "straight", "training.eval_every=2")
+    evaluate = engine.Loop.evaluate
+
+    def evaluate_and_stop(loop):
+        if loop.state.step == 4:
+            loop.watch.received = 15
+        return evaluate(loop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Loop, "evaluate", evaluate_and_stop)
+        with pytest.raises(Interrupted):
+            train(own_task, tmp_path / "stopped", "training.eval_every=2")
+    continued, found = train(own_task, tmp_path / "stopped", "training.eval_every=2")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert numbers(continued) == numbers(straight)
+
+
+def test_activations_that_are_computed_again_change_nothing(own_task, tmp_path):
+    wide = ["model.dropout=0.3", "training.batch_size=32", "training.eval_batch_size=32"]
+    _, kept = train(own_task, tmp_path / "kept", *wide)
+    _, again = train(own_task, tmp_path / "again", *wide, "training.gradient_checkpointing=true")
+    for name, tensor in kept.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-5, atol=1e-7)
