@@ -4,9 +4,11 @@ The plain loop is what a person would write: bf16 autocast where the processor h
 torch's AdamW, always the same number of texts and tokens, and no padding. dpstune trains on real texts of any length.
 What counts is tokens a second, padding not counted; for the tiny model, milliseconds a step.
 
-    python benchmarks/steps.py          writes this processor's part of results/steps.json
+    python benchmarks/steps.py              writes this processor's part of results/steps.json
+    python benchmarks/steps.py rte short    some parts of it
 """
 
+import argparse
 import csv
 import json
 import tempfile
@@ -77,7 +79,6 @@ def compare(loaded, shape):
             name: round(1000 * spread(values)["median"] / BURST, 1) for name, values in seconds.items()
         },
     }
-    print(found, flush=True)
     return found
 
 
@@ -90,7 +91,8 @@ def short_task(folder):
         writer.writerows((row["premise"], row["label"]) for row in rows)
     recipe = folder / "short.yaml"
     recipe.write_text(
-        "model: {name: minilm}\ntask: {files: {train: short.csv, validation: 0}, text: text, label: label, kind: classification}\n"
+        "model: {name: minilm}\n"
+        "task: {files: {train: short.csv, validation: 0}, text: text, label: label, kind: classification}\n"
         "training: {batch_size: 16, epochs: 2}\n"
     )
     return recipe
@@ -121,7 +123,6 @@ def tiny_step(folder):
             loop.optimizer_step(step)
             took.append(1000 * (clock() - started))
         found[precision] = spread(took[10:], 1)
-    print(found, flush=True)
     return found
 
 
@@ -142,7 +143,6 @@ def ceiling():
     seconds = in_turn(sides, rounds=20)
     layer = sum(spread(seconds[name])["median"] * times for name, times in zip(seconds, (4, 1, 1), strict=True))
     found = round(tokens / (6 * layer))
-    print("ceiling", found, flush=True)
     return found
 
 
@@ -170,32 +170,68 @@ def attentions():
             found[f"16 x {length}, dropout {rate}"] = {
                 name: round(1000 * spread(values, 6)["median"], 2) for name, values in seconds.items()
             }
-    print(found, flush=True)
     return found
 
 
-def main():
-    from dpstune.device.hardware import keep_freed_memory
+def rte():
+    """Return the comparison on RTE, with dropout and without."""
     from dpstune.recipe.recipe import load_recipe
 
-    keep_freed_memory()
-    rows = {"ceiling": ceiling(), "attention": attentions()}
     settings = ["data.train_size=500", "training.epochs=2"]
+    found = {}
     for dropout in (0.1, 0.0):
         overrides = [*settings, f"model.dropout={dropout}"]
         loaded = load_recipe("minilm-rte", method="vanilla", data_dir=GLUE.absolute(), overrides=overrides)
-        rows[f"RTE, dropout {dropout}"] = compare(loaded, LONG)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        found[f"RTE, dropout {dropout}"] = compare(loaded, LONG)
+    return found
+
+
+def short():
+    """Return the comparison on short texts, with dropout and without."""
+    from dpstune.recipe.recipe import load_recipe
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
         for dropout in (0.1, 0.0):
-            loaded = load_recipe(str(short_task(folder)), method="vanilla", overrides=[f"model.dropout={dropout}"])
-            rows[f"short texts, dropout {dropout}"] = compare(loaded, SHORT)
-        rows["tiny model"] = tiny_step(folder)
+            recipe = str(short_task(Path(folder)))
+            loaded = load_recipe(recipe, method="vanilla", overrides=[f"model.dropout={dropout}"])
+            found[f"short texts, dropout {dropout}"] = compare(loaded, SHORT)
+    return found
+
+
+def tiny():
+    """Return the milliseconds of a tiny model's step."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tiny_step(Path(folder))
+
+
+def trainers():
+    """Return how many times as many examples a second as `Trainer` takes dpstune takes, by what Trainer is set to."""
+    import trainer
+
+    return {name: trainer.compare(settings)[0] for name, settings in trainer.TRAINERS.items()}
+
+
+PARTS = {"ceiling": ceiling, "attention": attentions, "rte": rte, "short": short, "tiny": tiny, "trainer": trainers}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    asked = parser.parse_args().parts or list(PARTS)
+    from dpstune.device.hardware import keep_freed_memory
+
+    keep_freed_memory()
     file = RESULTS / "steps.json"
-    every = json.loads(file.read_text()) if file.exists() else {}
-    found = about()
-    every[found["processor"]] = {"about": found, "rows": rows}
-    file.write_text(json.dumps(every, indent=2) + "\n")
+    for name in asked:
+        measured = PARTS[name]()
+        print(name, measured, flush=True)
+        every = json.loads(file.read_text()) if file.exists() else {}
+        found = about()
+        mine = every.setdefault(found["processor"], {"rows": {}})
+        mine["about"] = found
+        mine["rows"][name] = measured
+        file.write_text(json.dumps(every, indent=2) + "\n")
 
 
 if __name__ == "__main__":

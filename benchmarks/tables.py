@@ -249,23 +249,23 @@ def steps():
     lines, notes = [], ""
     for processor, part in result.items():
         rows = part["rows"]
-        for name, row in rows.items():
-            if isinstance(row, dict) and "ratio" in row:
-                mine, plain = (row["tokens_a_second"][side] for side in ("dpstune", "plain"))
-                times = row["milliseconds_a_step"]
-                each = f"{times['dpstune']:.0f}, {times['plain']:.0f}"
-                ratio = spread(row["ratio"]["median"], row["ratio"]["quartiles"])
-                lines.append((name, processor, f"{mine:,.0f}", f"{plain:,.0f}", ratio, each))
+        for name, row in {**rows["rte"], **rows["short"]}.items():
+            mine, plain = (f"{row['tokens_a_second'][side]:,.0f}" for side in ("dpstune", "plain"))
+            each = ", ".join(f"{row['milliseconds_a_step'][side]:.0f}" for side in ("dpstune", "plain"))
+            lines.append(
+                (name, processor, mine, plain, spread(row["ratio"]["median"], row["ratio"]["quartiles"]), each)
+            )
         lines.append(("products alone, 16 x 64", processor, f"{rows['ceiling']:,}", "", "", ""))
         for name, row in rows["attention"].items():
-            ratio = f"{row['torch'] / row['dpstune']:.1f}"
-            lines.append(
-                (f"attention of a layer, {name}", processor, "", "", ratio, f"{row['dpstune']}, {row['torch']}")
-            )
-        for precision, found in rows["tiny model"].items():
-            lines.append((f"tiny model, {precision}", processor, "", "", "", f"{found['median']}, -"))
+            ratio, both = f"{row['torch'] / row['dpstune']:.1f}", f"{row['dpstune']}, {row['torch']}"
+            lines.append((f"attention of a layer, {name}", processor, "", "", ratio, both))
+        for precision, found in rows["tiny"].items():
+            lines.append((f"tiny model, {precision}", processor, "", "", "", f"{found['median']}"))
+        for name, row in rows["trainer"].items():
+            ratio = spread(row["ratio"], row["quartiles"])
+            lines.append((f"examples a second over `Trainer`'s, {name} settings", processor, "", "", ratio, ""))
         notes += measured_on(part)
-    header = ["what", "processor", "dpstune, tokens/s", "plain loop, tokens/s", "ratio", "ms: dpstune, plain"]
+    header = ["what", "processor", "dpstune, tokens/s", "plain loop, tokens/s", "ratio", "ms: dpstune, other"]
     return markdown(header, lines) + notes
 
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 _LEVELS = 1 << 16  # of a random number of 16 bits
 _FEWEST = 4096  # below so many elements torch's own dropout is as fast
+_LONGEST = 192  # above so many keys torch's fused attention is as fast, and keeps less for the backward pass
 
 
 class CpuKernels(TorchFunctionMode):
@@ -104,11 +105,13 @@ def attention(
     """Return ``F.scaled_dot_product_attention``.
 
     Scores and their softmax are computed in float32, products with the values in the precision of the inputs: as
-    accurate as torch's fused kernel.
+    accurate as torch's fused kernel. What is long and has no dropout, and masks that are no plain yes or no, are left
+    to torch.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    plain = dropout_p == 0.0 and (dtype == torch.float32 or not torch.is_grad_enabled())
-    if plain or enable_gqa or query.device.type != "cpu" or query.dtype == torch.float64:
+    fused = dropout_p == 0.0 and (dtype == torch.float32 or not torch.is_grad_enabled() or key.shape[-2] > _LONGEST)
+    unusual = enable_gqa or query.device.type != "cpu" or query.dtype == torch.float64
+    if fused or unusual or not _is_plain(attn_mask, is_causal):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -121,12 +124,17 @@ def attention(
         return dropout(weights, dropout_p) @ value
 
 
+def _is_plain(mask: Tensor | None, is_causal: bool) -> bool:
+    """Tell whether a mask, if there is one, says of each pair yes or no, and every query sees something."""
+    return mask is None or (mask.dtype == torch.bool and not is_causal and bool(mask.any(-1).all()))
+
+
 def _bias(mask: Tensor | None, is_causal: bool, scores: Tensor) -> Tensor | None:
     """Return what is added to scores, so that a query does not see what it must not."""
     if is_causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if mask is None or mask.dtype != torch.bool:
-        return mask
+    if mask is None:
+        return None
     return torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from dpstune.device.cpu_kernels import alike_again
+from dpstune.device.cpu_kernels import CpuKernels, alike_again
 from dpstune.errors import RequestError
 from dpstune.methods.base import TWIN_TOKENS
 
@@ -56,7 +56,12 @@ def twin_logits(
         logits: Tensor = inner(**dict(zip(features, values, strict=True))).logits
         return logits
 
-    first = checkpoint(forgetful, *features.values(), use_reentrant=False, context_fn=alike_again)
+    first = checkpoint(
+        forgetful,
+        *features.values(),
+        use_reentrant=False,
+        context_fn=alike_again if CpuKernels.entered else noop_context_fn,
+    )
     with mark_second(0):
         second = model(**features).logits
     return _at_least_float32(first), _at_least_float32(second)

@@ -190,18 +190,20 @@ def set_dropout(model: torch.nn.Module, rate: float) -> None:
                 setattr(module, name, rate)
 
 
-def recompute_activations(model: PreTrainedModel) -> None:
+def recompute_activations(model: PreTrainedModel, **checkpointing: Any) -> None:
     """Have a model keep no activations of its layers, but compute them again in the backward pass.
+
+    Args:
+        model: The model.
+        **checkpointing: More for ``torch.utils.checkpoint``.
 
     Raises:
         RequestError: The model cannot.
     """
-    from dpstune.device.cpu_kernels import alike_again
-
     # transformers 5.23 has a new name for it, 5.0 only the old one
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     try:
-        enable({"use_reentrant": False, "context_fn": alike_again})
+        enable({"use_reentrant": False, **checkpointing})
     except ValueError as error:
         raise RequestError(f"training.gradient_checkpointing: {first_line(error)}") from None
 

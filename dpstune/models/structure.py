@@ -104,8 +104,9 @@ _SPECIAL_TOKENS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_st
 
 def special_ids(config: Any) -> set[int]:
     """Return the ids of the special tokens that a configuration names: also those that a model itself puts in."""
-    named = {getattr(config, f"{name}_token_id", None) for name in _SPECIAL_TOKENS}
-    return {number for number in named if isinstance(number, int)}
+    named = [getattr(config, f"{name}_token_id", None) for name in _SPECIAL_TOKENS]
+    listed = [each if isinstance(each, list) else [each] for each in named]
+    return {number for each in listed for number in each if isinstance(number, int)}
 
 
 def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:

@@ -55,11 +55,15 @@ class UsedWords:
         self._row_of = torch.full((len(self._before),), -1)  # an id that is not used has no row: looking it up fails
         self._row_of[used] = torch.arange(len(used))
         self._narrow = True
-        self._handles = [module.register_forward_pre_hook(self._ids_to_rows) for module in modules]
+        self._handles = [module.register_forward_pre_hook(self._ids_to_rows, with_kwargs=True) for module in modules]
         self._put(self.weight)
 
-    def _ids_to_rows(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self._row_of[inputs[0]], *inputs[1:]) if self._narrow else inputs
+    def _ids_to_rows(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not self._narrow:
+            return None
+        if given:
+            return (self._row_of[given[0]], *given[1:]), named
+        return given, {name: self._row_of[ids] for name, ids in named.items()}
 
     def _put(self, weight: nn.Parameter) -> None:
         self._narrow = weight is self.weight
@@ -76,6 +80,9 @@ class UsedWords:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Have the whole word embeddings in the model, to be saved, loaded or evaluated; used rows are taken back."""
+        if not self._narrow:  # an evaluation that is stopped saves within
+            yield
+            return
         whole = nn.Parameter(self._filled(), requires_grad=False)
         self._put(whole)
         try:
@@ -109,8 +116,16 @@ def narrow(model: nn.Module, ids: Tensor) -> UsedWords | None:
         modules = word_embeddings(model)
     except RequestError:
         return None
-    plain = [module for module in modules if isinstance(module, nn.Embedding) and module.max_norm is None]
-    if len(plain) < len(modules) or any(module.sparse or module.scale_grad_by_freq for module in plain):
+    plain = [
+        module
+        for module in modules
+        if isinstance(module, nn.Embedding) and module.max_norm is None and _is_known(module)
+    ]
+    if (
+        not _is_known(model)
+        or len(plain) < len(modules)
+        or any(module.sparse or module.scale_grad_by_freq for module in plain)
+    ):
         return None
     weight = plain[0].weight
     owners = [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is weight]
@@ -120,3 +135,8 @@ def narrow(model: nn.Module, ids: Tensor) -> UsedWords | None:
     if len(owners) != len(plain) or not weight.requires_grad or len(used) > MOST * len(weight):
         return None
     return UsedWords(plain, used)
+
+
+def _is_known(module: nn.Module) -> bool:
+    """Tell whether torch or transformers made a module: another may use its weight, or read ids, in its own way."""
+    return type(module).__module__.partition(".")[0] in ("torch", "transformers")

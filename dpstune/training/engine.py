@@ -209,6 +209,7 @@ class Loop:
         import torch
 
         from dpstune.data.batches import StepPlan
+        from dpstune.device.cpu_kernels import alike_again
         from dpstune.device.hardware import wait_for
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
@@ -245,7 +246,8 @@ class Loop:
             seed=recipe.seed,
         ).to(accelerator.device)
         if training.gradient_checkpointing:
-            recompute_activations(self.model)
+            again = {"context_fn": alike_again} if self._has_own_kernels() else {}
+            recompute_activations(self.model, **again)
         self.model.train()
         criterion = build_criterion(training, task, accelerator.device)
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
@@ -271,6 +273,7 @@ class Loop:
 
     def resume(self) -> None:
         """Take up the checkpoint, where there is one, and open the logs."""
+        from dpstune.data.passes import PassCost
         from dpstune.training.runlog import RunLog
 
         logged = 0
@@ -280,6 +283,7 @@ class Loop:
                 self.checkpoint.load_weights(self.model)
             if self.words is not None:
                 self.words.factor = saved["words"]
+            self.pass_cost = PassCost(**saved["pass_cost"]) if "pass_cost" in saved else self.pass_cost
             self.state = LoopState(**saved["loop"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.load_state_dict(saved["scheduler"])
@@ -401,6 +405,7 @@ class Loop:
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "method": self.method.state_dict(),
                 "words": None if self.words is None else self.words.factor,
+                "pass_cost": asdict(self.pass_cost),
                 "metrics_bytes": self.log.size,
             }
             with self._whole_words():
@@ -474,8 +479,7 @@ class Loop:
         from dpstune.models.vocabulary import narrow
 
         begun_otherwise = self.checkpoint is not None and self.checkpoint.state.get("words") is None
-        whole = self.method.whole_embeddings or self.recipe.training.compile or begun_otherwise
-        if self.accelerator.device.type != "cpu" or whole:
+        if self.method.whole_embeddings or begun_otherwise or not self._has_own_kernels():
             return None
         return narrow(self.model, self.datasets["train"].token_ids())
 
@@ -486,9 +490,10 @@ class Loop:
         """Return a context for the forward passes of training; see ``CpuKernels``."""
         from dpstune.device.cpu_kernels import CpuKernels
 
-        if self.accelerator.device.type != "cpu" or self.recipe.training.compile:
-            return nullcontext()
-        return CpuKernels()
+        return CpuKernels() if self._has_own_kernels() else nullcontext()
+
+    def _has_own_kernels(self) -> bool:
+        return self.accelerator.device.type == "cpu" and not self.recipe.training.compile
 
     def _read_losses(self) -> None:
         """Read and log the losses of finished steps; the time to wait for the device is training time."""

@@ -1,7 +1,8 @@
 """What a forward and backward pass costs beside its tokens, on the device at hand.
 
-Derived from what the processor has and from the model's size, not timed: a run that is continued, or repeated, must cut
-its batches the same way. The figures are from two processors (benchmarks/README.md).
+Derived from what the processor has and from the model's size, not timed, and the same for any number of threads: a run
+that is repeated must cut its batches the same way, since each pass draws its own dropout. A checkpoint holds the cost,
+so that a run goes on as it began. The figures are from an Intel Xeon (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 # Seconds of a pass: for each linear layer (calls of some thirty operations), and for each weight of one (converted to
 # the pass's precision, and its gradient added to the other passes').
 _A_LAYER, _A_WEIGHT = 0.35e-3, 2.0e-9
-# Seconds of a token on two threads: for each weight, by what multiplies matrices; and for each output of a layer.
+# Seconds of a token, on two threads: for each weight, by what multiplies matrices; and for each output of a layer.
 _TOKEN_WEIGHT = {"amx": 1.8e-12, "avx512": 8e-12, "fp32": 22e-12}
 _TOKEN_OUTPUT = 5.8e-9
-_THREADS = 2
 
 
 def pass_cost(model: nn.Module, device: torch.device, precision: str) -> PassCost:
@@ -39,9 +39,10 @@ def pass_cost(model: nn.Module, device: torch.device, precision: str) -> PassCos
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     weights = sum(weight.numel() for weight in matrices)
     outputs = sum(weight.shape[0] for weight in matrices)
-    with_tiles = precision != "no" and torch.cpu._is_amx_tile_supported()
+    supported = {"bf16": torch.cpu._is_amx_tile_supported, "fp16": getattr(torch.cpu, "_is_amx_fp16_supported", bool)}
+    with_tiles = precision in supported and supported[precision]()
     products = "fp32" if precision == "no" else "amx" if with_tiles else "avx512"
-    token = (weights * _TOKEN_WEIGHT[products] + outputs * _TOKEN_OUTPUT) * _THREADS / torch.get_num_threads()
+    token = weights * _TOKEN_WEIGHT[products] + outputs * _TOKEN_OUTPUT
     tokens = (len(matrices) * _A_LAYER + weights * _A_WEIGHT) / token if token else NEVER_CUT.tokens
     # oneDNN's kernels for AMX are made for one shape, and to make them for another takes as long as 170 tokens.
     return PassCost(round(tokens), few_shapes=with_tiles)

@@ -157,3 +157,21 @@ def test_a_model_that_predicts_is_not_changed():
         expected = model(ids).logits
         with CpuKernels():
             assert torch.equal(model(ids).logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16])
+def test_a_query_that_sees_nothing_is_left_to_torch(dtype):
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    mask[..., 2, :] = False
+    if dtype != torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, -torch.inf)
+    three = [torch.randn(1, 2, 5, 8).bfloat16().requires_grad_() for _ in range(3)]
+    given_mask = mask if dtype == torch.bool else mask.bfloat16()
+    assert torch.equal(
+        attention(*three, attn_mask=given_mask), F.scaled_dot_product_attention(*three, attn_mask=given_mask)
+    )
+
+
+def test_long_attention_without_dropout_is_left_to_torch():
+    three = [torch.randn(1, 1, 300, 8).bfloat16().requires_grad_() for _ in range(3)]
+    assert torch.equal(attention(*three), F.scaled_dot_product_attention(*three))

@@ -133,3 +133,25 @@ def test_where_it_cannot_be_done_nothing_changes():
     word_embeddings(sparse)[0].sparse = True
     assert unchanged(sparse, few)
     assert narrow(torch.nn.Linear(2, 2), few) is None
+
+
+def test_ids_are_found_by_name_and_special_ones_in_lists():
+    model = tiny_classifier(vocab_size=300, eos_token_id=[3, 250]).eval()
+    expected = model(torch.tensor([[2, 7, 250]])).logits
+    words = word_embeddings(model)[0]
+    embedded = words(torch.tensor([7, 250]))
+    narrow(model, torch.arange(5, 40))
+    assert torch.equal(words(input=torch.tensor([7, 250])), embedded)
+    torch.testing.assert_close(model(torch.tensor([[2, 7, 250]])).logits, expected)
+
+
+def test_a_model_of_unknown_code_is_left_alone():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(300, 4)
+
+        def get_input_embeddings(self):
+            return self.words
+
+    assert narrow(Own(), torch.arange(5)) is None

@@ -16,7 +16,8 @@ def layers(count, width):
 
 @pytest.fixture(params=[True, False], ids=["tiles", "no tiles"])
 def tiles(request, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param)
+    for name in ("_is_amx_tile_supported", "_is_amx_fp16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: request.param)
     return request.param
 
 
@@ -37,12 +38,12 @@ def test_a_small_model_is_hardly_ever_cut(tiles):
     assert pass_cost(layers(12, 16), CPU, "no").tokens > 10 * pass_cost(layers(12, 384), CPU, "no").tokens
 
 
-def test_more_threads_make_a_pass_dearer(monkeypatch):
+def test_threads_do_not_change_it(monkeypatch):
     found = []
     for threads in (1, 4):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        found.append(pass_cost(layers(12, 384), CPU, "no").tokens)
-    assert found[1] == pytest.approx(4 * found[0], rel=0.05)
+        found.append(pass_cost(layers(12, 384), CPU, "no"))
+    assert found[0] == found[1]
 
 
 def test_elsewhere_nothing_is_cut():

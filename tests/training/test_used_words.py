@@ -102,3 +102,22 @@ def test_activations_that_are_computed_again_change_nothing(own_task, tmp_path):
     _, again = train(own_task, tmp_path / "again", *wide, "training.gradient_checkpointing=true")
     for name, tensor in kept.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_goes_on_with_the_passes_it_began_with(own_task, tmp_path, monkeypatch):
+    from dpstune.data.passes import NEVER_CUT, PassCost
+
+    def costs(cost):
+        monkeypatch.setattr("dpstune.training.pass_cost.pass_cost", lambda *of: cost)
+
+    dropout = "model.dropout=0.3"
+    costs(PassCost(1))
+    straight, expected = train(own_task, tmp_path / "straight", dropout)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(own_task, tmp_path / "stopped", dropout)
+    costs(NEVER_CUT)
+    continued, found = train(own_task, tmp_path / "stopped", dropout)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert numbers(continued) == numbers(straight)

@@ -110,7 +110,7 @@ class GeneratedTokens(TokenDataset):
         It holds ``input_ids`` and ``attention_mask`` [B, T] and ``labels`` [B].
         """
         rows = list(indices)
-        width = max(width, *(self.lengths[row] for row in rows))
+        width = max(width, max(self.lengths[row] for row in rows))
         return {
             "input_ids": self._ids[rows, :width],
             "attention_mask": self._mask[rows, :width],
