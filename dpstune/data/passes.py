@@ -72,10 +72,12 @@ def cut_into_passes(
     >>> cut_into_passes([0, 1, 2, 3], [90, 10, 12, 100], PassCost(1000, few_shapes=True), longest=128)
     [Pass(indices=[1, 2, 0, 3], width=112)]
     """
+    if not chunk:
+        return []
     order = sorted(chunk, key=lambda index: lengths[index])
     widths = [padded_width(lengths[index], cost, longest) for index in order]
-    padded = len(order) * (widths[-1] if order else 0)
-    if order and padded <= most_tokens and padded - sum(widths) <= cost.tokens:
+    padded = len(order) * widths[-1]
+    if padded <= most_tokens and padded - sum(widths) <= cost.tokens:
         return [Pass(order, widths[-1])]  # another pass would cost more than all of the padding
     rows = next((rows for rows in _ROWS if rows * widths[-1] <= most_tokens), 1) if cost.few_shapes else 1
     ends = sorted({*range(0, len(order), rows), len(order)})

@@ -66,7 +66,7 @@ def alike_again() -> tuple[AbstractContextManager[object], AbstractContextManage
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Return ``F.dropout``; its bits are a function of one number drawn from torch's generator.
 
-    16 random bits decide about an element, so ``p`` is rounded to the nearest 65,536th.
+    16 random bits decide about an element, so ``p`` is rounded to a 65,536th, and is one at least.
     """
     if not training or inplace or not 0.0 < p < 1.0 or input.numel() < _FEWEST or input.device.type != "cpu":
         return F.dropout(input, p, training, inplace)

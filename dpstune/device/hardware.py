@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,9 +54,19 @@ def available_precisions(device_type: str) -> tuple[str, ...]:
 
     if device_type == "cuda":
         return ("bf16", "fp16", "fp32") if torch.cuda.is_bf16_supported(False) else ("fp16", "fp32")
-    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or has_matrix_units("bf16")):
         return ("bf16", "fp32")
     return ("fp32",)
+
+
+def has_matrix_units(precision: str) -> bool:
+    """Tell whether this CPU has units that multiply matrices of a half precision (AMX): ``fp16`` or ``bf16``."""
+    import torch
+
+    if precision == "bf16":
+        return torch.cpu._is_amx_tile_supported()
+    fp16_units: Callable[[], bool] = getattr(torch.cpu, "_is_amx_fp16_supported", bool)  # torch 2.6 does not ask
+    return precision == "fp16" and fp16_units()
 
 
 def slow_precision(precision: str, device_type: str) -> str | None:
@@ -172,9 +183,7 @@ def bound_kernel_caches() -> None:
     have hundreds of shapes. On most processors to make a kernel again costs no measurable time; where it has matrix
     units (AMX) it costs much, and few shapes occur (``PassCost``): there all are kept (benchmarks/README.md).
     """
-    import torch
-
-    kept = "1024" if torch.cpu._is_amx_tile_supported() else "64"
+    kept = "1024" if has_matrix_units("bf16") else "64"
     for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(cache, kept)
 

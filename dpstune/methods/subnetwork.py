@@ -72,11 +72,12 @@ def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     from dpstune.methods.groups import on_cpu
 
     flat, k = scores.flatten(), math.ceil(scores.numel() * share)
-    if on_cpu(scores) and scores.dtype not in (torch.float32, torch.float64):  # those that NumPy does not know
-        return flat.kthvalue(len(flat) - k + 1).values
-    if on_cpu(scores):
-        return torch.tensor(np.partition(flat.detach().numpy(), len(flat) - k)[len(flat) - k])
-    return least_of_largest(flat, k)
+    if not on_cpu(scores):
+        return least_of_largest(flat, k)
+    place = len(flat) - k
+    if scores.dtype in (torch.float32, torch.float64):  # NumPy has no bfloat16
+        return torch.tensor(np.partition(flat.detach().numpy(), place)[place])
+    return flat.kthvalue(place + 1).values
 
 
 def least_of_largest(flat: torch.Tensor, k: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ rows, half of its weights are word embeddings, and to zero, clip and update them
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,23 @@ if TYPE_CHECKING:
 MOST = 0.5  # of a vocabulary; where training uses more, little is saved
 
 
-class UsedWords:
+class AllWords:
+    """All of a model's word embeddings, trained as they are: what ``UsedWords`` does is not needed."""
+
+    factor: float | None = None
+
+    def decay(self, optimizer: Optimizer) -> None:
+        """Do nothing: the optimizer decays all rows."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Do nothing: they are whole."""
+        return nullcontext()
+
+    def restore(self) -> None:
+        """Do nothing: the model has its own parameter."""
+
+
+class UsedWords(AllWords):
     """A model's word embeddings, of which only the used rows are a parameter until ``restore``.
 
     The other rows are what AdamW makes of them: the weights before step 1, times 1 - rate * weight decay for each
@@ -49,14 +65,17 @@ class UsedWords:
         self._parameter = next(modules[0].parameters())
         self._before = self._parameter.detach()
         self.weight = nn.Parameter(self._before[used].clone())
-        self.factor = 1.0
+        self.factor: float = 1.0
         """What weight decay has left of an unused row so far."""
         self._paddings = [module.padding_idx for module in modules]
         self._row_of = torch.full((len(self._before),), -1)  # an id that is not used has no row: looking it up fails
         self._row_of[used] = torch.arange(len(used))
-        self._narrow = True
         self._handles = [module.register_forward_pre_hook(self._ids_to_rows, with_kwargs=True) for module in modules]
         self._put(self.weight)
+
+    @property
+    def _narrow(self) -> bool:
+        return self._modules[0].weight is self.weight
 
     def _ids_to_rows(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if not self._narrow:
@@ -66,7 +85,6 @@ class UsedWords:
         return given, {name: self._row_of[ids] for name, ids in named.items()}
 
     def _put(self, weight: nn.Parameter) -> None:
-        self._narrow = weight is self.weight
         for module, padding in zip(self._modules, self._paddings, strict=True):
             module.weight = weight
             module.padding_idx = int(self._row_of[padding]) if self._narrow and padding is not None else padding
@@ -80,7 +98,7 @@ class UsedWords:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Have the whole word embeddings in the model, to be saved, loaded or evaluated; used rows are taken back."""
-        if not self._narrow:  # an evaluation that is stopped saves within
+        if not self._narrow:  # restored; or an evaluation that is stopped, which saves within
             yield
             return
         whole = nn.Parameter(self._filled(), requires_grad=False)
@@ -105,8 +123,8 @@ class UsedWords:
         return filled
 
 
-def narrow(model: nn.Module, ids: Tensor) -> UsedWords | None:
-    """Narrow a model's word embeddings to those that training uses; None where that cannot be done, or saves little.
+def narrow(model: nn.Module, ids: Tensor) -> AllWords:
+    """Narrow a model's word embeddings to those that training uses; not where that cannot be done, or saves little.
 
     Args:
         model: A classifier, with all that happens to it before step 1 done.
@@ -115,26 +133,24 @@ def narrow(model: nn.Module, ids: Tensor) -> UsedWords | None:
     try:
         modules = word_embeddings(model)
     except RequestError:
-        return None
-    plain = [
-        module
-        for module in modules
-        if isinstance(module, nn.Embedding) and module.max_norm is None and _is_known(module)
-    ]
-    if (
-        not _is_known(model)
-        or len(plain) < len(modules)
-        or any(module.sparse or module.scale_grad_by_freq for module in plain)
-    ):
-        return None
+        return AllWords()
+    plain = [module for module in modules if isinstance(module, nn.Embedding) and _looks_up_alone(module)]
+    if not _is_known(model) or len(plain) < len(modules):
+        return AllWords()
     weight = plain[0].weight
     owners = [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is weight]
     config: Any = getattr(model, "config", None)
     paddings = [module.padding_idx for module in plain if module.padding_idx is not None]
-    used = torch.tensor(sorted({*ids.tolist(), *paddings, *special_ids(config)} & set(range(len(weight)))))
+    every = {*ids.tolist(), *paddings, *special_ids(config)}
+    used = torch.tensor(sorted(number for number in every if 0 <= number < len(weight)))
     if len(owners) != len(plain) or not weight.requires_grad or len(used) > MOST * len(weight):
-        return None
+        return AllWords()
     return UsedWords(plain, used)
+
+
+def _looks_up_alone(module: nn.Embedding) -> bool:
+    """Tell whether a module does nothing but look rows up, each with a gradient of its own."""
+    return _is_known(module) and module.max_norm is None and not (module.sparse or module.scale_grad_by_freq)
 
 
 def _is_known(module: nn.Module) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dpstune.data.passes import Pass
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.methods.base import Method
-    from dpstune.models.vocabulary import UsedWords
+    from dpstune.models.vocabulary import AllWords
     from dpstune.recipe.recipe import LoadedRecipe, Recipe
     from dpstune.runs.folder import RunFolder
     from dpstune.training.checkpoints import Checkpoint
@@ -279,11 +279,11 @@ class Loop:
         logged = 0
         if self.checkpoint is not None:
             saved = self.checkpoint.state
-            with self._whole_words():
+            with self.words.whole():
                 self.checkpoint.load_weights(self.model)
-            if self.words is not None:
-                self.words.factor = saved["words"]
-            self.pass_cost = PassCost(**saved["pass_cost"]) if "pass_cost" in saved else self.pass_cost
+            self.words.factor = saved.get("words")
+            if "pass_cost" in saved:
+                self.pass_cost = PassCost(**saved["pass_cost"])
             self.state = LoopState(**saved["loop"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.load_state_dict(saved["scheduler"])
@@ -355,7 +355,7 @@ class Loop:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.max_grad_norm)
         self.method.before_update()
         self.optimizer.step()
-        if self.words is not None and not self.optimizer.step_was_skipped:
+        if not self.optimizer.step_was_skipped:
             self.words.decay(self.optimizer)
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -374,8 +374,8 @@ class Loop:
         started = time.perf_counter()
         alone = self.accelerator.num_processes == 1  # between batches, several ranks could not stop together
         evaluations = {}
-        for split in self.eval_splits:
-            with self._whole_words():
+        with self.words.whole():
+            for split in self.eval_splits:
                 logits = score(
                     self.wrapped,
                     self.datasets[split],
@@ -385,8 +385,8 @@ class Loop:
                     share=(self.accelerator.process_index, self.accelerator.num_processes),
                     between_batches=self._stop_where_asked if alone else None,
                 )
-            logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
-            evaluations[split] = evaluate_split(self.task, split, logits)
+                logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
+                evaluations[split] = evaluate_split(self.task, split, logits)
         self.state.other_seconds += time.perf_counter() - started
         return evaluations
 
@@ -404,11 +404,11 @@ class Loop:
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "method": self.method.state_dict(),
-                "words": None if self.words is None else self.words.factor,
+                "words": self.words.factor,
                 "pass_cost": asdict(self.pass_cost),
                 "metrics_bytes": self.log.size,
             }
-            with self._whole_words():
+            with self.words.whole():
                 self.checkpoints.save(self.state.step, self.model, saved)
             self.best_weights.drop_unneeded(self.checkpoints.oldest_step)
         self.saved_step = self.state.step
@@ -434,9 +434,7 @@ class Loop:
             self.progress.note(f"{skipped} of {steps} steps overflowed fp16 and were skipped")
         method_bytes = self.method.held_bytes()
         self.method.detach()
-        if self.words is not None:
-            self.words.restore()
-            self.words = None
+        self.words.restore()
         last = {split: evaluation.metrics for split, evaluation in evaluations.items()}
         kept_step = self.state.best["step"] if self.recipe.training.keep == "best" and self.state.best else steps
         if kept_step != steps:
@@ -474,17 +472,14 @@ class Loop:
         self.accelerator.wait_for_everyone()
         return result
 
-    def _narrow_words(self) -> UsedWords | None:
+    def _narrow_words(self) -> AllWords:
         """On a CPU, train only those word embeddings that the training examples use; see ``UsedWords``."""
-        from dpstune.models.vocabulary import narrow
+        from dpstune.models.vocabulary import AllWords, narrow
 
         begun_otherwise = self.checkpoint is not None and self.checkpoint.state.get("words") is None
         if self.method.whole_embeddings or begun_otherwise or not self._has_own_kernels():
-            return None
+            return AllWords()
         return narrow(self.model, self.datasets["train"].token_ids())
-
-    def _whole_words(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.words is None else self.words.whole()
 
     def _kernels(self) -> AbstractContextManager[object]:
         """Return a context for the forward passes of training; see ``CpuKernels``."""
@@ -594,7 +589,7 @@ class Loop:
             self.state.stale = 0
             if training.keep == "best":
                 if self.accelerator.is_main_process:
-                    with self._whole_words():
+                    with self.words.whole():
                         self.best_weights.save(step, self.model)
                 self.accelerator.wait_for_everyone()
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dpstune.data.passes import NEVER_CUT, PassCost
+from dpstune.device.hardware import has_matrix_units
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,6 @@ def pass_cost(model: nn.Module, device: torch.device, precision: str) -> PassCos
         device: Where it trains.
         precision: As Accelerate names it: ``no``, ``fp16`` or ``bf16``.
     """
-    import torch
     from torch import nn
 
     if device.type != "cpu":
@@ -39,10 +39,9 @@ def pass_cost(model: nn.Module, device: torch.device, precision: str) -> PassCos
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     weights = sum(weight.numel() for weight in matrices)
     outputs = sum(weight.shape[0] for weight in matrices)
-    supported = {"bf16": torch.cpu._is_amx_tile_supported, "fp16": getattr(torch.cpu, "_is_amx_fp16_supported", bool)}
-    with_tiles = precision in supported and supported[precision]()
-    products = "fp32" if precision == "no" else "amx" if with_tiles else "avx512"
+    with_units = has_matrix_units(precision)
+    products = "fp32" if precision == "no" else "amx" if with_units else "avx512"
     token = weights * _TOKEN_WEIGHT[products] + outputs * _TOKEN_OUTPUT
     tokens = (len(matrices) * _A_LAYER + weights * _A_WEIGHT) / token if token else NEVER_CUT.tokens
     # oneDNN's kernels for AMX are made for one shape, and to make them for another takes as long as 170 tokens.
-    return PassCost(round(tokens), few_shapes=with_tiles)
+    return PassCost(round(tokens), few_shapes=with_units)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from dpstune.common.interruption import Interrupted
+from dpstune.models.vocabulary import AllWords
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.tiny import save_tiny_model
@@ -46,7 +47,7 @@ def stop_after(monkeypatch, step):
 
 def test_the_run_is_that_of_all_words(own_task, tmp_path, monkeypatch):
     narrowed, mine = train(own_task, tmp_path / "narrowed")
-    monkeypatch.setattr(engine.Loop, "_narrow_words", lambda loop: None)
+    monkeypatch.setattr(engine.Loop, "_narrow_words", lambda loop: AllWords())
     whole, others = train(own_task, tmp_path / "whole")
     assert mine.keys() == others.keys()
     for name, tensor in others.items():
@@ -68,7 +69,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(own_task, tmp_path, monk
 
 def test_a_checkpoint_from_before_goes_on_with_all_words(own_task, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "_narrow_words", lambda loop: None)
+        patch.setattr(engine.Loop, "_narrow_words", lambda loop: AllWords())
         straight, expected = train(own_task, tmp_path / "straight")
         stop_after(patch, 3)
         with pytest.raises(Interrupted):
