@@ -24,24 +24,18 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 def plain_loop(recipe, dropout, shape):
     """Return a function that takes a step of the plain loop."""
     import torch
+    from passes import autocast, batch
 
-    from dpstune.device.hardware import choose_precision
     from dpstune.models.loading import load_classifier
 
     model = load_classifier(recipe.model, label_names=("a", "b"), kind="classification", dropout=dropout, seed=1)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
-    half = choose_precision("auto", "cpu") == "bf16"
-    ids = torch.randint(1000, min(20000, model.config.vocab_size), shape)
-    batch = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "labels": torch.zeros(shape[0], dtype=torch.long),
-    }
+    inputs = batch(*shape)
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = model(**batch).loss
+        with autocast():
+            loss = model(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -72,14 +66,13 @@ def compare(loaded, shape):
         seconds = in_turn({"dpstune": ours, "plain": plain}, ROUNDS)
     mine = [count / took for count, took in zip(tokens[1:], seconds["dpstune"], strict=True)]
     others = [BURST * shape[0] * shape[1] / took for took in seconds["plain"]]
-    found = {
+    return {
         "tokens_a_second": {"dpstune": spread(mine, 0)["median"], "plain": spread(others, 0)["median"]},
         "ratio": spread([a / b for a, b in zip(mine, others, strict=True)], 3),
         "milliseconds_a_step": {
             name: round(1000 * spread(values)["median"] / BURST, 1) for name, values in seconds.items()
         },
     }
-    return found
 
 
 def short_task(folder):
@@ -98,7 +91,7 @@ def short_task(folder):
     return recipe
 
 
-def tiny_step(folder):
+def tiny_steps(folder):
     """Return the milliseconds of a step of a tiny model, 16 texts each, in every native precision."""
     from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
 
@@ -106,9 +99,8 @@ def tiny_step(folder):
     from dpstune.device.hardware import available_precisions
     from dpstune.models.loading import find_model
     from dpstune.recipe.recipe import load_recipe
-    from dpstune.settings.sections import ModelSection
 
-    place = find_model(ModelSection(name="minilm").name).place
+    place = find_model("minilm").place
     config = AutoConfig.from_pretrained(place, **TINY)
     BertForSequenceClassification(config).base_model.save_pretrained(folder / "tiny")
     AutoTokenizer.from_pretrained(place).save_pretrained(folder / "tiny")
@@ -126,14 +118,20 @@ def tiny_step(folder):
     return found
 
 
-def ceiling():
-    """Return the tokens a second of MiniLM's matrix products alone, forward and backward, at 16 x 64 tokens."""
+def usual_dtype():
+    """Return the dtype of what autocast computes in on this processor."""
     import torch
 
     from dpstune.device.hardware import choose_precision
 
-    dtype = torch.bfloat16 if choose_precision("auto", "cpu") == "bf16" else torch.float32
-    tokens = LONG[0] * LONG[1]
+    return torch.bfloat16 if choose_precision("auto", "cpu") == "bf16" else torch.float32
+
+
+def ceiling():
+    """Return the tokens a second of MiniLM's matrix products alone, forward and backward, at 16 x 64 tokens."""
+    import torch
+
+    dtype, tokens = usual_dtype(), LONG[0] * LONG[1]
     sides = {}
     for inputs, outputs in ((384, 384), (384, 1536), (1536, 384)):
         x, weight, grad = (
@@ -142,8 +140,7 @@ def ceiling():
         sides[f"{inputs} x {outputs}"] = lambda x=x, w=weight, g=grad: (x @ w.t(), g @ w, g.t() @ x)
     seconds = in_turn(sides, rounds=20)
     layer = sum(spread(seconds[name])["median"] * times for name, times in zip(seconds, (4, 1, 1), strict=True))
-    found = round(tokens / (6 * layer))
-    return found
+    return round(tokens / (6 * layer))
 
 
 def attentions():
@@ -152,10 +149,8 @@ def attentions():
     import torch.nn.functional as F
 
     from dpstune.device.cpu_kernels import attention
-    from dpstune.device.hardware import choose_precision
 
-    dtype = torch.bfloat16 if choose_precision("auto", "cpu") == "bf16" else torch.float32
-    found = {}
+    dtype, found = usual_dtype(), {}
     for length in (64, 128):
         mask = torch.ones(16, 1, length, length, dtype=torch.bool)
         mask[0, :, :, -3:] = False
@@ -202,7 +197,7 @@ def short():
 def tiny():
     """Return the milliseconds of a tiny model's step."""
     with tempfile.TemporaryDirectory() as folder:
-        return tiny_step(Path(folder))
+        return tiny_steps(Path(folder))
 
 
 def trainers():
