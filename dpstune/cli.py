@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -36,12 +36,12 @@ from dpstune.errors import DpstuneError, did_you_mean, unforeseen
 from dpstune.report.output import print_out, tell
 
 DEBUG_VARIABLE = "DPSTUNE_DEBUG"
+COMPLETION_VARIABLE = "_DPSTUNE_COMPLETE"  # typer's, where a shell completes a word
 SECONDS_TO_LEAVE_A_CALLBACK = 0.01
 INTERRUPTED = "interrupted; nothing that was finished is lost"
 # Typer exports only this one of its usage errors; the base class is that of all.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(pretty_exceptions_enable=False)
 # In the order in which a newcomer needs them; the help shows them under these headings.
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Begin": {"init": init, "check": check},
@@ -49,10 +49,6 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Look": {"eval": evaluate, "predict": predict, "export": export},
     "Study": {"sweep": sweep, "transfer": transfer, "casestudy": casestudy, "ensemble": ensemble, "profile": profile},
 }
-for panel, commands in COMMANDS.items():
-    for name, command in commands.items():
-        app.command(name, rich_help_panel=panel)(command)
-app.add_typer(recipes.app, name="recipes", rich_help_panel="Begin")
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,13 +59,36 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Fine-tune pre-trained encoders on small data with Dynamic Parameter Selection and its rivals."""
+
+
+def new_app(named: Container[str] | None = None) -> typer.Typer:
+    """Put the commands together.
+
+    Args:
+        named: The commands that may run; the others are only listed, since typer takes a while to read the flags of
+            all. None: any may run.
+    """
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(common)
+    for panel, commands in COMMANDS.items():
+        for name, command in commands.items():
+            runs = named is None or name in named
+            app.command(name, help=command.__doc__, rich_help_panel=panel)(command if runs else _only_listed)
+    app.add_typer(recipes.app, name="recipes", rich_help_panel="Begin")
+    return app
+
+
+def _only_listed() -> None:
+    """Stand in for a command that the command line does not name."""
+
+
+app = new_app()
 
 
 def main() -> NoReturn:
@@ -93,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
     0
     """
     try:
-        command = typer.main.get_command(app)
+        command = typer.main.get_command(app if COMPLETION_VARIABLE in os.environ else new_app(named=arguments))
         code = command.main(list(arguments), prog_name="dpstune", standalone_mode=False, obj=list(arguments))
     except DpstuneError as error:
         return _fail(error, str(error), error.exit_code)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Trained, command_to_repeat, task_names
 from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
-from dpstune.settings.metrics import check_metrics
-from dpstune.settings.tasks import Kind
+
+if TYPE_CHECKING:
+    from dpstune.settings.tasks import Kind
 
 
 def evaluate(
@@ -129,6 +130,8 @@ def _metrics(asked: str, kind: Kind | None = None) -> tuple[str, ...]:
     Raises:
         RequestError: See ``check_metrics``.
     """
+    from dpstune.settings.metrics import check_metrics
+
     try:
         return check_metrics([name.strip() for name in asked.split(",") if name.strip()], kind)
     except RequestError as error:
