@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.garbage import no_garbage_search
 from dpstune.device.determinism import ask_for_the_same_bits, fix_workspaces
 from dpstune.errors import RequestError
 
@@ -77,6 +78,7 @@ def slow_precision(precision: str, device_type: str) -> str | None:
     return f"{precision} is slow on this {device_type.upper()}; training.precision=auto computes in {native[0]} here"
 
 
+@no_garbage_search()
 def device_type() -> str:
     """Return the kind of device this process computes on; in a distributed run, this first connects the ranks."""
     from accelerate import PartialState
@@ -200,13 +202,16 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Free the memory of an earlier run, and measure the peak from now on, where the system allows it.
+def free_earlier_runs() -> None:
+    """Free what finished runs of this process hold; to be called before torch is imported, when little is to search.
 
-    This is for a process that trains several runs. A run's model, wrapped and hooked, is in reference cycles, which
-    Python would free only much later.
+    A run's model, wrapped and hooked, is in reference cycles, which Python would free only much later.
     """
     gc.collect()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Measure the peak of memory from now on, where the system allows it; for a process that trains several runs."""
     if device.type == "cuda":
         import torch
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.garbage import no_garbage_search
 from dpstune.common.hub import asking_the_hub_for, first_line, is_hub_id
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
@@ -51,6 +52,7 @@ class ModelSource:
         return self.commit is None
 
 
+@no_garbage_search()
 def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer; its ``model_max_length`` is the most tokens that the model takes.
 
@@ -104,6 +106,7 @@ def positions(config: PretrainedConfig) -> int:
     return count - (config.pad_token_id + 1) if counts_from_padding else count
 
 
+@no_garbage_search()
 def load_classifier(
     model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
 ) -> PreTrainedModel:
@@ -137,6 +140,7 @@ def load_classifier(
     return _mend_half_precision(loaded)
 
 
+@no_garbage_search()
 def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
     """Load a classifier as it was trained, with its head, in float32 on the CPU.
 

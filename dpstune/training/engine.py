@@ -109,12 +109,12 @@ def train(
         RunError: The work failed: a loss that is not finite, a full disk, a hub that does not answer.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
-    from dpstune.data.checking import told_before_training
     from dpstune.data.inputs import Inputs
     from dpstune.device.hardware import (
         choose_precision,
         describe_environment,
         device_type,
+        free_earlier_runs,
         new_accelerator,
         reset_peak_memory,
         slow_precision,
@@ -132,6 +132,7 @@ def train(
     progress = progress or SilentProgress()
     inputs = inputs or Inputs()
     with InterruptionWatch() as watch:
+        free_earlier_runs()
         precision = choose_precision(recipe.training.precision, device_type())
         accelerator = new_accelerator(precision)
         reset_peak_memory(accelerator.device)
@@ -170,6 +171,8 @@ def train(
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
             if check_data and accelerator.is_main_process and isinstance(recipe.task, OwnTask | DatasetTask):
+                from dpstune.data.checking import told_before_training
+
                 for line in told_before_training(recipe.task, recipe.data, loaded.source):
                     progress.note(line)
             if accelerator.is_main_process:
