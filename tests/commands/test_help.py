@@ -57,6 +57,16 @@ def test_the_list_of_commands_is_short_and_in_the_order_of_a_first_day(monkeypat
     assert re.findall(r"─ (\w+) ─", shown) == ["Options", *cli.COMMANDS]
 
 
+def test_commands_that_are_not_named_are_listed_alike_and_have_no_flags():
+    def listed(app):
+        return {name: (each.help, each.rich_help_panel) for name, each in get_command(app).commands.items()}
+
+    assert listed(cli.new_app(named=["train", "--help"])) == listed(cli.app)
+    few = get_command(cli.new_app(named=["train", "--help"])).commands
+    assert len(few["train"].params) == len(COMMANDS["train",].params) > 5
+    assert not few["sweep"].params
+
+
 def complete(line):
     """What bash is offered for the last word of a line, through the protocol of its completion."""
     words = line.split(" ")
