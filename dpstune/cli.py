@@ -6,6 +6,7 @@ interrupted. A command imports what it needs when it runs, so that ``--help`` an
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -101,6 +102,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:] or ["--help"])
     finally:
         again.stop()
+    gc.freeze()  # else Python searches all of torch and transformers for garbage once more, which takes a second
     sys.exit(code or again.exit_code())
 
 
