@@ -27,6 +27,7 @@ class AllWords:
     """All of a model's word embeddings, trained as they are: what ``UsedWords`` does is not needed."""
 
     factor: float | None = None
+    ids: Tensor | None = None
 
     def decay(self, optimizer: Optimizer) -> None:
         """Do nothing: the optimizer decays all rows."""
@@ -61,14 +62,16 @@ class UsedWords(AllWords):
     """
 
     def __init__(self, modules: list[nn.Embedding], used: Tensor) -> None:
-        self._modules, self._used = modules, used
+        self._modules = modules
+        self.ids: Tensor = used
+        """The ids of the used rows."""
         self._parameter = next(modules[0].parameters())
         self._before = self._parameter.detach()
         self.weight = nn.Parameter(self._before[used].clone())
         self.factor: float = 1.0
         """What weight decay has left of an unused row so far."""
         self._paddings = [module.padding_idx for module in modules]
-        self._row_of = torch.full((len(self._before),), -1)  # an id that is not used has no row: looking it up fails
+        self._row_of = torch.full((len(self._before),), -1)
         self._row_of[used] = torch.arange(len(used))
         self._handles = [module.register_forward_pre_hook(self._ids_to_rows, with_kwargs=True) for module in modules]
         self._put(self.weight)
@@ -81,8 +84,17 @@ class UsedWords(AllWords):
         if not self._narrow:
             return None
         if given:
-            return (self._row_of[given[0]], *given[1:]), named
-        return given, {name: self._row_of[ids] for name, ids in named.items()}
+            return (self._rows(given[0]), *given[1:]), named
+        return given, {name: self._rows(ids) for name, ids in named.items()}
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        rows = self._row_of[ids]
+        unused = (rows < 0).logical_or_(ids < 0)
+        if bool(unused.any()):
+            raise IndexError(
+                f"token id {int(ids[unused][0])} is in no training example, so it has no trained embedding"
+            )
+        return rows
 
     def _put(self, weight: nn.Parameter) -> None:
         for module, padding in zip(self._modules, self._paddings, strict=True):
@@ -107,7 +119,7 @@ class UsedWords(AllWords):
             yield
         finally:
             with torch.no_grad():
-                self.weight.copy_(whole[self._used])
+                self.weight.copy_(whole[self.ids])
             self._put(self.weight)
 
     def restore(self) -> None:
@@ -119,33 +131,52 @@ class UsedWords(AllWords):
 
     def _filled(self) -> Tensor:
         filled = self._before * self.factor
-        filled[self._used] = self.weight.detach()
+        filled[self.ids] = self.weight.detach()
         return filled
 
 
-def narrow(model: nn.Module, ids: Tensor) -> AllWords:
+def narrow(model: nn.Module, ids: Tensor, begun_with: Tensor | None = None) -> AllWords:
     """Narrow a model's word embeddings to those that training uses; not where that cannot be done, or saves little.
 
     Args:
         model: A classifier, with all that happens to it before step 1 done.
         ids: int64 [N]: the token ids of the training examples, each once.
+        begun_with: int64 [U]: what ``UsedWords.ids`` were where an interrupted run began; None: it begins now.
+
+    Raises:
+        RequestError: The run began without a word that its training examples use now.
     """
+    modules = _narrowable(model)
+    paddings = {module.padding_idx for module in modules if module.padding_idx is not None}
+    named = {*ids.tolist(), *paddings, *special_ids(getattr(model, "config", None))}
+    size = len(modules[0].weight) if modules else 0
+    needed = {number for number in named if 0 <= number < size}
+    if begun_with is not None:
+        missing = needed.difference(begun_with.tolist())
+        if missing or not modules:
+            which = f"not that of token id {min(missing)}" if missing else "a part of them"
+            raise RequestError(
+                f"this run was begun by another version of dpstune, which trained other word embeddings ({which}); "
+                "go on with that version, or move the run's folder away to train anew"
+            )
+        return UsedWords(modules, begun_with)
+    if not modules or len(needed) > MOST * size:
+        return AllWords()
+    return UsedWords(modules, torch.tensor(sorted(needed)))
+
+
+def _narrowable(model: nn.Module) -> list[nn.Embedding]:
+    """Return the modules that share a model's word embeddings; none where they cannot be narrowed."""
     try:
         modules = word_embeddings(model)
     except RequestError:
-        return AllWords()
+        return []
     plain = [module for module in modules if isinstance(module, nn.Embedding) and _looks_up_alone(module)]
-    if not _is_known(model) or len(plain) < len(modules):
-        return AllWords()
+    if not _is_known(model) or len(plain) < len(modules) or not plain[0].weight.requires_grad:
+        return []
     weight = plain[0].weight
     owners = [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is weight]
-    config: Any = getattr(model, "config", None)
-    paddings = [module.padding_idx for module in plain if module.padding_idx is not None]
-    every = {*ids.tolist(), *paddings, *special_ids(config)}
-    used = torch.tensor(sorted(number for number in every if 0 <= number < len(weight)))
-    if len(owners) != len(plain) or not weight.requires_grad or len(used) > MOST * len(weight):
-        return AllWords()
-    return UsedWords(plain, used)
+    return plain if len(owners) == len(plain) else []
 
 
 def _looks_up_alone(module: nn.Embedding) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from dpstune.data.inputs import Inputs
-    from dpstune.data.passes import Pass
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.methods.base import Method
     from dpstune.models.vocabulary import AllWords
@@ -219,9 +218,9 @@ class Loop:
         from dpstune.training.best import BestWeights, headline_split
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
+        from dpstune.training.forward import ForwardPasses, has_own_kernels
         from dpstune.training.losses import LossReadings
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
-        from dpstune.training.pass_cost import pass_cost
 
         self.recipe, self.folder = recipe, folder
         task = self.task = inputs.task(recipe)
@@ -249,19 +248,19 @@ class Loop:
             seed=recipe.seed,
         ).to(accelerator.device)
         if training.gradient_checkpointing:
-            again = {"context_fn": alike_again} if self._has_own_kernels() else {}
+            again = {"context_fn": alike_again} if has_own_kernels(recipe, accelerator) else {}
             recompute_activations(self.model, **again)
         self.model.train()
         criterion = build_criterion(training, task, accelerator.device)
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
-        self.pass_cost = pass_cost(self.model, accelerator.device, accelerator.mixed_precision)
+        self.forward = ForwardPasses(recipe, self.datasets["train"], self.model, self.method, accelerator)
         self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             started = time.perf_counter()
             rank, ranks = accelerator.process_index, accelerator.num_processes
             first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
-            with self._kernels():
+            with self.forward.kernels():
                 self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
             wait_for(accelerator.device)
             self.state.other_seconds += time.perf_counter() - started
@@ -286,7 +285,7 @@ class Loop:
                 self.checkpoint.load_weights(self.model)
             self.words.factor = saved.get("words")
             if "pass_cost" in saved:
-                self.pass_cost = PassCost(**saved["pass_cost"])
+                self.forward.cost = PassCost(**saved["pass_cost"])
             self.state = LoopState(**saved["loop"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.load_state_dict(saved["scheduler"])
@@ -339,15 +338,15 @@ class Loop:
         passes = [
             (number, part, taken, weight * len(taken.indices) / len(chunk))
             for number, chunk, weight in share
-            for part, taken in enumerate(self._passes(chunk))
+            for part, taken in enumerate(self.forward.cut(chunk))
         ]
         total = torch.zeros((), device=self.accelerator.device)
         for position, (number, part, taken, weight) in enumerate(passes):
             seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
             last = position == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                with self._kernels():
-                    loss = self.method.loss(self.wrapped, self._batch(taken)) * weight
+                with self.forward.kernels():
+                    loss = self.method.loss(self.wrapped, self.forward.batch(taken)) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
             if not last and self.accelerator.num_processes == 1:
@@ -408,7 +407,8 @@ class Loop:
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "method": self.method.state_dict(),
                 "words": self.words.factor,
-                "pass_cost": asdict(self.pass_cost),
+                "word_ids": self.words.ids,
+                "pass_cost": asdict(self.forward.cost),
                 "metrics_bytes": self.log.size,
             }
             with self.words.whole():
@@ -478,20 +478,13 @@ class Loop:
     def _narrow_words(self) -> AllWords:
         """On a CPU, train only those word embeddings that the training examples use; see ``UsedWords``."""
         from dpstune.models.vocabulary import AllWords, narrow
+        from dpstune.training.forward import has_own_kernels
 
-        begun_otherwise = self.checkpoint is not None and self.checkpoint.state.get("words") is None
-        if self.method.whole_embeddings or begun_otherwise or not self._has_own_kernels():
+        saved = {} if self.checkpoint is None else self.checkpoint.state
+        begun_otherwise = self.checkpoint is not None and saved.get("words") is None
+        if self.method.whole_embeddings or begun_otherwise or not has_own_kernels(self.recipe, self.accelerator):
             return AllWords()
-        return narrow(self.model, self.datasets["train"].token_ids())
-
-    def _kernels(self) -> AbstractContextManager[object]:
-        """Return a context for the forward passes of training; see ``CpuKernels``."""
-        from dpstune.device.cpu_kernels import CpuKernels
-
-        return CpuKernels() if self._has_own_kernels() else nullcontext()
-
-    def _has_own_kernels(self) -> bool:
-        return self.accelerator.device.type == "cpu" and not self.recipe.training.compile
+        return narrow(self.model, self.datasets["train"].token_ids(), begun_with=saved.get("word_ids"))
 
     def _read_losses(self) -> None:
         """Read and log the losses of finished steps; the time to wait for the device is training time."""
@@ -505,9 +498,9 @@ class Loop:
 
         if self.accelerator.device.type != "cuda":
             return None
-        first = self._passes(self.plan.chunks(1)[0])[0]
+        first = self.forward.cut(self.plan.chunks(1)[0])[0]
         with self.accelerator.autocast():
-            return settle(self.model, lambda: self.method.loss(self.model, self._batch(first)))
+            return settle(self.model, lambda: self.method.loss(self.model, self.forward.batch(first)))
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
@@ -524,29 +517,11 @@ class Loop:
     def _training_data(self, step: int) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield a batch per forward pass of a step, with its share of the step's examples and its own dropout."""
         chunks = self.plan.chunks(step)
-        passes = [taken for chunk in chunks for taken in self._passes(chunk)]
+        passes = [taken for chunk in chunks for taken in self.forward.cut(chunk)]
         for number, taken in enumerate(passes):
             self.watch.end_if_asked()
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
-            yield self._batch(taken), len(taken.indices) / sum(map(len, chunks))
-
-    def _passes(self, chunk: list[int]) -> list[Pass]:
-        """Cut a chunk into forward passes."""
-        from dpstune.data.passes import cut_into_passes
-
-        return cut_into_passes(
-            chunk,
-            self.plan.lengths,
-            self.pass_cost,
-            longest=self.recipe.data.max_length,
-            most_tokens=self.method.most_tokens,
-        )
-
-    def _batch(self, taken: Pass) -> dict[str, Tensor]:
-        """Return the training examples of a forward pass as the model's keyword arguments, on its device."""
-        from dpstune.data.tokens import to_device
-
-        return to_device(self.datasets["train"].collate(taken.indices, taken.width), self.accelerator.device)
+            yield self.forward.batch(taken), len(taken.indices) / sum(map(len, chunks))
 
     def _evaluation_due(self, step: int) -> bool:
         interval = self.recipe.training.eval_every or self.plan.steps_per_epoch

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from dpstune.errors import RequestError
 from dpstune.models.structure import word_embeddings
 from dpstune.models.vocabulary import AllWords, narrow
 from dpstune.settings.sections import TrainingSection
@@ -108,11 +109,23 @@ def test_what_is_saved_halfway_goes_on_with_the_same_bits():
         assert torch.equal(continued.state_dict()[name], tensor), name
 
 
-def test_a_word_that_training_does_not_use_is_an_error():
+@pytest.mark.parametrize("number", [200, -1])
+def test_a_word_that_training_does_not_use_is_an_error(number):
     model = tiny_classifier(vocab_size=300)
-    narrow(model, torch.arange(5, 40))
-    with pytest.raises(IndexError):
-        model(torch.tensor([[2, 200, 3]]))
+    narrow(model, torch.tensor([*range(5, 40), 299]))  # -1 would count from the end
+    with pytest.raises(IndexError, match=f"token id {number} is in no training example"):
+        model(torch.tensor([[2, number, 3]]))
+
+
+def test_a_run_goes_on_with_the_words_it_began_with():
+    begun = narrow(tiny_classifier(vocab_size=300), torch.arange(5, 40)).ids
+    fewer = narrow(tiny_classifier(vocab_size=300), torch.arange(5, 20), begun_with=begun)
+    assert torch.equal(fewer.ids, begun)
+    with pytest.raises(RequestError, match=r"not that of token id 40\); go on with that version, or move"):
+        narrow(tiny_classifier(vocab_size=300), torch.arange(5, 60), begun_with=begun)
+    frozen = tiny_classifier(vocab_size=300).requires_grad_(False)
+    with pytest.raises(RequestError, match=r"\(a part of them\)"):
+        narrow(frozen, torch.arange(5, 40), begun_with=begun)
 
 
 def test_where_it_cannot_be_done_nothing_changes():

@@ -299,7 +299,7 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
         loop.model.classifier.register_forward_hook(put)
         with monkeypatch.context() as patch:
             patch.setattr(type(loop.accelerator), "device", Gpu())
-            patch.setattr(loop, "_batch", lambda taken: loop.datasets["train"].collate(*taken))
+            patch.setattr(loop.forward, "batch", lambda taken: loop.datasets["train"].collate(*taken))
             ask_for_the_same_bits()
             return settle_on_a_gpu(loop)
 

@@ -8,6 +8,7 @@ from dpstune.data.passes import NEVER_CUT, PassCost
 from dpstune.methods import REGISTRY
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
+from dpstune.training.forward import ForwardPasses
 from tests.tiny import some
 
 STILL = ["model.dropout=0", "training.epochs=1", "training.learning_rate=0.05", "training.adam_epsilon=0.1"]
@@ -16,20 +17,20 @@ STILL = ["model.dropout=0", "training.epochs=1", "training.learning_rate=0.05", 
 def train(task, folder, method, *overrides):
     """Train with the tiny task and return the losses, the weights and the sizes of the batches the model saw."""
     sizes = []
-    collate = engine.Loop._batch
+    collate = ForwardPasses.batch
 
-    def batch(loop, taken):
+    def batch(passes, taken):
         sizes.append([len(taken.indices), taken.width])
-        return collate(loop, taken)
+        return collate(passes, taken)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.Loop, "_batch", batch)
+        patch.setattr(ForwardPasses, "batch", batch)
         run = engine.train(load_recipe(str(task), method=method, overrides=[*STILL, *overrides]), output=folder)
     return load_file(run.folder / "model" / "model.safetensors"), sizes
 
 
 def set_cost(monkeypatch, cost):
-    monkeypatch.setattr("dpstune.training.pass_cost.pass_cost", lambda *of: cost)
+    monkeypatch.setattr("dpstune.training.forward.pass_cost", lambda *of: cost)
 
 
 @pytest.mark.parametrize(  # r3f's noise is drawn a pass

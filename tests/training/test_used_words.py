@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from dpstune.common.interruption import Interrupted
+from dpstune.errors import RequestError
 from dpstune.models.vocabulary import AllWords
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
@@ -67,6 +68,27 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(own_task, tmp_path, monk
     assert numbers(continued) == numbers(straight)
 
 
+def test_a_later_version_trains_the_words_that_the_run_began_with(own_task, tmp_path, monkeypatch):
+    _, expected = train(own_task, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(own_task, tmp_path / "stopped")
+    monkeypatch.setattr("dpstune.models.vocabulary.special_ids", lambda config: set())
+    _, found = train(own_task, tmp_path / "stopped")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    monkeypatch.setattr("dpstune.models.vocabulary.special_ids", lambda config: {899})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(own_task, tmp_path / "begun")
+    checkpoints = next((tmp_path / "begun").rglob("step-*"))
+    monkeypatch.setattr("dpstune.models.vocabulary.special_ids", lambda config: {898})
+    with pytest.raises(RequestError, match="token id 898"):
+        train(own_task, tmp_path / "begun")
+    assert checkpoints.exists()
+
+
 def test_a_checkpoint_from_before_goes_on_with_all_words(own_task, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(engine.Loop, "_narrow_words", lambda loop: AllWords())
@@ -109,7 +131,7 @@ def test_a_run_goes_on_with_the_passes_it_began_with(own_task, tmp_path, monkeyp
     from dpstune.data.passes import NEVER_CUT, PassCost
 
     def costs(cost):
-        monkeypatch.setattr("dpstune.training.pass_cost.pass_cost", lambda *of: cost)
+        monkeypatch.setattr("dpstune.training.forward.pass_cost", lambda *of: cost)
 
     dropout = "model.dropout=0.3"
     costs(PassCost(1))
