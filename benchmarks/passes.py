@@ -55,12 +55,12 @@ def uncut(loop):
     """Compute every chunk in one pass, of the loop that is given."""
     from dpstune.data.passes import NEVER_CUT
 
-    kept = loop.pass_cost
-    loop.pass_cost = NEVER_CUT
+    kept = loop.forward.cost
+    loop.forward.cost = NEVER_CUT
     try:
         yield
     finally:
-        loop.pass_cost = kept
+        loop.forward.cost = kept
 
 
 def cut_batches():

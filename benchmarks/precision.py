@@ -28,9 +28,9 @@ def accumulate(loop):
     """Have DPS Dense see the gradients of a few steps' examples; the weights stay pre-trained."""
     for step in range(1, STEPS + 1):
         (chunk,) = loop.plan.chunks(step)
-        for indices in loop._passes(chunk):
-            share = len(indices) / len(chunk)
-            loop.accelerator.backward(loop.method.loss(loop.wrapped, loop._batch(indices)) * share)
+        for taken in loop.forward.cut(chunk):
+            share = len(taken.indices) / len(chunk)
+            loop.accelerator.backward(loop.method.loss(loop.wrapped, loop.forward.batch(taken)) * share)
         loop.accelerator.unscale_gradients()
         loop.method.before_clip()
         loop.optimizer.optimizer.zero_grad()

@@ -33,18 +33,14 @@ class Pass(NamedTuple):
     width: int
 
 
-def padded_width(longest: int, cost: PassCost, most: int) -> int:
-    """Return the tokens that examples of up to ``longest`` tokens are padded to, never more than ``most``.
+def rounded_width(longest: int, most: int) -> int:
+    """Return the tokens that examples of up to ``longest`` tokens are padded to where few shapes should occur.
 
-    Where few shapes should occur, widths are multiples of 8 up to 64, of 16 up to 128, and so on.
+    They are multiples of 8 up to 64, of 16 up to 128, and so on; never more than ``most``.
 
-    >>> [padded_width(longest, PassCost(300, few_shapes=True), most=100) for longest in (3, 11, 33, 90, 99)]
+    >>> [rounded_width(longest, most=100) for longest in (3, 11, 33, 90, 99)]
     [8, 16, 40, 96, 100]
-    >>> padded_width(11, PassCost(64), most=100)
-    11
     """
-    if not cost.few_shapes:
-        return longest
     multiple = 8
     while longest > 8 * multiple:
         multiple *= 2
@@ -75,7 +71,9 @@ def cut_into_passes(
     if not chunk:
         return []
     order = sorted(chunk, key=lambda index: lengths[index])
-    widths = [padded_width(lengths[index], cost, longest) for index in order]
+    widths = [lengths[index] for index in order]
+    if cost.few_shapes:
+        widths = [rounded_width(width, longest) for width in widths]
     padded = len(order) * widths[-1]
     if padded <= most_tokens and padded - sum(widths) <= cost.tokens:
         return [Pass(order, widths[-1])]  # another pass would cost more than all of the padding

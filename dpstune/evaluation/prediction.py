@@ -1,4 +1,4 @@
-"""Predict a user's own rows, a batch at a time as they arrive; from a file of any length, or a pipe."""
+"""Predict a user's own rows, many at a time as they arrive; from a file of any length, or a pipe."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding l
 USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
 
 _CHUNK = 1 << 16
+_BATCHES = 16  # of rows that are computed together: their texts are sorted by length
 
 
 class LineReader:
@@ -115,7 +116,7 @@ def predict_rows(
     *,
     waiting: Callable[[], bool] = lambda: False,
 ) -> Iterator[Prediction]:
-    """Yield one prediction per row, in order; a batch is computed when it is full or no more rows have arrived.
+    """Yield one prediction per row, in order; they are computed when there are many, or no more rows have arrived.
 
     Args:
         model: The classifier.
@@ -128,21 +129,21 @@ def predict_rows(
         RequestError: A text column is missing, or a row has no text.
         RunError: A logit is not finite.
     """
-    batch: list[Mapping[str, Any]] = []
+    rows_so_far: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
     try:
         for number, row in rows:
             columns = columns or _text_columns(model, text, row, name)
             texts.append(_texts(row, columns, f"{name}:{number}"))
-            batch.append(row)
-            if len(batch) == model.batch_size or waiting():
-                yield from _predict(model, batch, texts)
-                batch, texts = [], []
+            rows_so_far.append(row)
+            if len(rows_so_far) == _BATCHES * model.batch_size or waiting():
+                yield from _predict(model, rows_so_far, texts)
+                rows_so_far, texts = [], []
     except RequestError:  # the rows before the wrong one are answered
-        yield from _predict(model, batch, texts)
+        yield from _predict(model, rows_so_far, texts)
         raise
-    yield from _predict(model, batch, texts)
+    yield from _predict(model, rows_so_far, texts)
 
 
 def read_rows(

@@ -55,12 +55,14 @@ def score(
     width: int,
     batch_size: int,
     device: torch.device,
+    longest: int | None = None,
     share: tuple[int, int] = (0, 1),
     between_batches: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Return the logits of every example, float32 [examples, labels], on the CPU, in the dataset's order.
 
-    Batches hold examples of similar length, so that little is computed on padding.
+    Batches hold examples of similar length, so that little is computed on padding; where the device wants few shapes,
+    their widths are rounded up as in training (``rounded_width``).
 
     Args:
         model: A classifier; its train or eval mode is restored.
@@ -68,11 +70,13 @@ def score(
         width: The classifier's outputs: its labels, or 1 for regression.
         batch_size: Examples per batch.
         device: Where the model is.
+        longest: Where few shapes should occur, the most tokens that any example could have.
         share: (r, n): compute only every n-th batch from the r-th on; the other rows are zero.
         between_batches: Called before each batch; may raise to stop.
     """
     import torch
 
+    from dpstune.data.passes import rounded_width
     from dpstune.data.tokens import to_device
 
     order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
@@ -87,7 +91,9 @@ def score(
             for batch in batches[rank::ranks]:
                 if between_batches is not None:
                     between_batches()
-                inputs = to_device(dataset.collate(batch), device)
+                tokens = dataset.lengths[batch[-1]]
+                padded = tokens if longest is None else rounded_width(tokens, longest)
+                inputs = to_device(dataset.collate(batch, padded), device)
                 inputs.pop("labels", None)
                 logits.append(model(**inputs).logits.float())
                 rows.extend(batch)

@@ -115,10 +115,19 @@ class TrainedModel:
     def score(self, dataset: TokenDataset) -> torch.Tensor:
         """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""
         from dpstune.device.determinism import kernels_for_the_same_bits
+        from dpstune.device.hardware import has_matrix_units
         from dpstune.evaluation.scoring import score
 
+        few_shapes = self.device.type == "cpu" and has_matrix_units(self.precision)
         with self._autocast(), kernels_for_the_same_bits(self._determinism):
-            return score(self.model, dataset, width=self._width, batch_size=self.batch_size, device=self.device)
+            return score(
+                self.model,
+                dataset,
+                width=self._width,
+                batch_size=self.batch_size,
+                device=self.device,
+                longest=self.max_length if few_shapes else None,
+            )
 
     def score_texts(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """Return the logits of texts, one or two strings per example, float32 [examples, labels], on the CPU."""

@@ -384,6 +384,7 @@ class Loop:
                     width=max(1, len(self.task.label_names)),
                     batch_size=self.recipe.training.eval_batch_size,
                     device=self.accelerator.device,
+                    longest=self.recipe.data.max_length if self.forward.cost.few_shapes else None,
                     share=(self.accelerator.process_index, self.accelerator.num_processes),
                     between_batches=self._stop_where_asked if alone else None,
                 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpstune.data.passes import NEVER_CUT, PassCost, cut_into_passes, padded_width
+from dpstune.data.passes import NEVER_CUT, PassCost, cut_into_passes, rounded_width
 
 LENGTHS = st.lists(st.integers(1, 128), min_size=1, max_size=6)
 MOST = st.one_of(st.just(float("inf")), st.integers(1, 400))
@@ -70,4 +70,4 @@ def test_where_a_pass_costs_much_there_are_as_few_as_can_be():
 
 @pytest.mark.parametrize(("longest", "width"), [(1, 8), (32, 32), (33, 40), (128, 128), (129, 160), (300, 320)])
 def test_wider_passes_are_rounded_to_wider_multiples(longest, width):
-    assert padded_width(longest, PassCost(300, few_shapes=True), most=512) == width
+    assert rounded_width(longest, most=512) == width

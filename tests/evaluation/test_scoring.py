@@ -51,6 +51,17 @@ def test_scores_come_in_the_order_of_the_examples_whatever_the_batches(model, da
     assert one_by_one.unique(dim=0).shape[0] > 15  # so that a wrong order would show
 
 
+def test_where_few_shapes_should_occur_widths_are_rounded(model, dataset, one_by_one):
+    shapes = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, inputs: shapes.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    scores = score(model, dataset, width=3, batch_size=2, device=CPU, longest=22)
+    handle.remove()
+    torch.testing.assert_close(scores, one_by_one, atol=1e-5, rtol=1e-4)
+    assert set(shapes) == {8, 16, 22}
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_scoring_draws_no_dropout_and_leaves_the_mode_as_it_was(dataset, training):
     model = tiny_classifier(num_labels=3, hidden_dropout_prob=0.5).train(training)
@@ -95,7 +106,7 @@ def test_batches_hold_similar_lengths(model, dataset):
         def __len__(self):
             return len(dataset)
 
-        def collate(self, indices):
+        def collate(self, indices, width=0):
             seen.append([dataset.lengths[i] for i in indices])
             return collate(indices)
 
