@@ -91,19 +91,25 @@ def short_task(folder):
     return recipe
 
 
-def tiny_steps(folder):
-    """Return the milliseconds of a step of a tiny model, 16 texts each, in every native precision."""
+def save_tiny_model(folder, **size):
+    """Save a BERT of width 32 and two layers, or of another ``size``, with MiniLM's tokenizer and random weights."""
     from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
 
-    from dpstune.data.inputs import Inputs
-    from dpstune.device.hardware import available_precisions
     from dpstune.models.loading import find_model
-    from dpstune.recipe.recipe import load_recipe
 
     place = find_model("minilm").place
-    config = AutoConfig.from_pretrained(place, **TINY)
-    BertForSequenceClassification(config).base_model.save_pretrained(folder / "tiny")
-    AutoTokenizer.from_pretrained(place).save_pretrained(folder / "tiny")
+    config = AutoConfig.from_pretrained(place, **{**TINY, **size})
+    BertForSequenceClassification(config).base_model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place).save_pretrained(folder)
+
+
+def tiny_steps(folder):
+    """Return the milliseconds of a step of a tiny model, 16 texts each, in every native precision."""
+    from dpstune.data.inputs import Inputs
+    from dpstune.device.hardware import available_precisions
+    from dpstune.recipe.recipe import load_recipe
+
+    save_tiny_model(folder / "tiny")
     found = {}
     for precision in available_precisions("cpu"):
         overrides = [f"model.name={folder / 'tiny'}", f"training.precision={precision}"]
