@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class MethodTrainer(Trainer):
 
     A step of ``Trainer`` calls, in this order:
 
-    1. ``compute_loss`` and backward, for every micro-batch: here the method's loss.
+    1. ``compute_loss`` and backward, for every micro-batch: here the method's loss; after a step's last one, all of
+       them again where the method has several ``rounds``.
     2. ``clip_grad_norm_``: here ``before_clip`` first, on gradients unscaled and averaged over ranks. DPS accumulates
        and masks unclipped gradients; the masked ones are then clipped.
     3. ``on_pre_optimizer_step``: here ``before_update``. CHILD-TUNING masks clipped gradients.
@@ -59,6 +61,7 @@ class MethodTrainer(Trainer):
         self._resumed_from: Path | None = None
         self._checkpoints_in = Path(str(self.args.output_dir))
         self._seen_step = 0
+        self._micro_batches: list[tuple[dict[str, Any], RandomStates]] = []  # of the current step
         self._own_loss = type(self.method).loss is not Method.loss
         self._refuse_what_cannot_be_served()
         # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. With False, Trainer
@@ -118,6 +121,29 @@ class MethodTrainer(Trainer):
             self.method.begin_step()
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the gradients of a micro-batch; after a step's last one, those of the method's further rounds."""
+        states = random_states()
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        if self.method.model is None or self.method.rounds == 1:
+            return loss
+        self._micro_batches.append((inputs, states))
+        if self.accelerator.sync_gradients:
+            after = random_states()
+            for number in range(1, self.method.rounds):
+                self.method.after_round(number)
+                model.zero_grad()
+                for position, (again, drawn) in enumerate(self._micro_batches):
+                    if self.method.rounds_share_dropout:
+                        set_random_states(drawn)
+                    last = position == len(self._micro_batches) - 1
+                    with nullcontext() if last else self.accelerator.no_sync(model):
+                        super().training_step(model, again, *args, **kwargs)
+            self._micro_batches = []
+            if self.method.rounds_share_dropout:
+                set_random_states(after)
+        return loss
+
     def _see_and_clip(self, parameters: Any, max_norm: float, norm_type: float = 2.0) -> Any:
         """Show the method the gradients, then clip them; ``max_norm`` is infinite where nothing is to be clipped."""
         if self.method.model is None:
@@ -137,7 +163,7 @@ class MethodTrainer(Trainer):
         checkpoint, model = self._resumed_from, self.model
         assert model is not None
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()} if checkpoint else {}
-        self._seen_step = 0
+        self._seen_step, self._micro_batches = 0, []
         dropout = self.method.dropout(state.max_steps)
         if dropout is not None:
             set_dropout(model, dropout)
@@ -171,6 +197,22 @@ class MethodTrainer(Trainer):
         """Write the method's state into the checkpoint that was just saved."""
         folder = self._checkpoints_in / f"checkpoint-{state.global_step}"
         write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
+
+
+RandomStates = tuple[torch.Tensor, list[torch.Tensor]]
+"""What torch's generators hold: the CPU's, and each GPU's."""
+
+
+def random_states() -> RandomStates:
+    """Return what dropout will be drawn from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def set_random_states(states: RandomStates) -> None:
+    """Have the same dropout drawn again."""
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])
 
 
 class _Hooks(TrainerCallback):

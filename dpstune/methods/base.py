@@ -51,7 +51,8 @@ C = TypeVar("C", bound=MethodConfig)
 class Method(Generic[C]):
     """A way to fine-tune: hooks that a training loop calls, in this order, every optimizer step.
 
-    ``loss`` (once for each micro-batch), ``backward``, ``before_clip`` (gradients unscaled, averaged over ranks, not
+    ``loss`` (once for each micro-batch), ``backward``, all this again where the method has several ``rounds``, with
+    ``after_round`` between, ``before_clip`` (gradients unscaled, averaged over ranks, not
     yet clipped), clipping, ``before_update``, the optimizer, ``after_update``. This base class is plain
     fine-tuning: no hook changes the model. A method never changes a state-dict key. After ``detach`` the model is
     again the one that was attached, with the weights it has learned.
@@ -66,6 +67,9 @@ class Method(Generic[C]):
 
     whole_embeddings: ClassVar[bool] = False
     """Whether a loop must train all word embeddings, not only those that its examples use."""
+
+    rounds_share_dropout: ClassVar[bool] = False
+    """Whether the dropout of a further round is that of the first, not drawn anew."""
 
     serves_several_labels: ClassVar[bool] = True
     """Whether examples with any number of labels can be trained on."""
@@ -147,6 +151,21 @@ class Method(Generic[C]):
         output = model(**batch)
         loss: torch.Tensor = output.loss if self.criterion is None else self.criterion(output.logits, batch["labels"])
         return loss
+
+    @property
+    def rounds(self) -> int:
+        """How often a loop computes all gradients of a step, each time from all of its micro-batches."""
+        return 1
+
+    def after_round(self, number: int) -> None:
+        """See the gradients of a round that is not the last; the loop drops them, then computes those of the next.
+
+        They are averaged over ranks. Under fp16 they are still multiplied by the loss scale, the same in all of a step's
+        rounds.
+
+        Args:
+            number: The round, from 1.
+        """
 
     def before_clip(self) -> None:
         """See and change gradients that are unscaled and averaged over ranks, but not yet clipped."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from dpstune.data.inputs import Inputs
+    from dpstune.data.passes import Pass
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.methods.base import Method
     from dpstune.models.vocabulary import AllWords
@@ -340,17 +341,11 @@ class Loop:
             for number, chunk, weight in share
             for part, taken in enumerate(self.forward.cut(chunk))
         ]
-        total = torch.zeros((), device=self.accelerator.device)
-        for position, (number, part, taken, weight) in enumerate(passes):
-            seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, number, part)
-            last = position == len(passes) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                with self.forward.kernels():
-                    loss = self.method.loss(self.wrapped, self.forward.batch(taken)) * weight
-                self.accelerator.backward(loss)
-            total += loss.detach()
-            if not last and self.accelerator.num_processes == 1:
-                self._stop_where_asked()
+        total = self._round(step, 1, passes)
+        for number in range(1, self.method.rounds):
+            self.method.after_round(number)
+            self.optimizer.zero_grad()
+            self._round(step, number + 1, passes)
         rate = max(float(rate) for rate in self.scheduler.get_last_lr())
         self.accelerator.unscale_gradients()
         self.method.before_clip()
@@ -368,6 +363,25 @@ class Loop:
         self.state.seconds += time.perf_counter() - started
         if self.losses.due or step == self.total_steps:
             self._read_losses()
+
+    def _round(self, step: int, number: int, passes: list[tuple[int, int, Pass, float]]) -> Tensor:
+        """Compute the gradients of a step from all of its passes; return the loss, a 0-d tensor on the device."""
+        import torch
+
+        anew: list[str | int] = [] if number == 1 or self.method.rounds_share_dropout else ["round", number]
+        total = torch.zeros((), device=self.accelerator.device)
+        for position, (chunk, part, taken, weight) in enumerate(passes):
+            seed_torch(self.accelerator.device, self.recipe.seed, "dropout", step, chunk, part, *anew)
+            last = position == len(passes) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with self.forward.kernels():
+                    loss = self.method.loss(self.wrapped, self.forward.batch(taken)) * weight
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            # Only in the first round: between rounds a method may have changed the weights.
+            if not last and number == 1 and self.accelerator.num_processes == 1:
+                self._stop_where_asked()
+        return total
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Evaluate every split but the training one; the ranks share the work, and each gets the whole result."""
