@@ -160,8 +160,8 @@ class Method(Generic[C]):
     def after_round(self, number: int) -> None:
         """See the gradients of a round that is not the last; the loop drops them, then computes those of the next.
 
-        They are averaged over ranks. Under fp16 they are still multiplied by the loss scale, the same in all of a step's
-        rounds.
+        They are averaged over ranks. Under fp16 they are still multiplied by the loss scale, which is the same in all
+        rounds of a step.
 
         Args:
             number: The round, from 1.
