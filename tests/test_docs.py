@@ -47,11 +47,13 @@ def test_the_method_that_the_page_adds_works(monkeypatch):
     assert not torch.equal(noise(3), noise(4))
 
 
-def test_the_fit_pages_table_says_what_was_measured(monkeypatch):
+@pytest.mark.parametrize("name", ["wrong_labels", "rivals"])
+def test_the_fit_pages_tables_say_what_was_measured(monkeypatch, name):
     monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
-    wrong_labels = importlib.import_module("wrong_labels")
-    table = wrong_labels.wrong_labels_table(wrong_labels.read())
-    assert f"<!-- wrong labels -->\n{table}<!-- /wrong labels -->" in (DOCS / "fit.md").read_text()
+    benchmark = importlib.import_module(name)
+    table = getattr(benchmark, f"{name}_table")(benchmark.read())
+    marker = name.replace("_", " ")
+    assert f"<!-- {marker} -->\n{table}<!-- /{marker} -->" in (DOCS / "fit.md").read_text()
 
 
 def test_the_page_names_every_hook():

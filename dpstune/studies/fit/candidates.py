@@ -115,21 +115,23 @@ def _default(method: str, key: str, values: Sequence[Any]) -> Any:
 
 
 def epochs_to_try(steps_per_epoch: int, affordable: float = math.inf) -> tuple[int, int]:
-    """Return the fewest and the most epochs to try: about 120 to 600 steps, where so many can be afforded.
+    """Return the fewest and the most epochs to try: about 120 to 600 steps.
 
-    Few examples want many epochs: what they teach takes steps, not epochs (Mosbach et al. 2021, section 5).
+    Few examples want many epochs: what they teach takes steps, not epochs (Mosbach et al. 2021, section 5). So where
+    time is short the most are fewer, and the fewest stay: to try less is better than to train too little.
 
     Args:
         steps_per_epoch: Steps that see every training example once.
-        affordable: The most steps of a run that the budget has time for.
+        affordable: The steps of a run in the middle of the range that the budget has time for.
 
-    >>> epochs_to_try(25), epochs_to_try(400), epochs_to_try(25, affordable=100)
-    ((5, 24), (2, 3), (2, 4))
+    >>> epochs_to_try(25), epochs_to_try(400), epochs_to_try(25, affordable=200), epochs_to_try(25, affordable=50)
+    ((5, 24), (2, 3), (5, 12), (5, 6))
     """
     low = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_per_epoch))
     high = max(low + 1, MOST_STEPS // steps_per_epoch)
-    most = max(FEWEST_EPOCHS, int(affordable // steps_per_epoch)) if math.isfinite(affordable) else high
-    return min(low, max(FEWEST_EPOCHS, most // 2)), min(high, most)
+    if math.isfinite(affordable):  # the middle is the geometric mean
+        high = min(high, max(low + 1, int((affordable / steps_per_epoch) ** 2 / low)))
+    return low, high
 
 
 def check_methods(methods: Sequence[str]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 NewProgress = Callable[[], Progress]
 Tell = Callable[[str], None]
 
-RUNS_TO_AFFORD = 30  # so many runs should fit into the minutes that are given
+RUNS_TO_AFFORD = 20  # of middle length should fit into the minutes that are given
 STUDY = "study.db"
 EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
@@ -175,7 +175,7 @@ class Fit:
         return dict(task)
 
     def space(self) -> SearchSpace:
-        """Return where candidates come from; epochs so few that the minutes have time for about 30 runs."""
+        """Return where candidates come from; with few minutes, the longest runs are shorter."""
         from dpstune.data.batches import StepPlan
 
         recipe = self.recipe_of(Candidate(BASELINE), 1).recipe

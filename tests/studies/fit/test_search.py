@@ -190,9 +190,9 @@ def test_what_the_user_set_is_not_searched():
 
 @pytest.mark.parametrize(
     ("steps", "affordable", "epochs"),
-    [(25, float("inf"), (5, 24)), (1, float("inf"), (120, 600)), (5000, float("inf"), (2, 3)), (25, 60, (2, 2))],
+    [(25, float("inf"), (5, 24)), (1, float("inf"), (120, 600)), (5000, float("inf"), (2, 3)), (25, 60, (5, 6))],
 )
-def test_few_examples_want_many_epochs_and_little_time_few(steps, affordable, epochs):
+def test_few_examples_want_many_epochs_also_where_time_is_short(steps, affordable, epochs):
     assert epochs_to_try(steps, affordable) == epochs
 
 
