@@ -96,12 +96,14 @@ def new_loop(loaded, folder, inputs):
     """Put a run together, as the engine does, without running it."""
     from dpstune.common.interruption import InterruptionWatch
     from dpstune.common.progress import SilentProgress
-    from dpstune.device.hardware import choose_precision, device_type, new_accelerator
+    from dpstune.device.hardware import device_type, new_accelerator
+    from dpstune.models.precision import model_precision
     from dpstune.runs.folder import RunFolder
     from dpstune.training.engine import Loop
     from dpstune.training.runlog import RunLog
 
-    accelerator = new_accelerator(choose_precision(loaded.recipe.training.precision, device_type()))
+    recipe = loaded.recipe
+    accelerator = new_accelerator(model_precision(recipe.training.precision, recipe.model, device_type()))
     loop = Loop(loaded.recipe, inputs, RunFolder(Path(folder)), accelerator, InterruptionWatch(), SilentProgress())
     loop.log = RunLog(None, SilentProgress(), steps_per_epoch=1, size=0, after_step=0)
     return loop

@@ -429,7 +429,8 @@ class TrainingSection(Settings):
         label_smoothing: Share of each label that is given to all labels alike; for classification.
         class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
             weight by label, 1 where none is given; None weighs all the same. For classification.
-        precision: ``auto`` is bf16 where the device computes it natively, fp16 on other GPUs, fp32 elsewhere.
+        precision: ``auto`` is bf16 where the device computes it natively (on a CPU not for models narrower than 128),
+            fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
         keep: The weights a run ends with: the ``last``, or the ``best`` evaluation's by the headline metric.
         patience: Evaluations without a better headline after which the run ends; None trains to the last step.

@@ -111,7 +111,6 @@ def train(
     """
     from dpstune.data.inputs import Inputs
     from dpstune.device.hardware import (
-        choose_precision,
         describe_environment,
         device_type,
         free_earlier_runs,
@@ -119,6 +118,7 @@ def train(
         reset_peak_memory,
         slow_precision,
     )
+    from dpstune.models.precision import model_precision
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
@@ -133,7 +133,7 @@ def train(
     inputs = inputs or Inputs()
     with InterruptionWatch() as watch:
         free_earlier_runs()
-        precision = choose_precision(recipe.training.precision, device_type())
+        precision = model_precision(recipe.training.precision, recipe.model, device_type())
         accelerator = new_accelerator(precision)
         reset_peak_memory(accelerator.device)
         if not accelerator.is_main_process:

@@ -179,7 +179,7 @@ def profile(
         ``environment``, ``date``, and ``costs``: for each batch size and method its ``Cost`` as a mapping.
 
     Raises:
-        RequestError: See ``ProfileRequest.plan``, ``load_classifier`` and ``choose_precision``.
+        RequestError: See ``ProfileRequest.plan``, ``load_classifier`` and ``model_precision``.
         RunError: The model's architecture does not ship with dpstune, and the hub cannot be reached.
     """
     plan = request.plan()
@@ -266,15 +266,16 @@ class Side:
     """
 
     def __init__(self, loaded: LoadedRecipe, inputs: Inputs | None = None) -> None:
-        from dpstune.device.hardware import choose_precision, device_type, new_accelerator
+        from dpstune.device.hardware import device_type, new_accelerator
         from dpstune.methods.base import linear_layers
+        from dpstune.models.precision import model_precision
         from dpstune.runs.folder import RunFolder
         from dpstune.studies.profile.generated import GeneratedInputs
         from dpstune.studies.profile.memory_meter import new_meter
 
         gc.collect()  # a reference cycle may still hold the model that was measured before
         self.recipe = recipe = loaded.recipe
-        self.precision = choose_precision(recipe.training.precision, device_type())
+        self.precision = model_precision(recipe.training.precision, recipe.model, device_type())
         accelerator = new_accelerator(self.precision)
         self.device = accelerator.device
         with TemporaryDirectory(prefix="dpstune-profile-") as folder:

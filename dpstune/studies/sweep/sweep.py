@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from dpstune.data.inputs import Inputs
-from dpstune.device.hardware import choose_precision, device_type
+from dpstune.device.hardware import device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
+from dpstune.models.precision import model_precision
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
@@ -304,7 +305,7 @@ class Sweep:
         if job not in self._folders:
             loaded = self.request.load(job)
             device = device_type()
-            precision = choose_precision(loaded.recipe.training.precision, device)
+            precision = model_precision(loaded.recipe.training.precision, loaded.recipe.model, device)
             task = self.inputs.task(loaded.recipe)
             folder = run_folder(loaded, task, self.request.output, precision=precision, device=device, processes=1)
             self._folders[job] = folder.path
