@@ -156,7 +156,8 @@ class TestTrain:
         monkeypatch.setattr("dpstune.training.engine.train", train)
         return asked
 
-    def test_flags_reach_the_engine(self, run, asked, tmp_path):
+    def test_flags_reach_the_engine(self, run, asked, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         flags = ["--method", "dps-mix", "--set", "method.p=0.2", "--set", "training.epochs=1", "--seed", "7"]
         code, _, _ = run("train", "--recipe", "demo", *flags, "--data-dir", str(tmp_path), "--output", "o", "--fresh")
         expected = load_recipe(
