@@ -2,7 +2,7 @@
 
 BERT-large, 16 x 128 tokens, fp16 autocast with loss scaling. The step is taken on fake tensors: they know shape, dtype
 and device ("cuda"), hold no numbers, and refuse an operation whose tensors lie on two devices. Every method is counted
-in its phases, beside vanilla with the same dropout; not reinit and lp-ft, whose steps are vanilla's.
+in its phases, beside vanilla with the same dropout; not those whose steps are vanilla's, or a part of them.
 
     python benchmarks/launches.py          writes results/launches.json
 
@@ -33,7 +33,8 @@ from dpstune.studies.profile.memory_meter import TensorMeter, tensor_bytes
 
 BATCH_SIZES, LENGTH = (16, 32), 128
 STEPS = 20  # of the run that a method is attached for; with the update_ratio below, Stage II opens at step 11
-METHODS = [name for name in REGISTRY if name not in ("reinit", "lp-ft")]
+AS_VANILLA = ("reinit", "lp-ft", "bitfit")
+METHODS = [name for name in REGISTRY if name not in AS_VANILLA]
 PHASES = {"Stage I": 2, "opening of Stage II": 11, "Stage II": 12}
 
 CUDA_WITHOUT_GPU = "this torch is built for CUDA and there is no GPU: a CPU build, or a GPU, please"

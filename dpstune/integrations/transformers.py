@@ -103,8 +103,16 @@ class MethodTrainer(Trainer):
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            if self.method.model is not None:
-                self.method.detach()
+            self.method.detach()
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Freeze what the method does not train, then create the optimizer as ``Trainer`` does.
+
+        ``Trainer`` wraps the model for several processes after this, and attaches the method when both are done.
+        """
+        assert self.model is not None
+        self.method.freeze(self.model)
+        return super().create_optimizer(*args, **kwargs)
 
     def compute_loss(
         self,

@@ -22,6 +22,7 @@ REGISTRY: dict[str, str] = {
     "lp-ft": "lp_ft:LpFt",
     "child-tuning-d": "child_tuning_d:ChildTuningD",
     "child-tuning-f": "child_tuning_f:ChildTuningF",
+    "bitfit": "bitfit:BitFit",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

@@ -125,6 +125,16 @@ class Method(Generic[C]):
     def acquire(self, model: nn.Module) -> None:
         """Do what the method does to a model: make buffers, patch layers. ``attach`` calls it once."""
 
+    def freeze(self, model: nn.Module) -> None:
+        """Freeze what the method does not train; ``attach`` does so, too.
+
+        A loop that builds its optimizer, or wraps the model, before it knows the number of steps calls this first, so
+        that neither counts on gradients that never come. ``detach`` undoes it, also where nothing was attached.
+
+        Raises:
+            RequestError: The model is not one that the method can train.
+        """
+
     def dropout(self, total_steps: int) -> float | None:
         """Return the dropout the model should be built with, or None for the model's own."""
         return None

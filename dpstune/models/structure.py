@@ -77,6 +77,20 @@ def output_layer(model: nn.Module) -> nn.Linear:
     return above[-1]
 
 
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters above the base model, which no pre-training has seen: the head's.
+
+    In DeBERTa those of the pooler are among them. Of a module without a base model, or with nothing above it, they are
+    the last linear layer's.
+    """
+    from torch import nn
+
+    below = {id(parameter) for parameter in base_model(model).parameters()}
+    above = [parameter for parameter in model.parameters() if id(parameter) not in below]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return above or [parameter for layer in layers[-1:] for parameter in layer.parameters()]
+
+
 def word_embeddings(model: nn.Module) -> list[nn.Module]:
     """Return the modules that embed words: one, or several that share one weight (BART's encoder and decoder).
 

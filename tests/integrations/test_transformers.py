@@ -129,6 +129,25 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
 
 
+@pytest.mark.parametrize("method", ["bitfit"])
+def test_the_optimizer_of_a_trainer_holds_what_the_method_trains(recipe, tmp_path, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
+    trainer.train()
+    held = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
+    every = dict(trainer.model.named_parameters())
+    trained = build_method({"name": method}).trained(trainer.model)
+    assert held == {id(weight) for weight in trained} < {id(weight) for weight in every.values()}
+    assert all(weight.requires_grad for weight in every.values()), "thawed"
+
+
+def test_a_trainer_that_fails_before_the_first_step_leaves_nothing_frozen(recipe, tmp_path, monkeypatch):
+    trainer = build_trainer(load(recipe, "bitfit"), tmp_path)
+    monkeypatch.setattr(trainer, "attach_method", lambda state: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert all(weight.requires_grad for weight in trainer.model.parameters())
+
+
 @pytest.mark.parametrize("method", some(["dps-mix", "child-tuning-f"], of=REGISTRY))
 def test_trainer_and_engine_skip_the_same_steps_in_fp16(recipe, tmp_path, monkeypatch, method):
     monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))

@@ -47,7 +47,7 @@ def take_step(model, method, optimizer, step, chunks=1, spoil=None):
     if spoil is not None:
         model[0].weight.grad[0, 0] = spoil
     method.before_clip()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     if spoil is None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         method.before_update()

@@ -18,6 +18,7 @@ SIZES = {
     "lp-ft": 3,
     "child-tuning-d": 15,
     "child-tuning-f": 3,
+    "bitfit": 4,
 }
 
 

@@ -19,7 +19,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.training import engine
 from dpstune.training.engine import Loop
-from tests.tiny import FAMILIES, pairs, save_tiny_model, some
+from tests.tiny import FAMILIES, FREEZING, LIVELY, pairs, save_tiny_model, some
 
 STEPS = 16
 STAGE = 4  # steps of a stage of DPS
@@ -36,8 +36,11 @@ def tasks(tmp_path_factory):
         with (folder / f"{split}.csv").open("w", newline="") as file:
             rows = ((f"{('cat', 'dog')[n % 2]} " * (2 + n % 3), ("left", "right")[n % 2]) for n in range(count))
             csv.writer(file).writerows([("text", "label"), *rows])
-    for family in FAMILIES:
-        save_tiny_model(folder / family, family)
+    for family in (*FAMILIES, "lively"):
+        if family == "lively":
+            save_tiny_model(folder / family, **LIVELY)
+        else:
+            save_tiny_model(folder / family, family)
         (folder / f"{family}.yaml").write_text(
             f"model: {{name: {folder / family}}}\n"
             "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
@@ -269,7 +272,13 @@ def test_an_evaluation_in_fp16_says_what_one_in_fp32_says(start, family):
 @pytest.mark.parametrize("method", some(["dps-mix"], of=REGISTRY))
 def test_a_whole_run_learns_what_it_learns_in_fp32(load, tmp_path, method):
     longer = ["training.steps=40", "training.warmup_steps=4", *(["method.update_ratio=0.2"] * method.startswith("dps"))]
-    runs = [engine.train(load(method, f"training.precision={p}", *longer), output=tmp_path) for p in ("fp16", "fp32")]
+    family = "bert"
+    if method in FREEZING:
+        family, longer = "lively", [*longer, "training.learning_rate=0.03", "model.dropout=0"]
+    runs = [
+        engine.train(load(method, f"training.precision={precision}", *longer, family=family), output=tmp_path)
+        for precision in ("fp16", "fp32")
+    ]
     half, full = (
         [line["loss"] for line in read_metrics(run.folder / "metrics.jsonl") if "loss" in line] for run in runs
     )
