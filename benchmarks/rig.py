@@ -82,7 +82,7 @@ class Stage:
         from dpstune.recipe.recipe import load_recipe
 
         own = ["method.update_ratio=0.5"] if method.startswith("dps") else []
-        own += ["method.layers=1"] if method == "reinit" else []
+        own += ["method.layers=1"] if method in ("reinit", "top-layers") else []
         return load_recipe(recipe, method=method, overrides=[f"training.precision={precision}", *own, *overrides])
 
     def new_loop(self, loaded, inputs=None, folder=None):

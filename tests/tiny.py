@@ -44,7 +44,7 @@ _OWN_KEYS = {
     "distilbert": {"dim": 16, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
 }
-FREEZING = ("bitfit",)  # methods under which layers stay as they were drawn
+FREEZING = ("bitfit", "top-layers")  # methods under which layers stay as they were drawn
 # For those: layers of small random weights would tell the layers above nothing of the words.
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}
 

@@ -23,6 +23,7 @@ REGISTRY: dict[str, str] = {
     "child-tuning-d": "child_tuning_d:ChildTuningD",
     "child-tuning-f": "child_tuning_f:ChildTuningF",
     "bitfit": "bitfit:BitFit",
+    "top-layers": "top_layers:TopLayers",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dpstune.errors import RequestError
 from dpstune.methods.base import Method, MethodConfig
 
 if TYPE_CHECKING:
@@ -46,13 +45,9 @@ class Reinit(Method[ReinitConfig]):
             RequestError: The model has fewer layers than ``layers``.
         """
         from dpstune.device.randomness import stream_seed
-        from dpstune.models.structure import encoder_layers, initialize_again, pooler
+        from dpstune.models.structure import initialize_again, pooler, top_layers
 
-        layers = encoder_layers(model)
-        if self.config.layers > len(layers):
-            raise RequestError(
-                f"method.layers: {self.config.layers} is more than the {len(layers)} layers of {type(model).__name__}"
-            )
+        layers = top_layers(model, self.config.layers)
         top = pooler(model)
-        for number, module in enumerate([*layers[-self.config.layers :], *([top] if top is not None else [])]):
+        for number, module in enumerate([*layers, *([top] if top is not None else [])]):
             initialize_again(model, module, stream_seed(self.seed, "reinit", number))

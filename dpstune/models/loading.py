@@ -210,6 +210,10 @@ def recompute_activations(model: PreTrainedModel, **checkpointing: Any) -> None:
         enable({"use_reentrant": False, **checkpointing})
     except ValueError as error:
         raise RequestError(f"training.gradient_checkpointing: {first_line(error)}") from None
+    # For reentrant checkpoints transformers lets embeddings give what requires a gradient even where they are frozen:
+    # then frozen layers would be computed again, and their inputs' gradients with them, for nothing.
+    if getattr(model, "_require_grads_hook", None) is not None:
+        model.disable_input_require_grads()
 
 
 def model_fingerprint(model: ModelSection) -> str:

@@ -34,6 +34,22 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     return layers
 
 
+def top_layers(model: nn.Module, count: int) -> list[nn.Module]:
+    """Return the top ``count`` transformer layers, from bottom to top; see ``encoder_layers``.
+
+    Args:
+        model: A transformers classifier.
+        count: ``method.layers``, 0 or more.
+
+    Raises:
+        RequestError: There are not so many, or none at all.
+    """
+    layers = encoder_layers(model)
+    if count > len(layers):
+        raise RequestError(f"method.layers: {count} is more than the {len(layers)} layers of {type(model).__name__}")
+    return layers[len(layers) - count :]
+
+
 def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable parameters of the encoder layers by name; of a module without a base model, all of them.
 

@@ -21,13 +21,14 @@ from dpstune.models.loading import load_classifier, load_tokenizer
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
-from tests.tiny import some
+from tests.tiny import FREEZING, some
 
 STEPS = 18
 SETTINGS = {
     "dps-dense": {"update_ratio": 0.2},
     "dps-mix": {"update_ratio": 0.2},
     "reinit": {"layers": 1},
+    "top-layers": {"layers": 1},
 }
 HALF = {"fp16": True, "optim": "adamw_torch_fused"}
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available()}
@@ -129,13 +130,13 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
 
 
-@pytest.mark.parametrize("method", ["bitfit"])
+@pytest.mark.parametrize("method", FREEZING)
 def test_the_optimizer_of_a_trainer_holds_what_the_method_trains(recipe, tmp_path, method):
     trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
     trainer.train()
     held = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
     every = dict(trainer.model.named_parameters())
-    trained = build_method({"name": method}).trained(trainer.model)
+    trained = build_method({"name": method, **SETTINGS.get(method, {})}).trained(trainer.model)
     assert held == {id(weight) for weight in trained} < {id(weight) for weight in every.values()}
     assert all(weight.requires_grad for weight in every.values()), "thawed"
 

@@ -16,10 +16,10 @@ from dpstune.models.vocabulary import UsedWords, narrow
 from dpstune.settings.sections import TrainingSection
 from dpstune.training.optim import build_optimizer, parameter_groups
 from tests.methods.test_twin import batch
-from tests.tiny import FAMILIES, tiny_classifier
+from tests.tiny import FAMILIES, LAYERS, tiny_classifier
 
 BITFIT = {"name": "bitfit"}
-FREEZING = [BITFIT]
+FREEZING = [BITFIT, {"name": "top-layers", "layers": 0}, {"name": "top-layers", "layers": 2}]
 # What lies above the pre-trained part; BERT's pooler does not.
 HEADS = {
     "bert": ("classifier.",),
@@ -113,6 +113,67 @@ class TestBitFit:
     def test_nothing_can_be_set(self):
         with pytest.raises(RequestError, match="unknown key 'layers'"):
             build_method({"name": "bitfit", "layers": 2})
+
+
+# Each family's layers from bottom to top, and what else lies above them.
+LAYERS_OF = {
+    "bert": ([f"bert.encoder.layer.{n}." for n in range(LAYERS)], ("bert.pooler.",)),
+    "roberta": ([f"roberta.encoder.layer.{n}." for n in range(LAYERS)], ()),
+    "electra": ([f"electra.encoder.layer.{n}." for n in range(LAYERS)], ()),
+    "bart": ([f"model.{side}.layers.{n}." for side in ("encoder", "decoder") for n in range(LAYERS)], ()),
+    "deberta": ([f"deberta.encoder.layer.{n}." for n in range(LAYERS)], ()),
+    "distilbert": ([f"distilbert.transformer.layer.{n}." for n in range(LAYERS)], ()),
+    "albert": (["albert.encoder.albert_layer_groups."], ("albert.pooler.",)),
+}
+
+
+class TestTopLayers:
+    @pytest.mark.parametrize("family", LAYERS_OF)
+    def test_the_top_layers_and_what_is_above_them_train(self, family):
+        layers, above = LAYERS_OF[family]
+        for count in range(len(layers) + 1):
+            model, method = attached({"name": "top-layers", "layers": count}, family)
+            top = tuple(layers[len(layers) - count :])
+            expected = {name for name in names(model) if name.startswith((*top, *above, *HEADS[family]))}
+            assert trainable(model) == expected, count
+            method.detach()
+
+    def test_modernberts_last_norm_trains(self):
+        model, _ = attached({"name": "top-layers", "layers": 0}, "modernbert")
+        assert {name.split(".")[0] for name in trainable(model)} == {"model", "head", "classifier"}
+        assert {name for name in trainable(model) if name.startswith("model.")} == {"model.final_norm.weight"}
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize("count", [0, 1, 2])
+    def test_below_the_trained_layers_there_is_no_graph(self, count, checkpointing):
+        model, method = attached({"name": "top-layers", "layers": count})
+        if checkpointing:
+            recompute_activations(model)
+        graphs = []
+        for layer in model.bert.encoder.layer:
+            layer.register_forward_hook(lambda module, inputs, output: graphs.append(output.requires_grad))
+        method.loss(model, batch())
+        assert graphs[:LAYERS] == [False] * (LAYERS - count) + [True] * count
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [(-1, "layers: should be greater than or equal to 0"), (1.5, "layers: should be a valid integer")],
+    )
+    def test_bad_settings_are_one_line(self, value, words):
+        with pytest.raises(RequestError, match=words) as caught:
+            build_method({"name": "top-layers", "layers": value})
+        assert "\n" not in str(caught.value)
+
+    def test_more_layers_than_there_are(self):
+        model = tiny_classifier()
+        method = build_method({"name": "top-layers", "layers": 4})
+        with pytest.raises(RequestError, match=r"^method.layers: 4 is more than the 3 layers of BertFor\w+$"):
+            method.attach(model, total_steps=10)
+        assert trainable(model) == names(model)
+
+    def test_a_model_without_layers_is_refused(self):
+        with pytest.raises(RequestError, match="Linear has no stack of layers"):
+            build_method({"name": "top-layers"}).attach(nn.Linear(2, 2), total_steps=1)
 
 
 @pytest.mark.parametrize("method_settings", FREEZING, ids=by_settings)

@@ -19,6 +19,7 @@ SIZES = {
     "child-tuning-d": 15,
     "child-tuning-f": 3,
     "bitfit": 4,
+    "top-layers": 6,
 }
 
 

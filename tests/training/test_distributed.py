@@ -22,7 +22,12 @@ from tests.once import made_once
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {"dps-dense": "p: 0.4, update_ratio: 0.2", "dps-mix": "p: 0.4, update_ratio: 0.2", "reinit": "layers: 1"}
+SETTINGS = {
+    "dps-dense": "p: 0.4, update_ratio: 0.2",
+    "dps-mix": "p: 0.4, update_ratio: 0.2",
+    "reinit": "layers: 1",
+    "top-layers": "layers: 1",
+}
 
 
 CHOSEN = ", keep: best, patience: 2, class_weights: balanced, label_smoothing: 0.1, save_every: 2"

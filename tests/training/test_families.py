@@ -41,7 +41,7 @@ def train(folder, tmp_path):
             "data: {max_length: 12}\n"
             f"training: {{batch_size: 8, learning_rate: 0.01, steps: {STEPS}, warmup_steps: 4, eval_every: {STEPS}}}\n"
         )
-        if method == "reinit":
+        if method in ("reinit", "top-layers"):
             overrides = ["method.layers=1", *overrides]
         if method.startswith("child-tuning"):
             overrides = ["method.p=0.5", *overrides]
@@ -128,9 +128,10 @@ def test_other_families_train_or_say_why_not(train, family, method):
     assert all(torch.tensor(losses(run)).isfinite())
 
 
-def test_albert_has_one_layer_to_start_anew(train):
+@pytest.mark.parametrize("method", ["reinit", "top-layers"])
+def test_albert_has_one_layer(train, method):
     with pytest.raises(RequestError, match=r"method.layers: 2 is more than the 1 layers of AlbertFor"):
-        train("albert", "reinit", "method.layers=2")
+        train("albert", method, "method.layers=2")
 
 
 @pytest.mark.parametrize("method", some(["dps-mix", "r3f"], of=REGISTRY))

@@ -25,7 +25,12 @@ STEPS = 16
 STAGE = 4  # steps of a stage of DPS
 TOO_LARGE = 2.0**60  # whatever is scaled by it overflows
 MODERATE = 2.0**10
-EXTRA = {"reinit": ["method.layers=1"], "child-tuning-d": ["method.p=0.5"], "child-tuning-f": ["method.p=0.5"]}
+EXTRA = {
+    "reinit": ["method.layers=1"],
+    "top-layers": ["method.layers=1"],
+    "child-tuning-d": ["method.p=0.5"],
+    "child-tuning-f": ["method.p=0.5"],
+}
 
 
 @pytest.fixture(scope="module")

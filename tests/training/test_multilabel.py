@@ -239,7 +239,7 @@ class TestRun:
     def test_a_method_goes_on_from_its_checkpoint_with_the_same_bits(self, task_file, tmp_path, monkeypatch, method):
         from dpstune.common.interruption import Interrupted
 
-        own = ["method.layers=1"] if method == "reinit" else []
+        own = ["method.layers=1"] if method in ("reinit", "top-layers") else []
         loaded = load_recipe(str(task_file), method=method, overrides=[*own, "model.dropout=0.1"])
         whole = engine.train(loaded, output=tmp_path / "whole")
         take = engine.Loop.optimizer_step

@@ -38,7 +38,9 @@ def set_cost(monkeypatch, cost):
 )
 @pytest.mark.parametrize("few_shapes", [False, True])
 def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method, few_shapes):
-    own = {"r-drop": ["method.dropout=0"], "reinit": ["method.layers=1"]}.get(method, [])
+    own = {"r-drop": ["method.dropout=0"], "reinit": ["method.layers=1"], "top-layers": ["method.layers=1"]}.get(
+        method, []
+    )
     whole, uncut = train(tiny_task, tmp_path / "whole", method, *own)
     set_cost(monkeypatch, PassCost(1, few_shapes=few_shapes))
     parted, cut = train(tiny_task, tmp_path / "parted", method, *own)
