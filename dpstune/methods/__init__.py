@@ -24,6 +24,7 @@ REGISTRY: dict[str, str] = {
     "child-tuning-f": "child_tuning_f:ChildTuningF",
     "bitfit": "bitfit:BitFit",
     "top-layers": "top_layers:TopLayers",
+    "noisytune": "noisytune:NoisyTune",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

@@ -63,7 +63,7 @@ def test_a_criterion_that_asks_for_nothing_is_the_models_own_loss(method):
     torch.manual_seed(0)
     plain, model = attached(method, None)
     with_criterion, same = attached(method, Criterion())
-    same.load_state_dict(model.state_dict())  # reinit draws
+    same.load_state_dict(model.state_dict())  # reinit and noisytune draw
     torch.testing.assert_close(with_criterion.loss(same, batch_of()), plain.loss(model, batch_of()))
 
 

@@ -20,6 +20,7 @@ SIZES = {
     "child-tuning-f": 3,
     "bitfit": 4,
     "top-layers": 6,
+    "noisytune": 4,
 }
 
 
