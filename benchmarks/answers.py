@@ -42,7 +42,7 @@ PAGES = (DOCS / "results.md", DOCS / "results-appendix.md")
 MAJORITY = "always the commonest label"
 VANILLA = "vanilla"
 WITHOUT_DROPOUT = ("mixout", "dps-dense", "dps-mix")  # they ask for none in runs as short as these
-TWO_PASSES = ("r3f", "r-drop")  # a second loss cannot be told from the first; what they hold is activations
+TWO_PASSES = ("r3f", "r-drop", "smart")  # a second loss cannot be told from the first; what they hold is activations
 BATCH = 16
 
 

@@ -88,13 +88,13 @@ OF_THE_MODEL = {"bart": {"unique_consecutive", "index", "index_put"}, "deberta":
 def test_no_method_makes_the_host_wait_for_the_device(counted, family):
     """Nor does one touch a tensor of another device: the simulated step would have raised."""
     found = counted["found"][family]
-    assert len(found) == 8
+    assert len(found) == 9
     hooks = ("before_clip", "before_update", "after_update", "scaler", "clipping")
     for method, phases in found.items():
         for phase, each in phases.items():
             assert [wait for wait in each["waits"] if wait[0] in hooks] == [], (method, phase)
-            # Without labels, as r3f and r-drop ask it, a model of another family may wait for other things.
-            if method not in ("r3f", "r-drop") or family == "bert":
+            # Without labels, as r3f, r-drop and smart ask it, a model of another family may wait for other things.
+            if method not in ("r3f", "r-drop", "smart") or family == "bert":
                 assert {name for _, name in each["waits"]} <= OF_THE_MODEL.get(family, set()), (method, phase)
 
 

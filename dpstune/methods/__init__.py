@@ -25,6 +25,7 @@ REGISTRY: dict[str, str] = {
     "bitfit": "bitfit:BitFit",
     "top-layers": "top_layers:TopLayers",
     "noisytune": "noisytune:NoisyTune",
+    "smart": "smart:Smart",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

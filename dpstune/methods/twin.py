@@ -15,11 +15,10 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from dpstune.device.cpu_kernels import CpuKernels, alike_again
 from dpstune.errors import RequestError
 from dpstune.methods.base import TWIN_TOKENS
+from dpstune.methods.criterion import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dpstune.methods.criterion import Criterion
 
 MarkSecond = Callable[[int], AbstractContextManager[None]]
 """``mark_second(row)`` returns a context; in it, the examples from ``row`` on are those of the second forward pass."""
@@ -42,33 +41,68 @@ def twin_logits(
         batch: Its keyword arguments; ``labels`` are left out of the call.
         mark_second: Its context is entered around every call of the model with examples of the second forward pass.
     """
-    features = {key: value for key, value in batch.items() if key != "labels"}
-    shape = next(iter(features.values())).shape
-    if math.prod(shape[:2]) <= TWIN_TOKENS:
-        with mark_second(shape[0]):
-            twice = model(**{key: torch.cat([value, value]) for key, value in features.items()}).logits
-        first, second = _at_least_float32(twice).chunk(2)
+    features = features_of(batch)
+    if not _is_large(features):
+        with mark_second(len(next(iter(features.values())))):
+            twice = logits_of(model, {key: torch.cat([value, value]) for key, value in features.items()})
+        first, second = twice.chunk(2)
         return first, second
-    # The backward pass calls it again, and must not call a wrapper for distributed training.
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    first = clean_logits(model, features)
+    with mark_second(0):
+        second = logits_of(model, features)
+    return first, second
+
+
+def clean_logits(model: nn.Module, features: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits of a forward pass that another one follows, before the backward pass through both.
+
+    With a batch of more than ``TWIN_TOKENS`` it keeps no activations: see ``twin_logits``. Of a model that is wrapped
+    for distributed training the inner one is called. The wrapper must see one call for each backward pass: the last.
+
+    Args:
+        model: A classifier that returns ``logits``, or what wraps it for distributed training.
+        features: Its keyword arguments, without ``labels``.
+    """
+    inner = without_wrapper(model)
+    if not _is_large(features):
+        return logits_of(inner, features)
 
     def forgetful(*values: Tensor) -> Tensor:
-        logits: Tensor = inner(**dict(zip(features, values, strict=True))).logits
-        return logits
+        return logits_of(inner, dict(zip(features, values, strict=True)))
 
-    first = checkpoint(
+    logits: Tensor = checkpoint(
         forgetful,
         *features.values(),
         use_reentrant=False,
         context_fn=alike_again if CpuKernels.entered else noop_context_fn,
     )
-    with mark_second(0):
-        second = model(**features).logits
-    return _at_least_float32(first), _at_least_float32(second)
+    return logits
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def features_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a batch without its labels."""
+    return {key: value for key, value in batch.items() if key != "labels"}
+
+
+def without_wrapper(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper for distributed training, or the model itself."""
+    inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return inner
+
+
+def logits_of(model: nn.Module, features: Mapping[str, Tensor]) -> Tensor:
+    """Return a model's logits, [B, labels], in float32 or in the model's precision where that is higher."""
+    return at_least_float32(model(**features).logits)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in its own precision where that is higher."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _is_large(features: Mapping[str, Tensor]) -> bool:
+    """Tell whether a batch has more than ``TWIN_TOKENS`` tokens, padding included."""
+    return math.prod(next(iter(features.values())).shape[:2]) > TWIN_TOKENS
 
 
 def is_regression(logits: Tensor) -> bool:
@@ -76,17 +110,35 @@ def is_regression(logits: Tensor) -> bool:
     return logits.shape[-1] == 1
 
 
-def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None) -> Tensor:
+def has_several_labels(model: nn.Module, logits: Tensor, labels: Tensor) -> bool:
+    """Tell whether an example may have any number of labels: as the model's configuration says, or else the labels.
+
+    Args:
+        model: The model, wrapped or not.
+        logits: [B, labels].
+        labels: [B]; where an example may have several, 0 or 1 each, [B, labels].
+    """
+    kind = getattr(getattr(without_wrapper(model), "config", None), "problem_type", None)
+    if kind is None:
+        return labels.ndim > 1 and not is_regression(logits)
+    return bool(kind == "multi_label_classification")
+
+
+def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None, *, several: bool = False) -> Tensor:
     """Return the mean loss over a batch: cross-entropy, or squared error where the model has one output.
 
     Args:
         logits: [B, labels], or [B, 1] for regression.
-        labels: [B]: indices, or values.
+        labels: [B]: indices, or values; [B, labels] where an example may have several.
         criterion: Takes cross-entropy's place.
+        several: Whether an example may have several labels; the loss is then a binary cross-entropy.
 
     Raises:
-        RequestError: An example has several labels.
+        RequestError: An example has several labels, and must not.
     """
+    if several:
+        criterion = criterion or Criterion(multilabel=True)
+        return criterion(logits, labels)
     if is_regression(logits):
         return F.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
     if labels.ndim > 1:
@@ -94,7 +146,7 @@ def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None
     return F.cross_entropy(logits, labels) if criterion is None else criterion(logits, labels)
 
 
-def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
+def symmetric_divergence(first: Tensor, second: Tensor, *, several: bool = False) -> Tensor:
     """Return KL(first, second) + KL(second, first), summed over classes and averaged over the batch.
 
     For regression, return the mean squared difference of the two outputs.
@@ -102,11 +154,15 @@ def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     Args:
         first: Logits, [B, labels].
         second: Logits, [B, labels].
+        several: Whether an example may have several labels; each is then compared by itself, as a yes or no, and the
+            mean over labels is taken, as in the loss.
 
     >>> a, b = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     >>> round(symmetric_divergence(a, b).item(), 4)
     0.2311
     """
+    if several:
+        return ((first.sigmoid() - second.sigmoid()) * (first - second)).mean()  # as below, of two classes
     if is_regression(first):
         return F.mse_loss(first, second)
     p, q = first.log_softmax(-1), second.log_softmax(-1)

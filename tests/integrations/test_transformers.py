@@ -199,7 +199,7 @@ def test_label_smoothing_reaches_what_is_computed_before_step_1(recipe, tmp_path
     assert seen == [0.2]
 
 
-@pytest.mark.parametrize("method", ["r3f", "r-drop"])
+@pytest.mark.parametrize("method", ["r3f", "r-drop", "smart"])
 def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path, method, monkeypatch):
     loaded = load(recipe, method)
     run = engine.train(loaded, output=tmp_path)

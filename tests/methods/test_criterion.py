@@ -52,7 +52,11 @@ def test_the_mean_over_a_batch_is_the_mean_over_its_parts(cut, smoothing, weight
 
 def attached(method, criterion):
     model = tiny_classifier(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    own = {"layers": 1} if method in ("reinit", "top-layers") else {"sigma": 1e-9} if method == "r3f" else {}
+    own = (
+        {"layers": 1}
+        if method in ("reinit", "top-layers")
+        else {"r3f": {"sigma": 1e-9}, "smart": {"lambda": 0.0}}.get(method, {})
+    )
     built = build_method({"name": method, **own})
     built.attach(model, total_steps=10, criterion=criterion)
     return built, model

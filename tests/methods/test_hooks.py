@@ -12,7 +12,7 @@ from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, method_class
 
 STEPS = 12
-NEED_AN_ENCODER = {"r3f", "reinit", "top-layers"}
+NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart"}
 SETTINGS = [
     {"name": name} | ({"update_ratio": 0.25} if name.startswith("dps") else {})
     for name in REGISTRY

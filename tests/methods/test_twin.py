@@ -19,6 +19,7 @@ RATES = ("dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs
 SETTINGS = [
     {"name": "r-drop", "alpha": 2.0},
     {"name": "r3f", "sigma": 0.3, "lambda": 2.0},
+    {"name": "smart", "sigma": 0.3, "eta": 0.3, "epsilon": 0.3, "lambda": 2.0},
     {"name": "r3f", "sigma": 0.3, "noise": "uniform"},
     {"name": "r3f", "sigma": 0.3, "detach": False},
 ]
@@ -26,6 +27,7 @@ OF_TWO_RANKS = {
     "r-drop": {"name": "r-drop"},
     "r3f": {"name": "r3f", "sigma": 0.3, "lambda": 20.0},
     "r3f-not-detached": {"name": "r3f", "sigma": 0.3, "lambda": 20.0, "detach": False},
+    "smart": {"name": "smart", "sigma": 0.3, "eta": 0.3, "epsilon": 0.3, "lambda": 20.0, "steps": 2},
 }
 
 
@@ -90,7 +92,7 @@ def test_both_ways_give_the_same_where_no_dropout_is_drawn(settings, family, two
     assert_same(loss_and_gradients(model, settings, batch()), doubled, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS[:3], ids=lambda s: s["name"])
 def test_regression(settings, two_passes):
     model = classifier(regression=True)
     doubled = loss_and_gradients(model, settings, batch(regression=True))
@@ -100,7 +102,7 @@ def test_regression(settings, two_passes):
 
 @pytest.mark.parametrize("autocast", some([True], of=[False, True]))
 @pytest.mark.parametrize("family", some(["bert", "bart"], of=FAMILIES))
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS[:3], ids=lambda s: s["name"])
 def test_what_is_computed_anew_has_the_same_dropout(settings, family, autocast, two_passes, monkeypatch):
     two_passes()
     model = classifier(family, dropout=0.3)
@@ -169,7 +171,7 @@ def test_several_labels_an_example_are_refused(name):
         method.loss(model, batch)
 
 
-@pytest.mark.parametrize("name", ["r3f", "r-drop"])
+@pytest.mark.parametrize("name", ["r3f", "r-drop", "smart"])
 def test_one_output_is_regression_whatever_type_labels_have(name):
     losses = []
     for labels in (torch.tensor([0, 1, 2, 3]), torch.tensor([0.0, 1.0, 2.0, 3.0])):

@@ -1,4 +1,4 @@
-"""A program for two ranks: gradients of R-Drop and R3F through DistributedDataParallel, each rank on half the examples.
+"""A program for two ranks: gradients of R-Drop, R3F and SMART through DistributedDataParallel, half the examples each.
 
 twin_ranks.py FOLDER
 

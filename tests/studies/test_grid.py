@@ -21,6 +21,7 @@ SIZES = {
     "bitfit": 4,
     "top-layers": 6,
     "noisytune": 4,
+    "smart": 3,
 }
 
 

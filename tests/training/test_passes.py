@@ -33,8 +33,8 @@ def set_cost(monkeypatch, cost):
     monkeypatch.setattr("dpstune.training.forward.pass_cost", lambda *of: cost)
 
 
-@pytest.mark.parametrize(  # r3f's noise is drawn a pass
-    "method", some(["dps-mix", "child-tuning-d"], of=[method for method in REGISTRY if method != "r3f"])
+@pytest.mark.parametrize(  # the noise of r3f and smart is drawn a pass
+    "method", some(["dps-mix", "child-tuning-d"], of=[name for name in REGISTRY if name not in ("r3f", "smart")])
 )
 @pytest.mark.parametrize("few_shapes", [False, True])
 def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method, few_shapes):
@@ -56,7 +56,7 @@ def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monk
     assert apart < (2e-2 if method.startswith(("dps", "child-tuning-d")) else 1e-4) * way
 
 
-@pytest.mark.parametrize("method", ["r3f", "r-drop"])
+@pytest.mark.parametrize("method", ["r3f", "r-drop", "smart"])
 def test_what_passes_twice_is_cut_where_its_batches_are_large(tiny_task, tmp_path, monkeypatch, method):
     from dpstune.methods import method_class
 
