@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from dpstune import cli
+from dpstune import build_method, cli
 from dpstune.errors import RequestError
 from dpstune.methods.base import linear_layers
 from dpstune.models.loading import load_classifier, read_config
@@ -97,7 +97,26 @@ def test_the_same_request_finds_the_same_bytes(outcome, wide_recipe):
     assert profile(request)["costs"][0]["memory"] == cost_of(outcome, "dps-mix")["memory"]
 
 
-@pytest.mark.parametrize("method", some(["r3f"], of=["r3f", "r-drop"]))
+@pytest.mark.parametrize("method", ["bitfit", "top-layers"])
+def test_frozen_weights_need_neither_gradients_nor_moments(wide_recipe, method):
+    own = {"bitfit": (), "top-layers": ("method.layers=1",)}[method]
+    request = ProfileRequest(wide_recipe, (method,), (2,), 0, overrides=("training.precision=fp32", *own))
+    (cost,) = profile(request)["costs"]
+    model = load_classifier(
+        request.load(method, 2).recipe.model,
+        label_names=get_task("mrpc").labels,
+        kind="classification",
+        dropout=None,
+        seed=0,
+    )
+    build_method(cost["method"]).freeze(model)
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    memory = cost["memory"]
+    assert memory["gradients"] == trained < 0.4 * memory["weights"]
+    assert 2 * trained <= memory["optimizer"] < 2.1 * trained
+
+
+@pytest.mark.parametrize("method", some(["r3f"], of=["r3f", "r-drop", "smart"]))
 def test_two_passes_over_a_large_batch_take_the_memory_of_one(tmp_path, method):
     save_tiny_model(tmp_path / "model")
     recipe = tmp_path / "tiny.yaml"
@@ -107,9 +126,8 @@ def test_two_passes_over_a_large_batch_take_the_memory_of_one(tmp_path, method):
     assert cost["memory"]["peak"] <= 1.1 * cost["vanilla_peak"]
 
 
-@pytest.mark.parametrize("method", ["r3f", "r-drop"])
+@pytest.mark.parametrize("method", ["r3f", "r-drop", "smart"])
 def test_a_loop_that_does_not_cut_its_batches_has_the_memory_of_one_pass_too(method):
-    from dpstune import build_method
     from dpstune.studies.profile.memory_meter import TensorMeter
     from tests.methods.test_twin import batch, classifier
 
