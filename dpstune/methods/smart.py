@@ -53,8 +53,9 @@ class Smart(Method[SmartConfig]):
     Of SMART this is the regulariser. Bregman proximal point optimisation (section 3.2) is left out: it would keep a
     second copy of all weights and compute one more forward pass.
 
-    Source: Jiang et al. 2020, section 3.1 and Algorithm 1; the gradient divided by its largest element as in the
-    authors' code, namisan/mt-dnn, mt_dnn/perturbation.py.
+    Source: Jiang et al. 2020, section 3.1 and Algorithm 1, which moves d by eta * g. At so small a d the divergence has
+    almost no slope, so g is divided by its largest element. The authors' code, namisan/mt-dnn, divides d + eta * g and
+    clips nothing: docs/semantics.md has the difference.
 
     >>> from dpstune import build_method
     >>> build_method({"name": "smart", "lambda": 3, "steps": 2}).config.epsilon

@@ -33,7 +33,8 @@ class TopLayers(FreezingMethod[TopLayersConfig]):
     still drawn. BART's decoder layers are its top ones. Nothing below the lowest trained layer needs a gradient, so the
     forward pass keeps no activations there and the backward pass ends above it.
 
-    Source: Lee, Tang and Lin 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", section 3.
+    Source: Lee, Tang and Lin 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", who vary the
+    number of the final layers that train.
 
     >>> from dpstune import build_method
     >>> build_method({"name": "top-layers", "layers": 0}).config.layers
