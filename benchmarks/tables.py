@@ -269,8 +269,61 @@ def steps():
     return markdown(header, lines) + notes
 
 
+SCORED = {"rte": "RTE's pairs", "sick": "single sentences of SICK"}
+
+
+def scoring():
+    result = read("scoring")
+    if result is None:
+        return None
+    lines, notes = [], ""
+    for processor, part in result.items():
+        for name, title in SCORED.items():
+            rates, times = part[name]["texts_a_second"], part[name]["times_as_fast"]
+            for side, rate in rates.items():
+                found = times.get(side)
+                ratio = spread(found["median"], found["quartiles"]) if found else ""
+                lines.append((title, processor, side, f"{rate['median']:,.0f}", ratio))
+        notes += measured_on(part)
+    return markdown(["texts", "processor", "way", "texts a second", "dpstune's over it"], lines) + notes
+
+
+def jobs():
+    result = read("jobs")
+    if result is None:
+        return None
+    lines, notes = [], ""
+    for processor, part in result.items():
+        for row in part["rows"]:
+            shape = [f"{row['jobs']} x {row['threads']}", str(row["runs"])]
+            lines.append((processor, *shape, f"{row['seconds']:.0f}", str(row["runs_an_hour"])))
+        notes += measured_on(part)
+    return markdown(["processor", "workers x threads", "runs", "seconds", "runs an hour"], lines) + notes
+
+
+def growth():
+    result = read("growth")
+    if result is None:
+        return None
+    lines = [
+        (
+            f"{row['examples']:,}",
+            f"{row['labels']:,}",
+            *(f"{row[key]:.1f}" for key in ("first_step", "seconds")),
+            f"{row['peak_mib']:,}",
+            f"{row['predictions_mib']:.1f}",
+        )
+        for row in result["rows"]
+    ]
+    header = ["examples", "labels", "s to step 1", "s in all", "peak MiB", "predictions, MiB"]
+    return markdown(header, lines) + measured_on(result)
+
+
 TABLES = {
     "steps": steps,
+    "scoring": scoring,
+    "jobs": jobs,
+    "growth": growth,
     "goals": goals,
     "parts": parts,
     "launches": launches,
