@@ -264,10 +264,15 @@ class Step:
         held = self.held()
         with self.meter() as meter, Launches() as counted:
             self.method.step = number
-            counted.part = "forward"
-            loss = self.method.loss(self.model, self.batch)
-            counted.part = "backward"
-            self.scaler.scale(loss).backward()
+            for done in range(self.method.rounds):
+                if done:
+                    counted.part = "after_round"
+                    self.method.after_round(done)
+                    self.optimizer.zero_grad()
+                counted.part = "forward"
+                loss = self.method.loss(self.model, self.batch)
+                counted.part = "backward"
+                self.scaler.scale(loss).backward()
             counted.part = "scaler"
             self.scaler.unscale_(self.optimizer)
             counted.part = "before_clip"

@@ -131,11 +131,12 @@ class MethodTrainer(Trainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute the gradients of a micro-batch; after a step's last one, those of the method's further rounds."""
-        states = random_states()
+        several = self.method.model is not None and self.method.rounds > 1
+        if several:
+            self._micro_batches.append((inputs, random_states()))
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-        if self.method.model is None or self.method.rounds == 1:
+        if not several:
             return loss
-        self._micro_batches.append((inputs, states))
         if self.accelerator.sync_gradients:
             after = random_states()
             for number in range(1, self.method.rounds):

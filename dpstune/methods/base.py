@@ -52,10 +52,10 @@ class Method(Generic[C]):
     """A way to fine-tune: hooks that a training loop calls, in this order, every optimizer step.
 
     ``loss`` (once for each micro-batch), ``backward``, all this again where the method has several ``rounds``, with
-    ``after_round`` between, ``before_clip`` (gradients unscaled, averaged over ranks, not
-    yet clipped), clipping, ``before_update``, the optimizer, ``after_update``. This base class is plain
-    fine-tuning: no hook changes the model. A method never changes a state-dict key. After ``detach`` the model is
-    again the one that was attached, with the weights it has learned.
+    ``after_round`` between, ``before_clip`` (gradients unscaled, averaged over ranks, not yet clipped), clipping,
+    ``before_update``, the optimizer, ``after_update``. This base class is plain fine-tuning: no hook changes the model.
+    A method never changes a state-dict key. After ``detach`` the model is again the one that was attached, with the
+    weights it has learned.
 
     Args:
         config: The method's settings.
@@ -170,8 +170,8 @@ class Method(Generic[C]):
     def after_round(self, number: int) -> None:
         """See the gradients of a round that is not the last; the loop drops them, then computes those of the next.
 
-        They are averaged over ranks. Under fp16 they are still multiplied by the loss scale, which is the same in all
-        rounds of a step.
+        They are averaged over ranks. Under fp16 they are still multiplied by the loss scale, the same in all rounds of
+        a step.
 
         Args:
             number: The round, from 1.

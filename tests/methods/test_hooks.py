@@ -10,6 +10,7 @@ from torch import nn
 from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, method_class
+from tests.methods.rounds import backward
 
 STEPS = 12
 NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart"}
@@ -42,8 +43,8 @@ def start(settings, **options):
 def take_step(model, method, optimizer, step, chunks=1, spoil=None):
     inputs, labels = examples(step)
     optimizer.zero_grad()
-    for x, y in zip(inputs.chunk(chunks), labels.chunk(chunks), strict=True):
-        (F.cross_entropy(model(x), y) / chunks).backward()
+    cut = list(zip(inputs.chunk(chunks), labels.chunk(chunks), strict=True))
+    backward(model, method, lambda: (F.cross_entropy(model(x), y) / chunks for x, y in cut))
     if spoil is not None:
         model[0].weight.grad[0, 0] = spoil
     method.before_clip()
@@ -148,7 +149,7 @@ def test_frozen_weights_are_left_alone(settings):
     method = build_method(settings)
     method.attach(model, total_steps=4)
     assert list(method.linears) == ["3"]
-    model(examples(1)[0]).sum().backward()
+    backward(model, method, lambda: [model(examples(1)[0]).sum()])
     method.before_clip()
     assert model[0].weight.grad is None
     assert torch.equal(model[0].weight, frozen)
@@ -241,7 +242,8 @@ def test_models_of_another_precision_train(settings, dtype):
     for step in range(1, STEPS + 1):
         inputs, labels = examples(step)
         optimizer.zero_grad()
-        F.cross_entropy(model(inputs.to(dtype)), labels).backward()
+        inputs = inputs.to(dtype)
+        backward(model, method, lambda x=inputs, y=labels: [F.cross_entropy(model(x), y)])
         method.before_clip()
         method.before_update()
         optimizer.step()
