@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from dpstune import build_method
+from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
 from tests.test_readme import write_tickets
 
@@ -81,6 +83,35 @@ def test_the_trainer_page_trains(tiny_model, tmp_path):
         before = model.bert.pooler.dense.weight.clone()
         exec(compile(program, "trainer.md", "exec"), {**given, "model": model})
         assert not torch.equal(model.bert.pooler.dense.weight, before)
+
+
+def test_the_trainer_pages_loop_trains_with_several_rounds_where_it_takes_them(tiny_model):
+    from dpstune.models.loading import load_classifier
+    from dpstune.settings.sections import ModelSection
+
+    _, own_loop = blocks("trainer.md")
+    (rounds,) = re.findall(
+        r"^  ```python\n(.*?)^  ```", (DOCS / "trainer.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    backward = "    method.loss(model, batch).backward()\n"
+    assert own_loop.count(backward) == 1
+    own_loop = own_loop.replace('{"name": "child-tuning-d", "p": 0.3}', '{"name": "sam"}')
+    own_loop = own_loop.replace("lr=1e-4", "lr=1e-2")
+    batch = {"input_ids": torch.tensor([[2, 8 + n % 2, 3] for n in range(32)]), "labels": torch.arange(32) % 2}
+
+    def losses_after(program):
+        section = ModelSection(name=str(tiny_model))
+        model = load_classifier(section, label_names=("a", "b"), kind="classification", dropout=0.0, seed=0)
+        before = model(**batch).loss.item()
+        exec(compile(program, "trainer.md", "exec"), {"batches": [batch] * 6, "model": model})
+        return before, model(**batch).loss.item()
+
+    before, after = losses_after(
+        own_loop.replace(backward, backward + textwrap.indent(textwrap.dedent(rounds), "    "))
+    )
+    assert after < before
+    with pytest.raises(RequestError, match="two rounds"):
+        losses_after(own_loop)
 
 
 def test_the_cluster_pages_commands_are_read(zygote):

@@ -18,6 +18,7 @@ REGISTRY: dict[str, str] = {
     "mixout": "mixout:Mixout",
     "r3f": "r3f:R3F",
     "r-drop": "rdrop:RDrop",
+    "sam": "sam:Sam",
     "reinit": "reinit:Reinit",
     "lp-ft": "lp_ft:LpFt",
     "child-tuning-d": "child_tuning_d:ChildTuningD",

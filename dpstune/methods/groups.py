@@ -94,7 +94,7 @@ def zero_unless(condition: torch.Tensor, tensors: list[torch.Tensor]) -> list[to
 
     Args:
         condition: On the tensors' device.
-        tensors: One or more, all float32 or all float64.
+        tensors: One or more, all of one floating dtype.
 
     >>> import torch
     >>> spoilt = [torch.tensor([1.5, float("nan")]), torch.tensor([float("inf")])]
@@ -105,7 +105,7 @@ def zero_unless(condition: torch.Tensor, tensors: list[torch.Tensor]) -> list[to
     """
     import torch
 
-    bits = {torch.float32: torch.int32, torch.float64: torch.int64}
-    factor = condition.to(bits[tensors[0].dtype])
-    products = torch._foreach_mul([tensor.view(bits[tensor.dtype]) for tensor in tensors], factor)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensors[0].element_size()]
+    factor = condition.to(bits)
+    products = torch._foreach_mul([tensor.view(bits) for tensor in tensors], factor)
     return [product.view(tensor.dtype) for product, tensor in zip(products, tensors, strict=True)]

@@ -21,6 +21,7 @@ from dpstune.models.loading import load_classifier, load_tokenizer
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
+from tests.methods.rounds import Again, check_first_step, register
 from tests.tiny import FREEZING, some
 
 STEPS = 18
@@ -96,7 +97,7 @@ def build_trainer(loaded, folder, trainer=MethodTrainer, **arguments):
     )
 
 
-def load(recipe, method, accumulation=1, precision="fp32"):
+def load(recipe, method, accumulation=1, precision="fp32", more=()):
     overrides = [
         f"training.precision={precision}",
         f"training.batch_size={4 // accumulation}",
@@ -107,7 +108,7 @@ def load(recipe, method, accumulation=1, precision="fp32"):
         overrides += ["method.sigma=1e-9"]  # noise that both draw, from generators of their own
     if method == "r-drop":
         overrides += ["method.dropout=0"]
-    return load_recipe(str(recipe), method=method, overrides=overrides)
+    return load_recipe(str(recipe), method=method, overrides=[*overrides, *more])
 
 
 def apart(first, second, start):
@@ -118,7 +119,9 @@ def apart(first, second, start):
 
 
 @pytest.mark.parametrize("accumulation", some([2], of=[1, 2]))
-@pytest.mark.parametrize("method", some(["vanilla", "dps-dense", "dps-mix", "child-tuning-d", "r3f"], of=REGISTRY))
+@pytest.mark.parametrize(
+    "method", some(["vanilla", "dps-dense", "dps-mix", "child-tuning-d", "r3f", "sam"], of=REGISTRY)
+)
 def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, accumulation):
     loaded = load(recipe, method, accumulation)
     run = engine.train(loaded, output=tmp_path)
@@ -149,7 +152,7 @@ def test_a_trainer_that_fails_before_the_first_step_leaves_nothing_frozen(recipe
     assert all(weight.requires_grad for weight in trainer.model.parameters())
 
 
-@pytest.mark.parametrize("method", some(["dps-mix", "child-tuning-f"], of=REGISTRY))
+@pytest.mark.parametrize("method", some(["dps-mix", "sam", "child-tuning-f"], of=REGISTRY))
 def test_trainer_and_engine_skip_the_same_steps_in_fp16(recipe, tmp_path, monkeypatch, method):
     monkeypatch.setattr(hardware, "compute_in_fp16_on_cpu", scaling_from(LARGE))
     loaded = load(recipe, method, precision="fp16")
@@ -213,7 +216,9 @@ def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path
 
 @pytest.mark.parametrize(
     "method",
-    some(["dps-mix", "child-tuning-d"], of=["dps-dense", "dps-mix", "reinit", "child-tuning-d", "child-tuning-f"]),
+    some(
+        ["dps-mix", "child-tuning-d"], of=["dps-dense", "dps-mix", "sam", "reinit", "child-tuning-d", "child-tuning-f"]
+    ),
 )
 def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):
     loaded = load(recipe, method)
@@ -226,6 +231,54 @@ def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):
     states = [trainer.model.state_dict() for trainer in (whole, stopped, resumed)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_each_round_sees_all_micro_batches_and_dropout_is_as_declared(recipe, tmp_path, monkeypatch, share):
+    register(monkeypatch)
+    dropout = ["model.dropout=0.3"]
+    settings = {"logging_strategy": "steps", "logging_steps": 1, "max_steps": 4}
+    plain = build_trainer(load(recipe, "vanilla", 2, more=dropout), tmp_path, **settings)
+    plain.train()
+    again = build_trainer(
+        load(recipe, "again", 2, more=[*dropout, f"method.share={str(share).lower()}"]), tmp_path, **settings
+    )
+    again.train()
+    check_first_step(Again.newest)
+    losses = [[line["loss"] for line in each.state.log_history if "loss" in line] for each in (plain, again)]
+    assert losses[0][0] == losses[1][0], "the first round's"
+    assert (losses[0] == losses[1]) == share
+    first, second = (trainer.model.state_dict() for trainer in (plain, again))
+    assert all(torch.equal(first[name], second[name]) for name in first) == share
+
+
+def test_label_smoothing_reaches_both_rounds_of_sam(recipe, tmp_path):
+    loaded = load(recipe, "sam", 2, more=["training.label_smoothing=0.2"])
+    run = engine.train(loaded, output=tmp_path)
+    trainer = build_trainer(loaded, tmp_path / "trainer", label_smoothing_factor=0.2)
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    expected = load_file(run.folder / "model" / "model.safetensors")
+    assert apart(expected, trainer.model.state_dict(), start) < 1e-4
+
+
+def test_a_trainer_that_fails_between_the_rounds_of_sam_leaves_no_weight_moved(recipe, tmp_path, monkeypatch):
+    trainer = build_trainer(load(recipe, "sam"), tmp_path)
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    move, moved = trainer.method.after_round, []
+
+    def move_and_fail(number):
+        move(number)
+        moved.extend(
+            name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, start[name])
+        )
+        raise MemoryError
+
+    monkeypatch.setattr(trainer.method, "after_round", move_and_fail)
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert moved
+    assert all(torch.equal(tensor, start[name]) for name, tensor in trainer.model.state_dict().items())
 
 
 def test_evaluation_within_training_sees_plain_weights(recipe, tmp_path):

@@ -14,6 +14,7 @@ SIZES = {
     "mixout": 8,
     "r3f": 8,
     "r-drop": 5,
+    "sam": 6,
     "reinit": 7,
     "lp-ft": 3,
     "child-tuning-d": 15,

@@ -254,8 +254,10 @@ def test_accumulated_chunks_equal_one_batch(start, method):
             seen(),
         )
         loop.optimizer_step(1)
+    noise = 4 * 2.0**-24 / MODERATE  # a few times fp16's smallest number: all there is of a gradient that should be 0
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=0.02, atol=0.02 * gradient.abs().max().item())
+        size = gradient.abs().max().item()
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=0.02, atol=0.02 * size + noise)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -58,7 +58,9 @@ def kill_until_finished(zygote, command, rng, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "accumulation"), [("vanilla", 1), ("dps-dense", 1), ("dps-mix", 1), ("dps-mix", 2)])
+@pytest.mark.parametrize(
+    ("method", "accumulation"), [("vanilla", 1), ("dps-dense", 1), ("dps-mix", 1), ("dps-mix", 2), ("sam", 2)]
+)
 def test_killed_at_random_moments_a_run_ends_bit_identical(zygote, tiny_task, tmp_path, method, accumulation):
     zygote.run(*arguments(tiny_task, tmp_path / "warm", method, accumulation))  # the first run of all takes longer
     whole = zygote.run(*arguments(tiny_task, tmp_path / "whole", method, accumulation))
