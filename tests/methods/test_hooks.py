@@ -46,7 +46,7 @@ def take_step(model, method, optimizer, step, chunks=1, spoil=None):
     cut = list(zip(inputs.chunk(chunks), labels.chunk(chunks), strict=True))
     backward(model, method, lambda: (F.cross_entropy(model(x), y) / chunks for x, y in cut))
     if spoil is not None:
-        model[0].weight.grad[0, 0] = spoil
+        next(p.grad for p in model.parameters() if p.grad is not None).view(-1)[0] = spoil
     method.before_clip()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     if spoil is None:
