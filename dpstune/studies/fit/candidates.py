@@ -79,7 +79,10 @@ class SearchSpace:
         return {key: values for key, values in grid.items() if not self._is_fixed(key)}
 
     def baselines(self) -> list[Candidate]:
-        """Return plain fine-tuning without dropout and with it, in the middle of the ranges: always tried, in full."""
+        """Return plain fine-tuning without dropout and with it, in the middle of the ranges.
+
+        Both are always tried; the first in full, since the others are compared with it.
+        """
         dropouts = DROPOUTS[:1] if self._is_fixed("model.dropout") else DROPOUTS
         return [Candidate(BASELINE, self._middle(BASELINE, dropout)) for dropout in dropouts]
 

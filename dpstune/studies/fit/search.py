@@ -80,8 +80,8 @@ class CandidateSearch:
             space = new_space()
             self._study.set_user_attr(_SPACE, json.dumps(asdict(space)))
         self.space = space
-        for candidate in space.baselines():
-            self._enqueue(candidate, always=True)
+        for number, candidate in enumerate(space.baselines()):
+            self._enqueue(candidate, always=number == 0)  # one is there to compare with
         for candidate in space.defaults():
             self._enqueue(candidate, always=False)
         self._mend()

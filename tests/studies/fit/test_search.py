@@ -63,6 +63,13 @@ def test_plain_fine_tuning_is_tried_on_every_part_however_bad_and_others_are_giv
     ]
 
 
+def test_of_plain_fine_tuning_only_that_without_dropout_is_tried_on_every_part_however_bad(file):
+    search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
+    run(search, lambda candidate, part: 0.5 - candidate.settings.get("model.dropout", 0.0), 5 + 1)
+    states = [(trial.candidate.settings["model.dropout"], trial.state) for trial in search.trials()]
+    assert states == [(0.0, "complete"), (0.1, "given up")]
+
+
 def test_what_could_not_be_trained_pushes_nothing_out_of_the_better_half(file):
     search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     run(search, lambda candidate, part: 0.1, 10)
