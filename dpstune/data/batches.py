@@ -100,8 +100,8 @@ class StepPlan:
             for number, chunk in enumerate(chunks)
             if number % self.processes == rank
         ]
-        rounds = -(-len(chunks) // self.processes)
-        return mine + [(len(chunks) + rank, chunks[0][:1], 0.0)] * (rounds - len(mine))
+        most = -(-len(chunks) // self.processes)
+        return mine + [(len(chunks) + rank, chunks[0][:1], 0.0)] * (most - len(mine))
 
     def tokens(self, chunks: list[list[int]]) -> int:
         """Return the tokens in a step's chunks, padding not counted."""

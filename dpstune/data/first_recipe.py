@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import yaml
@@ -109,7 +110,9 @@ def _data(table: Table, guess: Guess) -> Iterator[str]:
 def _method() -> Iterator[str]:
     schema = method_class(DEFAULT_METHOD).config_class
     yield "method:"
-    yield f"  name: {DEFAULT_METHOD}  # or {', '.join(name for name in REGISTRY if name != DEFAULT_METHOD)}"
+    yield f"  name: {DEFAULT_METHOD}  # or"
+    others = ", ".join(name for name in REGISTRY if name != DEFAULT_METHOD)
+    yield from wrap(others, _WIDTH, initial_indent="  #   ", subsequent_indent="  #   ", break_on_hyphens=False)
     yield from _defaults(schema(name=DEFAULT_METHOD), {"name"})
 
 

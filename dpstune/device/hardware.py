@@ -72,10 +72,9 @@ def has_matrix_units(precision: str) -> bool:
 
 def slow_precision(precision: str, device_type: str) -> str | None:
     """Return a warning of a precision that a CPU does not compute natively; None in all other cases."""
-    native = available_precisions(device_type)
-    if device_type != "cpu" or precision in native:
+    if device_type != "cpu" or precision in available_precisions(device_type):
         return None
-    return f"{precision} is slow on this {device_type.upper()}; training.precision=auto computes in {native[0]} here"
+    return f"{precision} is slow on this CPU; training.precision=auto takes what it computes natively"
 
 
 @no_garbage_search()
@@ -203,9 +202,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def free_earlier_runs() -> None:
-    """Free what finished runs of this process hold; to be called before torch is imported, when little is to search.
+    """Free what finished runs of this process hold.
 
-    A run's model, wrapped and hooked, is in reference cycles, which Python would free only much later.
+    A run's model, wrapped and hooked, is in reference cycles, which Python would free only much later. Called before
+    torch is imported, so that a first run has little to search.
     """
     gc.collect()
 

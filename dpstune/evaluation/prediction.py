@@ -18,6 +18,8 @@ from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
+    import torch
+
     from dpstune.evaluation.trained import TrainedModel
 
 FORMATS = (*FILE_FORMATS, "lines")
@@ -27,7 +29,7 @@ ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding l
 USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
 
 _CHUNK = 1 << 16
-_BATCHES = 16  # of rows that are computed together: their texts are sorted by length
+_MOST_BATCHES = 16  # of rows that are computed together: their texts are sorted by length
 
 
 class LineReader:
@@ -132,14 +134,16 @@ def predict_rows(
     rows_so_far: list[Mapping[str, Any]] = []
     texts: list[tuple[str, ...]] = []
     columns: Sequence[str] = ()
+    batches = 1
     try:
         for number, row in rows:
             columns = columns or _text_columns(model, text, row, name)
             texts.append(_texts(row, columns, f"{name}:{number}"))
             rows_so_far.append(row)
-            if len(rows_so_far) == _BATCHES * model.batch_size or waiting():
+            if len(rows_so_far) >= batches * model.batch_size or waiting():
                 yield from _predict(model, rows_so_far, texts)
                 rows_so_far, texts = [], []
+                batches = min(2 * batches, _MOST_BATCHES)  # the first answers come soon, also of a slow model
     except RequestError:  # the rows before the wrong one are answered
         yield from _predict(model, rows_so_far, texts)
         raise
@@ -257,8 +261,13 @@ def _predict(
     if not rows:
         return
     logits = model.score_texts(texts)
-    if not logits.isfinite().all():
+    right = int(logits.isfinite().all(-1).int().cumprod(0).sum())  # the rows before the first without an answer
+    yield from _answers(model, rows[:right], logits[:right])
+    if right < len(rows):
         raise RunError(f"{model.place.name}: its outputs are not finite")
+
+
+def _answers(model: TrainedModel, rows: Sequence[Mapping[str, Any]], logits: torch.Tensor) -> Iterator[Prediction]:
     if model.kind == "regression":
         for row, value in zip(rows, logits[:, 0].tolist(), strict=True):
             yield Prediction(row, round(value, 6), {})

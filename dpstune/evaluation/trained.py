@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dpstune.data.tokens import TokenDataset
     from dpstune.recipe.recipe import Recipe
+    from dpstune.settings.sections import ModelSection
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class TrainedModel:
         self.place = place
         self.device = torch.device(device_type())
         recorded = _recorded(place.run)
-        self.precision = _precision(recorded, self.device.type)
+        self.precision = _precision(recorded, section, self.device.type)
         self._determinism = recorded.get("determinism") if self.device.type == "cuda" else None
         self.model: PreTrainedModel = load_trained_classifier(section).eval()
         torch.nn.Module.to(self.model, self.device)
@@ -159,15 +160,16 @@ def _recorded(run: RunFolder | None) -> dict[str, Any]:
     return {}
 
 
-def _precision(recorded: dict[str, Any], device: str) -> str:
+def _precision(recorded: dict[str, Any], model: ModelSection, device: str) -> str:
     """Return the precision of a run's own evaluations, if they ran on this kind of device or it computes that natively.
 
-    Else return what the device prefers: a CPU does not emulate fp16 for a GPU's model, since its bits differ anyway.
+    Else return what ``auto`` is for the model: a CPU does not emulate fp16 for a GPU's model, whose bits differ anyway.
     """
     from dpstune.device.hardware import available_precisions, choose_precision
+    from dpstune.models.precision import model_precision
 
     precision, same_kind = recorded.get("precision"), recorded.get("device_type", recorded.get("device")) == device
     with suppress(RequestError):
         if isinstance(precision, str) and (same_kind or precision in available_precisions(device)):
             return choose_precision(precision, device)
-    return choose_precision("auto", device)
+    return model_precision("auto", model, device)

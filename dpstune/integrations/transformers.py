@@ -79,6 +79,9 @@ class MethodTrainer(Trainer):
             raise RequestError(f"{name} needs one process for each GPU; start with `accelerate launch --multi_gpu`")
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs if self.args.gradient_checkpointing else None
+        if self.method.loss_takes_gradients and checkpointing and checkpointing.get("use_reentrant"):
+            raise RequestError(f"{name} computes gradients within its loss; checkpoint with use_reentrant=False")
         if type(self.method).prepare is not Method.prepare and self.compute_loss_func is not None:
             raise RequestError(
                 f"{name} sees the data before step 1, without your loss function; leave out compute_loss_func"

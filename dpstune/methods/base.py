@@ -68,6 +68,9 @@ class Method(Generic[C]):
     whole_embeddings: ClassVar[bool] = False
     """Whether a loop must train all word embeddings, not only those that its examples use."""
 
+    loss_takes_gradients: ClassVar[bool] = False
+    """Whether ``loss`` computes gradients itself, which torch's reentrant checkpoints do not allow."""
+
     rounds_share_dropout: ClassVar[bool] = False
     """Whether the dropout of a further round is that of the first, not drawn anew."""
 

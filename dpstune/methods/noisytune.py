@@ -28,11 +28,11 @@ class NoisyTune(Method[NoisyTuneConfig]):
     """Noise before fine-tuning.
 
     Before step 1 each pre-trained parameter W becomes W + U(-lambda/2, lambda/2) * std(W): matrices, biases and
-    normalisation alike, each with its own standard deviation. Then all weights train as in vanilla. The noise is drawn
-    on the CPU from the seed and the parameter's name alone: it is the same on every device and on every rank.
+    normalisation alike, each with its own standard deviation. Then all weights train as in vanilla. The uniform
+    numbers are drawn on the CPU from the seed and the parameter's name alone: the same on every device and every rank.
 
-    Left as they are: the head, which is no pre-trained weight but a random one already; a parameter of one element,
-    which has no standard deviation; and what is frozen.
+    Left as they are: the head, which in most families is no pre-trained weight but a random one already; a parameter of
+    one element, which has no standard deviation; and what is frozen.
 
     Source: Wu et al. 2022, section 2, equation 1.
 

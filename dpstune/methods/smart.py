@@ -64,6 +64,7 @@ class Smart(Method[SmartConfig]):
 
     config_class = SmartConfig
     most_tokens = TWIN_TOKENS
+    loss_takes_gradients = True
 
     def acquire(self, model: nn.Module) -> None:
         """Register a hook on the word embeddings, which adds the perturbation.
@@ -157,7 +158,7 @@ class Smart(Method[SmartConfig]):
 
 
 def _by_largest(gradient: Tensor) -> Tensor:
-    """Divide each example's gradient by its largest element; a gradient of 0 stays 0.
+    """Divide each example's gradient by its largest element; one of 0 stays 0, one that is not finite becomes 0.
 
     Args:
         gradient: [B, ...].
@@ -165,4 +166,5 @@ def _by_largest(gradient: Tensor) -> Tensor:
     import torch
 
     largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / largest.view(-1, *[1] * (gradient.ndim - 1))
+    largest = largest.view(-1, *[1] * (gradient.ndim - 1))
+    return torch.where(largest.isfinite(), gradient / largest, 0.0)

@@ -28,10 +28,11 @@ class TopLayersConfig(MethodConfig):
 class TopLayers(FreezingMethod[TopLayersConfig]):
     """Fine-tuning of the top layers.
 
-    The top ``layers`` encoder layers train, and all that lies above them: the pooler, or a last normalisation, and the
-    head. The embeddings and the layers below are frozen. With 0 layers the encoder is a fixed one, whose dropout is
-    still drawn. BART's decoder layers are its top ones. Nothing below the lowest trained layer needs a gradient, so the
-    forward pass keeps no activations there and the backward pass ends above it.
+    The top ``layers`` encoder layers train, the parts of the base model that follow the encoder (BERT's pooler,
+    ModernBERT's last normalisation), and the head. The embeddings and the layers below are frozen. With 0 layers
+    the encoder is a fixed one, whose dropout is still drawn. BART's decoder layers are its top ones. Nothing below
+    the lowest trained layer needs a gradient, so the forward pass keeps no activations there and the backward pass
+    ends above it.
 
     Source: Lee, Tang and Lin 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", who vary the
     number of the final layers that train.

@@ -142,7 +142,10 @@ def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None
     if is_regression(logits):
         return F.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
     if labels.ndim > 1:
-        raise RequestError("r3f and r-drop compare one label an example; several at a time have another loss")
+        raise RequestError(
+            "an example has several labels, where the method or the model's problem_type takes one; "
+            "smart takes several where problem_type is multi_label_classification"
+        )
     return F.cross_entropy(logits, labels) if criterion is None else criterion(logits, labels)
 
 

@@ -94,7 +94,7 @@ def output_layer(model: nn.Module) -> nn.Linear:
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters above the base model, which no pre-training has seen: the head's.
+    """Return the parameters above the base model: the head's, which most pre-training has not seen.
 
     In DeBERTa those of the pooler are among them. Of a module without a base model, or with nothing above it, they are
     the last linear layer's.

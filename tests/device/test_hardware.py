@@ -56,7 +56,7 @@ def test_a_cpu_computes_in_every_precision_that_is_asked_for(asked):
 def test_what_a_cpu_emulates_is_slow(native_bf16):
     assert slow_precision("fp32", "cpu") is None
     assert (slow_precision("bf16", "cpu") is None) == native_bf16
-    assert slow_precision("fp16", "cpu").startswith("fp16 is slow on this CPU; training.precision=auto computes in ")
+    assert slow_precision("fp16", "cpu").startswith("fp16 is slow on this CPU; training.precision=auto takes ")
 
 
 @pytest.mark.parametrize(("supported", "available"), [(True, ("bf16", "fp16", "fp32")), (False, ("fp16", "fp32"))])

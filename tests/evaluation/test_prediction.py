@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from dpstune.common.textfile import csv_line
 from dpstune.data.tables import SEPARATORS, Header
-from dpstune.errors import RequestError
-from dpstune.evaluation.prediction import LineReader, Prediction, Writer, read_rows
+from dpstune.errors import RequestError, RunError
+from dpstune.evaluation.prediction import LineReader, Prediction, Writer, predict_rows, read_rows
+from dpstune.evaluation.trained import TrainedModel, find_trained
 from dpstune.runs.folder import read_predictions
 
 
@@ -251,6 +252,40 @@ def test_rows_before_a_wrong_one_are_answered(zygote, tiny_run, tmp_path):
     assert run.code == 2
     assert run.stderr == f"error: {tmp_path}/x.jsonl:2: column 'second' is missing\n"
     assert [json.loads(line)["second"] for line in run.stdout.splitlines()] == ["a dog"]
+
+
+@pytest.fixture
+def model(tiny_run):
+    return TrainedModel(find_trained(tiny_run))
+
+
+def numbered(count):
+    return ((number, {"text": f"a cat and {number} dogs"}) for number in range(1, count + 1))
+
+
+def test_rows_are_computed_together_the_more_the_longer_it_goes_on(model, monkeypatch):
+    sizes = []
+    score_texts = model.score_texts
+    monkeypatch.setattr(model, "score_texts", lambda texts: (sizes.append(len(texts)), score_texts(texts))[1])
+    model.batch_size = 2
+    answered = list(predict_rows(model, numbered(70), "rows", ["text"]))
+    assert [each.row["text"] for each in answered] == [row["text"] for _, row in numbered(70)]
+    assert sizes == [2, 4, 8, 16, 32, 8]
+
+
+def test_rows_before_one_without_an_answer_are_answered(model, monkeypatch):
+    score_texts = model.score_texts
+
+    def spoilt(texts):
+        logits = score_texts(texts)
+        logits[[text == ("a cat and 7 dogs",) for text in texts]] = float("nan")
+        return logits
+
+    monkeypatch.setattr(model, "score_texts", spoilt)
+    for_each = predict_rows(model, numbered(20), "rows", ["text"])
+    assert [next(for_each).row["text"] for _ in range(6)] == [row["text"] for _, row in numbered(6)]
+    with pytest.raises(RunError, match="not finite"):
+        next(for_each)
 
 
 def test_a_column_that_this_form_does_not_add_stays(zygote, tiny_run, tmp_path):

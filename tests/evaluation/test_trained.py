@@ -6,9 +6,13 @@ import shutil
 import pytest
 import torch
 
-from dpstune.device.hardware import choose_precision
+from dpstune.evaluation import scoring
 from dpstune.evaluation.trained import TrainedModel, find_trained
+from dpstune.models.precision import model_precision
+from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_predictions
+from dpstune.settings.sections import ModelSection
+from dpstune.training import engine
 
 
 def test_a_run_is_scored_to_the_bits_it_reported(zygote, tiny_run):
@@ -38,7 +42,7 @@ def test_it_is_scored_in_the_precision_it_was_trained_in_where_that_can_be(tiny_
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "environment.json").write_text(json.dumps(recorded))
     model = TrainedModel(find_trained(run))
-    assert model.precision == (used or choose_precision("auto", "cpu"))
+    assert model.precision == (used or model_precision("auto", ModelSection(name=str(run / "model")), "cpu"))
 
 
 def test_the_kernels_of_a_gpus_run_are_not_asked_of_a_cpu(tiny_run, tmp_path):
@@ -181,3 +185,19 @@ def test_a_pretrained_encoder_is_no_trained_classifier(zygote, tiny_model):
     run = zygote.run("eval", tiny_model, "--task", "toy-nli")
     assert run.code == 2
     assert "its weights lack classifier.bias; is it a classifier that was trained?" in run.stderr
+
+
+def test_a_run_and_its_model_are_scored_at_the_same_widths(tiny_task, tmp_path, monkeypatch):
+    """Where the processor wants few shapes; else texts are padded to the longest of a batch."""
+    for module in ("dpstune.device.hardware", "dpstune.training.pass_cost"):
+        monkeypatch.setattr(f"{module}.has_matrix_units", lambda precision: precision == "fp32" or precision == "no")
+    longest = []
+    score = scoring.score
+    monkeypatch.setattr(
+        scoring, "score", lambda *given, **named: (longest.append(named["longest"]), score(*given, **named))[1]
+    )
+    recipe = load_recipe(str(tiny_task), overrides=["training.steps=1", "training.precision=fp32"])
+    run = engine.train(recipe, output=tmp_path)
+    TrainedModel(find_trained(run.folder)).score_texts([("one",), ("two words",)])
+    assert longest == [recipe.recipe.data.max_length] * len(longest)
+    assert len(longest) == 2

@@ -375,6 +375,9 @@ def test_wrong_requests(recipe, tmp_path):
     loaded = load(recipe, "r3f")
     with pytest.raises(RequestError, match="set auto_find_batch_size=False"):
         build_trainer(loaded, tmp_path, auto_find_batch_size=True)
+    reentrant = {"gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(RequestError, match="smart computes gradients within its loss; checkpoint with use_reentrant=F"):
+        build_trainer(load(recipe, "smart"), tmp_path, gradient_checkpointing=True, **reentrant)
     with pytest.raises(RequestError, match="r3f has a loss of its own; leave out compute_loss_func and label smooth"):
         build_trainer(loaded, tmp_path, label_smoothing_factor=0.1)
     model = build_trainer(loaded, tmp_path).model

@@ -10,7 +10,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from dpstune import build_method
 from dpstune.errors import RequestError
-from dpstune.methods import twin
+from dpstune.methods import smart, twin
 from dpstune.methods.criterion import Criterion
 from tests.methods.test_published import LOGITS, SEED, as_it_is, assert_same, lively, outcome
 from tests.methods.test_twin import batch, one_noise_for_all
@@ -229,6 +229,10 @@ class TestModel:
         with pytest.raises(ValueError, match="batch"):
             method.loss(model, {**batch(), "labels": torch.tensor([0])})
         torch.testing.assert_close(model(**batch()).logits, expected)
+
+    def test_an_example_whose_search_overflows_keeps_its_noise(self):
+        given = torch.tensor([[2.0, -4.0], [float("inf"), 1.0], [float("nan"), 1.0], [0.0, 0.0]])
+        assert smart._by_largest(given).tolist() == [[0.5, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
 
     def test_a_model_without_word_embeddings_is_refused(self):
         with pytest.raises(RequestError, match="Linear has no word embeddings"):

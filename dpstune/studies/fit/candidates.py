@@ -18,7 +18,7 @@ DROPOUTS = (0.0, 0.1)
 RATES_ABOUT = 4.0  # learning rates are searched from the recipe's divided by this to the recipe's times this
 FEWEST_STEPS, MOST_STEPS = 120, 600
 FEWEST_EPOCHS = 2
-_OWN_DROPOUT = "method.dropout"
+_OWN_DROPOUT, _LAYERS = "method.dropout", "method.layers"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,14 @@ class SearchSpace:
         rate: The recipe's learning rate.
         epochs: The fewest and the most.
         fixed: Keys that the user set; they are not searched.
+        layers: The model's layers, so that no candidate asks for more; None where they are not known.
     """
 
     methods: tuple[str, ...]
     rate: float
     epochs: tuple[int, int]
     fixed: tuple[str, ...] = ()
+    layers: int | None = None
 
     def grid(self, method: str) -> Grid:
         """Return a method's own keys from its shipped grid, with learning rate, epochs and dropout beside them.
@@ -72,8 +74,14 @@ class SearchSpace:
         [3, 6]
         """
         own = {key: values for key, values in method_grid(method).items() if key.startswith("method.")}
-        rates = [self.rate / RATES_ABOUT, self.rate * RATES_ABOUT]
-        grid = {**own, "training.learning_rate": rates, "training.epochs": list(dict.fromkeys(self.epochs))}
+        if _LAYERS in own and self.layers is not None:
+            own[_LAYERS] = sorted({min(value, self.layers) for value in own[_LAYERS]})
+        about = [self.rate / RATES_ABOUT, self.rate * RATES_ABOUT, *_rates(method)]
+        grid = {
+            **own,
+            "training.learning_rate": [min(about), max(about)],
+            "training.epochs": list(dict.fromkeys(self.epochs)),
+        }
         if _OWN_DROPOUT not in own:
             grid["model.dropout"] = list(DROPOUTS)
         return {key: values for key, values in grid.items() if not self._is_fixed(key)}
@@ -92,7 +100,7 @@ class SearchSpace:
 
     def _middle(self, method: str, dropout: float) -> dict[str, Any]:
         middle = {
-            "training.learning_rate": self.rate,
+            "training.learning_rate": max(self.rate, min(_rates(method), default=0.0)),
             "training.epochs": round(math.sqrt(math.prod(self.epochs))),
             "model.dropout": dropout,
         }
@@ -101,6 +109,11 @@ class SearchSpace:
 
     def _is_fixed(self, key: str) -> bool:
         return key in self.fixed or (key == "training.epochs" and has_fixed_length(self.fixed))
+
+
+def _rates(method: str) -> Sequence[float]:
+    """Return the learning rates of a method's shipped grid: those of BitFit lie far above those for all weights."""
+    return [float(rate) for rate in method_grid(method).get("training.learning_rate", [])]
 
 
 def has_fixed_length(fixed: Sequence[str]) -> bool:

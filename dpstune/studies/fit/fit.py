@@ -177,6 +177,7 @@ class Fit:
     def space(self) -> SearchSpace:
         """Return where candidates come from; with few minutes, the longest runs are shorter."""
         from dpstune.data.batches import StepPlan
+        from dpstune.models.loading import read_config
 
         recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
         steps_per_epoch = StepPlan(recipe, self.inputs[1].tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
@@ -184,10 +185,15 @@ class Fit:
         fixed = tuple(split_override(override)[0] for override in self.request.overrides)
         if self.request.minutes is not None and not has_fixed_length(fixed):
             an_epoch = self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
-            epochs = self.request.minutes * 60 / RUNS_TO_AFFORD / an_epoch
-            affordable = epochs * steps_per_epoch
+            runs = min(RUNS_TO_AFFORD, self.request.runs or RUNS_TO_AFFORD)
+            affordable = self.request.minutes * 60 / runs / an_epoch * steps_per_epoch
+        _, config = read_config(recipe.model)
         return SearchSpace(
-            self.methods, recipe.training.learning_rate, epochs_to_try(steps_per_epoch, affordable), fixed
+            self.methods,
+            recipe.training.learning_rate,
+            epochs_to_try(steps_per_epoch, affordable),
+            fixed,
+            getattr(config.get_text_config(), "num_hidden_layers", None),
         )
 
     def _seconds_of(self, candidate: Candidate) -> float:

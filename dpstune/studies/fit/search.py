@@ -200,7 +200,13 @@ def _read_space(study: Any) -> SearchSpace | None:
     if kept is None:
         return None
     stored = json.loads(kept)
-    return SearchSpace(tuple(stored["methods"]), stored["rate"], tuple(stored["epochs"]), tuple(stored["fixed"]))
+    return SearchSpace(
+        tuple(stored["methods"]),
+        stored["rate"],
+        tuple(stored["epochs"]),
+        tuple(stored["fixed"]),
+        stored.get("layers"),
+    )
 
 
 def _parameter(method: str, key: str) -> str:

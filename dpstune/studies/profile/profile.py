@@ -237,14 +237,14 @@ def _measure(side: Side, vanilla: Side, request: ProfileRequest) -> Cost:
     )
 
 
-def take_turns(first: Callable[[], float], second: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
+def take_turns(first: Callable[[], float], second: Callable[[], float], times: int) -> list[tuple[float, float]]:
     """Call two functions in turn, each as often first as second; return their results in pairs.
 
-    >>> take_turns(lambda: 1.0, lambda: 2.0, rounds=2)
+    >>> take_turns(lambda: 1.0, lambda: 2.0, times=2)
     [(1.0, 2.0), (1.0, 2.0)]
     """
     pairs = []
-    for number in range(rounds):
+    for number in range(times):
         if number % 2 == 0:
             mine = first()
             pairs.append((mine, second()))
@@ -319,18 +319,18 @@ class Side:
         wait_for(self.device)
         return time.perf_counter() - started
 
-    def time_openings(self, last_of_stage_1: int, rounds: int) -> list[float]:
+    def time_openings(self, last_of_stage_1: int, times: int) -> list[float]:
         """Take the step that opens Stage II several times and return the seconds of each; empty without stages.
 
         Args:
             last_of_stage_1: The step that ends the first Stage I.
-            rounds: How often.
+            times: How often.
         """
         method = self.loop.method
         if not hasattr(method, "cycle"):
             return []
         seconds = []
-        for _ in range(rounds):
+        for _ in range(times):
             method.step = 1  # one step of Stage I, for real scores: selecting among equal ones takes another time
             self.step()
             method.step = last_of_stage_1 + 1

@@ -203,6 +203,21 @@ def test_few_examples_want_many_epochs_also_where_time_is_short(steps, affordabl
     assert epochs_to_try(steps, affordable) == epochs
 
 
+def test_no_candidate_asks_for_more_layers_than_there_are():
+    space = SearchSpace(("vanilla", "reinit", "top-layers"), 1e-4, (3, 12), layers=6)
+    assert space.grid("reinit")["method.layers"] == [1, 2, 3, 4, 5, 6]
+    assert space.grid("top-layers")["method.layers"] == [0, 1, 3, 6]
+    assert [candidate.settings["method.layers"] for candidate in space.defaults()] == [4, 3]
+
+
+@pytest.mark.parametrize(("rate", "first", "tried"), [(2e-5, 1e-4, (5e-6, 1e-3)), (4e-4, 4e-4, (1e-4, 1.6e-3))])
+def test_a_method_is_tried_at_the_rates_of_its_own_grid_too(rate, first, tried):
+    space = SearchSpace(("vanilla", "bitfit"), rate, (3, 12))
+    assert space.defaults()[0].settings["training.learning_rate"] == first
+    assert space.grid("bitfit")["training.learning_rate"] == pytest.approx(tried)
+    assert space.grid("vanilla")["training.learning_rate"] == pytest.approx([rate / 4, rate * 4])
+
+
 def test_a_candidate_is_named_by_method_and_settings():
     assert Candidate("vanilla", {"training.learning_rate": 1e-4, "model.dropout": 0.0}).name == (
         "vanilla learning_rate 0.0001, dropout 0"

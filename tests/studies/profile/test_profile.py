@@ -167,7 +167,7 @@ def test_what_is_timed_opens_stage_2_every_time(wide_recipe, monkeypatch):
     monkeypatch.setattr(
         dps_dense, "select", lambda scores, p: selected.append(scores.unique().numel()) or select(scores, p)
     )
-    assert len(side.time_openings(request.half, rounds=2)) == 2
+    assert len(side.time_openings(request.half, times=2)) == 2
     layers = len(side.loop.method.linears)
     assert len(selected) == 2 * layers
     assert all(values > 2 for values in selected), "scores, not the 0 and 1 of an earlier selection"
@@ -229,7 +229,7 @@ def test_there_is_something_to_measure(wide_recipe, nothing):
 
 def test_both_are_as_often_the_first():
     called = []
-    take_turns(lambda: called.append("a") or 1.0, lambda: called.append("b") or 1.0, rounds=3)
+    take_turns(lambda: called.append("a") or 1.0, lambda: called.append("b") or 1.0, times=3)
     assert "".join(called) == "abbaab"
 
 
