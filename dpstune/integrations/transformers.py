@@ -35,7 +35,8 @@ class MethodTrainer(Trainer):
     4. The optimizer, then ``on_optimizer_step``: here ``after_update``, also where the loss scaler skipped the update.
 
     The method is attached at ``on_train_begin``, when the number of steps is known, and detached when training ends.
-    Every checkpoint holds its state. If the method asks for a dropout, the model's is set to it at the start.
+    Evaluation and prediction before that see the model as detached. Every checkpoint holds the weights as they train,
+    and the method's state. If the method asks for a dropout, the model's is set to it at the start.
 
     Args:
         method: The method's settings, as ``build_method`` takes them.
@@ -44,7 +45,8 @@ class MethodTrainer(Trainer):
 
     Raises:
         RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
-            GPUs in one process, ``auto_find_batch_size``; or you give a loss function, and the method has its own loss,
+            GPUs in one process, ``auto_find_batch_size``, ``load_best_model_at_end`` where a checkpoint's weights are
+            not what was evaluated; or you give a loss function, and the method has its own loss,
             or sees the data before step 1, when it cannot ask yours.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -77,6 +79,10 @@ class MethodTrainer(Trainer):
             raise RequestError(f"{name} cannot start a run again with smaller batches; set auto_find_batch_size=False")
         if self.args.n_gpu > 1:
             raise RequestError(f"{name} needs one process for each GPU; start with `accelerate launch --multi_gpu`")
+        if self.args.load_best_model_at_end and not self.method.weights_decide:
+            raise RequestError(
+                f"{name} evaluates other weights than a checkpoint holds; set load_best_model_at_end=False"
+            )
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
         checkpointing: Any = self.args.gradient_checkpointing_kwargs if self.args.gradient_checkpointing else None
@@ -107,6 +113,11 @@ class MethodTrainer(Trainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.method.detach()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate or predict with the model as the method would leave it; while training, it is put back then."""
+        with self.method.as_detached():
+            return super().evaluation_loop(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Freeze what the method does not train, then create the optimizer as ``Trainer`` does.

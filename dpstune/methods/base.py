@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, Field
@@ -76,6 +77,9 @@ class Method(Generic[C]):
 
     serves_several_labels: ClassVar[bool] = True
     """Whether examples with any number of labels can be trained on."""
+
+    weights_decide: ClassVar[bool] = True
+    """Whether ``detach`` leaves what follows from the model's weights alone, and not from the method's state, too."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -209,6 +213,15 @@ class Method(Generic[C]):
         self.model = None
         self.linears = {}
         self._mask_source = None
+
+    @contextmanager
+    def as_detached(self) -> Iterator[None]:
+        """Have the model, inside the ``with`` block, as ``detach`` would leave it; then put it back, to the bit.
+
+        What is evaluated inside, or saved as the best, are the weights that the finished model would have, under the
+        keys it would have. A loop saves what a run continues from outside. Nothing is attached: nothing is done.
+        """
+        yield
 
     def release(self) -> None:
         """Undo what ``acquire`` did to the model and drop the buffers; ``detach`` calls it once."""

@@ -110,7 +110,7 @@ class UsedWords(AllWords):
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Have the whole word embeddings in the model, to be saved, loaded or evaluated; used rows are taken back."""
-        if not self._narrow:  # restored; or an evaluation that is stopped, which saves within
+        if not self._narrow:  # restored
             yield
             return
         whole = nn.Parameter(self._filled(), requires_grad=False)

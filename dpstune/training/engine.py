@@ -57,6 +57,10 @@ class RunResult:
     trained: bool
 
 
+class _StopAskedError(Exception):
+    """A signal came within an evaluation, where the model is not what a run continues from."""
+
+
 @dataclass
 class LoopState:
     """Where a run is; all of it is saved in a checkpoint.
@@ -390,20 +394,24 @@ class Loop:
         started = time.perf_counter()
         alone = self.accelerator.num_processes == 1  # between batches, several ranks could not stop together
         evaluations = {}
-        with self.words.whole():
-            for split in self.eval_splits:
-                logits = score(
-                    self.wrapped,
-                    self.datasets[split],
-                    width=max(1, len(self.task.label_names)),
-                    batch_size=self.recipe.training.eval_batch_size,
-                    device=self.accelerator.device,
-                    longest=self.recipe.data.max_length if self.forward.cost.few_shapes else None,
-                    share=(self.accelerator.process_index, self.accelerator.num_processes),
-                    between_batches=self._stop_where_asked if alone else None,
-                )
-                logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
-                evaluations[split] = evaluate_split(self.task, split, logits)
+        try:
+            with self.words.whole(), self.method.as_detached():
+                for split in self.eval_splits:
+                    logits = score(
+                        self.wrapped,
+                        self.datasets[split],
+                        width=max(1, len(self.task.label_names)),
+                        batch_size=self.recipe.training.eval_batch_size,
+                        device=self.accelerator.device,
+                        longest=self.recipe.data.max_length if self.forward.cost.few_shapes else None,
+                        share=(self.accelerator.process_index, self.accelerator.num_processes),
+                        between_batches=self._leave_evaluation_where_asked if alone else None,
+                    )
+                    logits = self.accelerator.reduce(logits.to(self.accelerator.device), "sum").cpu()
+                    evaluations[split] = evaluate_split(self.task, split, logits)
+        except _StopAskedError:  # only here is the model again what a run continues from
+            self._stop_where_asked()
+            raise
         self.state.other_seconds += time.perf_counter() - started
         return evaluations
 
@@ -546,6 +554,11 @@ class Loop:
         interval = self.recipe.training.save_every
         return interval is not None and step > 0 and step % interval == 0
 
+    def _leave_evaluation_where_asked(self) -> None:
+        """Leave an evaluation if a signal came."""
+        if self.watch.received is not None:
+            raise _StopAskedError
+
     def _stop_where_asked(self) -> None:
         """Write a checkpoint and end the run if a signal came; in a distributed run all ranks decide together."""
         number = self.watch.received or 0
@@ -582,7 +595,7 @@ class Loop:
             self.state.stale = 0
             if training.keep == "best":
                 if self.accelerator.is_main_process:
-                    with self.words.whole():
+                    with self.words.whole(), self.method.as_detached():
                         self.best_weights.save(step, self.model)
                 self.accelerator.wait_for_everyone()
         else:
