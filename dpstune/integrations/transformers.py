@@ -64,7 +64,7 @@ class MethodTrainer(Trainer):
         self._checkpoints_in = Path(str(self.args.output_dir))
         self._seen_step = 0
         self._micro_batches: list[tuple[dict[str, Any], RandomStates]] = []  # of the current step
-        self._own_loss = type(self.method).loss is not Method.loss
+        self._own_loss = type(self.method.innermost).loss is not Method.loss
         self._refuse_what_cannot_be_served()
         # A classifier's loss is a mean over its micro-batch, whatever keywords its forward takes. With False, Trainer
         # divides by the number of micro-batches, so that accumulated micro-batches equal one large batch.
@@ -88,7 +88,7 @@ class MethodTrainer(Trainer):
         checkpointing: Any = self.args.gradient_checkpointing_kwargs if self.args.gradient_checkpointing else None
         if self.method.loss_takes_gradients and checkpointing and checkpointing.get("use_reentrant"):
             raise RequestError(f"{name} computes gradients within its loss; checkpoint with use_reentrant=False")
-        if type(self.method).prepare is not Method.prepare and self.compute_loss_func is not None:
+        if type(self.method.innermost).prepare is not Method.prepare and self.compute_loss_func is not None:
             raise RequestError(
                 f"{name} sees the data before step 1, without your loss function; leave out compute_loss_func"
             )

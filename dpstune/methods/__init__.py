@@ -27,6 +27,7 @@ REGISTRY: dict[str, str] = {
     "top-layers": "top_layers:TopLayers",
     "noisytune": "noisytune:NoisyTune",
     "smart": "smart:Smart",
+    "ema": "ema:Ema",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

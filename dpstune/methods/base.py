@@ -45,6 +45,11 @@ class MethodConfig(Settings):
 
     name: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods that act: the name of this one, and of one that it wraps."""
+        return (self.name,)
+
 
 C = TypeVar("C", bound=MethodConfig)
 
@@ -63,22 +68,22 @@ class Method(Generic[C]):
     """
 
     config_class: ClassVar[type[MethodConfig]]
-    most_tokens: ClassVar[float] = math.inf
+    most_tokens: float = math.inf
     """Above so many padded tokens in a micro-batch, ``loss`` takes more time per example: a loop should cut it."""
 
-    whole_embeddings: ClassVar[bool] = False
+    whole_embeddings: bool = False
     """Whether a loop must train all word embeddings, not only those that its examples use."""
 
-    loss_takes_gradients: ClassVar[bool] = False
+    loss_takes_gradients: bool = False
     """Whether ``loss`` computes gradients itself, which torch's reentrant checkpoints do not allow."""
 
-    rounds_share_dropout: ClassVar[bool] = False
+    rounds_share_dropout: bool = False
     """Whether the dropout of a further round is that of the first, not drawn anew."""
 
-    serves_several_labels: ClassVar[bool] = True
+    serves_several_labels: bool = True
     """Whether examples with any number of labels can be trained on."""
 
-    weights_decide: ClassVar[bool] = True
+    weights_decide: bool = True
     """Whether ``detach`` leaves what follows from the model's weights alone, and not from the method's state, too."""
 
     def __init__(self, config: C) -> None:
@@ -90,6 +95,11 @@ class Method(Generic[C]):
         self.linears: dict[str, nn.Linear] = {}
         self.criterion: Criterion | None = None  # the task's loss; None for the model's own
         self._mask_source: MaskSource | None = None
+
+    @property
+    def innermost(self) -> Method[Any]:
+        """The method itself, or the one that it wraps."""
+        return self
 
     def attach(
         self,

@@ -86,6 +86,29 @@ def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor],
         torch._foreach_addcmul_(accumulators[part], taken, taken)
 
 
+def move_toward(averages: list[torch.Tensor], values: list[torch.Tensor], share: torch.Tensor) -> None:
+    """Move each average by a share of its way to a value: a += share * (v - a).
+
+    Args:
+        averages: Of a value's shape each; changed in place.
+        values: In any dtype.
+        share: 0-d, on the averages' device; the host does not read it. 0 leaves the averages as they are.
+
+    >>> import torch
+    >>> average = torch.tensor([1.0, 2.0])
+    >>> move_toward([average], [torch.tensor([5.0, 2.0])], torch.tensor(0.25))
+    >>> average.tolist()
+    [2.0, 2.0]
+    """
+    import torch
+
+    for part in groups(averages):
+        taken = [value.detach().to(average.dtype) for average, value in zip(averages[part], values[part], strict=True)]
+        ways = torch._foreach_sub(taken, averages[part])
+        torch._foreach_mul_(ways, share.to(ways[0].dtype))
+        torch._foreach_add_(averages[part], ways)
+
+
 def zero_unless(condition: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the tensors as they are if ``condition``, a 0-d bool tensor, is true; else zeros.
 

@@ -18,7 +18,7 @@ from dpstune.errors import RequestError, did_you_mean, shortened
 from dpstune.methods import REGISTRY, method_class
 from dpstune.methods.base import MethodConfig
 from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value, write_mapping
-from dpstune.settings.base import Settings, check_settings, first_problem
+from dpstune.settings.base import Settings, check_settings, first_problem, listed
 from dpstune.settings.sections import (
     AnyTask,
     CountOrZero,
@@ -118,9 +118,10 @@ class Recipe(Settings):
     def _method_suits_the_task(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
         task = info.data.get("task")
         several = task is not None and task_kind(task) == "multilabel"
-        if several and not method_class(method.name).serves_several_labels:
+        unserved = [name for name in method.names if not method_class(name).serves_several_labels]
+        if several and unserved:
             raise ValueError(
-                f"{method.name} compares one distribution an example, and a multilabel task has one a label; "
+                f"{unserved[0]} compares one distribution an example, and a multilabel task has one a label; "
                 "choose another method"
             )
         return method
@@ -372,7 +373,7 @@ def summarize_recipe(recipe: Recipe) -> str:
     'FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05), 2036 steps of 16 examples, seed 42'
     """
     training = recipe.training
-    settings = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump().items() if key != "name")
+    settings = listed(recipe.method.model_dump())
     method = f"{recipe.method.name} ({settings})" if settings else recipe.method.name
     examples = training.batch_size * training.gradient_accumulation
     length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs in steps"
@@ -390,6 +391,9 @@ def recipe_schema() -> dict[str, Any]:
         config = method_class(name).config_class.model_json_schema()
         if name != DEFAULT_METHOD:
             config["required"] = ["name"]
+        if config.pop("$defs", None) is not None:  # it wraps a method
+            config["properties"]["of"]["anyOf"] = variants
+            config["properties"]["of"].pop("$ref", None)
         definitions[config["title"]] = config
         variants.append({"$ref": f"#/$defs/{config['title']}"})
     schema["properties"]["method"] = {"anyOf": variants, "default": {"name": DEFAULT_METHOD}}
@@ -449,6 +453,14 @@ class _Draft:
         self.values["method"] = {**method, "name": name}
         self.places["method", "name"] = place
 
+    def _switch_wrapped(self, name: Any) -> None:
+        """Remove the keys that the recipe gave another wrapped method; those that flags gave stay."""
+        method = self.values.get("method")
+        wrapped = method.get("of") if isinstance(method, dict) else None
+        if isinstance(wrapped, dict) and wrapped.get("name") != name:
+            kept = {key: value for key, value in wrapped.items() if self._is_overridden(("method", "of", key))}
+            self.values["method"]["of"] = kept
+
     def override(self, override: str, place: str) -> None:
         """Set a key as ``--set`` does."""
         key, text = split_override(override)
@@ -459,6 +471,8 @@ class _Draft:
         if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):
             self.switch_method(value, place)
             return
+        if path == ("method", "of", "name"):
+            self._switch_wrapped(value)
         value = _anchored(path, value)
         if value is not None:
             for other in _PAIRS.get(path, ()):
@@ -477,7 +491,7 @@ class _Draft:
         """Set the key at ``path``."""
         section = self.values
         for depth, part in enumerate(path[:-1]):
-            if path[: depth + 1] == ("task",) and isinstance(section.get(part), str):
+            if path[: depth + 1] in (("task",), ("method", "of")) and isinstance(section.get(part), str):
                 section[part] = {"name": section[part]}
             section = section.setdefault(part, {})
             if not isinstance(section, dict):

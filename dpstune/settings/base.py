@@ -88,6 +88,22 @@ def _keys_at(schema: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     return [field.alias or name for name, field in schema.model_fields.items()]
 
 
+def listed(settings: Mapping[str, Any]) -> str:
+    """Return a method's settings, as a recipe holds them, for people; its name is left out.
+
+    >>> listed({"name": "ema", "decay": 0.9, "of": {"name": "mixout", "p": 0.7}})
+    'decay 0.9, of mixout (p 0.7)'
+    """
+    return ", ".join(f"{key} {_in_words(value)}" for key, value in settings.items() if key != "name")
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    below = listed(value)
+    return f"{value['name']} ({below})" if below else str(value["name"])
+
+
 def check_settings(schema: type[S], values: Mapping[str, Any], *, place: str) -> S:
     """Check ``values`` against ``schema``.
 

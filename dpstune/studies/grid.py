@@ -65,14 +65,26 @@ def method_keys(method: str) -> list[str]:
     return [f"method.{field.alias or name}" for name, field in fields.items()]
 
 
+def has_key(method: str, key: str) -> bool:
+    """Tell whether a dotted key is one that a method has, or lies below one.
+
+    Raises:
+        RequestError: There is no such method.
+
+    >>> has_key("ema", "method.of.p"), has_key("vanilla", "method.p")
+    (True, False)
+    """
+    return any(key == known or key.startswith(f"{known}.") for known in method_keys(method))
+
+
 def overrides_for(method: str, overrides: Sequence[str]) -> list[str]:
     """Return the overrides without those of keys that only other methods have.
 
     >>> overrides_for("vanilla", ["method.p=0.4", "training.epochs=1"])
     ['training.epochs=1']
     """
-    known = method_keys(method)
-    return [each for each in overrides if (key := split_override(each)[0]) in known or not key.startswith("method.")]
+    keys = [(each, split_override(each)[0]) for each in overrides]
+    return [each for each, key in keys if has_key(method, key) or not key.startswith("method.")]
 
 
 def load_first(
@@ -101,7 +113,6 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
     >>> widen({"method.p": [0.1, 0.2]}, "dps-mix", ["method.p=0.5", "training.learning_rate=1e-5,2e-5"])
     {'method.p': [0.5], 'training.learning_rate': [1e-05, 2e-05]}
     """
-    known = method_keys(method)
     changed = dict(grid)
     for replacement in replacements:
         key, text = split_override(replacement)
@@ -110,7 +121,7 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
             raise RequestError(f"--grid {replacement}: {key} makes no point of a grid")
         if not key or not values:
             raise RequestError(f"--grid {replacement}: should be KEY=VALUE,VALUE, for example --grid method.p=0.1,0.2")
-        if key in known or not key.startswith("method."):
+        if has_key(method, key) or not key.startswith("method."):
             changed[key] = values
     return changed
 
@@ -126,11 +137,11 @@ def refuse_unknown_keys(asked: Sequence[str], given: Sequence[str], flag: str) -
     Raises:
         RequestError: There is such a key; the message names the nearest known key, or all of them.
     """
-    dotted = dict.fromkeys(key for each in asked for key in method_keys(parse_method(each)[0]))
-    known = [key.removeprefix("method.") for key in dotted]
+    methods = [parse_method(each)[0] for each in asked]
+    known = [key.removeprefix("method.") for key in dict.fromkeys(key for each in methods for key in method_keys(each))]
     for each in given:
         key, _ = split_override(each)
-        if key.startswith("method.") and key not in dotted:
+        if key.startswith("method.") and not any(has_key(method, key) for method in methods):
             own = key.removeprefix("method.")
             hint = did_you_mean(own, known) or f"; known keys: {', '.join(known)}"
             raise RequestError(f"{flag} {each}: none of the methods has a key {own!r}{hint}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune import __version__
 from dpstune.models.names import shown_models
 from dpstune.runs.folder import write_folder
+from dpstune.settings.base import listed
 from dpstune.settings.metrics import constant_answer
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
         for split, values in metrics.items()
         for name, value in values.items()
     )
-    settings = ", ".join(f"{k} {v}" for k, v in result["method"].items() if k != "name") or "no settings"
+    settings = listed(result["method"]) or "no settings"
     labels = ", ".join(task.label_names) or "one value (regression)"
     several = task.kind == "multilabel"
     all_labels = ", top_k=None" if several else ""

@@ -30,6 +30,7 @@ SETTINGS = {
     "dps-mix": {"update_ratio": 0.2},
     "reinit": {"layers": 1},
     "top-layers": {"layers": 1},
+    "ema": {"decay": 0.8},
 }
 HALF = {"fp16": True, "optim": "adamw_torch_fused"}
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available()}
@@ -217,7 +218,8 @@ def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path
 @pytest.mark.parametrize(
     "method",
     some(
-        ["dps-mix", "child-tuning-d"], of=["dps-dense", "dps-mix", "sam", "reinit", "child-tuning-d", "child-tuning-f"]
+        ["dps-mix", "child-tuning-d", "ema"],
+        of=["dps-dense", "dps-mix", "sam", "reinit", "child-tuning-d", "child-tuning-f", "ema"],
     ),
 )
 def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):
@@ -301,6 +303,60 @@ def test_evaluation_within_training_sees_plain_weights(recipe, tmp_path):
     assert len(losses) == 3
     for seen, plain in losses:
         assert seen == pytest.approx(plain, rel=1e-5)
+
+
+def test_evaluation_within_training_sees_what_detaching_leaves_and_checkpoints_hold_what_trains(recipe, tmp_path):
+    saving = {"eval_strategy": "steps", "eval_steps": 6, "save_strategy": "steps", "save_steps": 6}
+    trainer = build_trainer(load(recipe, "ema"), tmp_path / "ema", **saving)
+    seen, evaluate = [], trainer.evaluation_loop
+
+    def note(*arguments, **options):
+        output = evaluate(*arguments, **options)
+        averages = None if trainer.method.model is None else copy.deepcopy(trainer.method.averages)
+        seen.append((output.metrics["eval_loss"], averages))
+        return output
+
+    trainer.evaluation_loop = note
+    trainer.train()
+    trainer.evaluate()
+    twin = copy.deepcopy(trainer.model)
+    batch = trainer.data_collator(trainer.eval_dataset)
+    assert len(seen) == 4
+    for loss, averages in seen[:3]:
+        twin.load_state_dict(averages)
+        with torch.no_grad():
+            assert loss == pytest.approx(twin.eval()(**batch).loss.item(), rel=1e-5)
+    assert all(torch.equal(averages[name], weight) for name, weight in trainer.model.named_parameters())
+    assert seen[3][0] == pytest.approx(seen[2][0], rel=1e-5)
+    trainer.save_model(tmp_path / "final")
+    final = load_file(tmp_path / "final" / "model.safetensors")
+    assert all(torch.equal(averages[name], tensor) for name, tensor in final.items())
+    plain = build_trainer(load(recipe, "vanilla"), tmp_path / "vanilla", **saving)
+    plain.train()
+    for step in (6, 12, 18):
+        raw, others = (
+            load_file(tmp_path / method / f"checkpoint-{step}" / "model.safetensors") for method in ("ema", "vanilla")
+        )
+        assert all(torch.equal(raw[name], tensor) for name, tensor in others.items())
+
+
+def test_the_best_checkpoint_of_averages_is_not_what_was_evaluated(recipe, tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    with pytest.raises(
+        RequestError, match=r"^ema evaluates other weights than a checkpoint holds; set load_best_model"
+    ):
+        build_trainer(load(recipe, "ema"), tmp_path, **best)
+    build_trainer(load(recipe, "dps-mix"), tmp_path, **best)
+
+
+def test_a_loss_of_your_own_is_averaged_over_where_the_method_that_trains_takes_it(recipe, tmp_path):
+    one = build_trainer(load(recipe, "vanilla"), tmp_path)
+    own = {"compute_loss_func": lambda outputs, labels, num_items_in_batch: outputs.loss, "args": one.args}
+    MethodTrainer(one.model, method={"name": "ema"}, **own)
+    with pytest.raises(RequestError, match="ema has a loss of its own"):
+        MethodTrainer(one.model, method={"name": "ema", "of": "r3f"}, **own)
+    with pytest.raises(RequestError, match="ema sees the data before step 1"):
+        MethodTrainer(one.model, method={"name": "ema", "of": "lp-ft"}, **own)
 
 
 def test_a_methods_dropout_is_set_at_the_start(recipe, tmp_path):

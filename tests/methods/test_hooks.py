@@ -19,7 +19,10 @@ SETTINGS = [
     for name in REGISTRY
     if name not in NEED_AN_ENCODER
 ]
-BUFFERED = [settings for settings in SETTINGS if settings["name"].startswith(("dps", "mixout", "child-tuning-d"))]
+BUFFERED = [
+    settings for settings in SETTINGS if settings["name"].startswith(("dps", "mixout", "child-tuning-d", "ema"))
+]
+OTHER_WEIGHTS_AT_THE_END = ("ema",)
 
 
 def network(seed=0):
@@ -70,6 +73,9 @@ def test_eval_mode_sees_plain_weights_and_keys_do_not_change(settings):
         assert torch.equal(model.eval()(x), twin.eval()(x))
         model.train()
     method.detach()
+    if settings["name"] in OTHER_WEIGHTS_AT_THE_END:
+        assert list(model.state_dict()) == keys
+        twin.load_state_dict(model.state_dict())
     assert torch.equal(model(x), twin.train()(x))
     assert not any("forward" in vars(module) for module in model.modules())
 

@@ -23,6 +23,7 @@ SIZES = {
     "top-layers": 6,
     "noisytune": 4,
     "smart": 3,
+    "ema": 3,
 }
 
 
