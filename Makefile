@@ -32,7 +32,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[demo,excel,postgres,slurm,tensorboard,trackers,onnx,dev]'
+	$(INSTALL) -e '.[demo,excel,lora,postgres,slurm,tensorboard,trackers,onnx,dev]'
 	touch $@
 
 clean:

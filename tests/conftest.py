@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.tiny import save_tiny_model
+from tests.tiny import WITHOUT_PEFT, save_tiny_model
 from tests.zygote import Zygote
 
 # Tiny models are faster on one thread, the tests' processes leave each other's cores alone, and sums have one order.
@@ -28,6 +28,14 @@ LONGEST = ("test_gpu_benchmark.py", "test_launches.py", "test_sweep.py", "test_l
 def pytest_collection_modifyitems(items):
     """Put what takes longest first, so that no process waits at the end for another's last test."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_runtest_setup(item):
+    """Skip what trains with ``lora`` where PEFT is not installed."""
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    asked = [value.get("name") if isinstance(value, dict) else value for value in given]
+    if WITHOUT_PEFT and "lora" in asked:
+        pytest.skip("the lora extra (PEFT) is not installed")
 
 
 def pytest_collection_finish():

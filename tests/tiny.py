@@ -1,6 +1,7 @@
 """Tiny models of the real classes, with random weights and a tokenizer of their own."""
 
 import string
+from importlib.util import find_spec
 
 import pytest
 
@@ -44,7 +45,8 @@ _OWN_KEYS = {
     "distilbert": {"dim": 16, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
 }
-FREEZING = ("bitfit", "top-layers")  # methods under which layers stay as they were drawn
+WITHOUT_PEFT = find_spec("peft") is None
+FREEZING = ("bitfit", "top-layers", "lora")  # methods under which layers stay as they were drawn
 # For those: layers of small random weights would tell the layers above nothing of the words.
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}
 

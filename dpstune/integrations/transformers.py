@@ -119,6 +119,12 @@ class MethodTrainer(Trainer):
         with self.method.as_detached():
             return super().evaluation_loop(*args, **kwargs)
 
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Add what the method trains besides before a checkpoint is loaded, since it holds these weights, too."""
+        assert self.model is not None
+        self.method.freeze(self.model)
+        super()._load_from_checkpoint(*args, **kwargs)
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Freeze what the method does not train, then create the optimizer as ``Trainer`` does.
 

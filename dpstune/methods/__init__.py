@@ -28,6 +28,7 @@ REGISTRY: dict[str, str] = {
     "noisytune": "noisytune:NoisyTune",
     "smart": "smart:Smart",
     "ema": "ema:Ema",
+    "lora": "lora:Lora",
 }
 
 BASELINE = "vanilla"  # what the others are compared with

@@ -60,8 +60,8 @@ class Method(Generic[C]):
     ``loss`` (once for each micro-batch), ``backward``, all this again where the method has several ``rounds``, with
     ``after_round`` between, ``before_clip`` (gradients unscaled, averaged over ranks, not yet clipped), clipping,
     ``before_update``, the optimizer, ``after_update``. This base class is plain fine-tuning: no hook changes the model.
-    A method never changes a state-dict key. After ``detach`` the model is again the one that was attached, with the
-    weights it has learned.
+    After ``detach`` the model is again the one that was attached, with its state-dict keys and the weights it has
+    learned. In between its keys are the same, too, but for a method that says otherwise by ``adds_keys``.
 
     Args:
         config: The method's settings.
@@ -85,6 +85,9 @@ class Method(Generic[C]):
 
     weights_decide: bool = True
     """Whether ``detach`` leaves what follows from the model's weights alone, and not from the method's state, too."""
+
+    adds_keys: bool = False
+    """Whether the model has weights of the method, and so other state-dict keys, from ``freeze`` to ``detach``."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -143,7 +146,7 @@ class Method(Generic[C]):
         """Do what the method does to a model: make buffers, patch layers. ``attach`` calls it once."""
 
     def freeze(self, model: nn.Module) -> None:
-        """Freeze what the method does not train; ``attach`` does so, too.
+        """Freeze what the method does not train, and add what it trains besides; ``attach`` does so, too.
 
         A loop that builds its optimizer, or wraps the model, before it knows the number of steps calls this first, so
         that neither counts on gradients that never come. ``detach`` undoes it, also where nothing was attached.

@@ -56,6 +56,8 @@ class EmaConfig(MethodConfig):
     def _can_be_averaged(cls, of: MethodConfig) -> MethodConfig:
         if of.name == cls.model_fields["name"].default:
             raise ValueError("an average of averages is not offered; give it a method that trains")
+        if method_class(of.name).adds_keys:
+            raise ValueError(f"the weights that {of.name} trains are not those it leaves; give it another method")
         return of
 
     @property

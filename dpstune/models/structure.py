@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,40 @@ def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     layers = encoder_layers(model) if hasattr(model, "base_model") else [model]
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     return {name: p for name, p in model.named_parameters() if id(p) in inside and p.requires_grad}
+
+
+def encoder_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers inside the transformer layers, by their names in the model.
+
+    Raises:
+        RequestError: There is no stack of layers.
+    """
+    from torch import nn
+
+    inside = {id(part) for layer in encoder_layers(model) for part in layer.modules() if isinstance(part, nn.Linear)}
+    return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear) and id(part) in inside}
+
+
+# How transformers calls what gives attention its queries and its values, and what gives it these and keys in one.
+_QUERY_OR_VALUE = re.compile(r"(q|v|query|value)(_proj|_lin)?|in_proj|W?qkv(_proj)?")
+
+
+def query_and_value_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers that give attention its queries and values, by their names in the model.
+
+    Where one layer gives queries, keys and values together (DeBERTa, ModernBERT), that layer is returned.
+
+    Raises:
+        RequestError: There is none, or no stack of layers.
+    """
+    found = {
+        name: linear
+        for name, linear in encoder_linears(model).items()
+        if _QUERY_OR_VALUE.fullmatch(name.rpartition(".")[2])
+    }
+    if not found:
+        raise RequestError(f"{type(model).__name__} has no layers of queries and values that dpstune could find")
+    return found
 
 
 def base_model(model: nn.Module) -> nn.Module:

@@ -122,6 +122,7 @@ def train(
         reset_peak_memory,
         slow_precision,
     )
+    from dpstune.methods import build_method
     from dpstune.models.precision import model_precision
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.folder import write_json, write_text
@@ -161,6 +162,7 @@ def train(
                 watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
             refuse_missing_trackers(recipe.training.trackers)
+            build_method(recipe.method)  # refuses one whose library is missing
             inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
             build_criterion(recipe.training, task)  # likewise weights for labels that are not there
             refuse_nothing_to_choose_by(recipe.training, task)

@@ -22,7 +22,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 from tests.methods.rounds import Again, check_first_step, register
-from tests.tiny import FREEZING, some
+from tests.tiny import FREEZING, LAYERS, some
 
 STEPS = 18
 SETTINGS = {
@@ -134,7 +134,7 @@ def test_trainer_and_engine_learn_the_same_weights(recipe, tmp_path, method, acc
     assert apart(expected, trainer.model.state_dict(), start) < 1e-4
 
 
-@pytest.mark.parametrize("method", FREEZING)
+@pytest.mark.parametrize("method", [method for method in FREEZING if method != "lora"])
 def test_the_optimizer_of_a_trainer_holds_what_the_method_trains(recipe, tmp_path, method):
     trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
     trainer.train()
@@ -143,6 +143,54 @@ def test_the_optimizer_of_a_trainer_holds_what_the_method_trains(recipe, tmp_pat
     trained = build_method({"name": method, **SETTINGS.get(method, {})}).trained(trainer.model)
     assert held == {id(weight) for weight in trained} < {id(weight) for weight in every.values()}
     assert all(weight.requires_grad for weight in every.values()), "thawed"
+
+
+@pytest.mark.parametrize("method", ["lora"])
+def test_the_optimizer_of_a_trainer_holds_the_weights_that_the_method_adds(recipe, tmp_path, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
+    keys = list(trainer.model.state_dict())
+    trainer.train()
+    held = {id(weight): weight for group in trainer.optimizer.param_groups for weight in group["params"]}
+    head = {id(weight) for weight in trainer.model.classifier.parameters()}
+    added = sorted(tuple(weight.shape) for place, weight in held.items() if place not in head)
+    assert head < held.keys()
+    assert added == [(8, 16)] * 2 * LAYERS + [(16, 8)] * 2 * LAYERS
+    assert list(trainer.model.state_dict()) == keys
+    assert all(weight.requires_grad for weight in trainer.model.parameters()), "thawed"
+
+
+@pytest.mark.parametrize("method", ["lora"])
+def test_a_trainer_evaluates_merged_weights_saves_adapted_ones_and_ends_with_its_best(recipe, tmp_path, method):
+    often = {"eval_strategy": "steps", "eval_steps": 6, "save_strategy": "steps", "save_steps": 6}
+    first = {"metric_for_best_model": "eval_loss", "greater_is_better": True}  # so that the best is not the last
+    trainer = build_trainer(load(recipe, method), tmp_path, load_best_model_at_end=True, **often, **first)
+    plain = copy.deepcopy(trainer.model)
+    seen, evaluate = {}, trainer.evaluation_loop
+
+    def note(*arguments, **options):
+        output = evaluate(*arguments, **options)
+        with trainer.method.as_detached():
+            weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        seen[trainer.state.global_step] = (output.metrics["eval_loss"], weights)
+        return output
+
+    trainer.evaluation_loop = note
+    trainer.train()
+    batch = trainer.data_collator(trainer.eval_dataset)
+    for loss, weights in seen.values():
+        plain.load_state_dict(weights)
+        with torch.no_grad():
+            assert loss == pytest.approx(plain.eval()(**batch).loss.item(), rel=1e-6)
+    best = max(seen, key=lambda step: seen[step][0])
+    assert best < STEPS
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+    assert all(torch.equal(seen[best][1][name], tensor) for name, tensor in trainer.model.state_dict().items())
+    saved = load_file(tmp_path / f"checkpoint-{best}" / "model.safetensors")
+    assert sum(name.endswith("lora_A.default.weight") for name in saved) == 2 * LAYERS
+    trainer.save_model(tmp_path / "final")
+    final = load_file(tmp_path / "final" / "model.safetensors")
+    assert final.keys() == plain.state_dict().keys()
+    assert all(torch.equal(seen[best][1][name], tensor) for name, tensor in final.items())
 
 
 def test_a_trainer_that_fails_before_the_first_step_leaves_nothing_frozen(recipe, tmp_path, monkeypatch):
@@ -218,8 +266,8 @@ def test_two_passes_in_the_memory_of_one_learn_the_same_weights(recipe, tmp_path
 @pytest.mark.parametrize(
     "method",
     some(
-        ["dps-mix", "child-tuning-d", "ema"],
-        of=["dps-dense", "dps-mix", "sam", "reinit", "child-tuning-d", "child-tuning-f", "ema"],
+        ["dps-mix", "child-tuning-d", "ema", "lora"],
+        of=["dps-dense", "dps-mix", "sam", "reinit", "child-tuning-d", "child-tuning-f", "ema", "lora"],
     ),
 )
 def test_a_resumed_trainer_goes_on_with_the_same_bits(recipe, tmp_path, method):

@@ -22,7 +22,7 @@ from dpstune.training import engine
 from tests.methods.test_hooks import STEPS, examples, network, take_step
 
 OF = [{"name": "vanilla"}, {"name": "dps-dense", "update_ratio": 0.25}, {"name": "dps-mix", "update_ratio": 0.25}]
-NOT_WRAPPED = ("ema",)
+NOT_WRAPPED = ("ema", "lora")
 
 
 def start(of, decay=0.6):

@@ -13,7 +13,7 @@ from dpstune.methods import REGISTRY, method_class
 from tests.methods.rounds import backward
 
 STEPS = 12
-NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart"}
+NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart", "lora"}
 SETTINGS = [
     {"name": name} | ({"update_ratio": 0.25} if name.startswith("dps") else {})
     for name in REGISTRY

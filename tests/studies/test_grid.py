@@ -24,6 +24,7 @@ SIZES = {
     "noisytune": 4,
     "smart": 3,
     "ema": 3,
+    "lora": 9,
 }
 
 

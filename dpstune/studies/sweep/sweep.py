@@ -13,6 +13,7 @@ from typing import Any
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
+from dpstune.methods import build_method
 from dpstune.models.precision import model_precision
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
@@ -156,6 +157,8 @@ class Sweep:
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
         refuse_missing_trackers(first.recipe.training.trackers)
+        for asked in self.grids:
+            build_method({"name": parse_method(asked)[0]})  # refuses one whose library is missing
         self._base = what_decides(first.recipe)
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
