@@ -1,5 +1,6 @@
 """What the stages of gpu.py are built from: architectures, loops on generated inputs, and the record of a stage."""
 
+import importlib.util
 import os
 import tempfile
 import time
@@ -17,6 +18,13 @@ SHAPES = {
 WORDS = {"tiny": 100, "small": 2000, "minilm": 30522}
 FAMILIES = ("bert", "roberta", "electra", "bart", "deberta")
 PRECISIONS = ("fp16", "bf16")
+
+
+def methods():
+    """Return the names of the methods whose libraries are here."""
+    from dpstune.methods import REGISTRY
+
+    return [name for name in REGISTRY if name != "lora" or importlib.util.find_spec("peft") is not None]
 
 
 class Stage:

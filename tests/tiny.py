@@ -5,6 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from dpstune.methods import REGISTRY
+
 FAMILIES = ["bert", "roberta", "electra", "bart", "deberta"]
 WORDS = ["the", "a", "cat", "dog", "man", "house", "in", "is", "not", "sleeps", "runs"]
 VOCABULARY = [
@@ -46,6 +48,7 @@ _OWN_KEYS = {
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
 }
 WITHOUT_PEFT = find_spec("peft") is None
+METHODS = [name for name in REGISTRY if not (WITHOUT_PEFT and name == "lora")]  # those that can be trained here
 FREEZING = ("bitfit", "top-layers", "lora")  # methods under which layers stay as they were drawn
 # For those: layers of small random weights would tell the layers above nothing of the words.
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}

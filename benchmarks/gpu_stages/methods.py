@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 from common import HERE
-from rig import child_environment, different, flat_weights, free_memory, precisions, state_of, take_steps
+from rig import child_environment, different, flat_weights, free_memory, methods, precisions, state_of, take_steps
 
 STEPS, STOPPED_AFTER = 8, 5
 OVERFLOWS = (2, 3)  # steps, in Stage I of DPS and after one whose gradients were accumulated
@@ -27,7 +27,6 @@ def run(stage):
     import torch
 
     from dpstune.device.hardware import device_type
-    from dpstune.methods import REGISTRY
 
     recipe = stage.write_recipe("small", length=64, steps=STEPS)
     path = stage.folder / "reference.pt"
@@ -41,7 +40,7 @@ def run(stage):
         other = subprocess.Popen([sys.executable, "-c", code, recipe, str(path)], env=environment)
     rows, weights = [], {}
     for precision in precisions():
-        for method in REGISTRY:
+        for method in methods():
             row = {"method": method, "precision": precision, **check_bits(stage, recipe, method, precision)}
             if precision == "fp16":
                 row["overflow"] = check_overflow(stage, recipe, method)
@@ -116,10 +115,8 @@ def write_reference(recipe, path):
     import torch
     from rig import Stage
 
-    from dpstune.methods import REGISTRY
-
     stage, found = Stage("/dev/null", 0, rehearse=False), {}
-    for method in REGISTRY:
+    for method in methods():
         loop = stage.new_loop(stage.load(recipe, method, "fp32", *STILL, *OWN.get(method, ())))
         start = flat_weights(loop)
         take_steps(loop, STEPS)

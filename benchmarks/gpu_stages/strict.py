@@ -5,7 +5,7 @@ Four steps each: both of Stage I, the one that opens Stage II, and the last.
 
 import warnings
 
-from rig import FAMILIES, first_line, free_memory, take_steps
+from rig import FAMILIES, first_line, free_memory, methods, take_steps
 
 STEPS = 4
 
@@ -13,10 +13,8 @@ STEPS = 4
 def run(stage):
     import torch
 
-    from dpstune.methods import REGISTRY
-
     rows = []
-    plan = [("bert", method) for method in REGISTRY] + [(family, "vanilla") for family in FAMILIES[1:]]
+    plan = [("bert", method) for method in methods()] + [(family, "vanilla") for family in FAMILIES[1:]]
     for family, method in plan:
         recipe = stage.write_recipe("small", family=family, length=64, steps=STEPS)
         row = {"family": family, "method": method, "raised": None, "raised_at_step": None, "warned": []}

@@ -19,6 +19,7 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 from tests.once import made_once
+from tests.tiny import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ def losses_of(folder):
 
 def every_recipe(folder, task, precision):
     """Write a recipe of every method, of 9 steps an epoch, and one that chooses its weights."""
-    recipes = [str(write_recipe(folder, task, method, 4, precision)) for method in REGISTRY]
+    recipes = [str(write_recipe(folder, task, method, 4, precision)) for method in METHODS]
     return [*recipes, str(write_recipe(folder, task, "vanilla", 4, precision, CHOSEN))]
 
 

@@ -19,12 +19,11 @@ from dpstune.common.progress import SilentProgress
 from dpstune.device.determinism import ask_for_the_same_bits
 from dpstune.device.hardware import available_precisions
 from dpstune.errors import RequestError, RunError
-from dpstune.methods import REGISTRY
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import checkpoints, engine, results
 from dpstune.training.losses import LossReadings
-from tests.tiny import some
+from tests.tiny import METHODS, some
 
 FOUNDATION = ["vanilla", "dps-dense", "dps-mix"]
 FULL_PRECISION = ["model.dropout=0", "training.adam_epsilon=1.0", "training.learning_rate=0.3"]  # no division by noise
@@ -424,7 +423,7 @@ def test_a_method_trained_twice_differs_from_the_others(train):
     settings = ["training.steps=6", "training.warmup_steps=0", "model.dropout=0.1"]
     runs = {
         name: train(*settings, *(["method.layers=1"] if name in ("reinit", "top-layers") else []), method=name)
-        for name in REGISTRY
+        for name in METHODS
     }
     vectors = {name: np.concatenate([t.flatten().numpy() for t in weights(run).values()]) for name, run in runs.items()}
     names = list(vectors)
