@@ -228,7 +228,7 @@ def _measure(side: Side, vanilla: Side, request: ProfileRequest) -> Cost:
         dropout=side.dropout,
         memory=side.memory,
         vanilla_peak=vanilla.memory.peak,
-        bytes_a_linear_weight=round(beyond / side.linear_weights, 3),
+        bytes_a_linear_weight=round(beyond / vanilla.linear_weights, 3),
         seconds=seconds,
         ratio=statistics.median(ratios) if ratios else None,
         ratio_quartiles=(ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]) if ratios else None,

@@ -97,9 +97,9 @@ def test_the_same_request_finds_the_same_bytes(outcome, wide_recipe):
     assert profile(request)["costs"][0]["memory"] == cost_of(outcome, "dps-mix")["memory"]
 
 
-@pytest.mark.parametrize("method", ["bitfit", "top-layers"])
+@pytest.mark.parametrize("method", ["bitfit", "top-layers", "lora"])
 def test_frozen_weights_need_neither_gradients_nor_moments(wide_recipe, method):
-    own = {"bitfit": (), "top-layers": ("method.layers=1",)}[method]
+    own = ("method.layers=1",) if method == "top-layers" else ()
     request = ProfileRequest(wide_recipe, (method,), (2,), 0, overrides=("training.precision=fp32", *own))
     (cost,) = profile(request)["costs"]
     model = load_classifier(
@@ -109,11 +109,15 @@ def test_frozen_weights_need_neither_gradients_nor_moments(wide_recipe, method):
         dropout=None,
         seed=0,
     )
+    linear = sum(layer.weight.numel() for layer in linear_layers(model).values())
     build_method(cost["method"]).freeze(model)
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     memory = cost["memory"]
     assert memory["gradients"] == trained < 0.4 * memory["weights"]
     assert 2 * trained <= memory["optimizer"] < 2.1 * trained
+    beyond = memory["peak"] - cost["vanilla_peak"]
+    assert cost["bytes_a_linear_weight"] == pytest.approx(beyond / linear, abs=1e-3)
+    assert beyond < 0
 
 
 @pytest.mark.parametrize("method", some(["r3f"], of=["r3f", "r-drop", "smart"]))
