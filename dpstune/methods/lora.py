@@ -32,6 +32,9 @@ class LoraConfig(MethodConfig):
             by default and in the authors' code for RoBERTa.
         target: ``query-value``: the matrices of attention that give queries and values, as in the paper and as PEFT
             chooses for these models by default. ``all-linear``: every linear layer of the encoder's layers.
+
+    >>> LoraConfig(r=4).alpha
+    16.0
     """
 
     name: Literal["lora"] = "lora"
@@ -69,7 +72,8 @@ class Lora(FreezingMethod[LoraConfig]):
 
     def __init__(self, config: LoraConfig) -> None:
         super().__init__(config)
-        if find_spec("peft") is None:
+        found = find_spec("peft")
+        if found is None or found.origin is None:  # a folder of that name has no origin
             raise RequestError("method lora needs PEFT: pip install 'dpstune[lora]'")
         self._adapted: nn.Module | None = None
         self._layers: dict[str, Any] = {}  # PEFT's layers, by the names of those that they stand for

@@ -67,6 +67,10 @@ def encoder_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
     Raises:
         RequestError: There is no stack of layers.
+
+    >>> from torch import nn
+    >>> list(encoder_linears(nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), nn.Linear(2, 3))))
+    ['0.0', '0.1']
     """
     from torch import nn
 
