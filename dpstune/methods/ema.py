@@ -107,6 +107,7 @@ class Ema(Method[EmaConfig]):
         self.most_tokens = self.inner.most_tokens
         self.rounds_share_dropout = self.inner.rounds_share_dropout
         self.serves_several_labels = self.inner.serves_several_labels
+        self.loss_takes_gradients = self.inner.loss_takes_gradients
         self.whole_embeddings = True
         self.averages: dict[str, torch.Tensor] = {}
         self._weights: dict[str, nn.Parameter] = {}
