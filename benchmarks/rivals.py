@@ -258,10 +258,12 @@ def rivals_table(rows):
     header = ["rows", "way", "outer seeds", "accuracy", "macro F1", "minutes"]
     lines = []
     for task, title in TITLES.items():
+        measured = [{row["seed"] for row in rows if (row["task"], row["way"]) == (task, way)} for way in WAYS]
+        every = set.intersection(*(seeds for seeds in measured if seeds))  # only what compares like with like
         for way, name in WAYS.items():
-            mine = [row for row in rows if (row["task"], row["way"]) == (task, way)]
+            mine = [row for row in rows if (row["task"], row["way"]) == (task, way) and row["seed"] in every]
             if mine:
-                scores = [f"{mean(mine, key):.3f} ± {deviation(mine, key):.3f}" for key in ("accuracy", "macro_f1")]
+                scores = [f"{mean(mine, key):.3f}{deviation(mine, key)}" for key in ("accuracy", "macro_f1")]
                 minutes = f"{mean(mine, 'seconds') / 60:.1f}"
                 lines.append([title, name, str(len(mine)), *scores, minutes])
                 title = ""
@@ -296,7 +298,7 @@ def mean(rows, key):
 
 
 def deviation(rows, key):
-    return statistics.stdev(row[key] for row in rows) if len(rows) > 1 else 0.0
+    return f" ± {statistics.stdev(row[key] for row in rows):.3f}" if len(rows) > 1 else ""
 
 
 if __name__ == "__main__":

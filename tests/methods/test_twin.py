@@ -168,7 +168,7 @@ def test_several_labels_an_example_are_refused(name):
     model = tiny_classifier(num_labels=3)
     method.attach(model, total_steps=1)
     batch = {"input_ids": torch.randint(5, 30, (4, 6)), "labels": torch.ones(4, 3)}
-    with pytest.raises(RequestError, match="one label an example"):
+    with pytest.raises(RequestError, match="an example has several labels"):
         method.loss(model, batch)
 
 
