@@ -85,6 +85,8 @@ class MethodTrainer(Trainer):
             )
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
+        if self.method.adds_keys and self.optimizer is not None:
+            raise RequestError(f"{name} trains weights that no optimizer of yours holds; leave out optimizers")
         checkpointing: Any = self.args.gradient_checkpointing_kwargs if self.args.gradient_checkpointing else None
         if self.method.loss_takes_gradients and checkpointing and checkpointing.get("use_reentrant"):
             raise RequestError(f"{name} computes gradients within its loss; checkpoint with use_reentrant=False")
@@ -109,6 +111,8 @@ class MethodTrainer(Trainer):
         if checkpoint is True:
             checkpoint = get_last_checkpoint(str(self.args.output_dir))
         self._resumed_from = Path(str(checkpoint)) if checkpoint else None
+        if self.method.adds_keys:  # an optimizer of an earlier training holds weights that are merged by now
+            self.optimizer = self.lr_scheduler = None
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:

@@ -218,8 +218,8 @@ class Ema(Method[EmaConfig]):
 
     def detach(self) -> None:
         """Let go of the model, which keeps the averages; so does the method that trains."""
+        self.inner.detach()  # first: it may give weights back that it had moved
         super().detach()
-        self.inner.detach()
 
     def release(self) -> None:
         """Give the weights their averages."""

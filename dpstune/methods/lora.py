@@ -119,10 +119,11 @@ class Lora(FreezingMethod[LoraConfig]):
     def as_detached(self) -> Iterator[None]:
         """Have the merged weights in the model, in layers of its own."""
         frozen = {name: layer.base_layer.weight.data for name, layer in self._layers.items()}
-        for name, layer in self._layers.items():
-            layer.base_layer.weight.data = self._merged(layer)
-            self._put(name, layer.base_layer)
+        merged = {name: self._merged(layer) for name, layer in self._layers.items()}
         try:
+            for name, layer in self._layers.items():
+                layer.base_layer.weight.data = merged[name]
+                self._put(name, layer.base_layer)
             yield
         finally:
             for name, layer in self._layers.items():

@@ -471,6 +471,8 @@ class _Draft:
         if path == ("method", "name") or (path == ("method",) and isinstance(value, str)):
             self.switch_method(value, place)
             return
+        if path == ("method", "of") and isinstance(value, str):
+            path = ("method", "of", "name")
         if path == ("method", "of", "name"):
             self._switch_wrapped(value)
         value = _anchored(path, value)

@@ -98,7 +98,9 @@ def load_first(
     if not asked:
         return load_recipe(recipe, overrides=overrides, data_dir=data_dir)
     method, _ = parse_method(asked[0])
-    return load_recipe(recipe, method=method, overrides=overrides_for(method, overrides), data_dir=data_dir)
+    # Which keys a wrapped method has depends on what else a point sets.
+    own = [each for each in overrides_for(method, overrides) if not each.startswith("method.of.")]
+    return load_recipe(recipe, method=method, overrides=own, data_dir=data_dir)
 
 
 NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every", "training.trackers")

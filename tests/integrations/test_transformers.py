@@ -160,6 +160,19 @@ def test_the_optimizer_of_a_trainer_holds_the_weights_that_the_method_adds(recip
 
 
 @pytest.mark.parametrize("method", ["lora"])
+def test_a_trainer_that_trains_twice_trains_what_the_method_adds_each_time(recipe, tmp_path, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
+    for _ in range(2):
+        before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        trainer.train()
+        changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert len([name for name in changed if "query" in name or "value" in name]) == 2 * LAYERS
+    optimizer = torch.optim.AdamW(trainer.model.parameters())
+    with pytest.raises(RequestError, match="lora trains weights that no optimizer of yours holds; leave out optimiz"):
+        MethodTrainer(trainer.model, trainer.args, method={"name": method}, optimizers=(optimizer, None))
+
+
+@pytest.mark.parametrize("method", ["lora"])
 def test_a_trainer_evaluates_merged_weights_saves_adapted_ones_and_ends_with_its_best(recipe, tmp_path, method):
     often = {"eval_strategy": "steps", "eval_steps": 6, "save_strategy": "steps", "save_steps": 6}
     first = {"metric_for_best_model": "eval_loss", "greater_is_better": True}  # so that the best is not the last

@@ -147,6 +147,19 @@ def test_a_model_that_memory_does_not_suffice_for_is_left_as_it_was(monkeypatch)
     method.attach(model, total_steps=3)
 
 
+def test_a_step_that_is_broken_off_while_weights_are_moved_leaves_the_averages():
+    model = network()
+    method = build_method({"name": "ema", "of": "sam"})
+    method.attach(model, total_steps=3)
+    averages = {name: average.clone() for name, average in method.averages.items()}
+    model[0].weight.data.add_(1.0)
+    model(torch.ones(2, 6)).sum().backward()
+    method.after_round(1)
+    method.detach()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, averages[name])
+
+
 def test_what_is_asked_of_it_is_asked_of_the_method_that_trains():
     """Whatever hook a method may have, it is there; a new one of the base class must be looked at here."""
     own = {"attach", "innermost", "as_detached", "detach", "release", "acquire", "held_bytes"}
@@ -189,6 +202,7 @@ class TestSettings:
             (["method.of=mixout", "method.of.p=0.7"], {"name": "mixout", "p": 0.7}),
             (["method.of.name=mixout", "method.of.p=0.7"], {"name": "mixout", "p": 0.7}),
             (["method.of.p=0.7", "method.of.name=mixout"], {"name": "mixout", "p": 0.7}),
+            (["method.of.p=0.7", "method.of=mixout"], {"name": "mixout", "p": 0.7}),
             (["method.of={name: mixout, p: 0.7}"], {"name": "mixout", "p": 0.7}),
         ],
     )

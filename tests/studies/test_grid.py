@@ -5,7 +5,7 @@ import pytest
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
 from dpstune.recipe.recipe import load_recipe
-from dpstune.studies.grid import as_overrides, grid_files, method_grid, parse_method, points, widen
+from dpstune.studies.grid import as_overrides, grid_files, load_first, method_grid, parse_method, points, widen
 
 SIZES = {
     "vanilla": 1,
@@ -63,3 +63,8 @@ def test_a_methods_own_keys_do_not_make_it_another_method():
 def test_what_is_no_replacement_is_refused(replacement):
     with pytest.raises(RequestError, match="--grid"):
         widen({}, "mixout", [replacement])
+
+
+def test_keys_of_a_wrapped_method_wait_for_the_point_that_says_which_it_is():
+    loaded = load_first("demo", ["ema:of=dps-dense"], ["method.of.p=0.4", "training.steps=9"])
+    assert (loaded.recipe.method.name, loaded.recipe.training.steps) == ("ema", 9)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dpstune.methods import BASELINE, method_class
+from dpstune.methods import BASELINE, build_method, method_class
 from dpstune.studies.grid import Grid, as_overrides, method_grid
 from dpstune.studies.points import Point
 
@@ -154,8 +154,8 @@ def check_methods(methods: Sequence[str]) -> tuple[str, ...]:
     """Return the methods with the baseline among them, each once.
 
     Raises:
-        RequestError: There is no such method.
+        RequestError: There is no such method, or its library is missing.
     """
     for method in methods:
-        method_class(method)
+        build_method({"name": method})
     return tuple(dict.fromkeys((BASELINE, *methods)))

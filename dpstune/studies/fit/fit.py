@@ -187,13 +187,17 @@ class Fit:
             an_epoch = self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
             runs = min(RUNS_TO_AFFORD, self.request.runs or RUNS_TO_AFFORD)
             affordable = self.request.minutes * 60 / runs / an_epoch * steps_per_epoch
-        _, config = read_config(recipe.model)
+        _, read = read_config(recipe.model)
+        config = read.get_text_config()
+        layers: int | None = getattr(config, "num_hidden_layers", None)
+        if layers is not None and hasattr(config, "num_hidden_groups"):  # ALBERT's layers share weights
+            layers = min(layers, config.num_hidden_groups * config.inner_group_num)
         return SearchSpace(
             self.methods,
             recipe.training.learning_rate,
             epochs_to_try(steps_per_epoch, affordable),
             fixed,
-            getattr(config.get_text_config(), "num_hidden_layers", None),
+            layers,
         )
 
     def _seconds_of(self, candidate: Candidate) -> float:

@@ -16,7 +16,7 @@ from dpstune.common.interruption import InterruptionWatch
 from dpstune.common.progress import SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
-from dpstune.methods import BASELINE
+from dpstune.methods import BASELINE, build_method
 from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
 from dpstune.training.engine import Loop
@@ -68,6 +68,8 @@ class ProfileRequest:
         if not (self.methods and self.batch_sizes):
             raise RequestError("a profile needs a method and a batch size at least")
         refuse_unknown_keys(self.methods, self.overrides, "--set")
+        for method in self.methods:
+            build_method({"name": parse_method(method)[0]})  # refuses one whose library is missing
         return [[self.load(method, size) for method in self.methods] for size in self.batch_sizes]
 
     def load(self, method: str, batch_size: int) -> LoadedRecipe:
@@ -190,11 +192,11 @@ def profile(
         for loaded in batch:
             told(f"{loaded.recipe.method.name}, {loaded.recipe.training.batch_size} examples a step")
             side = Side(loaded)
-            about = side.describe()
             if vanilla is None or vanilla.dropout != side.dropout:
                 vanilla = None  # let go of it before the other is built
                 vanilla = Side(request.load_vanilla(loaded.recipe.training.batch_size, side.dropout))
                 vanilla.warm_up()
+                about = vanilla.describe()  # the whole model, of which a method may freeze a part
             costs.append(_measure(side, vanilla, request))
             del side
             found(costs[-1])

@@ -94,7 +94,7 @@ def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
         RequestError, RunError: As training would.
     """
     from dpstune.data.batches import StepPlan
-    from dpstune.methods import method_class
+    from dpstune.methods import build_method
     from dpstune.methods.base import Method
     from dpstune.studies.profile.profile import Side
     from dpstune.training.optim import plan_steps
@@ -104,7 +104,7 @@ def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
     steps_per_epoch = StepPlan(recipe, tokens["train"].lengths, processes=1).steps_per_epoch
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
     evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
-    if method_class(recipe.method.name).prepare is not Method.prepare:
+    if type(build_method(recipe.method).innermost).prepare is not Method.prepare:
         steps += steps_per_epoch  # the epoch that it sees before step 1
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")
 
