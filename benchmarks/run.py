@@ -20,7 +20,6 @@ BENCHMARKS = [
     "startup",
     "steps",
     "scoring",
-    "jobs",
     "growth",
     "trainer",
     "methods",
