@@ -20,6 +20,7 @@ from dpstune.recipe.recipe import dump_recipe, load_recipe, load_run_recipe, rec
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys, widen
 from dpstune.training import engine
 from tests.methods.test_hooks import STEPS, examples, network, take_step
+from tests.training.stopping import stop_within_an_evaluation
 
 OF = [{"name": "vanilla"}, {"name": "dps-dense", "update_ratio": 0.25}, {"name": "dps-mix", "update_ratio": 0.25}]
 NOT_WRAPPED = ("ema", "lora")
@@ -313,15 +314,8 @@ class TestEngine:
     ):
         more = ["method.of.name=dps-dense", f"training.keep={keep}"]
         _, expected = self.train(tiny_task, tmp_path / "straight", *more)
-        evaluate = engine.Loop.evaluate
-
-        def evaluate_and_stop(loop):
-            if loop.state.step == 4:
-                loop.watch.received = 15
-            return evaluate(loop)
-
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Loop, "evaluate", evaluate_and_stop)
+            stop_within_an_evaluation(patch, after_step=4)
             with pytest.raises(Interrupted):
                 self.train(tiny_task, tmp_path / "stopped", *more)
         _, found = self.train(tiny_task, tmp_path / "stopped", *more)

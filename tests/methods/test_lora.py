@@ -21,6 +21,7 @@ from dpstune.training.checkpoints import Checkpoints
 from tests.methods.test_freezing import HEADS, names, steps_of, trainable
 from tests.methods.test_twin import batch
 from tests.tiny import FAMILIES, LAYERS, WITHOUT_PEFT, tiny_classifier
+from tests.training.stopping import stop_within_an_evaluation
 
 needs_peft = pytest.mark.skipif(WITHOUT_PEFT, reason="the lora extra (PEFT) is not installed")
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -372,15 +373,8 @@ def test_a_run_keeps_merged_weights_and_continues_from_adapted_ones(tiny_task, t
     if keep == "best":
         kept = best[run.result["kept"]["step"]]
         assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
-    evaluate = engine.Loop.evaluate
-
-    def evaluate_and_stop(loop):
-        if loop.state.step == 4:
-            loop.watch.received = 15
-        return evaluate(loop)
-
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "evaluate", evaluate_and_stop)
+        stop_within_an_evaluation(patch, after_step=4)
         with pytest.raises(Interrupted):
             engine.train(loaded, output=tmp_path / "stopped")
     again = engine.train(loaded, output=tmp_path / "stopped")

@@ -17,6 +17,7 @@ from dpstune.training import engine
 from dpstune.training.best import BestWeights
 from dpstune.training.checkpoints import Checkpoints
 from tests.tiny import save_tiny_model
+from tests.training.stopping import stop_within_an_evaluation
 
 SHIFT = torch.tensor([3.0, -3.0])
 OFTEN = ["training.eval_every=2", "training.save_every=5", "training.precision=fp32", "training.steps=12"]
@@ -110,15 +111,8 @@ def test_a_run_that_is_stopped_within_an_evaluation_goes_on_with_the_same_bits(
 ):
     loaded = recipe(f"training.keep={keep}")
     straight = engine.train(loaded, output=tmp_path / "straight")
-    evaluate = engine.Loop.evaluate
-
-    def evaluate_and_stop(loop):
-        if loop.state.step == 4:
-            loop.watch.received = 15
-        return evaluate(loop)
-
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "evaluate", evaluate_and_stop)
+        stop_within_an_evaluation(patch, after_step=4)
         with pytest.raises(Interrupted, match="interrupted after step 4 of 12; a checkpoint was written"):
             engine.train(loaded, output=tmp_path / "stopped")
     assert not any(map(is_shifted, biases["saved"]))

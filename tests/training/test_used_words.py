@@ -12,6 +12,7 @@ from dpstune.models.vocabulary import AllWords
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from tests.tiny import save_tiny_model
+from tests.training.stopping import stop_within_an_evaluation
 
 SETTINGS = ["training.learning_rate=0.01", "training.weight_decay=0.1", "training.precision=fp32"]
 
@@ -103,15 +104,8 @@ def test_a_checkpoint_from_before_goes_on_with_all_words(own_task, tmp_path, mon
 
 def test_a_run_that_was_stopped_within_an_evaluation_ends_with_the_same_bits(own_task, tmp_path, monkeypatch):
     straight, expected = train(own_task, tmp_path / "straight", "training.eval_every=2")
-    evaluate = engine.Loop.evaluate
-
-    def evaluate_and_stop(loop):
-        if loop.state.step == 4:
-            loop.watch.received = 15
-        return evaluate(loop)
-
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "evaluate", evaluate_and_stop)
+        stop_within_an_evaluation(patch, after_step=4)
         with pytest.raises(Interrupted):
             train(own_task, tmp_path / "stopped", "training.eval_every=2")
     continued, found = train(own_task, tmp_path / "stopped", "training.eval_every=2")
