@@ -62,6 +62,20 @@ def steps_of(model, method, optimizer, count=3, examples=None):
         method.after_update()
 
 
+def check_recomputed_gradients(model, method):
+    """Gradients with activations kept, and with activations computed again, are those of what trains, and equal."""
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        torch.manual_seed(0)
+        method.loss(model, batch()).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        recompute_activations(model)
+    assert gradients[0].keys() == gradients[1].keys() == trainable(model)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-8)
+
+
 class TestBitFit:
     @pytest.mark.parametrize("family", HEADS)
     def test_biases_and_the_head_train(self, family):
@@ -233,17 +247,7 @@ class TestFreezing:
 
     def test_gradient_checkpointing_gives_the_same_gradients(self, method_settings):
         """The first layer's input requires no gradient; its biases still get theirs."""
-        model, method = attached(method_settings)
-        gradients = []
-        for _ in range(2):
-            model.zero_grad()
-            torch.manual_seed(0)
-            method.loss(model, batch()).backward()
-            gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-            recompute_activations(model)
-        assert gradients[0].keys() == gradients[1].keys() == trainable(model)
-        for name, gradient in gradients[0].items():
-            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-8)
+        check_recomputed_gradients(*attached(method_settings))
 
     def test_frozen_word_embeddings_are_not_narrowed(self, method_settings):
         model, method = attached(method_settings, vocab_size=400)

@@ -12,13 +12,12 @@ from dpstune import build_method
 from dpstune.common.interruption import Interrupted
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
-from dpstune.models.loading import recompute_activations
 from dpstune.models.structure import encoder_linears, query_and_value_linears
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from dpstune.training.best import BestWeights
 from dpstune.training.checkpoints import Checkpoints
-from tests.methods.test_freezing import HEADS, names, steps_of, trainable
+from tests.methods.test_freezing import HEADS, check_recomputed_gradients, names, steps_of, trainable
 from tests.methods.test_twin import batch
 from tests.tiny import FAMILIES, LAYERS, WITHOUT_PEFT, tiny_classifier
 from tests.training.stopping import stop_within_an_evaluation
@@ -289,15 +288,7 @@ class TestMerging:
         model, method = attached()
         for _, b in pairs_of(model).values():
             b.data.normal_(generator=torch.Generator().manual_seed(1))
-        gradients = []
-        for _ in range(2):
-            model.zero_grad()
-            method.loss(model, batch()).backward()
-            gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-            recompute_activations(model)
-        assert gradients[0].keys() == gradients[1].keys() == trainable(model)
-        for name, gradient in gradients[0].items():
-            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-8)
+        check_recomputed_gradients(model, method)
 
 
 class TestRefused:
