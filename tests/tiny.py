@@ -54,13 +54,22 @@ FREEZING = ("bitfit", "top-layers", "lora")  # methods under which layers stay a
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}
 
 
-def pairs(families, methods):
-    """Return every family with every method; each family with one of them is quick, the rest slow."""
+def pairs(families, methods, parts=None):
+    """Return every family with every method; each family with one of them is quick, the rest slow.
+
+    Args:
+        families: Their names.
+        methods: Likewise.
+        parts: Of the five parts that the pairs are dealt into, those to return; all five without it. Each part has
+            every method with a fifth of the families, and every family with a fifth of the methods.
+    """
     last = len(methods) - 1
+    dealt = range(5) if parts is None else parts
     return [
-        pytest.param(family, method, marks=[] if row == (last - 2 * column) % len(methods) else [pytest.mark.slow])
+        pytest.param(family, method, marks=[] if is_quick else [pytest.mark.slow])
         for column, family in enumerate(families)
         for row, method in enumerate(methods)
+        if (is_quick := row == (last - 2 * column) % len(methods)) or (row + column) % 5 in dealt
     ]
 
 

@@ -120,7 +120,7 @@ def rate(loop):
     return loop.scheduler.get_last_lr()[0]
 
 
-@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY))
+@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY, parts=[2, 3]))
 def test_an_overflow_changes_the_step_the_rate_and_the_scale_alone_and_the_run_resumes_bit_for_bit(
     start, family, method
 ):
