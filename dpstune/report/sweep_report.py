@@ -160,7 +160,7 @@ def _best_section(
     by_method = {each.best.point.method: each for each in comparisons}
     header = ["method", "best point", "points", "seeds", "mean", "std", _extreme(summaries), "failed"]
     if comparisons:
-        header += ["shared seeds", f"difference from {BASELINE}", "p", "smallest p"]
+        header += ["shared seeds", f"difference from {BASELINE}", "p", "p, Holm", "smallest p"]
     rows = []
     for method, each in best.items():
         tried = sum(other.point.method == method for other in summaries)
@@ -168,7 +168,7 @@ def _best_section(
         row += [digits(each.best), f"{each.failed}/{each.count}"]
         if comparisons:
             found = by_method.get(method)
-            row += _comparison_cells(found) if found else [""] * 4
+            row += _comparison_cells(found) if found else [""] * 5
         rows.append(row)
     blocks: list[Block] = [Heading("Best point of each method"), Table(header, rows, words=2)]
     same = [text for text in (_constant_settings(method, summaries) for method in best) if text]
@@ -190,13 +190,14 @@ def _best_section(
 
 def _comparison_cells(found: Comparison) -> list[str]:
     difference = "" if found.difference is None else f"{found.difference:+.4f}"
-    return [str(len(found.seeds)), difference, _p_digits(found.p_value), _p_digits(found.smallest)]
+    return [str(len(found.seeds)), difference, *map(_p_digits, (found.p_value, found.corrected, found.smallest))]
 
 
 def _test_text(comparisons: Sequence[Comparison]) -> str:
     text = (
         f"A difference is of means over the seeds shared with {BASELINE}'s best point. p is from a two-sided paired "
-        "permutation test (sign flips) over those seeds, not corrected for the number of methods."
+        "permutation test (sign flips) over those seeds; in the next column it is corrected for the number of methods "
+        "(Holm 1979), not for the number of points."
     )
     few = sorted({len(each.seeds) for each in comparisons if each.smallest is not None and each.smallest > SIGNIFICANT})
     if few:

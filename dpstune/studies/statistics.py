@@ -97,6 +97,32 @@ def smallest_p_value(pairs: int) -> float:
     return min(1.0, 2.0 / 2**pairs) if pairs <= MOST_PAIRS_ENUMERATED else 1.0 / (RANDOM_FLIPS + 1)
 
 
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return the p-values of several tests, corrected for their number by Holm's method.
+
+    The k-th smallest of m is multiplied by m - k + 1, raised to the largest of those before it, and cut to 1. If only
+    tests of at most a are taken as real, the chance that one of them is not is at most a, whether or not they depend on
+    each other. Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    Args:
+        p_values: One for each test; shape (m,).
+
+    Returns:
+        In the same order; shape (m,).
+
+    Raises:
+        RequestError: There is no value, or one is not finite.
+
+    >>> holm([0.03, 0.01, 0.5]).tolist()
+    [0.06, 0.03, 0.5]
+    """
+    values = _checked(p_values)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1.0)
+    return corrected
+
+
 def expected_best(values: ArrayLike, budgets: ArrayLike, *, lower: bool = False) -> NDArray[np.float64]:
     """Return the expected best of n runs, for each budget n.
 

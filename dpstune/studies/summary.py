@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from dpstune.methods import BASELINE
 from dpstune.settings.metrics import direction
 from dpstune.studies.points import Point, SeedRecords, group_points
 from dpstune.studies.records import RunRecord
-from dpstune.studies.statistics import bootstrap_interval, paired_permutation_test, smallest_p_value
+from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutation_test, smallest_p_value
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Comparison:
         seeds: The shared seeds.
         difference: Mean of best minus mean of baseline over the shared seeds; None where there are none.
         p_value: p of the paired permutation test; None where no seed is shared.
+        corrected: The same, corrected for the number of methods that are compared; see ``holm``.
         smallest: The smallest p that so few seeds can reach; None where no seed is shared.
     """
 
@@ -82,6 +83,7 @@ class Comparison:
     difference: float | None
     p_value: float | None
     smallest: float | None
+    corrected: float | None = None
 
 
 def summarize_points(records: Sequence[RunRecord]) -> list[PointSummary]:
@@ -107,7 +109,10 @@ def compare_with_baseline(best: dict[str, PointSummary], baseline: str = BASELIN
     """Compare every other method's best point with the baseline's; empty if the baseline was not run."""
     if baseline not in best:
         return []
-    return [_compare(each, best[baseline]) for method, each in best.items() if method != baseline]
+    found = [_compare(each, best[baseline]) for method, each in best.items() if method != baseline]
+    tested = [each.p_value for each in found if each.p_value is not None]
+    corrected = iter(holm(tested).tolist() if tested else [])
+    return [each if each.p_value is None else replace(each, corrected=next(corrected)) for each in found]
 
 
 def _summarize(point: Point, runs: SeedRecords) -> PointSummary:

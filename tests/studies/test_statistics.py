@@ -10,6 +10,7 @@ from dpstune.errors import RequestError
 from dpstune.studies.statistics import (
     bootstrap_interval,
     expected_best,
+    holm,
     paired_permutation_test,
     smallest_p_value,
 )
@@ -99,6 +100,16 @@ def test_no_difference_is_no_evidence():
     assert paired_permutation_test([0.5, 0.6], [0.5, 0.6]) == 1.0
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.999))
+def test_holm_takes_as_real_what_the_stepwise_procedure_does(p_values, level):
+    real = set()
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[index] * (len(p_values) - place) > level:
+            break
+        real.add(index)
+    assert set(np.flatnonzero(holm(p_values) <= level)) == real
+
+
 @given(st.lists(SCORE, min_size=1, max_size=5), st.integers(1, 4))
 def test_expected_best_agrees_with_all_draws(values, budget):
     expected = np.mean([max(draw) for draw in itertools.product(values, repeat=budget)])
@@ -121,6 +132,8 @@ def test_expected_best_climbs_from_the_mean_to_the_maximum(values):
         lambda: bootstrap_interval([0.1, 0.2], confidence=95),
         lambda: paired_permutation_test([], []),
         lambda: paired_permutation_test([0.1], [0.1, 0.2]),
+        lambda: holm([]),
+        lambda: holm([0.1, float("nan")]),
         lambda: expected_best([0.1], [0]),
         lambda: expected_best([], [1]),
     ],

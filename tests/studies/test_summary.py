@@ -20,8 +20,18 @@ def test_the_comparison_is_over_shared_seeds():
     assert mixout.seeds == (1, 2)
     assert mixout.difference == pytest.approx(0.15)
     assert (mixout.p_value, mixout.smallest) == (0.5, 0.5)
-    assert (reinit.seeds, reinit.difference, reinit.p_value) == ((), None, None)
+    assert (reinit.seeds, reinit.difference, reinit.p_value, reinit.corrected) == ((), None, None, None)
     assert compare_with_baseline(best_points(summarize_points(records[3:]))) == []
+
+
+def test_p_values_are_corrected_for_the_number_of_methods():
+    seeds = range(1, 7)
+    values = {"vanilla": 0.5, "mixout": 0.7, "dps-mix": 0.8}
+    records = [record(method, seed, value + seed / 100) for method, value in values.items() for seed in seeds]
+    records += [record("r3f", 9, 0.6)]
+    found = {each.best.point.method: each for each in compare_with_baseline(best_points(summarize_points(records)))}
+    assert [found[method].p_value for method in ("mixout", "dps-mix", "r3f")] == [2 / 64, 2 / 64, None]
+    assert [found[method].corrected for method in ("mixout", "dps-mix", "r3f")] == [4 / 64, 4 / 64, None]
 
 
 def test_an_undefined_value_makes_a_point_worse_not_better():
