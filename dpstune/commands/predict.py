@@ -70,7 +70,7 @@ def predict(
         if reader is None:
             rows, waiting = file_rows(path, form=form, encoding=encoding, remedy=ASK_FOR_AN_ENCODING), lambda: False
         else:
-            likely = likely_columns(model, columns)
+            likely = likely_columns(model.place, columns)
             rows, waiting = read_rows(reader, name, form, likely, writer.begin), lambda: reader.waiting
         print_lines(writer.line(each) for each in predict_rows(model, rows, name, columns, waiting=waiting))
         if writer.count == 0:

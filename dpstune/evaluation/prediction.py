@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dpstune.common.textfile import SAVE_AS_UTF_8, SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
-from dpstune.data.files import FILE_FORMATS, not_packed, stream_rows
+from dpstune.data.files import FILE_FORMATS, file_rows, form_of, not_packed, open_packed, stream_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column, plain_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
 from dpstune.errors import RequestError, RunError, some_of
@@ -18,9 +19,11 @@ from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
-    from dpstune.evaluation.trained import TrainedModel
+    from dpstune.evaluation.trained import TrainedModel, TrainedPlace
 
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
@@ -39,10 +42,13 @@ class LineReader:
         stream: A binary stream that is buffered.
         name: What it is called in errors.
         encoding: What it is in, unless a byte-order mark says otherwise; None for UTF-8.
+        remedy: What to do about a text in another encoding, for the error.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, encoding: str | None = None) -> None:
-        self._stream, self._name = stream, name
+    def __init__(
+        self, stream: BinaryIO, name: str, encoding: str | None = None, remedy: str = ASK_FOR_AN_ENCODING
+    ) -> None:
+        self._stream, self._name, self._remedy = stream, name, remedy
         self._recoder = Recoder(encoding)
         self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
         self._begun = b""
@@ -66,9 +72,9 @@ class LineReader:
                 text = line.decode()
             except UnicodeDecodeError as error:
                 place = f"{self._name}:{number}"
-                raise wrong_encoding(place, self._recoder.encoding, error.reason, ASK_FOR_AN_ENCODING) from None
+                raise wrong_encoding(place, self._recoder.encoding, error.reason, self._remedy) from None
             if number == 1 and is_utf_16(text):
-                raise wrong_encoding(f"{self._name}:1", self._recoder.encoding, SEEMS_UTF_16, ASK_FOR_AN_ENCODING)
+                raise wrong_encoding(f"{self._name}:1", self._recoder.encoding, SEEMS_UTF_16, self._remedy)
             if number > 1 or (text := text.lstrip("\ufeff")):
                 yield text
 
@@ -137,7 +143,7 @@ def predict_rows(
     batches = 1
     try:
         for number, row in rows:
-            columns = columns or _text_columns(model, text, row, name)
+            columns = columns or _text_columns(model.place, text, row, name)
             texts.append(_texts(row, columns, f"{name}:{number}"))
             rows_so_far.append(row)
             if len(rows_so_far) >= batches * model.batch_size or waiting():
@@ -284,21 +290,50 @@ def _answers(model: TrainedModel, rows: Sequence[Mapping[str, Any]], logits: tor
         yield Prediction(row, answer, by_name)
 
 
-def likely_columns(model: TrainedModel, text: Sequence[str] | None) -> list[str]:
+def read_texts(path: Path, place: TrainedPlace, text: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+    """Return the texts of a file, one or two strings a row, read as ``predict`` reads it.
+
+    Args:
+        path: The file.
+        place: The model; its training task says which columns hold text.
+        text: The one or two text columns; None takes those the model was trained on, or usual ones.
+
+    Raises:
+        RequestError: The file cannot be read or holds no rows, a text column is missing, or a row has no text.
+    """
+    name, form = str(path), form_of(path)
+    columns: Sequence[str] = ()
+    texts = []
+    with ExitStack() as stack:
+        rows: Iterable[NumberedRow]
+        if form.format in ("", "txt"):
+            stream = stack.enter_context(open_packed(path, form.packing))
+            rows = read_rows(LineReader(stream, name, remedy=SAVE_AS_UTF_8), name, "lines")
+        else:
+            rows = file_rows(path, likely_columns(place, text))
+        for number, row in rows:
+            columns = columns or _text_columns(place, text, row, name)
+            texts.append(_texts(row, columns, f"{name}:{number}"))
+    if not texts:
+        raise RequestError(f"{name} holds no rows")
+    return texts
+
+
+def likely_columns(place: TrainedPlace, text: Sequence[str] | None) -> list[str]:
     """Return the names that the text columns of a table may have."""
     return [
-        column for columns in ([text] if text else [*_training_columns(model), *USUAL_COLUMNS]) for column in columns
+        column for columns in ([text] if text else [*_training_columns(place), *USUAL_COLUMNS]) for column in columns
     ]
 
 
-def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
+def _text_columns(place: TrainedPlace, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
     """Choose the text columns: those asked for, the training task's, or the first usual ones that are there."""
     if asked is not None:
         missing = next((column for column in asked if column not in row), None)
         if missing is not None:
             raise no_column(name, missing, list(row))
         return asked
-    for columns in (*_training_columns(model), *USUAL_COLUMNS):
+    for columns in (*_training_columns(place), *USUAL_COLUMNS):
         if all(column in row for column in columns):
             return columns
     raise RequestError(
@@ -306,8 +341,8 @@ def _text_columns(model: TrainedModel, asked: Sequence[str] | None, row: Mapping
     )
 
 
-def _training_columns(model: TrainedModel) -> list[Sequence[str]]:
-    task = model.place.recipe.task if model.place.recipe is not None else None
+def _training_columns(place: TrainedPlace) -> list[Sequence[str]]:
+    task = place.recipe.task if place.recipe is not None else None
     if task is None:
         return []
     if isinstance(task, UserTask):

@@ -61,9 +61,6 @@ def score(
 ) -> torch.Tensor:
     """Return the logits of every example, float32 [examples, labels], on the CPU, in the dataset's order.
 
-    Batches hold examples of similar length, so that little is computed on padding; where the device wants few shapes,
-    their widths are rounded up as in training (``rounded_width``).
-
     Args:
         model: A classifier; its train or eval mode is restored.
         dataset: The tokenised split.
@@ -76,13 +73,56 @@ def score(
     """
     import torch
 
+    rows, logits = compute_by_length(
+        model,
+        dataset,
+        lambda inputs: model(**inputs).logits.float(),
+        batch_size=batch_size,
+        device=device,
+        longest=longest,
+        share=share,
+        between_batches=between_batches,
+    )
+    scores = torch.zeros(len(dataset), width)
+    if logits:
+        scores[rows] = torch.cat(logits).cpu()
+    return scores
+
+
+def compute_by_length(
+    model: nn.Module,
+    dataset: TokenDataset,
+    compute: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    *,
+    batch_size: int,
+    device: torch.device,
+    longest: int | None = None,
+    share: tuple[int, int] = (0, 1),
+    between_batches: Callable[[], None] | None = None,
+) -> tuple[list[int], list[torch.Tensor]]:
+    """Compute something of every example, in batches, with the model in eval mode and without gradients.
+
+    Batches hold examples of similar length, so that little is computed on padding; where the device wants few shapes,
+    their widths are rounded up as in training (``rounded_width``).
+
+    Args:
+        model: Its train or eval mode is restored.
+        dataset: The tokenised split.
+        compute: Takes a batch's inputs, without labels; returns a row for each of its examples.
+        batch_size, device, longest, share, between_batches: See ``score``.
+
+    Returns:
+        The examples' positions in the order of computation, and what was computed of each batch, on the device.
+    """
+    import torch
+
     from dpstune.data.passes import rounded_width
     from dpstune.data.tokens import to_device
 
     order = sorted(range(len(dataset)), key=lambda index: dataset.lengths[index])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rank, ranks = share
-    logits: list[torch.Tensor] = []
+    computed: list[torch.Tensor] = []
     rows: list[int] = []
     was_training = model.training
     model.eval()
@@ -95,14 +135,11 @@ def score(
                 padded = tokens if longest is None else rounded_width(tokens, longest)
                 inputs = to_device(dataset.collate(batch, padded), device)
                 inputs.pop("labels", None)
-                logits.append(model(**inputs).logits.float())
+                computed.append(compute(inputs))
                 rows.extend(batch)
     finally:
         model.train(was_training)
-    scores = torch.zeros(len(dataset), width)
-    if logits:
-        scores[rows] = torch.cat(logits).cpu()
-    return scores
+    return rows, computed
 
 
 def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: LabelMapping | None = None) -> Evaluation:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, some_of
 from dpstune.settings.sections import AnyTask, DataSection, UserTask, task_name
 from dpstune.settings.tasks import get_task
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.evaluation.trained import TrainedModel
+
+SHORT_NAMES = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validation_mismatched")}
+"""The tasks and splits that names stand for which are more, or less, than a task's."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,25 @@ def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
         recipe = load_recipe(asked, data_dir=data_dir).recipe
         return Target(recipe.task, split, recipe.data.dir)
     return Target(get_task(asked).name, split, data_dir)
+
+
+def find_target(asked: str, data_dirs: Sequence[Path]) -> Target:
+    """Return the target that a user names in one word.
+
+    Args:
+        asked: ``TASK``, ``TASK:SPLIT``, or a recipe file, which stands for its task; mnli is its matched half, and
+            ``mnli-mm`` the mismatched one.
+        data_dirs: Folders of local data; a task is read from the first that has it. Empty: the hub.
+
+    Raises:
+        RequestError: There is no such task or file.
+    """
+    name, _, split = asked.partition(":")
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_target(name, split or "validation", None)
+    task, usual_split = SHORT_NAMES.get(name, (name, "validation"))
+    folder = folder_with_task(data_dirs, task)
+    return read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
 
 
 def match_labels(model: TrainedModel, task: TaskData) -> LabelMapping | None:

@@ -182,6 +182,21 @@ def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, d
     return loaded, report
 
 
+def weight_shapes(file: Path) -> dict[str, list[int]]:
+    """Return the shapes of the weights in a safetensors file, by name; only the file's head is read.
+
+    Raises:
+        RequestError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as weights:
+            return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RequestError(f"{file} is damaged ({error}); train the run again, or leave it out") from None
+
+
 def set_dropout(model: torch.nn.Module, rate: float) -> None:
     """Set every dropout rate of a built model, also the rates that modules keep as plain numbers."""
     import torch

@@ -215,10 +215,12 @@ def _refuse_what_is_there_twice(runs: Sequence[Path]) -> None:
 
 def _weights_to_average(records: Sequence[RunRecord]) -> list[Path]:
     """Return the file of each run's weights; only their heads are read."""
+    from dpstune.models.loading import weight_shapes
+
     files = [_weights(RunFolder(record.folder)) for record in records]
-    first = _shapes(files[0])
+    first = weight_shapes(files[0])
     for file in files[1:]:
-        if _shapes(file) != first:
+        if weight_shapes(file) != first:
             raise RequestError(f"{file.parent} has other weights than {files[0].parent}: they cannot be averaged")
     return files
 
@@ -231,16 +233,6 @@ def _weights(run: RunFolder) -> Path:
         split = ": its weights are split into several files" if (run.model / f"{WEIGHTS}.index.json").exists() else ""
         raise RequestError(f"{run.model} holds no {WEIGHTS}{split}; to be averaged, weights lie in one such file")
     return file
-
-
-def _shapes(file: Path) -> dict[str, list[int]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt") as weights:
-            return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RequestError(f"{file} is damaged ({error}); train the run again, or leave it out") from None
 
 
 def _write_soup(files: Sequence[Path], place: Path) -> None:

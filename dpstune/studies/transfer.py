@@ -18,7 +18,14 @@ import numpy as np
 
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
-from dpstune.evaluation.targets import Target, encode_target, evaluate_target, match_labels, read_target
+from dpstune.evaluation.targets import (
+    SHORT_NAMES,
+    Target,
+    encode_target,
+    evaluate_target,
+    find_target,
+    match_labels,
+)
 from dpstune.runs.folder import RunFolder, write_json, write_predictions
 from dpstune.settings.metrics import METRICS, direction
 from dpstune.settings.sections import UserTask, nameless, task_name
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from dpstune.recipe.recipe import Recipe
 
 NLI_TARGETS = ("mnli", "mnli-mm", "snli", "sick", "scitail", "rte", "hans")
-_SHORT = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validation_mismatched")}
 
 
 @dataclass(frozen=True)
@@ -163,8 +169,8 @@ def choose_targets(
     """
     named = [_name_target(each, recipe, data_dirs) for each in asked or _usual_targets(recipe)]
     home = Target(recipe.task, "validation", recipe.data.dir)
-    if home.name in _SHORT and not isinstance(home.task, UserTask):
-        home = replace(home, split=_SHORT[home.name][1])
+    if home.name in SHORT_NAMES and not isinstance(home.task, UserTask):
+        home = replace(home, split=SHORT_NAMES[home.name][1])
     there = next((each for each in named if each.in_domain and each.target.split == home.split), None)
     if there is None:
         there = NamedTarget(home.name, home, in_domain=True)
@@ -217,17 +223,13 @@ def _usual_targets(recipe: Recipe) -> list[str]:
 def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> NamedTarget:
     name, _, split = asked.partition(":")
     others: tuple[str, ...] = ()
+    target = find_target(asked, data_dirs)
     if Path(name).suffix in (".yaml", ".yml"):
-        target = read_target(name, split or "validation", None)
         stem = Path(name).stem
         if isinstance(target.task, UserTask):
             name, others = target.name, (stem, task_name(nameless(target.task)))
         else:
             name = stem
-    else:
-        task, usual_split = _SHORT.get(name, (name, "validation"))
-        folder = folder_with_task(data_dirs, task)
-        target = read_target(task, split or usual_split, folder or (data_dirs[0] if data_dirs else None))
     if isinstance(recipe.task, UserTask) or isinstance(target.task, UserTask):  # several of them may have one name
         in_domain = nameless(target.task) == nameless(recipe.task)
     else:
