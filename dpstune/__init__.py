@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from dpstune.api.evaluate import evaluate
     from dpstune.api.fit import fit
     from dpstune.api.predict import predict
+    from dpstune.api.probe import probe
     from dpstune.api.sweep import sweep
     from dpstune.api.train import train
     from dpstune.methods import build_method
 
-__all__ = ["__version__", "build_method", "casestudy", "evaluate", "fit", "predict", "sweep", "train"]
+__all__ = ["__version__", "build_method", "casestudy", "evaluate", "fit", "predict", "probe", "sweep", "train"]
 __version__ = "0.1.0"
 _PARTS = ("api", "errors", "integrations", "methods", "recipe", "runs", "training")  # as in dpstune.errors.RequestError
 

@@ -28,6 +28,7 @@ from dpstune.commands.export import export
 from dpstune.commands.fit import fit
 from dpstune.commands.init import init
 from dpstune.commands.predict import predict
+from dpstune.commands.probe import probe
 from dpstune.commands.profile import profile
 from dpstune.commands.sweep import sweep
 from dpstune.commands.train import train
@@ -48,7 +49,14 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Begin": {"init": init, "check": check},
     "Train": {"fit": fit, "train": train},
     "Look": {"eval": evaluate, "predict": predict, "export": export},
-    "Study": {"sweep": sweep, "transfer": transfer, "casestudy": casestudy, "ensemble": ensemble, "profile": profile},
+    "Study": {
+        "sweep": sweep,
+        "transfer": transfer,
+        "casestudy": casestudy,
+        "probe": probe,
+        "ensemble": ensemble,
+        "profile": profile,
+    },
 }
 
 

@@ -48,9 +48,23 @@ def as_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
     >>> as_methods("mixout:p=0.7"), as_methods(["vanilla", "mixout"])
     (('mixout:p=0.7',), ('vanilla', 'mixout'))
     """
-    names = _names(methods)
+    return as_names("methods", methods, '["vanilla", "mixout"]')
+
+
+def as_names(parameter: str, given: str | Sequence[str], example: str) -> tuple[str, ...]:
+    """Return names that are given as a list; a name by itself is one.
+
+    Args:
+        parameter: What they are given for.
+        given: The names.
+        example: Such a list, for the error.
+
+    Raises:
+        RequestError: They are no names.
+    """
+    names = _names(given)
     if names is None:
-        raise RequestError(f'methods={shown(methods)}: should be a list of names, for example ["vanilla", "mixout"]')
+        raise RequestError(f"{parameter}={shown(given)}: should be a list of names, for example {example}")
     return tuple(names)
 
 

@@ -152,6 +152,31 @@ class EvaluateResult(Result):
 
 
 @dataclass(frozen=True)
+class ProbeResult(Result):
+    """How far fine-tuning moved representations; its table has a row a point.
+
+    Args:
+        report: The HTML page.
+        layer_rows: The rows of ``layers``.
+    """
+
+    report: Path = Path()
+    layer_rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """Linear CKA and mean cosine with the pre-trained model, a row a run and layer; layer 0 is the embeddings."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.layer_rows))
+
+    @property
+    def picture(self) -> Path | None:
+        """Both over the layers, a line a method."""
+        return self.folder / "layers.png"
+
+
+@dataclass(frozen=True)
 class FitResult(Result):
     """What a fit found; its table has a row a candidate.
 

@@ -41,6 +41,10 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key in every run that has it. Repeatable."),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of local data, used instead of the hub.")]
+DataDirs = Annotated[
+    list[Path] | None,
+    typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),
+]
 Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Workers on this machine.")]
 Storage = Annotated[

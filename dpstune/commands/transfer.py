@@ -9,6 +9,7 @@ import typer
 
 from dpstune.commands.options import (
     AsJson,
+    DataDirs,
     Jobs,
     Output,
     Overrides,
@@ -48,10 +49,7 @@ def transfer(
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
     jobs: Jobs = 1,
     storage: Storage = None,
-    data_dirs: Annotated[
-        list[Path] | None,
-        typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),
-    ] = None,
+    data_dirs: DataDirs = None,
     output: Output = Path("runs"),
     as_json: AsJson = False,
 ) -> None:

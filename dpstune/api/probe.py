@@ -1,0 +1,79 @@
+"""``dpstune.probe``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpstune.api.arguments import as_columns, as_names, refuse_fewer_than_one
+from dpstune.api.evaluate import ModelLike, model_folder
+from dpstune.api.results import FitResult, ProbeResult, TrainResult
+
+
+def probe(
+    runs: ModelLike | Sequence[ModelLike],
+    *,
+    on: str | Sequence[str] = (),
+    texts: str | Path | None = None,
+    text: str | Sequence[str] | None = None,
+    task: str | None = None,
+    rows: int = 500,
+    train_rows: int = 1000,
+    scored_rows: int = 1000,
+    pretrained: str | None = None,
+    data_dir: str | Path | None = None,
+    output: str | Path = "runs",
+    quiet: bool = False,
+) -> ProbeResult:
+    """Say how far fine-tuning moved a model's representations, and how well a linear probe does other tasks on them.
+
+    Args:
+        runs: A run's folder, a local model folder, or a result; one or several.
+        on: Tasks for a linear probe on the last layer: ``TASK``, ``TASK:SPLIT`` or a recipe file each.
+        texts: A file of texts to compare hidden states on; the runs' own evaluated split.
+        text: Its one or two text columns.
+        task: A task whose texts are compared on.
+        rows: The most texts.
+        train_rows: The most rows that a linear probe is trained on.
+        scored_rows: The most rows that it is scored on.
+        pretrained: The model that they began as; what each recipe says.
+        data_dir: Local data in the place of the hub.
+        output: The folder that holds all runs; the report lies in it, too.
+        quiet: Tell nothing on stderr.
+
+    Raises:
+        RequestError: A run is not finished or began with random weights, or texts or tasks cannot be had.
+        RunError: The hub could not be reached.
+
+    >>> import dpstune
+    >>> run = dpstune.train("demo", method="vanilla", training={"steps": 2}, data={"train_size": 32}, quiet=True)
+    >>> found = dpstune.probe(run, on="toy-rte", rows=40, train_rows=40, scored_rows=40, quiet=True)
+    >>> found.table.columns.tolist()[:4], len(found.layers)
+    (['method', 'restarts', 'cka', 'cosine'], 7)
+    >>> found.layers["cka"].round(2).tolist()[:2]
+    [1.0, 1.0]
+    """
+    from dpstune.report.output import tell
+    from dpstune.report.probe_report import layers_as_rows, points_as_rows, write_probe_report
+    from dpstune.studies.probe.probe import Probe
+    from dpstune.studies.probe.request import ProbeRequest
+
+    refuse_fewer_than_one(rows=rows, train_rows=train_rows, scored_rows=scored_rows)
+    listed = [runs] if isinstance(runs, str | Path | TrainResult | FitResult) else list(runs)
+    columns = as_columns(text)
+    request = ProbeRequest(
+        runs=tuple(map(model_folder, listed)),
+        output=Path(output).expanduser(),
+        on=as_names("on", on, '["mrpc", "rte"]'),
+        texts=None if texts is None else Path(texts).expanduser(),
+        text=None if columns is None else tuple(columns),
+        task=task,
+        rows=rows,
+        train_rows=train_rows,
+        scored_rows=scored_rows,
+        pretrained=pretrained,
+        data_dirs=() if data_dir is None else (Path(data_dir).expanduser().absolute(),),
+    )
+    outcome = Probe(request).run(*([] if quiet else [tell]))
+    page = write_probe_report(outcome)
+    return ProbeResult(outcome.folder, points_as_rows(outcome), page, layers_as_rows(outcome))

@@ -1,0 +1,89 @@
+"""The texts on which hidden states are compared: a file's, a task's, or those that the runs were evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dpstune.data.examples import Examples
+from dpstune.data.reading import folder_with_task
+from dpstune.errors import RequestError, some_of
+from dpstune.evaluation.targets import find_target
+from dpstune.settings.sections import UserTask, task_name
+from dpstune.studies.probe.request import ProbeRequest
+from dpstune.studies.probe.subjects import Subject
+from dpstune.studies.records import RunRecord
+
+FEWEST_TEXTS = 2
+
+
+def read_texts_to_compare(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
+    """Return what the texts are called, and all of them.
+
+    Args:
+        request: Names a file, a task, or neither: the split that all runs were evaluated on.
+        subjects: The models.
+
+    Raises:
+        RequestError: It names two, or what it names cannot be read; there is a single text; or the models have no
+            evaluated split in common.
+        RunError: The hub could not be reached.
+    """
+    if request.text is not None and request.texts is None:
+        raise RequestError("--text names columns of a file; add --texts FILE")
+    if request.texts is not None and request.task is not None:
+        raise RequestError("--texts and --task both say on which texts; keep one")
+    name, examples = _read(request, subjects)
+    if len(examples) < FEWEST_TEXTS:
+        raise RequestError(f"{name}: {len(examples)} text is too few; to compare representations takes two")
+    return name, examples
+
+
+def _read(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
+    from dpstune.evaluation.prediction import read_texts
+
+    if request.texts is not None:
+        texts = read_texts(request.texts, subjects[0].place, request.text)
+        return request.texts.name, Examples([str(number) for number in range(len(texts))], texts, None)
+    if request.task is None:
+        return _evaluated(request, subjects)
+    target = find_target(request.task, request.data_dirs)
+    splits = target.read().splits
+    if len(splits) > 1:
+        raise RequestError(f"--task {request.task}: it has several splits: {', '.join(splits)}; name one")
+    ((split, examples),) = splits.items()
+    return f"{target.name} {split}", examples
+
+
+def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
+    """Return the split that all runs were evaluated on."""
+    from dpstune.data.inputs import Inputs
+
+    records = []
+    for subject in subjects:
+        if subject.record is None or subject.record.result["split"] is None:
+            what = "a model folder" if subject.record is None else "a run without an evaluated split"
+            raise RequestError(f"{subject.place.name} is {what}: say on which texts, with --texts FILE or --task TASK")
+        records.append(subject.record)
+    first, *others = records
+    for other in others:
+        _refuse_other_examples(first, other)
+    recipe = first.recipe
+    if not isinstance(recipe.task, UserTask):
+        folder = folder_with_task(request.data_dirs, task_name(recipe.task))
+        if folder is not None:
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": folder})})
+    splits = Inputs().task(recipe).splits
+    if first.split not in splits:
+        raise RequestError(f"{first.folder} was evaluated on {first.split}; there is {some_of(splits)}")
+    return f"{first.result['task']} {first.split}", splits[first.split]
+
+
+def _refuse_other_examples(first: RunRecord, other: RunRecord) -> None:
+    theirs, ours = (
+        (each.result["task"], each.result["split"], each.fingerprints.get("task")) for each in (other, first)
+    )
+    if theirs != ours:
+        raise RequestError(
+            f"{other.folder} and {first.folder} were evaluated on different examples; say on which texts to compare "
+            "them, with --texts FILE or --task TASK"
+        )
