@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpstune.api.arguments import as_columns, as_names, refuse_fewer_than_one
 from dpstune.api.evaluate import ModelLike, model_folder
-from dpstune.api.results import FitResult, ProbeResult, TrainResult
+from dpstune.api.results import ProbeResult
 
 
 def probe(
@@ -59,7 +59,7 @@ def probe(
     from dpstune.studies.probe.request import ProbeRequest
 
     refuse_fewer_than_one(rows=rows, train_rows=train_rows, scored_rows=scored_rows)
-    listed = [runs] if isinstance(runs, str | Path | TrainResult | FitResult) else list(runs)
+    listed = runs if isinstance(runs, list | tuple) else [runs]
     columns = as_columns(text)
     request = ProbeRequest(
         runs=tuple(map(model_folder, listed)),

@@ -183,7 +183,7 @@ def _how(outcome: ProbeOutcome) -> str:
     )
     return (
         "Each model's last layer, the mean over tokens, is read by a linear function alone: logistic regression, or "
-        "ridge regression of values, with a penalty that cross-validation over the training rows chose. Beside the mean "
+        "ridge regression of values, its penalty chosen by cross-validation over the training rows. Beside the mean "
         "over restarts: the difference from the pre-trained model, with the 95% interval of the paired bootstrap over "
         f"the scored rows. {sizes}."
     )
