@@ -377,3 +377,18 @@ def test_the_python_pages_programs_run(tmp_path, monkeypatch):
     for program in blocks("python.md"):
         program = program.replace('methods=["vanilla"]', 'methods=["vanilla"], training={"steps": 2}')
         exec(compile(program, "python.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_probe_pages_commands_are_run(zygote, tiny_task):
+    """On the tiny task."""
+    for method in ("vanilla", "dps-mix"):
+        short = ["--set", "training.epochs=1", "--seeds", "2", "--output", "probed"]
+        run = zygote.run("train", "--recipe", tiny_task, "--method", method, *short)
+        assert run.code == 0, run.stderr
+    for line in (line for block in blocks("probe.md", "console") for line in block.splitlines()):
+        words = shlex.split(line.replace("runs/demo/", "probed/tiny/"))[1:]
+        words = [str(each) for word in words for each in (sorted(zygote.folder.glob(word)) if "*" in word else [word])]
+        run = zygote.run(*words)
+        assert run.code == 0, f"{line}: {run.stderr}"
+        assert "report: runs/tiny/probe-" in run.stderr
