@@ -94,6 +94,7 @@ def test_a_model_whose_layers_share_their_weights_has_as_many_layers_as_it_compu
     assert outcome.points[0].layers == LAYERS + 1
 
 
+@pytest.mark.slow
 def test_restarts_are_grouped_and_shown(zygote, restarts, tiny_run, tmp_path):
     arguments = (*restarts, tiny_run, "--on", "toy-rte,toy-sts", "--train-rows", 60, "--scored-rows", 30)
     told = probe(zygote, tmp_path, *arguments)
@@ -131,12 +132,15 @@ def test_restarts_are_grouped_and_shown(zygote, restarts, tiny_run, tmp_path):
     assert json.dumps(told["points"]) == json.dumps(probe(zygote, tmp_path, *arguments)["points"])
 
 
-def test_people_read_tables_on_stderr(zygote, tiny_run, tmp_path):
-    run = zygote.run("probe", tiny_run, "--rows", 10, "--output", tmp_path)
+def test_people_read_tables_on_stderr_and_programs_one_object_on_stdout(zygote, tiny_run, tmp_path):
+    run = zygote.run("probe", tiny_run, "--rows", 10, "--output", tmp_path, "--json")
     assert run.code == 0, run.stderr
-    assert run.stdout == ""
     assert "linear CKA, last layer" in run.stderr
-    assert "report: " in run.stderr
+    told = json.loads(run.stdout)
+    assert f"report: {told['report']}" in run.stderr
+    assert (told["count"], told["tasks"]) == (10, [])
+    (point,) = told["points"]
+    assert len(point["cka"]) == len(point["cosine"]) == LAYERS + 1
     assert not list(tmp_path.glob("*/*/scores.csv"))
 
 
