@@ -20,6 +20,7 @@ BENCHMARKS = [
     "startup",
     "steps",
     "scoring",
+    "jobs",
     "growth",
     "trainer",
     "methods",

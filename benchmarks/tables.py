@@ -288,6 +288,19 @@ def scoring():
     return markdown(["texts", "processor", "way", "texts a second", "dpstune's over it"], lines) + notes
 
 
+def jobs():
+    result = read("jobs")
+    if result is None:
+        return None
+    lines, notes = [], ""
+    for processor, part in result.items():
+        for row in part["rows"]:
+            shape = [f"{row['jobs']} x {row['threads']}", str(row["runs"])]
+            lines.append((processor, *shape, f"{row['seconds']:.0f}", str(row["runs_an_hour"])))
+        notes += measured_on(part)
+    return markdown(["processor", "workers x threads", "runs", "seconds", "runs an hour"], lines) + notes
+
+
 def growth():
     result = read("growth")
     if result is None:
@@ -309,6 +322,7 @@ def growth():
 TABLES = {
     "steps": steps,
     "scoring": scoring,
+    "jobs": jobs,
     "growth": growth,
     "goals": goals,
     "parts": parts,
