@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -157,6 +157,37 @@ class HalfMixtures:
             torch._foreach_copy_(halves, self._mix_all(names[part]))
             for name, weight, half in zip(names[part], weights[part], halves, strict=True):
                 self._made[name] = (weight._version, half)
+
+
+def layers_by_weight(model: nn.Module, linears: Mapping[str, nn.Linear]) -> list[tuple[str, nn.Linear]]:
+    """List every layer with its weight's name; layers that share a weight are all listed, under one name.
+
+    Args:
+        model: The model.
+        linears: The weights, each by one layer that has it.
+    """
+    names = {id(linear.weight): name for name, linear in linears.items()}
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return [(names[id(layer.weight)], layer) for layer in layers if id(layer.weight) in names]
+
+
+def refuse_uncalled(linears: Mapping[str, nn.Linear], called: Collection[str], cannot: str) -> None:
+    """Refuse a model that uses a weight without calling its layer, whose forward is patched in vain.
+
+    Args:
+        linears: The weights that were patched, each by one layer that has it.
+        called: Those whose layers were seen computing; none where the model is compiled.
+        cannot: What does not work, for the error: ``"dps-mix cannot mix"``.
+
+    Raises:
+        RequestError: There is such a weight; the message names it.
+    """
+    for name, linear in linears.items():
+        if linear.weight.grad is not None and called and name not in called:
+            raise RequestError(
+                f"{cannot} {name!r}: the model uses its weight without calling the layer; "
+                "freeze that weight or choose a method that leaves the forward pass alone"
+            )
 
 
 def refuse_replaced_forwards(linears: Iterable[nn.Linear]) -> None:

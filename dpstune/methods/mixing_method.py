@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpstune.errors import RequestError
 from dpstune.methods.base import Method, MethodConfig, ReservedProbability, draw_columns
 
 if TYPE_CHECKING:
@@ -57,13 +56,10 @@ class MixingMethod(Method[C]):
             patch_forward(linear, partial(self._forward, name))
 
     def _layers(self) -> list[tuple[str, nn.Linear]]:
-        """List every layer with its weight's name; layers that share a weight are all listed, under one name."""
-        from torch import nn
+        from dpstune.methods.mixing import layers_by_weight
 
         assert self.model is not None
-        names = {id(linear.weight): name for name, linear in self.linears.items()}
-        layers = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
-        return [(names[id(layer.weight)], layer) for layer in layers if id(layer.weight) in names]
+        return layers_by_weight(self.model, self.linears)
 
     def begin_step(self) -> None:
         """Have the subclass get ready, once in a step."""
@@ -138,13 +134,10 @@ class MixingMethod(Method[C]):
         Raises:
             RequestError: There is such a weight; the message names it.
         """
+        from dpstune.methods.mixing import refuse_uncalled
+
         self._halves.clear()
-        for name, linear in self.linears.items():
-            if linear.weight.grad is not None and self._called and name not in self._called:
-                raise RequestError(
-                    f"{self.config.name} cannot mix {name!r}: the model uses its weight without calling the layer; "
-                    "freeze that weight or choose a method that does not mix"
-                )
+        refuse_uncalled(self.linears, self._called, f"{self.config.name} cannot mix")
 
     def _buffers(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return the buffers that a checkpoint holds, by name; each has one tensor for each linear weight."""
