@@ -68,3 +68,29 @@ def build_method(settings: Mapping[str, Any] | MethodConfig) -> Method[Any]:
         raise RequestError(f"a method needs a name, as in {{'name': 'dps-mix'}}; there are {', '.join(REGISTRY)}")
     cls = method_class(name)
     return cls(check_settings(cls.config_class, settings, place=f"method {name}"))
+
+
+def newer_keys(name: Any) -> Mapping[str, Any]:
+    """Return the keys that a method did not always have, with the values that change nothing.
+
+    Args:
+        name: The method's name; what is no method has none.
+
+    >>> dict(newer_keys("dps-mix"))
+    {'stage2': 'select', 'scope': 'all', 'score': 'squared'}
+    """
+    return method_class(name).config_class.newer_keys if name in REGISTRY else {}
+
+
+def without_newer_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's plain settings, and those of one that it wraps, without the newer keys that change nothing.
+
+    >>> without_newer_keys({"name": "ema", "of": {"name": "dps-mix", "p": 0.3, "scope": "all", "score": "random"}})
+    {'name': 'ema', 'of': {'name': 'dps-mix', 'p': 0.3, 'score': 'random'}}
+    """
+    newer = newer_keys(settings.get("name"))
+    return {
+        key: without_newer_keys(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if key not in newer or value != newer[key]
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, Field
@@ -42,6 +43,12 @@ class MethodConfig(Settings):
     """Settings of a method; each method has a subclass of its own, which names its source."""
 
     model_config = ConfigDict(strict=True)
+
+    newer_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Keys that the method did not always have, each with the value that changes nothing.
+
+    With that value a key is left out of a run's name and of what people are told.
+    """
 
     name: str
 
@@ -313,6 +320,8 @@ def draw_columns(
     """
     import torch
 
+    from dpstune.methods.groups import from_host
+
     widths = [linear.in_features for linear in linears.values()]
     drawn = torch.tensor(stream(seed, "columns", step).random(sum(widths), dtype="float32") >= p)
     for (name, linear), mask in zip(linears.items(), drawn.split(widths), strict=True):
@@ -325,6 +334,4 @@ def draw_columns(
                     f"the layer has {linear.in_features}"
                 )
             mask.copy_(columns)
-    if linears and (device := next(iter(linears.values())).weight.device).type == "cuda":
-        return drawn.pin_memory().to(device, non_blocking=True)
-    return drawn.to(device) if linears else drawn
+    return from_host(drawn, next(iter(linears.values())).weight.device) if linears else drawn

@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
-from dpstune.methods.base import ReservedProbability, UpdateRatio, gradients_are_finite, new_accumulator
-from dpstune.methods.groups import add_squares, groups, multiply
+from dpstune.methods.base import ReservedProbability, gradients_are_finite, new_accumulator
+from dpstune.methods.groups import groups, multiply
 from dpstune.methods.mixing_method import MixingConfig, MixingMethod
-from dpstune.methods.subnetwork import Cycle, octets, pack_bits, select, unpack_bytes
+from dpstune.methods.subnetwork import (
+    Cycle,
+    DpsConfig,
+    add_scores,
+    draw_selections,
+    octets,
+    pack_bits,
+    select,
+    unpack_bytes,
+    within_scope,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -18,18 +28,17 @@ if TYPE_CHECKING:
 LONG_STAGE = 50  # update_steps from which the authors' code penalises frequent weights
 
 
-class DpsMixConfig(MixingConfig):
+class DpsMixConfig(DpsConfig, MixingConfig):
     """Settings of DPS Mix (Zhang et al. 2022, arXiv 2211.01642, section 3.2; defaults of the authors' scripts).
 
     Attributes:
         p: Reserved probability, in [0, 1): how often Stage I replaces a column's weight by its target, and the
             share of each matrix that Stage II leaves out.
-        update_ratio: Length of one stage as a share of all steps, in (0, 1].
+        stage2: ``select``, or ``prune``: Stage II mixes with zero, or ``none``: Stage I at all steps, which is mixout.
     """
 
     name: Literal["dps-mix"] = "dps-mix"
     p: ReservedProbability = 0.3
-    update_ratio: UpdateRatio = 0.05
 
 
 class DpsMix(MixingMethod[DpsMixConfig]):
@@ -46,7 +55,13 @@ class DpsMix(MixingMethod[DpsMixConfig]):
 
     Buffers of each linear weight: W0 (float32), one float32 that is GAM in Stage I and T in Stage II, and one bit.
 
-    Source: Zhang et al. 2022, Algorithm 1 (DPS Mix).
+    ``stage2: prune``: T = 0 in Stage II. ``stage2: none``: Stage I at all steps; W0 is then the only buffer.
+    ``scope: encoder``: all other layers compute plainly. ``score`` says what takes the place of g * g in GAM; see
+    ``add_scores``. A score at ``random`` needs neither GAM nor FAM: the selection is drawn, of exactly
+    ceil(n * (1 - p)) weights.
+
+    Source: Zhang et al. 2022, Algorithm 1 (DPS Mix). The last paragraph is ours, not the paper's, whose published code
+    knows T = W alone.
 
     >>> import torch
     >>> from dpstune import build_method
@@ -61,11 +76,19 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     config_class = DpsMixConfig
 
     def acquire(self, model: nn.Module) -> None:
-        """Copy the weights as W0; make GAM, FAM and the selection, all zeros."""
+        """Copy the weights as W0; make GAM, FAM and the selection, all zeros.
+
+        Raises:
+            RequestError: ``scope`` is ``encoder`` and the model has no stack of layers; or another method or library
+                has replaced a layer's forward.
+        """
         import torch
 
-        self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
-        weights = {name: linear.weight.detach() for name, linear in self.linears.items()}
+        self.linears = within_scope(self.linears, model, self.config.scope)
+        weights: dict[str, torch.Tensor] = {}
+        if self._selects:
+            self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
+            weights = {name: linear.weight.detach() for name, linear in self.linears.items()}
         # GAM in Stage I; T in Stage II, where GAM is not needed any more.
         self.gam_or_target = {name: new_accumulator(w) for name, w in weights.items()}
         self.fam = {name: w.new_zeros(w.shape[1], dtype=torch.int32) for name, w in weights.items()}
@@ -82,14 +105,18 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         """Return 0."""
         return 0.0
 
+    @property
+    def _selects(self) -> bool:
+        return self.config.stage2 != "none"
+
     def _masks_are_columns(self) -> bool:
-        return self.cycle.stage(self.step) == 1
+        return not self._selects or self.cycle.stage(self.step) == 1
 
     def _prepare(self) -> None:
         """Draw the step's column masks (Stage I), or choose the subnetwork when Stage II opens."""
         import torch
 
-        opens_block = self.cycle.opens_block(self.step) and bool(self.linears)
+        opens_block = self._selects and self.cycle.opens_block(self.step) and bool(self.linears)
         if self._masks_are_columns():
             if opens_block:
                 torch._foreach_zero_([*self.gam_or_target.values(), *self.fam.values()])
@@ -100,14 +127,25 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     def _select(self) -> None:
         import torch
 
+        weights = [linear.weight.detach() for linear in self.linears.values()]
+        if self.config.score == "random":
+            drawn = draw_selections(weights, self.config.p, seed=self.seed, step=self.step)
+            for packed, selected in zip(self.selected.values(), drawn, strict=True):
+                packed.copy_(pack_bits(selected))
+        else:
+            self._select_by_scores()
+        if self.config.stage2 == "prune":
+            torch._foreach_zero_(list(self.gam_or_target.values()))
+        else:
+            torch._foreach_copy_(list(self.gam_or_target.values()), weights)
+
+    def _select_by_scores(self) -> None:
         for name, score in self.gam_or_target.items():
             frequency = self.fam[name].clamp(min=1).to(score.dtype)
             score.div_(frequency)
             if self.cycle.update_steps >= LONG_STAGE:
                 score.mul_((-frequency / self.cycle.update_steps).exp())
             self.selected[name].copy_(pack_bits(select(score, self.config.p)))
-        weights = [linear.weight.detach() for linear in self.linears.values()]
-        torch._foreach_copy_(list(self.gam_or_target.values()), weights)
 
     def _target(self, name: str) -> torch.Tensor:
         return super()._target(name) if self._columns_now else self.gam_or_target[name]
@@ -129,23 +167,29 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         return bits, [(slice(first, first + shape.numel()), shape) for first, shape in zip(firsts, shapes, strict=True)]
 
     def before_clip(self) -> None:
-        """Accumulate squared gradients, masked already, and column counts (Stage I), or mask gradients (Stage II)."""
-        import torch
-
+        """Add gradients, masked already, to GAM and count columns (Stage I), or mask gradients (Stage II)."""
         super().before_clip()
-        assert self.model is not None
+        if not self._selects:
+            return
         found = {name: layer.weight.grad for name, layer in self.linears.items() if layer.weight.grad is not None}
         names, gradients = list(found), list(found.values())
         if not names:
             return
-        if self._masks_are_columns():
-            finite = gradients_are_finite(self.model)
-            add_squares([self.gam_or_target[name] for name in names], gradients, finite)
-            counted = self._by_layer((self._drawn & finite).to(torch.int32))
-            torch._foreach_add_([self.fam[name] for name in names], [counted[name] for name in names])
-        else:
+        if not self._masks_are_columns():
             for part in groups(gradients):
                 self._mask(names[part], gradients[part])
+        elif self.config.score != "random":
+            self._add_scores(names, gradients)
+
+    def _add_scores(self, names: list[str], gradients: list[torch.Tensor]) -> None:
+        import torch
+
+        assert self.model is not None
+        finite = gradients_are_finite(self.model)
+        weights = [self.linears[name].weight for name in names]
+        add_scores(self.config.score, [self.gam_or_target[name] for name in names], gradients, weights, finite)
+        counted = self._by_layer((self._drawn & finite).to(torch.int32))
+        torch._foreach_add_([self.fam[name] for name in names], [counted[name] for name in names])
 
     def _mask(self, names: Sequence[str], gradients: list[torch.Tensor]) -> None:
         """Multiply the gradients of some neighbouring layers by their selection."""

@@ -76,14 +76,58 @@ def add_squares(accumulators: list[torch.Tensor], gradients: list[torch.Tensor],
     """
     import torch
 
+    for part, taken in _taken_if(finite, accumulators, gradients):
+        torch._foreach_addcmul_(accumulators[part], taken, taken)
+
+
+def add_magnitudes(accumulators: list[torch.Tensor], gradients: list[torch.Tensor], finite: torch.Tensor) -> None:
+    """Add |g| to each accumulator if ``finite``, a 0-d bool tensor, is true; else change nothing.
+
+    >>> import torch
+    >>> accumulator = torch.ones(2)
+    >>> add_magnitudes([accumulator], [torch.tensor([-2.0, 3.0])], torch.tensor(True))
+    >>> accumulator.tolist()
+    [3.0, 4.0]
+    """
+    import torch
+
+    for part, taken in _taken_if(finite, accumulators, gradients):
+        torch._foreach_add_(accumulators[part], torch._foreach_abs(taken))
+
+
+def subtract_products(
+    accumulators: list[torch.Tensor], gradients: list[torch.Tensor], weights: list[torch.Tensor], finite: torch.Tensor
+) -> None:
+    """Subtract g * w from each accumulator if ``finite``, a 0-d bool tensor, is true; else change nothing.
+
+    >>> import torch
+    >>> accumulator = torch.ones(2)
+    >>> subtract_products([accumulator], [torch.tensor([-2.0, 3.0])], [torch.tensor([1.0, 2.0])], torch.tensor(True))
+    >>> accumulator.tolist()
+    [3.0, -5.0]
+    """
+    import torch
+
+    for part, taken in _taken_if(finite, accumulators, gradients):
+        factors = [w.detach().to(total.dtype) for total, w in zip(accumulators[part], weights[part], strict=True)]
+        torch._foreach_addcmul_(accumulators[part], taken, factors, value=-1)
+
+
+def _taken_if(
+    finite: torch.Tensor, accumulators: list[torch.Tensor], gradients: list[torch.Tensor]
+) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+    """Yield, group by group, the gradients in their accumulators' precision; zeros, or nothing, if not ``finite``."""
     ask = on_cpu(finite)  # on a GPU the host would have to wait for the answer
     if ask and not finite:
         return
     for part in groups(accumulators):
         taken = [g.to(total.dtype) for total, g in zip(accumulators[part], gradients[part], strict=True)]
-        if not ask:
-            taken = zero_unless(finite, taken)
-        torch._foreach_addcmul_(accumulators[part], taken, taken)
+        yield part, taken if ask else zero_unless(finite, taken)
+
+
+def from_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor that the host has made to a device; a GPU copies from pinned memory while the host goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def move_toward(averages: list[torch.Tensor], values: list[torch.Tensor], share: torch.Tensor) -> None:

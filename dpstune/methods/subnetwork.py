@@ -1,14 +1,49 @@
-"""What DPS Dense and DPS Mix share: the two-stage cycle, and the choice of a subnetwork by its scores."""
+"""What DPS Dense and DPS Mix share: settings, the two-stage cycle, and the choice of a subnetwork by its scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from dpstune.errors import RequestError
+from dpstune.methods.base import MethodConfig, ReservedProbability, UpdateRatio
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from torch import nn
+
+StageTwo = Literal["select", "prune", "none"]
+"""What Stage II does; see ``DpsConfig``."""
+
+Scope = Literal["all", "encoder"]
+"""Which linear weights are selected from; see ``DpsConfig``."""
+
+Score = Literal["squared", "absolute", "movement", "random"]
+"""What weights are selected by; see ``DpsConfig``."""
+
+
+class DpsConfig(MethodConfig):
+    """Settings of both variants; the published method is what the last three have when they are left out.
+
+    Attributes:
+        p: Reserved probability, in [0, 1): the share of each matrix that Stage II leaves out.
+        update_ratio: Length of one stage as a share of all steps, in (0, 1].
+        stage2: ``select``, or ``prune``: weights outside the subnetwork count as zero, or ``none``: no Stage II.
+        scope: ``all`` linear weights, or those of the ``encoder``'s layers: all others train as usual.
+        score: ``squared`` gradients, ``absolute`` ones, ``movement`` (minus gradient times weight), or ``random``.
+    """
+
+    newer_keys = MappingProxyType({"stage2": "select", "scope": "all", "score": "squared"})
+
+    p: ReservedProbability = 0.3
+    update_ratio: UpdateRatio = 0.05
+    stage2: StageTwo = "select"
+    scope: Scope = "all"
+    score: Score = "squared"
 
 
 @dataclass(frozen=True)
@@ -53,6 +88,98 @@ def select(scores: torch.Tensor, p: float) -> torch.Tensor:
     [True, False, True, True]
     """
     return scores >= kth_largest(scores, 1 - p)
+
+
+def draw_selections(weights: Sequence[torch.Tensor], p: float, *, seed: int, step: int) -> Iterator[torch.Tensor]:
+    """Yield a subnetwork for each weight matrix, drawn: a bool tensor like it with exactly k = ceil(n * (1 - p)) true.
+
+    The draws depend on ``seed`` and ``step`` alone: a resumed run draws the same, and so does every rank of a
+    distributed run, on any device.
+
+    Args:
+        weights: The matrices; their order decides which draws each gets.
+        p: Reserved probability, in [0, 1).
+        seed: The run's seed.
+        step: The optimizer step, from 1.
+
+    >>> import torch
+    >>> [int(mask.sum()) for mask in draw_selections([torch.zeros(3, 5), torch.zeros(4)], 0.3, seed=1, step=9)]
+    [11, 3]
+    """
+    import torch
+
+    from dpstune.device.randomness import stream
+    from dpstune.methods.groups import from_host
+
+    source = stream(seed, "selection", step).bit_generator
+    for weight in weights:
+        chosen = _largest(source.random_raw(weight.numel()), math.ceil(weight.numel() * (1 - p)))
+        yield from_host(torch.from_numpy(chosen).view(weight.shape), weight.device)
+
+
+def _largest(numbers: np.ndarray, k: int) -> np.ndarray:
+    """Return which of some 64-bit numbers are the k largest: exactly k, since equal ones go by their place."""
+    import numpy as np
+
+    low = np.uint64(len(numbers).bit_length())
+    distinct = (numbers >> low << low) | np.arange(len(numbers), dtype=np.uint64)
+    place = len(numbers) - k
+    chosen: np.ndarray = distinct >= np.partition(distinct, place)[place]
+    return chosen
+
+
+def add_scores(
+    score: Score,
+    totals: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    finite: torch.Tensor,
+) -> None:
+    """Add a step's part of the scores if ``finite``, a 0-d bool tensor, is true; else change nothing.
+
+    ``squared`` adds g * g (Zhang et al. 2022), ``absolute`` |g|. ``movement`` subtracts g * w, so that the sum is large
+    for weights that gradient descent moves away from zero, and negative for those it moves toward it. It is signed, as
+    in its source (Sanh, Wolf and Rush 2020, arXiv 2005.07683, section 4; there with the learning rate as a factor,
+    which leaves the order as it is, and summed over all steps so far). ``random`` has no scores.
+
+    Args:
+        score: Which scores.
+        totals: One for each gradient, of its shape; changed in place.
+        gradients: g, unscaled and not clipped.
+        weights: w, before the step's update.
+        finite: On the gradients' device.
+    """
+    from dpstune.methods.groups import add_magnitudes, add_squares, subtract_products
+
+    if score == "squared":
+        add_squares(totals, gradients, finite)
+    elif score == "absolute":
+        add_magnitudes(totals, gradients, finite)
+    elif score == "movement":
+        subtract_products(totals, gradients, weights, finite)
+
+
+def within_scope(linears: Mapping[str, nn.Linear], model: nn.Module, scope: Scope) -> dict[str, nn.Linear]:
+    """Return those of a model's linear layers whose weights are selected from.
+
+    Args:
+        linears: All of them, by name.
+        model: The model.
+        scope: ``encoder``: those inside the transformer layers, without what lies below (embeddings' projections) and
+            above them (pooler, head).
+
+    Raises:
+        RequestError: ``encoder``, and the model has no stack of layers.
+    """
+    from dpstune.models.structure import encoder_linears
+
+    if scope == "all":
+        return dict(linears)
+    try:
+        inside = encoder_linears(model)
+    except RequestError as error:
+        raise RequestError(f"method.scope encoder: {error}; take scope all") from None
+    return {name: linear for name, linear in linears.items() if name in inside}
 
 
 def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, fie
 
 from dpstune.common.textfile import read_text
 from dpstune.errors import RequestError, did_you_mean, shortened
-from dpstune.methods import REGISTRY, method_class
+from dpstune.methods import REGISTRY, method_class, without_newer_keys
 from dpstune.methods.base import MethodConfig
 from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value, write_mapping
 from dpstune.settings.base import Settings, check_settings, first_problem, listed
@@ -373,7 +373,7 @@ def summarize_recipe(recipe: Recipe) -> str:
     'FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05), 2036 steps of 16 examples, seed 42'
     """
     training = recipe.training
-    settings = listed(recipe.method.model_dump())
+    settings = listed(without_newer_keys(recipe.method.model_dump()))
     method = f"{recipe.method.name} ({settings})" if settings else recipe.method.name
     examples = training.batch_size * training.gradient_accumulation
     length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs in steps"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.methods import BASELINE
+from dpstune.methods import BASELINE, without_newer_keys
 from dpstune.report.output import people_console
 from dpstune.runs.folder import write_json
 from dpstune.studies.points import Point
@@ -85,7 +85,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 def _names(costs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the methods' names; a method that is there more than once gets its settings, too."""
     count = Counter(cost["method"]["name"] for cost in costs)
-    points = [Point(cost["method"]["name"], tuple(cost["method"].items())[1:]) for cost in costs]
+    points = [Point(cost["method"]["name"], tuple(without_newer_keys(cost["method"]).items())[1:]) for cost in costs]
     return [point.name if count[point.method] > 1 else point.method for point in points]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dpstune.methods import newer_keys, without_newer_keys
+
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
     from dpstune.recipe.recipe import LoadedRecipe, Recipe
@@ -21,7 +23,25 @@ NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "training.patience": None,
     }
 )
-"""Keys that recipes did not always have, dotted, with the value that changes nothing: what runs were before."""
+"""Keys that recipes did not always have, dotted, with the value that changes nothing: what runs were before.
+
+Those of a method stand in its config class: ``MethodConfig.newer_keys``.
+"""
+
+
+def newer_default(key: str, settings: Mapping[str, Any]) -> Any:
+    """Return the value that changes nothing of a key that recipes did not always have; None for any other key.
+
+    Args:
+        key: Dotted.
+        settings: A recipe's settings by dotted key.
+
+    >>> newer_default("method.of.score", {"method.name": "ema", "method.of.name": "dps-dense"})
+    'squared'
+    """
+    section, _, own = key.rpartition(".")
+    newer_of_method = newer_keys(settings.get(f"{section}.name")) if key.startswith("method.") else {}
+    return newer_of_method.get(own, NEWER_DEFAULTS.get(key))
 
 
 def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +55,11 @@ def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> without_newer_defaults({"training": {"steps": 9, "label_smoothing": 0.0, "class_weights": "balanced"}})
     {'training': {'steps': 9, 'class_weights': 'balanced'}}
+    >>> without_newer_defaults({"method": {"name": "dps-mix", "p": 0.3, "scope": "all", "score": "random"}})
+    {'method': {'name': 'dps-mix', 'p': 0.3, 'score': 'random'}}
     """
-    return _without(dump, "")
+    kept = _without(dump, "")
+    return {**kept, "method": without_newer_keys(kept["method"])} if "method" in kept else kept
 
 
 def what_decides(recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dpstune.methods import REGISTRY
 from dpstune.models.names import shown_models
-from dpstune.runs.identity import NEWER_DEFAULTS
+from dpstune.runs.identity import newer_default
 from dpstune.settings.sections import UserTask
 from dpstune.studies.records import RunRecord, every_run, newest_of_each
 
@@ -133,7 +133,7 @@ def group_points(records: Sequence[RunRecord]) -> list[tuple[Point, SeedRecords]
         (
             Point(
                 methods[identity],
-                tuple((key, settings[identity].get(key, NEWER_DEFAULTS.get(key))) for key in keys[methods[identity]]),
+                tuple((key, _value(settings[identity], key)) for key in keys[methods[identity]]),
                 models,
             ),
             dict(sorted(runs.items())),
@@ -162,6 +162,11 @@ def method_order(name: str) -> int:
     """Return a method's place in the registry; an unknown method comes last."""
     names = list(REGISTRY)
     return names.index(name) if name in names else len(names)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key; that of a newer key which was left out is its default."""
+    return settings[key] if key in settings else newer_default(key, settings)
 
 
 def _settings_of(records: Sequence[RunRecord]) -> list[dict[str, Any]]:

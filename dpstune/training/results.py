@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune import __version__
+from dpstune.methods import without_newer_keys
 from dpstune.models.names import shown_models
 from dpstune.runs.folder import write_folder
 from dpstune.settings.base import listed
@@ -165,7 +166,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
         for split, values in metrics.items()
         for name, value in values.items()
     )
-    settings = listed(result["method"]) or "no settings"
+    settings = listed(without_newer_keys(result["method"])) or "no settings"
     labels = ", ".join(task.label_names) or "one value (regression)"
     several = task.kind == "multilabel"
     all_labels = ", top_k=None" if several else ""

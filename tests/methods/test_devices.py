@@ -14,6 +14,7 @@ from dpstune.methods import REGISTRY, groups
 from dpstune.methods.groups import add_squares
 from dpstune.methods.subnetwork import kth_largest, kth_largest_of, least_of_largest
 from tests.methods.rounds import backward
+from tests.methods.test_hooks import BEYOND_THE_PAPER, called
 from tests.tiny import some, tiny_classifier
 
 STEPS = 12
@@ -29,11 +30,20 @@ def away(monkeypatch):
 @pytest.mark.parametrize("method", some(["dps-mix", "r3f"], of=[name for name in REGISTRY if name not in WITHOUT_META]))
 def test_a_step_asks_an_accelerator_for_no_number(method, monkeypatch):
     """Meta tensors have a device of their own and no numbers: whoever asks for one, or mixes devices, gets an error."""
+    train_without_numbers({"name": method, **({"update_ratio": 0.25} if method.startswith("dps") else {})}, monkeypatch)
+
+
+@pytest.mark.parametrize("settings", some(BEYOND_THE_PAPER[::4], of=BEYOND_THE_PAPER), ids=called)
+def test_nor_does_one_of_dps_beyond_the_paper(settings, monkeypatch):
+    train_without_numbers({**settings, "scope": "encoder"}, monkeypatch)
+
+
+def train_without_numbers(settings, monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind=None: False)  # which no one can ask of meta tensors
     model = tiny_classifier("bert", attention_probs_dropout_prob=0.0).to("meta").train()
     ids = torch.zeros(4, 9, dtype=torch.int64, device="meta")
     batch = {"input_ids": ids, "labels": torch.zeros(4, dtype=torch.int64, device="meta")}
-    chosen = build_method({"name": method, **({"update_ratio": 0.25} if method.startswith("dps") else {})})
+    chosen = build_method(settings)
     chosen.attach(model, total_steps=STEPS)
     chosen.prepare(model, [[(batch, 1.0)]])
     optimizer = torch.optim.AdamW(model.parameters())

