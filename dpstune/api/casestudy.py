@@ -19,6 +19,7 @@ def casestudy(
     restarts: int = 10,
     split: str | None = None,
     baseline: str | None = None,
+    dropout: str | float | None = None,
     jobs: int = 1,
     data_dir: str | Path | None = None,
     output: str | Path = "runs",
@@ -34,6 +35,7 @@ def casestudy(
         restarts: Seeds of each method.
         split: The split to study; the headline's.
         baseline: The method to compare with; vanilla.
+        dropout: As in ``dpstune.sweep``; when left out, each method's own rule.
         jobs: Worker processes; see ``dpstune.sweep``.
         data_dir: Local data in the place of the hub.
         output: The folder that holds all runs.
@@ -55,6 +57,7 @@ def casestudy(
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.casestudy_report import summarize, write_case_study
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
+    from dpstune.studies.dropout import settle_dropout
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
     refuse_fewer_than_one(restarts=restarts, jobs=jobs)
@@ -70,7 +73,7 @@ def casestudy(
         search=False,
         study="casestudy",
     )
-    planned = Sweep(request)
+    planned = Sweep(request if dropout is None else settle_dropout(request, str(dropout)))
     refuse_what_cannot_be_studied(planned, split, baseline)
     outcome = run(planned, jobs, quiet=quiet)
     outcome.refuse_what_is_missing()

@@ -22,6 +22,7 @@ def sweep(
     methods: str | Sequence[str] = (),
     seeds: int = 5,
     grid: Mapping[str, Sequence[Any]] | None = None,
+    dropout: str | float | None = None,
     jobs: int = 1,
     data_dir: str | Path | None = None,
     output: str | Path = "runs",
@@ -36,6 +37,9 @@ def sweep(
         methods: ``NAME`` or ``NAME:key=value,...``, one or several; the recipe's own where none is named.
         seeds: Restarts of each point.
         grid: Dotted keys, each with a list of values: replaces a key of the methods' grids, or adds one.
+        dropout: ``"match"`` or a number: one dropout for every method, ``match`` the recipe's, or 0 where it has none;
+            vanilla is added where it is not named. ``"own"``: each method's own rule. When left out, ``match`` if
+            several methods are compared and nothing sets ``model.dropout``, else ``own``.
         jobs: Worker processes. With more than one, a script needs ``if __name__ == "__main__":``, as Python's
             multiprocessing asks for.
         data_dir: Local data in the place of the hub.
@@ -56,7 +60,9 @@ def sweep(
     [['mixout', 0.3, 1], ['mixout', 0.7, 1]]
     """
     from dpstune.recipe.recipe import load_recipe
+    from dpstune.report.output import tell
     from dpstune.report.sweep_report import write_sweep_report
+    from dpstune.studies.dropout import planned_dropout, settle_dropout
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
@@ -73,7 +79,9 @@ def sweep(
         data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
         keep_models=keep_models,
     )
-    planned = Sweep(request)
+    planned = Sweep(settle_dropout(request, None if dropout is None else str(dropout)))
+    if not quiet and (dropout_line := planned_dropout(planned)):
+        tell(dropout_line)
     outcome = run(planned, jobs, quiet=quiet)
     records = list(outcome.records.values())
     if not records:

@@ -10,6 +10,7 @@ import typer
 from dpstune.commands.options import (
     AsJson,
     DataDir,
+    Dropout,
     Output,
     Overrides,
     Storage,
@@ -53,6 +54,7 @@ def casestudy(
         typer.Option("--from", metavar="FILE_OR_RUNS", help="Study existing predictions; train nothing. Repeatable."),
     ] = None,
     overrides: Overrides = None,
+    dropout: Dropout = None,
     split: Annotated[str | None, typer.Option(help="The split to study; default: that of the headline.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The method to compare with; default: vanilla.")] = None,
     texts: Annotated[
@@ -73,6 +75,7 @@ def casestudy(
     """
     from dpstune.methods import BASELINE
     from dpstune.studies.casestudy.sources import SourcesRequest
+    from dpstune.studies.dropout import settle_dropout
     from dpstune.studies.grid import load_first
     from dpstune.studies.sweep.sweep import SweepRequest
 
@@ -84,7 +87,8 @@ def casestudy(
         trained = () if sources else methods  # with --from, methods only select from what is there
         loaded = load_first(recipe, trained, overrides or (), data_dir)
     if sources:
-        for flag, given in (("--storage", storage), ("--jobs", jobs), ("--set", None if recipe else overrides)):
+        training = {"--storage": storage, "--jobs": jobs, "--dropout": dropout, "--set": None if recipe else overrides}
+        for flag, given in training.items():
             if given:
                 raise RequestError(f"{flag}: nothing is trained with --from; leave it out")
         request = SourcesRequest(
@@ -115,6 +119,8 @@ def casestudy(
         search=False,
         study="casestudy",
     )
+    if dropout is not None:
+        asked = settle_dropout(asked, dropout)
     _train_and_study(asked, jobs or 1, split, baseline, command, as_json)
 
 
@@ -129,10 +135,13 @@ def _train_and_study(
 ) -> None:
     from dpstune.commands.watched import run_watched
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
+    from dpstune.studies.dropout import planned_dropout
     from dpstune.studies.sweep.sweep import Sweep
 
     planned = Sweep(asked)
     refuse_what_cannot_be_studied(planned, split, baseline)
+    if dropout_line := planned_dropout(planned):
+        tell(dropout_line)
     outcome = run_watched(planned, jobs)
     try:
         study = study_sweep(planned, outcome, split=split, baseline=baseline)

@@ -50,6 +50,13 @@ Jobs = Annotated[int, typer.Option(min=1, help="Workers on this machine.")]
 Storage = Annotated[
     str | None, typer.Option(metavar="URL", help="Optuna storage, shared by workers on several machines.")
 ]
+Dropout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="match|own|NUMBER",
+        help="One dropout for every method (match: the recipe's, or 0; vanilla is added), or each method's own rule.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 
 _CHANGE_NO_REPORT = ("--json", "--report", "--fresh")

@@ -11,6 +11,7 @@ import typer
 from dpstune.commands.options import (
     AsJson,
     DataDir,
+    Dropout,
     Jobs,
     Output,
     Overrides,
@@ -41,6 +42,7 @@ def sweep(
         typer.Option(metavar="KEY=V1,V2", help="Replace a key of the grids, or add one. Repeatable."),
     ] = None,
     overrides: Overrides = None,
+    dropout: Dropout = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each point.")] = 5,
     jobs: Jobs = 1,
     storage: Storage = None,
@@ -71,6 +73,7 @@ def sweep(
     """
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_view import format_plan
+    from dpstune.studies.dropout import planned_dropout, settle_dropout
     from dpstune.studies.sweep.coordinator import open_searches
     from dpstune.studies.sweep.estimate import plan_as_json
     from dpstune.studies.sweep.launcher import refuse_wrong_options
@@ -98,7 +101,9 @@ def sweep(
         prune=prune,
         keep_models=models,
     )
-    planned = Sweep(asked)
+    planned = Sweep(settle_dropout(asked, dropout))
+    if dropout_line := planned_dropout(planned):
+        tell(dropout_line)
     if plan:
         if planned.has_storage:
             open_searches(planned)
@@ -159,6 +164,8 @@ def _is_done(sweep: Sweep) -> bool:
 
 def _same_command(request: SweepRequest) -> list[str]:
     """Return the command line that runs the same sweep with one worker."""
+    from dpstune.studies.dropout import as_flag
+
     repeated = {"--method": request.methods, "--grid": request.grid, "--set": request.overrides}
     once = {
         "--recipe": request.recipe,
@@ -166,6 +173,7 @@ def _same_command(request: SweepRequest) -> list[str]:
         "--storage": request.storage,
         "--budget": request.budget,
         "--sampler": None if request.budget is None else "tpe",
+        "--dropout": as_flag(request),
         "--data-dir": request.data_dir,
         "--output": request.output,
     }

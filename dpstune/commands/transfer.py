@@ -10,6 +10,7 @@ import typer
 from dpstune.commands.options import (
     AsJson,
     DataDirs,
+    Dropout,
     Jobs,
     Output,
     Overrides,
@@ -46,6 +47,7 @@ def transfer(
         ),
     ] = None,
     overrides: Overrides = None,
+    dropout: Dropout = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
     jobs: Jobs = 1,
     storage: Storage = None,
@@ -64,6 +66,7 @@ def transfer(
     from dpstune.methods import BASELINE
     from dpstune.report.transfer_report import format_transfer, write_transfer_report
     from dpstune.settings.sections import UserTask, task_name
+    from dpstune.studies.dropout import found_dropout, planned_dropout, settle_dropout
     from dpstune.studies.grid import load_first
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
@@ -92,7 +95,9 @@ def transfer(
         search=False,
         study="transfer",
     )
-    sweep = Sweep(request)
+    sweep = Sweep(request if dropout is None else settle_dropout(request, dropout))
+    if dropout_line := planned_dropout(sweep):
+        tell(dropout_line)
     outcome = run_watched(sweep, jobs)
     report: str | None = None
     cells: list[TransferCell] = []
@@ -100,7 +105,7 @@ def transfer(
         evaluator = Evaluator(carried_to, tell)
         scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
         cells = tabulate(scores, carried_to)
-        notes += outcome.notes
+        notes += [*filter(None, [found_dropout(list(outcome.records.values()))]), *outcome.notes]
         command = command_to_repeat(context)
         report = str(write_transfer_report(sweep.folder, sweep.name, scores, cells, carried_to, notes, command))
         tell(format_transfer(cells, carried_to))

@@ -94,3 +94,12 @@ def without_newer_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in settings.items()
         if key not in newer or value != newer[key]
     }
+
+
+def needs_own_dropout(config: MethodConfig) -> bool:
+    """Tell whether the loss of a method, or of one that it wraps, needs a dropout that the method itself sets.
+
+    >>> needs_own_dropout(build_method({"name": "ema", "of": "r-drop"}).config)
+    True
+    """
+    return any(method_class(name).needs_dropout for name in config.names)

@@ -93,6 +93,9 @@ class Method(Generic[C]):
     weights_decide: bool = True
     """Whether ``detach`` leaves what follows from the model's weights alone, and not from the method's state, too."""
 
+    needs_dropout: bool = False
+    """Whether the loss compares draws of dropout, so that the method sets a dropout itself, also in a comparison."""
+
     adds_keys: bool = False
     """Whether the model has weights of the method, and so other state-dict keys, from ``freeze`` to ``detach``."""
 

@@ -43,6 +43,7 @@ class RDrop(Method[RDropConfig]):
 
     config_class = RDropConfig
     most_tokens = TWIN_TOKENS
+    needs_dropout = True
     serves_several_labels = False  # its divergence compares one distribution an example
 
     def dropout(self, total_steps: int) -> float | None:

@@ -15,6 +15,7 @@ from dpstune.report.tables import csv_text, digits, metric_words
 from dpstune.runs.folder import write_text
 from dpstune.settings.metrics import constant_answer, direction
 from dpstune.settings.sections import task_kind
+from dpstune.studies.dropout import found_dropout
 from dpstune.studies.points import format_setting, model_names, task_names
 from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (
@@ -170,7 +171,10 @@ def _best_section(
             found = by_method.get(method)
             row += _comparison_cells(found) if found else [""] * 5
         rows.append(row)
-    blocks: list[Block] = [Heading("Best point of each method"), Table(header, rows, words=2)]
+    dropout = found_dropout([run for each in summaries for run in each.runs.values()])
+    blocks: list[Block] = [Heading("Best point of each method")]
+    blocks += [Paragraph(dropout)] if dropout else []
+    blocks.append(Table(header, rows, words=2))
     same = [text for text in (_constant_settings(method, summaries) for method in best) if text]
     if same:
         blocks.append(Paragraph(f"Settings that do not vary within a method: {'; '.join(same)}."))

@@ -19,6 +19,7 @@ from dpstune.studies.casestudy.ballot_runs import (
 )
 from dpstune.studies.casestudy.ballots import Gathered, choose_baseline, count_votes
 from dpstune.studies.casestudy.casestudy import CaseStudy
+from dpstune.studies.dropout import found_dropout
 from dpstune.studies.points import read_runs
 from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.sweep import Outcome, Sweep
@@ -59,7 +60,8 @@ def study_sweep(
     records = list(outcome.records.values())
     if not records:
         return None
-    gathered = Gathered(notes=list(outcome.notes))
+    dropout = found_dropout(list(outcome.records.values()))
+    gathered = Gathered(notes=[*filter(None, [dropout]), *outcome.notes])
     subject = add_runs(gathered, records, split)
     add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
     return count_votes(gathered, subject, baseline=baseline)

@@ -80,6 +80,22 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
         wait_a_moment()
 
 
+def has_study(url: str, name: str) -> bool:
+    """Tell whether a storage holds a study of this name.
+
+    Raises:
+        RequestError: See ``open_storage``.
+    """
+    storage = open_storage(url, heartbeats=False)
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    finally:
+        storage.remove_session()
+    return True
+
+
 def _is_being_made(error: Exception) -> bool:
     """Tell whether an error means that another worker made the same tables of a new storage at the same moment."""
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError

@@ -13,7 +13,7 @@ from typing import Any
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
-from dpstune.methods import build_method
+from dpstune.methods import build_method, needs_own_dropout
 from dpstune.models.precision import model_precision
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
@@ -35,9 +35,11 @@ from dpstune.studies.grid import (
 from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_run
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
-from dpstune.studies.sweep.storage import Direction, sqlite_file, sqlite_url
+from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
 from dpstune.training.best import headline_split
 from dpstune.training.trackers import refuse_missing_trackers
+
+_OWN_DROPOUT = "model.dropout=null"  # the method's own; a recipe may say another
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class SweepRequest:
         search: Whether to run the grids; if not, each method runs at one point: its defaults and the given overrides.
         keep_models: Whether to keep each run's weights, beside its numbers and predictions.
         study: The kind of study, such as ``sweep``; the folder of the study's own files begins with it.
+        dropout: The model's dropout under every method whose loss does not need its own; None: each method's own rule.
+            See ``dpstune.studies.dropout``.
     """
 
     recipe: str
@@ -73,10 +77,12 @@ class SweepRequest:
     search: bool = True
     keep_models: bool = True
     study: str = "sweep"
+    dropout: float | None = None
 
     def what_is_run(self) -> list[Any]:
         """Return the parts of the request that decide which runs there are, on any machine."""
-        return [self.methods, self.seeds, self.grid, self.overrides, self.budget is None, self.search]
+        matched = [] if self.dropout is None else [self.dropout]  # what earlier studies were named by stays as it was
+        return [self.methods, self.seeds, self.grid, self.overrides, self.budget is None, self.search, *matched]
 
     def load(self, job: Job, flags: Mapping[str, str] = MappingProxyType({})) -> LoadedRecipe:
         """Return one run's recipe; ``flags`` as ``load_recipe`` takes them."""
@@ -153,6 +159,7 @@ class Sweep:
         first = load_first(request.recipe, request.methods, request.overrides, request.data_dir)
         self.name = first.name
         self.first_seed = first.recipe.seed
+        self.fixed_dropout = first.recipe.model.dropout  # the recipe's, for every method; None where it says none
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
@@ -184,9 +191,7 @@ class Sweep:
 
     def _refuse_what_is_no_recipe(self, asked: str, point: Mapping[str, Any]) -> None:
         """Load a point's recipe, to check it; an error names the flag that gave the wrong key."""
-        flags = dict.fromkeys(_own_overrides(asked), f"--method {asked}")
-        flags |= {override: f"--grid {override}" for override in as_overrides(point)}
-        self.request.load(self.restarts(asked, point)[0], flags)
+        self.request.load(self.restarts(asked, point)[0], _flags(asked, point))
 
     def _grid(self, asked: str) -> Grid:
         """Return the grid to search for a method, without the keys that the request sets."""
@@ -200,7 +205,16 @@ class Sweep:
         method, _ = parse_method(asked)
         given = overrides_for(method, self.request.overrides)
         overrides = (*given, *_own_overrides(asked), *as_overrides(point))
+        if self.request.dropout is not None:
+            config = self.request.load(Job(method, overrides, self.first_seed), _flags(asked, point)).recipe.method
+            overrides += (_OWN_DROPOUT if needs_own_dropout(config) else f"model.dropout={self.request.dropout}",)
         return [Job(method, overrides, self.first_seed + restart) for restart in range(self.request.seeds)]
+
+    def with_own_dropout(self) -> list[str]:
+        """Return the methods that keep their own dropout where the others have one."""
+        firsts = {asked: self.restarts(asked, points(grid)[0])[0] for asked, grid in self.grids.items()}
+        own = [job.method for job in firsts.values() if _OWN_DROPOUT in job.overrides]
+        return list(dict.fromkeys(own))
 
     def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
         """Add the jobs of some points, the first seed of every point first; return the new jobs."""
@@ -330,6 +344,17 @@ class Sweep:
         file = sqlite_file(self.storage)
         return file is None or file.is_file()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the study has files here, or is in the storage that machines share.
+
+        Raises:
+            RequestError: Data or model are not what the recipe says, or the storage cannot be opened.
+            RunError: The hub could not be reached.
+        """
+        shared = self.request.storage
+        return self.folder.is_dir() or (shared is not None and self.has_storage and has_study(shared, self.study_name))
+
     def open_queue(self) -> RunQueue:
         """Open the queue."""
         if self.request.storage is None:
@@ -357,6 +382,12 @@ class Sweep:
         if left:
             notes.append(f"{left} of {len(self.jobs)} runs are still to be done")
         return Outcome(records, failed, dropped, len(elsewhere), left, notes)
+
+
+def _flags(asked: str, point: Mapping[str, Any]) -> dict[str, str]:
+    """Return the flag that gave each override of a point, for errors."""
+    flags = dict.fromkeys(_own_overrides(asked), f"--method {asked}")
+    return flags | {override: f"--grid {override}" for override in as_overrides(point)}
 
 
 def _own_overrides(asked: str) -> list[str]:

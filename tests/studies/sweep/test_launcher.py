@@ -120,7 +120,7 @@ def test_a_task_runs_the_same_command_with_one_worker(run, tiny_task, tmp_path, 
         "--set=training.steps=6",
     ]
     given += [f"--recipe={tiny_task}", "--seeds=3", "--storage=postgresql://me@host/db", "--budget=4", "--sampler=tpe"]
-    given += [f"--data-dir={tmp_path}", f"--output={tmp_path / 'runs'}", "--prune", "--no-models"]
+    given += ["--dropout=own", f"--data-dir={tmp_path}", f"--output={tmp_path / 'runs'}", "--prune", "--no-models"]
     assert run("sweep", *given, "--launcher", "local", "--jobs", "3")[0] == 0
     assert submitted == [(["sweep", *given], 3)]
     assert run("sweep", "--recipe", tiny_task, "--output", "runs", "--launcher", "local")[0] == 0

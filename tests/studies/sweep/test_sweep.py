@@ -167,7 +167,9 @@ def test_a_signal_stops_every_worker_and_the_same_command_goes_on(zygote, tiny_t
 
 
 def test_a_plan_runs_nothing(sweep, tiny_task, tmp_path):
-    done = sweep(tiny_task, tmp_path, "--method", "mixout", "--method", "vanilla", "--seeds", "2", "--plan")
+    done = sweep(
+        tiny_task, tmp_path, "--method", "mixout", "--method", "vanilla", "--seeds", "2", "--dropout", "own", "--plan"
+    )
     assert done.code == 0
     assert done.stdout.count("to do  mixout method.p=") == 16
     assert done.stdout.count("to do  vanilla seed") == 2
