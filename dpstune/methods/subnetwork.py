@@ -114,7 +114,7 @@ def draw_selections(weights: Sequence[torch.Tensor], p: float, *, seed: int, ste
     source = stream(seed, "selection", step).bit_generator
     for weight in weights:
         chosen = _largest(source.random_raw(weight.numel()), math.ceil(weight.numel() * (1 - p)))
-        yield from_host(torch.from_numpy(chosen).view(weight.shape), weight.device)
+        yield from_host(torch.tensor(chosen).view(weight.shape), weight.device)
 
 
 def _largest(numbers: np.ndarray, k: int) -> np.ndarray:

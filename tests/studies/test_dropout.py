@@ -159,6 +159,7 @@ def test_the_flag_that_gives_the_same_study(ask, asked, settled, flag):
     assert settle_dropout(given, flag) == request
 
 
+@pytest.mark.slow
 def test_methods_are_matched_told_of_and_reported(zygote, tiny_task, tmp_path):
     given = ["--recipe", tiny_task, "--output", tmp_path, "--seeds", "1", "--json"]
     given += [word for each in SHORT for word in ("--set", each)]
@@ -180,7 +181,8 @@ def test_methods_are_matched_told_of_and_reported(zygote, tiny_task, tmp_path):
     done = zygote.run("sweep", *given, "--method", "vanilla", "--dropout", "own")
     assert done.code == 0, done.stderr
     assert (
-        "dropout: each method's own rule, which the report names; --dropout match gives every method the same\n" in done.stderr
+        "dropout: each method's own rule, which the report names; --dropout match gives every method the same\n"
+        in done.stderr
     )
     with open(json.loads(done.stdout)["report"].replace(".html", ".md")) as file:
         text = file.read()
