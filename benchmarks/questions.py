@@ -157,7 +157,9 @@ def chosen_for(task, *methods):
 
 def sweep(task, methods, seeds, overrides, *more):
     asked = (*repeated("--method", methods), *repeated("--set", (*FEW, *overrides)), "--seeds", seeds, *more)
-    where = ("--data-dir", TASKS[task], "--no-models", "--jobs", 2)
+    where = ["--data-dir", TASKS[task], "--no-models", "--jobs", 2]
+    if not {NO_DROPOUT, DROPOUT}.intersection(overrides):
+        where += ["--dropout", "own"]  # one for all would be another experiment
     dpstune("sweep", "--recipe", f"minilm-{task}", *where, *asked)
 
 

@@ -54,7 +54,7 @@ Dropout = Annotated[
     str | None,
     typer.Option(
         metavar="match|own|NUMBER",
-        help="One dropout for every method (match: the recipe's, or 0; vanilla is added), or each method's own rule.",
+        help="One dropout for all but r-drop (match: the recipe's, or 0; vanilla is added), or each method's own rule.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]

@@ -73,7 +73,7 @@ def sweep(
     """
     from dpstune.recipe.recipe import load_recipe
     from dpstune.report.sweep_view import format_plan
-    from dpstune.studies.dropout import planned_dropout, settle_dropout
+    from dpstune.studies.dropout import as_flag, planned_dropout, settle_dropout
     from dpstune.studies.sweep.coordinator import open_searches
     from dpstune.studies.sweep.estimate import plan_as_json
     from dpstune.studies.sweep.launcher import refuse_wrong_options
@@ -114,7 +114,11 @@ def sweep(
         _launch(planned, launcher, jobs, launcher_options or (), as_json)
         return
     outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
-    report = _write_report(planned, outcome, command_to_repeat(context))
+    flag = (
+        as_flag(planned.request) if dropout is None else None
+    )  # without it the command may come to mean another study
+    command = command_to_repeat(context) + (f" --dropout {flag}" if flag else "")
+    report = _write_report(planned, outcome, command)
     if as_json:
         print_json({**outcome.as_json(), "report": report})
     if not report_only:

@@ -33,8 +33,9 @@ class DpsDense(Method[DpsDenseConfig]):
 
     Each linear weight has one float32 buffer: GAM in Stage I, the 0/1 selection in Stage II.
 
-    ``stage2: prune``: during Stage II the other weights, in train mode, also count as zero. They keep their values,
-    which eval mode sees, a checkpoint holds, and the next Stage I trains. ``stage2: none``: all weights train at all
+    ``stage2: prune``: during Stage II the other weights, in train mode, also count as zero. Their values are still
+    there: eval mode sees them, a checkpoint holds them, the next Stage I trains them, and as with ``select`` AdamW's
+    moments and weight decay go on moving them. ``stage2: none``: all weights train at all
     steps, and there are no buffers. ``score`` says what takes the place of g * g in GAM; see ``add_scores``. Selections
     at ``random`` have exactly ceil(n * (1 - p)) weights and differ from one Stage II to the next.
 
@@ -74,12 +75,13 @@ class DpsDense(Method[DpsDenseConfig]):
         if self.config.stage2 == "none":
             return
         self.cycle = Cycle.of(self.total_steps, self.config.update_ratio)
-        self.gam = {name: new_accumulator(linear.weight) for name, linear in self.linears.items()}
+        gam = {name: new_accumulator(linear.weight) for name, linear in self.linears.items()}
         self._begun = 0
         if self.config.stage2 == "prune":
             from dpstune.methods.pruning import PrunedLayers
 
-            self._pruned = PrunedLayers(model, self.linears, self.gam, self.begin_step)
+            self._pruned = PrunedLayers(model, self.linears, gam, self.begin_step)
+        self.gam = gam  # last: a model that cannot be pruned leaves no buffers
 
     def dropout(self, total_steps: int) -> float | None:
         """Return 0 for runs of fewer than 2000 steps, None (the model's own) for longer ones."""

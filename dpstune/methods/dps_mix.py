@@ -57,8 +57,7 @@ class DpsMix(MixingMethod[DpsMixConfig]):
 
     ``stage2: prune``: T = 0 in Stage II. ``stage2: none``: Stage I at all steps; W0 is then the only buffer.
     ``scope: encoder``: all other layers compute plainly. ``score`` says what takes the place of g * g in GAM; see
-    ``add_scores``. A score at ``random`` needs neither GAM nor FAM: the selection is drawn, of exactly
-    ceil(n * (1 - p)) weights.
+    ``add_scores``. At ``random`` nothing is added: the selection is drawn, of exactly ceil(n * (1 - p)) weights.
 
     Source: Zhang et al. 2022, Algorithm 1 (DPS Mix). The last paragraph is ours, not the paper's, whose published code
     knows T = W alone.

@@ -166,7 +166,7 @@ def within_scope(linears: Mapping[str, nn.Linear], model: nn.Module, scope: Scop
         linears: All of them, by name.
         model: The model.
         scope: ``encoder``: those inside the transformer layers, without what lies below (embeddings' projections) and
-            above them (pooler, head).
+            above them (pooler, head), unless that shares a weight with them.
 
     Raises:
         RequestError: ``encoder``, and the model has no stack of layers.
@@ -179,7 +179,8 @@ def within_scope(linears: Mapping[str, nn.Linear], model: nn.Module, scope: Scop
         inside = encoder_linears(model)
     except RequestError as error:
         raise RequestError(f"method.scope encoder: {error}; take scope all") from None
-    return {name: linear for name, linear in linears.items() if name in inside}
+    weights = {id(linear.weight) for linear in inside.values()}
+    return {name: linear for name, linear in linears.items() if id(linear.weight) in weights}
 
 
 def kth_largest(scores: torch.Tensor, share: float) -> torch.Tensor:

@@ -210,6 +210,13 @@ def _test_text(comparisons: Sequence[Comparison]) -> str:
             f" The smallest p that can be reached is {floors}: with so few seeds no difference, however large, reaches "
             f"{SIGNIFICANT:g}."
         )
+    tested = [each.smallest for each in comparisons if each.smallest is not None]
+    least = min(1.0, len(tested) * min(tested, default=1.0))
+    if not few and least > SIGNIFICANT:
+        text += (
+            f" Corrected for {counted(len(tested), 'method')}, the smallest p that can be reached is "
+            f"{_p_digits(least)}: {SIGNIFICANT:g} takes more seeds, or fewer methods."
+        )
     if any(not each.seeds for each in comparisons):
         text += f" A method that shares no seed with {BASELINE} is not compared."
     return text

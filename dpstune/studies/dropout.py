@@ -35,20 +35,25 @@ def settle_dropout(request: SweepRequest, asked: str | None) -> SweepRequest:
             a study that was begun with ``own`` stays as it is; otherwise ``own``.
 
     Raises:
-        RequestError: ``asked`` is none of these; or the request sets ``model.dropout``, too; or see ``Sweep``.
+        RequestError: ``asked`` is none of these; or the request sets ``model.dropout``, too; or ``own``, and the recipe
+            sets it; or see ``Sweep``.
     """
     given = _given(request)
     if asked is not None and given:
         raise RequestError(f"--dropout {asked}: {given[0]} sets the dropout, too; leave out one of the two")
     number = None if asked in (None, MATCH, OWN) else _as_dropout(asked)
-    if asked == OWN or (asked is None and given):
-        return request
-    fixed = load_first(request.recipe, request.methods, request.overrides, request.data_dir).recipe.model.dropout
-    if asked is None and (fixed is not None or not compares(request) or _is_begun(request)):
+    fixed = _fixed(request)
+    if asked == OWN and fixed is not None:
+        raise RequestError(
+            f"--dropout own: recipe {request.recipe} sets model.dropout {fixed:g} for every method; leave out one of "
+            "the two"
+        )
+    if asked == OWN or (asked is None and (given or fixed is not None or not compares(request))):
         return request
     named = [parse_method(each)[0] for each in request.methods]
     methods = request.methods if BASELINE in named else (*request.methods, BASELINE)
-    return replace(request, methods=methods, dropout=(fixed or 0.0) if number is None else number)
+    matched = replace(request, methods=methods, dropout=(fixed or 0.0) if number is None else number)
+    return request if asked is None and _is_begun(request) and not _is_begun(matched) else matched
 
 
 def as_flag(request: SweepRequest) -> str | None:
@@ -59,12 +64,16 @@ def as_flag(request: SweepRequest) -> str | None:
     """
     if request.dropout is not None:
         return str(request.dropout)
-    return OWN if compares(request) and not _given(request) else None
+    return OWN if compares(request) and not _given(request) and _fixed(request) is None else None
 
 
 def compares(request: SweepRequest) -> bool:
-    """Tell whether a study is of several methods."""
-    return len({parse_method(each)[0] for each in request.methods}) > 1
+    """Tell whether a study is of several methods; what wraps another is another method with another one inside."""
+    inside = ("method.of=", "method.of.name=")
+    found = (
+        (name, [each for each in own if each.startswith(inside)]) for name, own in map(parse_method, request.methods)
+    )
+    return len({(name, *wrapped) for name, wrapped in found}) > 1
 
 
 def planned_dropout(sweep: Sweep) -> str | None:
@@ -83,12 +92,19 @@ def found_dropout(records: Sequence[RunRecord]) -> str | None:
     found = dropout_by_method(records)
     if len(found) < 2:
         return None
-    needing = {record.method for record in records if needs_own_dropout(record.recipe.method)}
-    values = {value for method, each in found.items() if method not in needing for value in each}
-    if len(values) == 1:
-        own = sorted(method for method in needing if found[method] != list(values))
-        return f"Dropout {_in_words(*values)} for every method{_but(own)}."
-    each = "; ".join(f"{method} {' or '.join(map(_in_words, values))}" for method, values in found.items())
+    needing = {
+        _called(record)
+        for record in records
+        if record.recipe.model.dropout is None and needs_own_dropout(record.recipe.method)
+    }
+    others = [set(values) for method, values in found.items() if method not in needing] or list(
+        map(set, found.values())
+    )
+    if all(values == others[0] for values in others):
+        own = sorted(method for method in needing if set(found[method]) != others[0])
+        same = next(values for values in found.values() if set(values) == others[0])
+        return f"Dropout {_any_of(same)} for every method{_but(own)}."
+    each = "; ".join(f"{method} {_any_of(values)}" for method, values in found.items())
     return f"Dropout is not the same for every method: {each}. So the table compares dropouts, too."
 
 
@@ -96,7 +112,7 @@ def dropout_by_method(records: Sequence[RunRecord]) -> dict[str, list[float | No
     """Return the dropouts that each method's runs had, without repeats; None stands for the model's own."""
     found: dict[str, list[float | None]] = {}
     for record in records:
-        values = found.setdefault(record.method, [])
+        values = found.setdefault(_called(record), [])
         if (value := dropout_of(record)) not in values:
             values.append(value)
     return found
@@ -110,6 +126,15 @@ def dropout_of(record: RunRecord) -> float | None:
         return build_method(record.recipe.method).dropout(_planned_steps(record))
     except RequestError:  # a method whose library is not installed here
         return None
+
+
+def _called(record: RunRecord) -> str:
+    """Return the method's name; of one that wraps another, both."""
+    return " of ".join(record.recipe.method.names)
+
+
+def _any_of(dropouts: Sequence[float | None]) -> str:
+    return " or ".join(map(_in_words, dropouts))
 
 
 def _in_words(dropout: float | None) -> str:
@@ -128,7 +153,25 @@ def _but(own: Sequence[str]) -> str:
 def _setting_dropout(request: SweepRequest) -> list[tuple[str, str]]:
     """Return what of a request sets the model's dropout: ``set`` or ``grid``, and the text after the flag."""
     given = [*(("set", each) for each in request.overrides), *(("grid", each) for each in request.grid)]
-    return [(flag, each) for flag, each in given if split_override(each)[0] == _KEY]
+    return [(flag, each) for flag, each in given if _sets_dropout(each)]
+
+
+def _sets_dropout(override: str) -> bool:
+    """Tell whether ``KEY=VALUE`` says the model's dropout, by its own key or in a mapping for the whole section."""
+    import yaml
+
+    key, text = split_override(override)
+    if key != "model" or text is None:
+        return key == _KEY
+    try:
+        return "dropout" in (yaml.safe_load(text) or ())
+    except (yaml.YAMLError, TypeError):
+        return False
+
+
+def _fixed(request: SweepRequest) -> float | None:
+    """Return the dropout that the recipe says for every method; None where it says none."""
+    return load_first(request.recipe, request.methods, request.overrides, request.data_dir).recipe.model.dropout
 
 
 def _given(request: SweepRequest) -> list[str]:
@@ -142,7 +185,7 @@ def _as_dropout(text: str) -> float:
         value = -1.0
     if not 0.0 <= value < 1.0:
         raise RequestError(f"--dropout {text}: should be match, own, or a number from 0 to below 1")
-    return value
+    return value + 0.0  # -0.0 is 0.0
 
 
 def _is_begun(request: SweepRequest) -> bool:

@@ -1,6 +1,7 @@
 """One dropout for all methods that are compared, or each method's own: how it is settled, told and reported."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.studies.dropout import as_flag, found_dropout, planned_dropout, settle_dropout
 from dpstune.studies.points import read_runs
+from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.storage import sqlite_url
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
@@ -58,7 +60,6 @@ def run(capsys):
         (TWO, 0.2, None, None),
         (TWO, 0.2, "match", 0.2),
         (TWO, 0.2, "0.1", 0.1),
-        (TWO, 0.2, "own", None),
     ],
 )
 def test_the_dropout_is_settled_by_the_flag_then_the_recipe_then_how_many_methods_there_are(
@@ -91,7 +92,29 @@ def test_a_study_that_was_begun_by_each_methods_rule_is_gone_on_with(ask, tmp_pa
     Sweep(settle_dropout(shared, "match")).open_queue()
     assert settle_dropout(shared, None).dropout == 0.0, "that study is another"
     Sweep(shared).open_queue()
-    assert settle_dropout(shared, None) == shared
+    assert settle_dropout(shared, None).dropout == 0.0, "both were begun, and the default is one dropout for all"
+
+    elsewhere = ask(*TWO, storage=sqlite_url(tmp_path / "elsewhere.db"))
+    Sweep(elsewhere).open_queue()
+    assert settle_dropout(elsewhere, None) == elsewhere
+
+
+def test_own_is_refused_where_the_recipe_says_a_dropout(ask):
+    with pytest.raises(RequestError, match=r"--dropout own: recipe .* sets model.dropout 0.2 for every method"):
+        settle_dropout(ask(*TWO, dropout=0.2), "own")
+    assert as_flag(ask(*TWO, dropout=0.2)) is None
+
+
+@pytest.mark.parametrize("section", ["{name: X, dropout: 0.1}", '{"dropout": 0.1}'])
+def test_a_whole_section_can_say_the_dropout_too(ask, section):
+    with pytest.raises(RequestError, match=r"--dropout 0.3: --set model=.* sets the dropout, too"):
+        settle_dropout(ask(*TWO, overrides=(f"model={section}",)), "0.3")
+
+
+def test_what_wraps_different_methods_is_several_methods(ask):
+    wrapped = [f"ema:decay=0.9,of.name={name}" for name in ("mixout", "vanilla")]
+    assert settle_dropout(ask(*wrapped), None).dropout == 0.0
+    assert settle_dropout(ask(wrapped[0], "ema:decay=0.8,of.name=mixout"), None).dropout is None
 
 
 def test_a_matched_study_has_a_name_of_its_own_and_the_same_for_the_same_dropout(ask):
@@ -114,7 +137,7 @@ def test_a_loss_that_needs_dropout_keeps_its_own(ask, own, wrapped):
         recipe = sweep.request.load(job).recipe
         assert recipe.model.dropout == (None if job.method in keeping else 0.3)
     told = planned_dropout(sweep)
-    names = " and ".join(keeping)
+    names = " and ".join(keeping).replace("ema", "ema of r-drop")
     assert told == f"dropout 0.3 for every method, but for {names}: the loss needs dropout, which method.dropout sets"
 
 
@@ -201,6 +224,32 @@ def test_the_rule_of_a_run_that_ended_early_is_that_of_its_planned_steps(tiny_ta
     )
     records, _ = read_runs(tmp_path)
     assert "dps-dense the model's own; mixout 0." in found_dropout(records)
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([("r-drop", []), ("ema", ["method.of.name=r-drop"])], "Dropout 0.1 for every method."),
+        (
+            [(name, [f"model.dropout={value}"]) for name in ("vanilla", "dps-dense") for value in (0.0, 0.1)],
+            "Dropout 0 or 0.1 for every method.",
+        ),
+        (
+            [("vanilla", ["model.dropout=0.1"]), ("r-drop", ["model.dropout=0.2"])],
+            "Dropout is not the same for every method: vanilla 0.1; r-drop 0.2. So the table compares dropouts, too.",
+        ),
+        (
+            [("ema", ["method.of.name=mixout"]), ("ema", ["method.of.name=r-drop"])],
+            "Dropout 0 for every method, but for ema of r-drop: the loss needs dropout, which method.dropout sets.",
+        ),
+        ([("vanilla", []), ("vanilla", ["model.dropout=0.1"])], None),
+    ],
+)
+def test_the_report_says_which_dropout_the_runs_had(tiny_task, runs, told):
+    recipes = [
+        load_recipe(str(tiny_task), method=method, overrides=["training.steps=4", *own]).recipe for method, own in runs
+    ]
+    assert found_dropout([RunRecord(Path(), recipe, {}) for recipe in recipes]) == told
 
 
 def test_the_functions_take_it_too(tiny_task, tmp_path, capsys):

@@ -213,8 +213,8 @@ class Sweep:
     def with_own_dropout(self) -> list[str]:
         """Return the methods that keep their own dropout where the others have one."""
         firsts = {asked: self.restarts(asked, points(grid)[0])[0] for asked, grid in self.grids.items()}
-        own = [job.method for job in firsts.values() if _OWN_DROPOUT in job.overrides]
-        return list(dict.fromkeys(own))
+        own = [self.request.load(job).recipe.method for job in firsts.values() if _OWN_DROPOUT in job.overrides]
+        return list(dict.fromkeys(" of ".join(method.names) for method in own))
 
     def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
         """Add the jobs of some points, the first seed of every point first; return the new jobs."""
@@ -373,8 +373,8 @@ class Sweep:
         elsewhere = [job for job in missing if shared and job.identity in tally.done]
         if self.request.prune:
             notes.append(
-                "pruning was on: after two seeds or more, points worse than the median of their method's other points "
-                "were given up"
+                "giving up was on (--prune): after two seeds or more, points worse than the median of their method's "
+                "other points were given up"
             )
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]

@@ -160,7 +160,7 @@ def test_pruning_gives_up_a_hopeless_point_and_says_so(sweep, recipe):
     hopeless = [run for run in outcome["dropped"] if "learning_rate=1e-09" in run]
     assert hopeless
     report = next(recipe.parent.glob("runs/easy/sweep-*/report.md")).read_text()
-    assert "pruning was on" in report
+    assert "giving up was on" in report
     assert "given up early: vanilla training.learning_rate=1e-09" in report
 
 
