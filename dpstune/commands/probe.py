@@ -26,7 +26,8 @@ def probe(
         ),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Compare on these texts; the runs' own evaluated split.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Compare on these; default: the runs' own evaluated split."),
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="The text columns of --texts.")] = None,
     task: Annotated[
@@ -59,7 +60,7 @@ def probe(
     request = ProbeRequest(
         runs=tuple(run.expanduser() for run in runs),
         output=output.expanduser(),
-        on=tuple(each for each in on.split(",") if each) if on is not None else (),
+        on=tuple(on.split(",")) if on is not None else (),
         texts=texts and texts.expanduser(),
         text=None if columns is None else tuple(columns),
         task=task,

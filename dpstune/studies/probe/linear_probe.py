@@ -94,6 +94,8 @@ def read_probed_task(asked: str, data_dirs: Sequence[Path], train_rows: int, sco
     if len(data.splits) > 1:
         raise RequestError(f"--on {asked}: it has several splits: {', '.join(data.splits)}; name one")
     ((split, examples),) = data.splits.items()
+    if split == "train":
+        raise RequestError(f"--on {asked}: the probe is trained on split train; name another one to score it on")
     if examples.labels is None:
         raise RequestError(f"--on {asked}: split {split} has no labels to score against")
     whole = replace(target, split="train").read()

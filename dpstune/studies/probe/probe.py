@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dpstune.data.examples import Examples
 from dpstune.errors import RequestError
 from dpstune.evaluation.trained import TrainedPlace
@@ -104,11 +106,11 @@ class Probe:
         for start in dict.fromkeys(subject.start for subject in self.subjects):
             reader = _Reader(self._tokenizers[start.model], start.max_length, self._examples, self.tasks)
             told(f"pre-trained {start.model.name}")
-            states, before[start] = reader.read(start.model)
+            states, before[start] = reader.read(start.model, start.model.name)
             for subject in self.subjects:
                 if subject.start == start:
                     told(f"{subject.place.name}")
-                    own, answers = reader.read(ModelSection(name=str(subject.place.folder)))
+                    own, answers = reader.read(ModelSection(name=str(subject.place.folder)), subject.place.name)
                     layers = range(states.shape[1])
                     found[subject.place.name] = Probed(
                         subject,
@@ -164,16 +166,22 @@ class _Reader:
         self._rows = [[encode(part, tokenizer, max_length) for part in (task.train, task.scored)] for task in tasks]
         self._batch_size = TrainingSection().eval_batch_size
 
-    def read(self, model: ModelSection) -> tuple[Features, dict[str, Answers]]:
+    def read(self, model: ModelSection, name: str) -> tuple[Features, dict[str, Answers]]:
         """Return the hidden states of the texts, [texts, layers + 1, width], and the answers by task.
 
+        Args:
+            model: The model.
+            name: What people call it.
+
         Raises:
-            RequestError: The model's weights cannot be read.
+            RequestError: The model's weights cannot be read, or its hidden states are not finite.
         """
         from dpstune.evaluation.states import load_encoder
 
         encoder = load_encoder(model)
         states = self._states(encoder, self._texts)
+        if not np.isfinite(states).all():
+            raise RequestError(f"{name}: its hidden states are not finite: nothing to compare; train it anew")
         answers = {}
         for task, parts in zip(self._tasks, self._rows, strict=True):
             train, scored = (self._states(encoder, part, last_only=True)[:, 0] for part in parts)

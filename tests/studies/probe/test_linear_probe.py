@@ -101,6 +101,8 @@ def test_a_task_is_read_with_the_same_rows_each_time_and_no_more_than_asked():
 def test_tasks_that_cannot_be_probed_are_refused(tmp_path):
     with pytest.raises(RequestError, match="unknown task 'toy-rt'; did you mean"):
         read_probed_task("toy-rt", (), 50, 20)
+    with pytest.raises(RequestError, match="the probe is trained on split train; name another"):
+        read_probed_task("toy-rte:train", (), 50, 20)
     (tmp_path / "tags.jsonl").write_text('{"t": "a", "l": ["x"]}\n{"t": "b", "l": []}\n{"t": "c", "l": ["y"]}\n')
     (tmp_path / "rare.csv").write_text("t,l\na,x\nb,x\nc,x\nd,y\n")
     for name, task in (

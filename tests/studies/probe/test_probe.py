@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dpstune.errors import RequestError
 from dpstune.runs.folder import read_predictions
 from dpstune.studies.probe.probe import Probe
 from dpstune.studies.probe.request import ProbeRequest
@@ -64,6 +65,12 @@ def changed(model, place, layer, change):
 
 def drawn_anew(weight, generator):
     return torch.randn(weight.shape, generator=generator) * 0.5
+
+
+def test_a_model_that_computes_no_numbers_is_refused(tiny_model, texts, tmp_path):
+    broken = changed(tiny_model, tmp_path / "broken", 1, lambda weight, _: torch.full_like(weight, torch.nan))
+    with pytest.raises(RequestError, match="broken: its hidden states are not finite"):
+        in_process(tmp_path, broken, pretrained=str(tiny_model), texts=texts, text=("one", "two"))
 
 
 def test_a_model_is_like_itself(tiny_model, texts, tmp_path):
