@@ -240,7 +240,10 @@ def protocol(recipe, overrides):
 
 def numbers_of(task, record):
     """Return a run's row, as a CSV file gives it back."""
-    settings = record.recipe.method.model_dump(exclude={"name"}, by_alias=True)
+    from dpstune.methods import without_newer_keys
+
+    settings = without_newer_keys(record.recipe.method.model_dump(by_alias=True))
+    del settings["name"]
     written = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
     )
