@@ -47,6 +47,19 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process and return exit code, stdout and stderr."""
+
+    from dpstune import cli
+
+    def run(*arguments):
+        code = cli.run(list(map(str, arguments)))
+        return (code, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A folder with a tiny BERT of random weights, its tokenizer and config."""

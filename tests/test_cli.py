@@ -33,17 +33,6 @@ def dpstune(*arguments, **options):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run the command line in this process and return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        code = cli.run(arguments)
-        return (code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
 def wrong_recipe(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("model: {name: minilm}\ntask: rte\ntraining: {batchsize: 8}\n")

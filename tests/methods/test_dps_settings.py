@@ -13,7 +13,7 @@ from dpstune.errors import RequestError
 from dpstune.methods.subnetwork import draw_selections
 from dpstune.models.loading import set_dropout
 from dpstune.models.structure import encoder_linears
-from tests.methods.test_hooks import examples, take_step
+from tests.methods.test_hooks import UsesAWeightAlone, examples, take_step
 from tests.tiny import tiny_classifier
 
 P, STAGE, STEPS = 0.4, 4, 16  # two cycles
@@ -264,15 +264,7 @@ def test_a_model_that_is_detached_while_it_is_pruned_is_whole(method):
 
 
 def test_a_weight_that_is_used_without_its_layer_cannot_be_pruned():
-    class Direct(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.a(x) @ self.b.weight.t()
-
-    model = Direct()
+    model = UsesAWeightAlone()
     method = build_method(settings_of("dps-dense", stage2="prune"))
     method.attach(model, total_steps=STEPS)
     model(torch.randn(2, 4)).sum().backward()

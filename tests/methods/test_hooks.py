@@ -61,6 +61,17 @@ def start(settings, **options):
     return model, method, optimizer
 
 
+class UsesAWeightAlone(nn.Module):
+    """A network that uses the weight of its second layer without calling the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.a(x) @ self.b.weight.t()
+
+
 def take_step(model, method, optimizer, step, chunks=1, spoil=None):
     inputs, labels = examples(step)
     optimizer.zero_grad()

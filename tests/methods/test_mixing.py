@@ -6,6 +6,7 @@ from torch import nn
 from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods.mixing import mix, mixed_linear
+from tests.methods.test_hooks import UsesAWeightAlone
 
 
 def test_mixing_is_the_formula_of_the_paper():
@@ -81,15 +82,7 @@ def test_layers_that_share_a_weight_share_its_mask_and_keep_their_biases():
 
 
 def test_a_weight_that_is_used_without_its_layer_is_refused():
-    class Direct(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.a(x) @ self.b.weight.t()
-
-    model = Direct()
+    model = UsesAWeightAlone()
     method = build_method({"name": "dps-mix"})
     method.attach(model, total_steps=10)
     model(torch.randn(2, 4)).sum().backward()

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 import dpstune
-from dpstune import cli
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.studies.dropout import as_flag, found_dropout, planned_dropout, settle_dropout
@@ -33,17 +32,6 @@ def ask(tiny_task, tmp_path):
         return SweepRequest(str(recipe), methods, 2, tmp_path / "runs", **more)
 
     return ask
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process and return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        code = cli.run(list(map(str, arguments)))
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from dpstune import cli
 from tests.zygote import _alive
 
 SHORT = ["--set", "training.steps=6", "--set", "training.warmup_steps=1"]
@@ -26,17 +25,6 @@ done
 echo Submitted batch job 4711
 """
 TASK = 'shift 5; exec "$@"'  # past --unbuffered --output FILE --error FILE
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process and return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        code = cli.run(list(map(str, arguments)))
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
