@@ -21,11 +21,11 @@ import matplotlib.backends.backend_agg, matplotlib.figure, optuna, sqlalchemy, t
 import dpstune.cli, dpstune.data.batches, dpstune.data.reading, dpstune.evaluation.metrics, dpstune.models.loading
 import dpstune.report.progress, dpstune.report.run_report, dpstune.report.tables
 import dpstune.training.checkpoints, dpstune.training.engine, dpstune.training.optim, dpstune.training.results
-import dpstune.studies.sweep.workers
+import dpstune.studies.fit.outcome, dpstune.studies.processes, dpstune.studies.sweep.workers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 import transformers.models.bert.modeling_bert
 torch.set_num_threads(1)
-dpstune.studies.sweep.workers.CONTEXT = multiprocessing.get_context("fork")  # a sweep's workers are warm, too
+dpstune.studies.processes.CONTEXT = multiprocessing.get_context("fork")  # workers are warm, too
 signal.signal(signal.SIGTERM, dpstune.cli._exit_on_signal)  # a fork has it from its first moment on
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 gc.collect()

@@ -1,39 +1,27 @@
 """The worker processes of one machine: each takes runs from the queue until none is left.
 
 Optuna's own workers are threads (``Study.optimize(n_jobs=...)``): they share torch's random state and get no signals.
-Python's process pools break when one process is killed; here another is started in its place.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-
 from dpstune.common.interruption import Interrupted
 from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
-from dpstune.studies.sweep.gpu_share import GpuShare, Turn, gpu_in_turn
+from dpstune.studies.gpu_share import GpuShare, Turn
+from dpstune.studies.processes import CRASHED, Processes, begin_life
 from dpstune.studies.sweep.queue import RunQueue, Taken
 from dpstune.studies.sweep.storage import wait_a_moment
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.worker_names import worker_name
 
 DEATHS_IN_A_ROW = 3
-CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
 OUT_OF_MEMORY = (
     "out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size with more "
     "training.gradient_accumulation, or training.gradient_checkpointing=true"
 )
-_CRASHED = 1
-_TERMINATED = 128 + signal.SIGTERM
 
 
-class Workers:
+class Workers(Processes):
     """This machine's workers; one that dies is replaced.
 
     Args:
@@ -42,26 +30,17 @@ class Workers:
     """
 
     def __init__(self, request: SweepRequest, count: int) -> None:
-        self._request, self._count = request, count
-        self._processes: dict[int, BaseProcess] = {}
+        super().__init__(_work, count)
+        self._request = request
         self._deaths, self._ended = 0, -1
 
     def start(self) -> None:
         """Start the workers."""
-        for number in range(self._count):
+        for number in range(self.count):
             self._start(number)
 
     def _start(self, number: int) -> None:
-        with gpu_in_turn(number) as share:
-            process = CONTEXT.Process(target=_work, args=(self._request, number, self._count, share))
-            self._processes[number] = process  # before it starts, so that stop() knows it in any case
-            with _interrupts_ignored():  # inherited: else Ctrl-C while the child imports would print a traceback
-                process.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether any worker is alive."""
-        return any(process.is_alive() for process in self._processes.values())
+        self.begin(number, self._request)
 
     def replace_the_dead(self, *, ended: int) -> None:
         """Start a new worker for each that was killed or crashed, but not for ever.
@@ -72,45 +51,15 @@ class Workers:
         """
         if ended != self._ended:
             self._deaths, self._ended = 0, ended
-        for number, process in list(self._processes.items()):
-            code = process.exitcode
-            killed = code is not None and (code < 0 or code in (_CRASHED, _TERMINATED))
-            if killed and self._deaths < DEATHS_IN_A_ROW:
+        for number in self.dead():
+            if self._deaths < DEATHS_IN_A_ROW:
                 self._deaths += 1
                 self._start(number)
-
-    def stop(self) -> None:
-        """Make each worker save a checkpoint and end."""
-        for process in self._processes.values():
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, signal.SIGTERM)
-
-    def join(self) -> None:
-        """Wait until all workers have ended."""
-        for process in self._processes.values():
-            if process.pid is not None:
-                process.join()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, earlier)
 
 
 def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> None:
     """Take runs until none is left: the life of a worker process."""
-    import torch
-
-    stopping: list[int] = []
-    # During a run, training handles the signal itself.
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-    sys.stdout = sys.stderr
-    _end_with_the_parent()
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    stopping = begin_life(workers)
     try:
         sweep = Sweep(request)
         queue = sweep.open_queue()
@@ -128,25 +77,13 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
     except Interrupted as interrupted:
         raise SystemExit(interrupted.exit_code) from None
     except DpstuneError:
-        raise SystemExit(_CRASHED) from None  # the process that started this one gets the same error, and prints it
+        raise SystemExit(CRASHED) from None  # the process that started this one gets the same error, and prints it
     raise SystemExit(128 + stopping[0])
 
 
 def _more_to_do(queue: RunQueue) -> bool:
     tally = queue.tally()
     return bool(tally.running or tally.waiting) or queue.more_may_come()
-
-
-def _end_with_the_parent() -> None:
-    """Save and end if the process that started this one is killed: no other process would stop this worker."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:

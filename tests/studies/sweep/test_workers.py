@@ -4,9 +4,10 @@ import os
 
 import pytest
 
+from dpstune.studies.processes import CONTEXT
 from dpstune.studies.sweep.coordinator import run_sweep
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
-from dpstune.studies.sweep.workers import CONTEXT, Workers
+from dpstune.studies.sweep.workers import Workers
 
 
 def note(folder, number, workers, share):
@@ -16,7 +17,7 @@ def note(folder, number, workers, share):
 
 def start(folder, count, monkeypatch, gpus):
     """Return what each worker was started with on a machine with such GPUs."""
-    monkeypatch.setattr("dpstune.studies.sweep.gpu_share.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("dpstune.studies.gpu_share.visible_gpus", lambda: gpus)
     monkeypatch.setattr("dpstune.studies.sweep.workers._work", note)
     workers = Workers(folder, count)
     workers.start()

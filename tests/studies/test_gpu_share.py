@@ -12,8 +12,9 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from dpstune.studies.sweep import gpu_share, workers
-from dpstune.studies.sweep.gpu_share import GpuShare
+from dpstune.studies import gpu_share, processes
+from dpstune.studies.gpu_share import GpuShare
+from dpstune.studies.sweep import workers
 from dpstune.studies.sweep.queue import Job, RunQueue
 from dpstune.training import engine
 
@@ -157,7 +158,7 @@ def work(url, number, share, taken, sees):
             self.request = SimpleNamespace(load=lambda job: job, output=Path(), keep_models=True)
 
     workers.Sweep = Sweep
-    workers._end_with_the_parent = lambda: None
+    processes._end_with_the_parent = lambda: None
     workers.wait_a_moment = lambda: time.sleep(0.01)
     workers._work(None, number, 3, share)
 

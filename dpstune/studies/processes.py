@@ -1,0 +1,117 @@
+"""The worker processes of one machine: how each is started, and what it does first.
+
+Python's process pools break when one process is killed; here another can be started in its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from dpstune.studies.gpu_share import gpu_in_turn
+
+CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
+CRASHED = 1
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class Processes:
+    """This machine's worker processes, by their numbers.
+
+    Args:
+        life: What each of them does: called with what it is started with, its number, how many there are, and its place
+            on a GPU.
+        count: How many there are at most.
+    """
+
+    def __init__(self, life: Callable[..., None], count: int) -> None:
+        self._life, self.count = life, count
+        self._processes: dict[int, BaseProcess] = {}
+
+    def begin(self, number: int, *arguments: Any) -> None:
+        """Start a process as worker ``number``, in the place of an earlier one."""
+        with gpu_in_turn(number) as share:
+            process = CONTEXT.Process(target=self._life, args=(*arguments, number, self.count, share))
+            self._processes[number] = process  # before it starts, so that stop() knows it in any case
+            with _interrupts_ignored():  # inherited: else Ctrl-C while the child imports would print a traceback
+                process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any worker is alive."""
+        return any(process.is_alive() for process in self._processes.values())
+
+    def dead(self) -> list[int]:
+        """Return the numbers of the workers that were killed or crashed."""
+        codes = {number: process.exitcode for number, process in self._processes.items()}
+        return [
+            number
+            for number, code in codes.items()
+            if code is not None and (code < 0 or code in (CRASHED, _TERMINATED))
+        ]
+
+    def stop(self) -> None:
+        """Make each worker save a checkpoint and end."""
+        for process in self._processes.values():
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    def join(self) -> None:
+        """Wait until all workers have ended."""
+        for process in self._processes.values():
+            if process.pid is not None:
+                process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def begin_life(workers: int) -> list[int]:
+    """Do what a worker process does first: note SIGTERM, write to stderr alone, end with its parent, share the cores.
+
+    Args:
+        workers: How many workers share this machine.
+
+    Returns:
+        A list to which a signal's number is added when it comes; during a run, training handles the signal itself.
+    """
+    import torch
+
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    sys.stdout = sys.stderr
+    _end_with_the_parent()
+    torch.set_num_threads(threads_each(workers))
+    return stopping
+
+
+def _end_with_the_parent() -> None:
+    """Save and end if the process that started this one is killed: no other process would stop this worker."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def threads_each(workers: int) -> int:
+    """Return how many of this process's threads each of some workers gets."""
+    import torch
+
+    return max(1, torch.get_num_threads() // workers)
