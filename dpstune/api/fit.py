@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_columns, as_methods, as_name, name_and_rest, shown
+from dpstune.api.arguments import as_columns, as_methods, as_name, name_and_rest, refuse_fewer_than_one, shown
 from dpstune.api.frames import write_frame
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
@@ -33,6 +33,7 @@ def fit(
     metric: str | Sequence[str] | None = None,
     kind: str | None = None,
     name: str | None = None,
+    jobs: int = 1,
     output: str | Path = "runs",
     quiet: bool = False,
     **changes: Any,
@@ -54,6 +55,8 @@ def fit(
         metric: What is the best: accuracy, macro_f1, ...; of several the first.
         kind: classification or regression.
         name: What the task is called; the file's name.
+        jobs: Runs to train at a time, each by a worker process with its share of the cores. With more than one, a
+            script needs ``if __name__ == "__main__":``, as Python's multiprocessing asks for.
         output: The folder that holds all runs.
         quiet: Tell nothing on stderr.
         changes: Other keys of every run: ``training={"batch_size": 8}, data={"max_length": 64}``; what is set so is not
@@ -73,12 +76,14 @@ def fit(
     (['vanilla'], True)
     """
     from dpstune.report.fit_report import answer, outcome_as_json, write_fit_report
+    from dpstune.report.fit_view import fit_view
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
     from dpstune.studies.fit.fit import Fit
     from dpstune.studies.fit.outcome import run_fit
     from dpstune.studies.fit.request import fit_request
 
+    refuse_fewer_than_one(jobs=jobs)
     folder = Path(output).expanduser()
     columns: Sequence[str | None] = as_columns(text) or [None]
     if not isinstance(test, str | Path | float | int | None):
@@ -107,10 +112,11 @@ def fit(
         kind=kind,
         name=name,
         overrides=as_overrides({**section, **changes}),
+        jobs=jobs,
     )
     fitted = Fit(request)
     with fitted.lock():
-        outcome = run_fit(fitted) if quiet else run_fit(fitted, one_of_many, tell)
+        outcome = run_fit(fitted) if quiet else run_fit(fitted, one_of_many, tell, fit_view)
         page = write_fit_report(outcome)
     found = {**outcome_as_json(outcome), "answer": answer(outcome)}
     rows = [

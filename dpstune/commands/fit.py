@@ -38,6 +38,9 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable."),
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs to train at a time, each with its share of the cores; 1.")
+    ] = None,
     output: Output = Path("runs"),
     plan: Annotated[bool, typer.Option("--plan", help="Print how long it would take, and run nothing.")] = False,
     as_json: AsJson = False,
@@ -49,6 +52,7 @@ def fit(
     Example: dpstune fit tickets.csv --text message --label topic --minutes 20
     """
     from dpstune.report.fit_report import answer, outcome_as_json, plan_text, write_fit_report
+    from dpstune.report.fit_view import fit_view
     from dpstune.report.progress import one_of_many
     from dpstune.studies.fit.fit import Fit
     from dpstune.studies.fit.outcome import run_fit
@@ -70,6 +74,7 @@ def fit(
         metric=metric,
         overrides=overrides or (),
         output=output.expanduser(),
+        jobs=jobs,
     )
     tell_of_the_hub(data)
     fitted = Fit(request)
@@ -79,7 +84,7 @@ def fit(
         return
     with fitted.lock():
         with redirect_stdout(sys.stderr):
-            outcome = run_fit(fitted, one_of_many, tell)
+            outcome = run_fit(fitted, one_of_many, tell, fit_view)
         page = write_fit_report(outcome, command_to_repeat(context))
     for line in answer(outcome):
         tell(line)

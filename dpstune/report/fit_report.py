@@ -260,8 +260,9 @@ def plan_text(plan: dict[str, Any]) -> str:
     """Say what a fit would do and how long it would take."""
     how = f"{plan['folds']} folds" if plan["folds"] else "held-out rows"
     low, high = plan["epochs"]
+    runs = counted(plan["runs"], "run") + (f", {plan['jobs']} at a time" if plan["jobs"] > 1 else "")
     return (
         f"{plan['rows']} rows, chosen by {how}; {', '.join(plan['methods'])}; {low} to {high} epochs\n"
-        f"about {plan['seconds_a_run']:.0f} s a run; {counted(plan['runs'], 'run')}, and one on all rows: about "
+        f"about {plan['seconds_a_run']:.0f} s a run; {runs}, and one on all rows: about "
         f"{max(1, round(plan['seconds'] / 60))} min"
     )

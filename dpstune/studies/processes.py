@@ -94,7 +94,7 @@ def begin_life(workers: int) -> list[int]:
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     sys.stdout = sys.stderr
     _end_with_the_parent()
-    torch.set_num_threads(threads_each(workers))
+    torch.set_num_threads(_threads_each(workers))
     return stopping
 
 
@@ -110,8 +110,27 @@ def _end_with_the_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def threads_each(workers: int) -> int:
-    """Return how many of this process's threads each of some workers gets."""
+@contextmanager
+def threads_of_a_worker(workers: int) -> Iterator[None]:
+    """Compute, while the block runs, with as many threads as each of some workers has."""
+    import torch
+
+    earlier = torch.get_num_threads()
+    torch.set_num_threads(_threads_each(workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(earlier)
+
+
+def _threads_each(workers: int) -> int:
     import torch
 
     return max(1, torch.get_num_threads() // workers)
+
+
+def at_once(workers: int) -> int:
+    """Return how many of some workers compute at the same time: one on each GPU, or without one, on each core."""
+    from dpstune.device.hardware import visible_gpus
+
+    return min(workers, len(visible_gpus()) or os.cpu_count() or 1)

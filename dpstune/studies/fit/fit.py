@@ -36,6 +36,7 @@ from dpstune.studies.fit.parts import Parts, decide_parts
 from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
 from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
 from dpstune.studies.grid import overrides_for, refuse_unknown_keys
+from dpstune.studies.processes import at_once, threads_of_a_worker
 from dpstune.studies.records import NO_INFLUENCE, RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Fit:
         if self.request.minutes is not None and not has_fixed_length(fixed):
             an_epoch = self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
             runs = min(RUNS_TO_AFFORD, self.request.runs or RUNS_TO_AFFORD)
-            affordable = self.request.minutes * 60 / runs / an_epoch * steps_per_epoch
+            affordable = self.request.minutes * 60 * at_once(self.request.jobs) / runs / an_epoch * steps_per_epoch
         _, read = read_config(recipe.model)
         config = read.get_text_config()
         layers: int | None = getattr(config, "num_hidden_layers", None)
@@ -201,10 +202,11 @@ class Fit:
         )
 
     def _seconds_of(self, candidate: Candidate) -> float:
-        """Return about how long a run of a candidate on a part takes here, by a few timed steps."""
+        """Return about how long a run of a candidate on a part takes here, by a few timed steps of it alone."""
         from dpstune.studies.sweep.estimate import seconds_of_a_run
 
-        return seconds_of_a_run(self.recipe_of(candidate, 1), self.inputs[1])
+        with threads_of_a_worker(self.request.jobs):
+            return seconds_of_a_run(self.recipe_of(candidate, 1), self.inputs[1])
 
     def search(self) -> CandidateSearch:
         """Open the search, where candidates and their scores are kept, in the fit's folder; under its lock."""
@@ -218,7 +220,7 @@ class Fit:
     def try_candidates(
         self, search: CandidateSearch, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None
     ) -> None:
-        """Try candidates, part by part, until the budget is spent; one at least is tried on every part.
+        """Try candidates, run by run, until the budget is spent; one at least is tried on every part.
 
         Args:
             search: Chooses them.
@@ -230,12 +232,7 @@ class Fit:
                 disk.
             Interrupted: A signal came; the same call goes on.
         """
-        budget = Budget(self.request, self.rows / self._rows_of_a_part)
-        for trial in search.trials():
-            for part in trial.values:
-                budget.add(trial.candidate, self.train(trial, part))
-            if trial.state == "failed":
-                budget.add_failure(trial.seconds)
+        budget = self.budget(search)
         while failures_in_a_row(search.trials()) < MOST_FAILURES:
             trial = search.next()
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
@@ -245,28 +242,36 @@ class Fit:
             try:
                 record = self.train(trial, part, progress(), tell)
             except Exception as error:
-                why = _fault_of_the_candidate(trial, error)
+                why = fault_of_the_candidate(trial, error)
                 if why is None or not any(each.values for each in search.trials()):
                     raise
                 seconds = time.monotonic() - started
                 search.fail(trial, why, seconds)
                 budget.add_failure(seconds)
-                tell(f"{self._describe(trial, part)}: cannot be trained: {why}")
+                tell(f"{self.describe(trial, part)}: cannot be trained: {why}")
             else:
                 budget.add(trial.candidate, record)
                 trial = search.report(trial, part, direction(record.metric) * record.score)
-                given_up = "; given up" if trial.state == "given up" else ""
-                told = f"{record.metric} {record.score:.4f}, {record.all_seconds:.0f} s{given_up}"
-                tell(f"{self._describe(trial, part)}: {told}")
+                tell(f"{self.describe(trial, part)}: {told_of(record, trial)}")
+
+    def budget(self, search: CandidateSearch) -> Budget:
+        """Return how much may still be tried, after what a search was told of."""
+        budget = Budget(self.request, self.rows / self._rows_of_a_part)
+        for trial in search.trials():
+            for part in trial.values:
+                budget.add(trial.candidate, self.train(trial, part), trial.taken.get(part))
+            if trial.state == "failed":
+                budget.add_failure(trial.seconds)
+        return budget
 
     def plan(self) -> dict[str, Any]:
         """Return what would be tried and about how long it would take on this machine, by a few timed plain steps."""
         space = kept_space(self.folder / STUDY) or self.space()
         a_run = self._seconds_of(space.baselines()[0])
-        last = a_run * self.rows / self._rows_of_a_part
+        last, beside = a_run * self.rows / self._rows_of_a_part, at_once(self.request.jobs)
         most = self.request.runs if self.request.runs or self.request.minutes is not None else RUNS
         if self.request.minutes is not None:
-            fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run))
+            fitting = max(self.parts.count, int((self.request.minutes * 60 - last) / a_run * beside))
             most = min(fitting, most or fitting)
         assert most is not None
         return {
@@ -276,10 +281,12 @@ class Fit:
             "epochs": list(space.epochs),
             "seconds_a_run": a_run,
             "runs": most,
-            "seconds": most * a_run + last,
+            "jobs": self.request.jobs,
+            "seconds": most * a_run / beside + last,
         }
 
-    def _describe(self, trial: Trial, part: int) -> str:
+    def describe(self, trial: Trial, part: int) -> str:
+        """Name a run for people, by its candidate and its part."""
         of_parts = f", fold {part} of {self.parts.count}" if self.parts.folds else ""
         return f"{trial.number + 1}. {trial.candidate.name}{of_parts}"
 
@@ -290,31 +297,48 @@ class Fit:
         key = (trial.number, part)
         if key not in self._records:
             loaded = self.recipe_of(trial.candidate, part)
-            self._records[key] = read_run(self._train(loaded, part, progress, tell, keep_model=False).folder)
+            run = self._patiently(lambda: self._train(loaded, part, progress, keep_model=False), tell)
+            self._records[key] = read_run(run.folder)
         return self._records[key]
+
+    def train_for_another(self, trial: Trial, part: int, progress: Progress) -> Path:
+        """Train as ``train`` does, for the process that this one works for; return the run's folder.
+
+        Raises:
+            BusyError: Another process trains the same run, as another fit of the same rows may.
+        """
+        return self._train(self.recipe_of(trial.candidate, part), part, progress, keep_model=False).folder
+
+    def peaks(self) -> tuple[int, ...]:
+        """Return the peak memory of the runs that are known here, in bytes."""
+        results = [record.result for record in self._records.values()]
+        return tuple(result["peak_memory_bytes"] for result in results if "peak_memory_bytes" in result)
+
+    def found(self, trial: Trial, part: int, folder: Path) -> RunRecord:
+        """Take up the run of a trial that another process trained for this one."""
+        record = self._records[trial.number, part] = read_run(folder)
+        return record
 
     def train_on_everything(
         self, candidate: Candidate, progress: Progress | None = None, tell: Tell = lambda line: None
     ) -> RunResult:
         """Train a candidate on all rows, or find that run finished."""
-        return self._train(self.final_recipe(candidate), EVERYTHING, progress, tell, keep_model=True)
+        loaded = self.final_recipe(candidate)
+        return self._patiently(lambda: self._train(loaded, EVERYTHING, progress, keep_model=True), tell)
 
-    def _train(
-        self, loaded: LoadedRecipe, part: int, progress: Progress | None, tell: Tell, *, keep_model: bool
-    ) -> RunResult:
-        """Train; where another process trains the same run, as another fit of the same rows may, wait for it."""
+    def _train(self, loaded: LoadedRecipe, part: int, progress: Progress | None, *, keep_model: bool) -> RunResult:
         from dpstune.training import engine
 
+        return engine.train(
+            loaded, output=self.request.output, inputs=self.inputs[part], keep_model=keep_model, progress=progress
+        )
+
+    def _patiently(self, train: Callable[[], RunResult], tell: Tell) -> RunResult:
+        """Train; where another process trains the same run, as another fit of the same rows may, wait for it."""
         told = False
         while True:
             try:
-                return engine.train(
-                    loaded,
-                    output=self.request.output,
-                    inputs=self.inputs[part],
-                    keep_model=keep_model,
-                    progress=progress,
-                )
+                return train()
             except BusyError as error:
                 if not told:
                     tell(f"waiting: {error}")
@@ -330,7 +354,13 @@ def failures_in_a_row(trials: Sequence[Trial]) -> int:
     return count
 
 
-def _fault_of_the_candidate(trial: Trial, error: Exception) -> str | None:
+def told_of(record: RunRecord, trial: Trial) -> str:
+    """Say what came of a run, and whether its candidate is given up."""
+    given_up = "; given up" if trial.state == "given up" else ""
+    return f"{record.metric} {record.score:.4f}, {record.all_seconds:.0f} s{given_up}"
+
+
+def fault_of_the_candidate(trial: Trial, error: Exception) -> str | None:
     """Say why a candidate cannot be trained; None where that is not its fault, and the fit should end."""
     if isinstance(error, RequestError):  # what was trained on a part, and plain fine-tuning, suit the model
         of_the_place = isinstance(error.__cause__, OSError)

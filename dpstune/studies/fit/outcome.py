@@ -22,6 +22,7 @@ from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
 from dpstune.studies.fit.search import CandidateSearch, Trial
+from dpstune.studies.fit.side_by_side import NewView, no_view, try_side_by_side
 from dpstune.studies.records import RunRecord
 from dpstune.studies.wrong_labels import Suspect, likely_wrong
 
@@ -97,7 +98,12 @@ class FitOutcome:
         return self.fit.folder / "recipe.yaml"
 
 
-def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambda line: None) -> FitOutcome:
+def run_fit(
+    fit: Fit,
+    progress: NewProgress = SilentProgress,
+    tell: Tell = lambda line: None,
+    new_view: NewView = no_view,
+) -> FitOutcome:
     """Try candidates until the budget is spent, choose one, score the choice, and train it on everything.
 
     To be called under the fit's lock, as is what writes its report.
@@ -106,6 +112,7 @@ def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambd
         fit: What was asked.
         progress: Makes who is told how a run goes.
         tell: Is told what was tried, a line each.
+        new_view: Shows what is trained side by side.
 
     Raises:
         RequestError, RunError: See ``Fit.try_candidates`` and ``conclude``.
@@ -114,7 +121,10 @@ def run_fit(fit: Fit, progress: NewProgress = SilentProgress, tell: Tell = lambd
     for line in fit.findings:
         tell(line)
     search = fit.search()
-    fit.try_candidates(search, progress, tell)
+    if fit.request.jobs == 1:
+        fit.try_candidates(search, progress, tell)
+    else:
+        try_side_by_side(fit, search, new_view, tell)
     return conclude(fit, search, progress, tell)
 
 
@@ -263,9 +273,11 @@ def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
         notes.append(f"{what} could not be trained; the first, {first.candidate.name}: {first.error}")
     if failures_in_a_row(trials) >= MOST_FAILURES:
         notes.append(f"the last {MOST_FAILURES} candidates could not be trained: no more were tried")
-    left = [trial for trial in trials if trial.state == "open" and trial.values]
-    if left:
-        notes.append(f"{left[0].candidate.name} was left after {len(left[0].values)} of {fit.parts.count} parts")
+    notes += [
+        f"{trial.candidate.name} was left after {len(trial.values)} of {fit.parts.count} parts"
+        for trial in trials
+        if trial.state == "open" and trial.values
+    ]
     keep = fit.request.recipe.get("training", {}).get("keep", "last")
     if keep != "last":
         notes.append(f"training.keep: {keep} was left out: what chooses weights could not score them")

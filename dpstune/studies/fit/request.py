@@ -18,6 +18,7 @@ MODEL = "minilm"
 RATES = {MODEL: 1e-4}  # small encoders want larger steps
 RATE = 2e-5
 RECIPES = (".yaml", ".yml")
+JOBS_ON_A_CPU = 1
 DECIDED = (
     *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
 )
@@ -39,6 +40,7 @@ class FitRequest:
         test: A share of the rows, or a file, that is scored and chooses nothing; None likewise.
         methods: The methods to try; plain fine-tuning is always among them.
         overrides: ``KEY=VALUE`` for every run; what is set so is not searched.
+        jobs: Runs that are trained at a time; more than one are trained by as many worker processes.
     """
 
     name: str
@@ -51,6 +53,14 @@ class FitRequest:
     test: Any = None
     methods: tuple[str, ...] = METHODS
     overrides: tuple[str, ...] = ()
+    jobs: int = 1
+
+
+def usual_jobs() -> int:
+    """Return how many runs are trained at a time where nobody says; a GPU is for one."""
+    from dpstune.device.hardware import device_type
+
+    return JOBS_ON_A_CPU if device_type() == "cpu" else 1
 
 
 def refuse_an_empty_budget(request: FitRequest) -> None:
@@ -98,6 +108,7 @@ def fit_request(
     kind: str | None = None,
     name: str | None = None,
     overrides: Sequence[str] = (),
+    jobs: int | None = 1,
 ) -> FitRequest:
     """Put together what a fit is asked to do.
 
@@ -113,6 +124,7 @@ def fit_request(
         model: The pre-trained model; minilm, or the recipe's.
         metric, kind: Of the task; see ``OwnTask``.
         name: What the task is called; the file's name without its endings.
+        jobs: Runs at a time; None for as many as are usual on this machine.
 
     Raises:
         RequestError: A column is not named, or a flag does not suit the data.
@@ -157,6 +169,7 @@ def fit_request(
         test=_test_part(test, values.get("task")),
         methods=tuple(methods) or METHODS,
         overrides=tuple(overrides),
+        jobs=usual_jobs() if jobs is None else jobs,
     )
 
 

@@ -1,7 +1,8 @@
 """Which candidate is tried next, and which is given up: Optuna's TPE, and successive halving part by part.
 
 A part is a fold, or the one set of held-out rows. A trial is a candidate, and its intermediate values are the scores of
-its parts: what a study's file holds is enough to go on after any interruption. Halving is ours: Optuna's pruner
+its parts: what a study's file holds is enough to go on after any interruption. Where several runs are trained at a
+time, several trials are open, and each is judged as it comes to 1, 2 and 4 parts. Halving is ours: Optuna's pruner
 compares the last value alone, where the mean of the parts so far is wanted, and leaves trials out that are never given
 up.
 """
@@ -10,9 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HALVING = 2  # after 1, 2 and 4 folds a candidate goes on where it is in the better half of those that came so far
 _CANDIDATE, _ALWAYS, _ERROR, _SECONDS, _SPACE = "candidate", "always", "error", "seconds", "space"
-
+_TAKEN = "taken"
 
 _NAME = "fit"
 _ASKED = "fixed_params"  # Optuna's name for what is put in line
@@ -43,7 +43,8 @@ class Trial:
         values: Its score on each part that is done, by the part's number from 1.
         state: ``open``, ``complete``, ``given up`` or ``failed``.
         error: Why it failed.
-        seconds: How long the run took that failed.
+        seconds: What the run that failed took of the fit's minutes.
+        taken: What runs that were trained beside others took of them, by part; any other took its own seconds.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Trial:
     state: str
     error: str | None = None
     seconds: float = 0.0
+    taken: dict[int, float] = field(default_factory=dict)
 
 
 class CandidateSearch:
@@ -94,14 +96,17 @@ class CandidateSearch:
         return [_read(trial) for trial in found if trial.state != TrialState.WAITING and _CANDIDATE in trial.user_attrs]
 
     def next(self) -> Trial:
-        """Return the trial that is open, or begin another."""
+        """Return the first trial that is open, or begin another."""
+        return next((trial for trial in self.trials() if trial.state == "open"), None) or self.begin()
+
+    def begin(self) -> Trial:
+        """Begin another trial; what those that are open try is avoided."""
         from optuna.samplers import TPESampler
 
-        for trial in self.trials():
-            if trial.state == "open" and self._settled(trial).state == "open":
-                return trial
         seed = stream_seed(self._seed, "fit", len(self.trials())) % 2**32
-        self._study.sampler = TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=8)
+        self._study.sampler = TPESampler(
+            seed=seed, multivariate=True, group=True, n_startup_trials=8, constant_liar=True
+        )
         asked = self._study.ask()
         method = asked.suggest_categorical("method", list(self.space.methods))
         grid = self.space.grid(method)
@@ -109,54 +114,70 @@ class CandidateSearch:
         asked.set_user_attr(_CANDIDATE, {"method": method, "settings": settings})
         return self._trial(asked.number)
 
-    def report(self, trial: Trial, part: int, value: float) -> Trial:
+    def report(self, trial: Trial, part: int, value: float, taken: float | None = None) -> Trial:
         """Note the score of a part, and end the trial where it was the last or is given up.
 
+        Nothing is noted of a trial that ended while the part was tried.
+
         Args:
-            trial: An open one.
+            trial: The trial.
             part: The part's number from 1.
             value: Its score, the higher the better.
+            taken: See ``Trial``; None for a run that was trained alone.
         """
-        self._asked(trial).report(value, part)
-        return self._settled(self._trial(trial.number))
+        before = self._trial(trial.number)
+        if before.state != "open":
+            return before
+        asked = self._asked(trial)
+        if taken is not None:
+            asked.set_user_attr(_TAKEN, {**before.taken, part: taken})
+        asked.report(value, part)
+        after = self._trial(trial.number)
+        return self._settled(after, judged=_compared(after.values) > _compared(before.values))
 
     def fail(self, trial: Trial, error: str, seconds: float = 0.0) -> None:
-        """Note that a trial cannot be trained, and how long it took to see that."""
+        """Note that a trial cannot be trained, and how long it took to see that; not of a trial that has ended."""
         from optuna.trial import TrialState
 
+        if self._trial(trial.number).state != "open":
+            return
         asked = self._asked(trial)
         asked.set_user_attr(_ERROR, error)
         asked.set_user_attr(_SECONDS, seconds)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _settled(self, trial: Trial) -> Trial:
-        """End an open trial whose parts are all done, or that falls behind; return it as it is then."""
+    def judged_after(self, trial: Trial) -> int:
+        """Return the last part that an open trial is tried on before it is judged next, or ends."""
+        return self.parts if trial.always else min(self.parts, max(1, HALVING * _compared(trial.values)))
+
+    def _settled(self, trial: Trial, *, judged: bool) -> Trial:
+        """End an open trial whose parts are all done, or that is judged and falls behind; return it as it is then."""
         from optuna.trial import TrialState
 
         if len(trial.values) == self.parts:
             self._study.tell(trial.number, sum(trial.values.values()) / self.parts)
-        elif not trial.always and self._falls_behind(trial):
+        elif judged and not trial.always and self._falls_behind(trial):
             self._study.tell(trial.number, state=TrialState.PRUNED)
         return self._trial(trial.number)
 
     def _falls_behind(self, trial: Trial) -> bool:
         """Tell whether a trial's mean score is not among the better half after 1, 2, 4, ... parts."""
-        done = len(trial.values)
-        if done == 0 or done & (done - 1):
+        count = _compared(trial.values)
+        if count == 0:
             return False
 
         def mean(each: Trial) -> float:
-            return sum(islice(each.values.values(), done)) / done
+            return sum(each.values[part] for part in range(1, count + 1)) / count
 
         others = [
             mean(each)
             for each in self.trials()
-            if each.number != trial.number and each.state != "failed" and len(each.values) >= done
+            if each.number != trial.number and each.state != "failed" and _compared(each.values) >= count
         ]
         return sum(other > mean(trial) for other in others) >= math.ceil((len(others) + 1) / HALVING)
 
     def _mend(self) -> None:
-        """Ask again for what was always to be tried and was lost with a process that was killed as it began."""
+        """Ask again for what was lost with a process that was killed as it began it, and end what it had not ended."""
         from optuna.trial import TrialState
 
         trials = self._study.get_trials(deepcopy=False)
@@ -167,6 +188,9 @@ class CandidateSearch:
                 if asked is not None and asked not in waiting:
                     self._study.enqueue_trial(asked, user_attrs=trial.user_attrs)
                 self._study.tell(number, state=TrialState.FAIL)
+        for each in self.trials():
+            if each.state == "open":
+                self._settled(each, judged=_compared(each.values) == len(each.values))
 
     def _trial(self, number: int) -> Trial:
         return _read(self._study.get_trials(deepcopy=False)[number])
@@ -209,6 +233,18 @@ def _read_space(study: Any) -> SearchSpace | None:
     )
 
 
+def _compared(parts: Collection[int]) -> int:
+    """Return by how many of its first parts a trial is compared: the largest of 1, 2, 4, ... that are all done; or 0.
+
+    >>> _compared([]), _compared([1]), _compared([1, 2, 3]), _compared([1, 3, 4])
+    (0, 1, 2, 1)
+    """
+    count = 1
+    while parts and all(part in parts for part in range(1, count + 1)):
+        count *= HALVING
+    return count // HALVING
+
+
 def _parameter(method: str, key: str) -> str:
     """Name a parameter of Optuna's: what methods have in common is one parameter, what is a method's own another."""
     return f"{method} {key}" if key.startswith("method.") else key
@@ -227,4 +263,5 @@ def _read(trial: FrozenTrial) -> Trial:
         states.get(trial.state, "open"),
         trial.user_attrs.get(_ERROR),
         trial.user_attrs.get(_SECONDS, 0.0),
+        {int(part): seconds for part, seconds in trial.user_attrs.get(_TAKEN, {}).items()},
     )
