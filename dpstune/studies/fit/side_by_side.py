@@ -49,7 +49,6 @@ def try_side_by_side(
     table = _Table(fit, search, tell)
     give_gpu_memory_back()
     with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
-        signals.deferring = True  # to the end of a look
         try:
             with new_view() as show:
                 while table.hand_out():

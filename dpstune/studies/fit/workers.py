@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dpstune.studies.fit.fit import Fit, fault_of_the_candidate
 from dpstune.studies.fit.request import FitRequest
 from dpstune.studies.fit.search import Trial
 from dpstune.studies.gpu_share import GpuShare
-from dpstune.studies.processes import CONTEXT, Processes, begin_life
+from dpstune.studies.processes import Processes, begin_life
 
 _POLL_SECONDS = 0.5
 
@@ -96,7 +97,7 @@ class FitWorkers(Processes):
             if number in self._connections:
                 self._connections[number].send(task)
                 return
-        here, there = CONTEXT.Pipe()
+        here, there = Pipe()
         self._connections[number] = here
         self.begin(number, self._fit.request, self._fit.folder, there)
         there.close()  # so that the end of the worker ends what is read from it

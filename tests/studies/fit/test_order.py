@@ -1,8 +1,10 @@
 """Which run comes next beside those that are under way, and when there is none."""
 
 import heapq
+from collections import defaultdict
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from dpstune.studies.fit.budget import Budget
@@ -12,6 +14,17 @@ from dpstune.studies.fit.request import FitRequest
 from dpstune.studies.fit.search import CandidateSearch
 
 SPACE = SearchSpace(("vanilla", "dps-dense", "mixout", "r-drop"), 1e-4, (3, 12))
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+@pytest.fixture(autouse=True)
+def in_memory(monkeypatch):
+    """Keep each study in memory, by its URL: a file takes long to write where the disk is busy."""
+    studies = defaultdict(optuna.storages.InMemoryStorage)
+    monkeypatch.setattr("dpstune.studies.fit.search.open_storage", lambda url, heartbeats: studies[url])
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def budget_of(jobs=2, **most):

@@ -1,0 +1,74 @@
+"""Worker processes: how each is started, and what it does first."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from dpstune.studies import processes
+from dpstune.studies.processes import Processes, at_once, begin_life, threads_of_a_worker
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    monkeypatch.setattr(processes, "CONTEXT", multiprocessing.get_context("fork"))
+
+
+@pytest.fixture
+def four_threads():
+    earlier = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(earlier)
+
+
+def live(folder, number, workers, share):
+    stopping = begin_life(workers)
+    (folder / f"{number}").write_text(str(torch.get_num_threads()))
+    while number == 1 and not stopping:
+        time.sleep(0.01)
+    raise SystemExit(128 + stopping[0] if stopping else 0)
+
+
+def test_workers_share_the_threads_and_end_when_they_are_told_to(forked, four_threads, tmp_path):
+    workers = Processes(live, 2)
+    for number in (0, 1):
+        workers.begin(number, tmp_path)
+    while not (tmp_path / "1").exists():
+        time.sleep(0.01)
+    assert workers.alive
+    workers.stop()
+    workers.join()
+    assert not workers.alive
+    while not (tmp_path / "0").exists():
+        time.sleep(0.01)
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "2"
+    assert 1 in workers.dead(), "it did not end by itself"
+
+
+def be_killed(number, workers, share):
+    os.kill(os.getpid(), signal.SIGKILL if number else signal.SIGINT)
+
+
+def test_who_was_killed_is_known_and_an_interrupt_is_ignored(forked):
+    workers = Processes(be_killed, 2)
+    for number in (0, 1):
+        workers.begin(number)
+    workers.join()
+    assert workers.dead() == [1]
+
+
+def test_what_is_timed_for_workers_has_their_threads(four_threads):
+    with threads_of_a_worker(3):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(("gpus", "workers", "count"), [([], 1, 1), (["0"], 3, 1), (["0", "1"], 8, 2), ([], 8, 4)])
+def test_no_more_compute_at_once_than_there_are_gpus_or_else_cores(monkeypatch, gpus, workers, count):
+    monkeypatch.setattr("dpstune.device.hardware.visible_gpus", lambda: gpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert at_once(workers) == count
