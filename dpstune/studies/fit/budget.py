@@ -33,7 +33,7 @@ class Budget:
         self.seconds, self.runs = 0.0, 0
 
     def add_failure(self, seconds: float) -> None:
-        """Count a run that failed."""
+        """Count a run that failed, or whose result came too late."""
         self.runs += 1
         self.seconds += seconds
 

@@ -246,7 +246,7 @@ class Fit:
                 if why is None or not any(each.values for each in search.trials()):
                     raise
                 seconds = time.monotonic() - started
-                search.fail(trial, why, seconds)
+                search.fail(trial, part, why, seconds)
                 budget.add_failure(seconds)
                 tell(f"{self.describe(trial, part)}: cannot be trained: {why}")
             else:
@@ -262,6 +262,8 @@ class Fit:
                 budget.add(trial.candidate, self.train(trial, part), trial.taken.get(part))
             if trial.state == "failed":
                 budget.add_failure(trial.seconds)
+        for seconds in search.late():
+            budget.add_failure(seconds)
         return budget
 
     def plan(self) -> dict[str, Any]:

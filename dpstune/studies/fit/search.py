@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HALVING = 2  # after 1, 2 and 4 folds a candidate goes on where it is in the better half of those that came so far
 _CANDIDATE, _ALWAYS, _ERROR, _SECONDS, _SPACE = "candidate", "always", "error", "seconds", "space"
-_TAKEN = "taken"
+_TAKEN, _LATE = "taken", "late"
 
 _NAME = "fit"
 _ASKED = "fixed_params"  # Optuna's name for what is put in line
@@ -117,7 +117,7 @@ class CandidateSearch:
     def report(self, trial: Trial, part: int, value: float, taken: float | None = None) -> Trial:
         """Note the score of a part, and end the trial where it was the last or is given up.
 
-        Nothing is noted of a trial that ended while the part was tried.
+        Of a trial that ended while the part was tried only what the run took is noted.
 
         Args:
             trial: The trial.
@@ -127,6 +127,7 @@ class CandidateSearch:
         """
         before = self._trial(trial.number)
         if before.state != "open":
+            self._note_late(trial, part, taken or 0.0)
             return before
         asked = self._asked(trial)
         if taken is not None:
@@ -135,16 +136,30 @@ class CandidateSearch:
         after = self._trial(trial.number)
         return self._settled(after, judged=_compared(after.values) > _compared(before.values))
 
-    def fail(self, trial: Trial, error: str, seconds: float = 0.0) -> None:
-        """Note that a trial cannot be trained, and how long it took to see that; not of a trial that has ended."""
+    def fail(self, trial: Trial, part: int, error: str, seconds: float = 0.0) -> Trial:
+        """Note that a trial cannot be trained on a part, and how long it took to see that; return it as it is then.
+
+        Of a trial that has ended only the time is noted.
+        """
         from optuna.trial import TrialState
 
-        if self._trial(trial.number).state != "open":
-            return
+        before = self._trial(trial.number)
+        if before.state != "open":
+            self._note_late(trial, part, seconds)
+            return before
         asked = self._asked(trial)
         asked.set_user_attr(_ERROR, error)
         asked.set_user_attr(_SECONDS, seconds)
         self._study.tell(trial.number, state=TrialState.FAIL)
+        return self._trial(trial.number)
+
+    def late(self) -> list[float]:
+        """Return what runs took of the fit's minutes whose trials ended before they did."""
+        return list(self._study.user_attrs.get(_LATE, {}).values())
+
+    def _note_late(self, trial: Trial, part: int, taken: float) -> None:
+        noted = self._study.user_attrs.get(_LATE, {})
+        self._study.set_user_attr(_LATE, {**noted, f"{trial.number} {part}": taken})
 
     def judged_after(self, trial: Trial) -> int:
         """Return the last part that an open trial is tried on before it is judged next, or ends."""

@@ -134,19 +134,15 @@ class _Table:
         record = self._fit.found(task.trial, task.part, folder)
         taken = time.monotonic() - self._since
         trial = self._search.report(task.trial, task.part, direction(record.metric) * record.score, taken)
-        noted = task.part in trial.values
-        self._budget.add(trial.candidate, record, taken if noted else 0.0)
-        self._since += taken if noted else 0.0
+        self._budget.add(trial.candidate, record, taken)
+        self._since += taken
         self._tell(f"{name}: {told_of(record, trial)}")
 
     def _note_failure(self, task: Task, error: DpstuneError, fault: str | None, name: str) -> None:
-        trials = self._search.trials()
-        if fault is None or not any(trial.values for trial in trials):
+        if fault is None or not any(trial.values for trial in self._search.trials()):
             raise error
-        if not any(trial.number == task.trial.number and trial.state == "open" for trial in trials):
-            return
         taken = time.monotonic() - self._since
-        self._search.fail(task.trial, fault, taken)
+        self._search.fail(task.trial, task.part, fault, taken)
         self._budget.add_failure(taken)
         self._since += taken
         self._tell(f"{name}: cannot be trained: {fault}")

@@ -91,6 +91,7 @@ def test_a_fold_that_runs_while_its_candidate_is_given_up_is_not_noted(tmp_path)
     assert machine.end(1, 1).state == "given up"
     after = machine.end(1, 2)
     assert (after.state, after.values) == ("given up", {1: 0.4})
+    assert machine.search.late() == [10.0]
     assert [each.state for each in machine.search.trials()] == ["complete", "given up"]
 
 
@@ -135,7 +136,7 @@ def test_after_five_failures_in_a_row_nothing_more_is_handed_out(tmp_path):
     machine.begin(1)
     machine.end(0, 1)
     for number, _ in machine.begin(5):
-        machine.search.fail(machine.search.trials()[number], "nan", 1.0)
+        machine.search.fail(machine.search.trials()[number], 1, "nan", 1.0)
     assert machine.begin(2) == []
 
 
@@ -195,6 +196,8 @@ def test_a_fit_that_goes_on_with_other_jobs_takes_the_rest_of_the_minutes(tmp_pa
     for trial in machine.search.trials():
         for taken in trial.taken.values():
             machine.budget.add(trial.candidate, SimpleNamespace(all_seconds=20.0), taken)
+    for taken in machine.search.late():
+        machine.budget.add_failure(taken)
     assert machine.budget.seconds == first
     then, _ = work(machine, 2, seconds_of)
     assert 600 - 20 - 40 <= first + then <= 600 - 20

@@ -74,7 +74,7 @@ def test_what_could_not_be_trained_pushes_nothing_out_of_the_better_half(file):
     search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     run(search, lambda candidate, part: 0.1, 10)
     promising = search.next()
-    search.fail(search.report(promising, 1, 0.9), "nan")
+    search.fail(search.report(promising, 1, 0.9), 2, "nan")
     trial = search.next()
     assert search.report(trial, 1, 0.15).state == "open"
 
@@ -184,7 +184,7 @@ def test_two_searches_that_are_told_the_same_choose_the_same(tmp_path):
 def test_what_cannot_be_trained_is_kept_with_its_error_and_not_tried_again(file):
     search = CandidateSearch(file, lambda: SPACE, parts=2, seed=1)
     trial = search.next()
-    search.fail(trial, "the loss is nan")
+    search.fail(trial, 1, "the loss is nan")
     assert (search.trials()[0].state, search.trials()[0].error) == ("failed", "the loss is nan")
     assert search.next().number == 1
 
