@@ -64,6 +64,7 @@ def test_cells_of_several_kinds_are_read_as_those_of_a_file_are(tmp_path):
         ({"text": "massage"}, "no column 'massage'; its columns are message, topic, of lists, mixed; did you mean"),
         ({"group": "customer"}, "the data frame: no column 'customer'"),
         ({"text": "mixed"}, "the data frame, row 3: column 'mixed' holds a list, not text"),
+        ({"jobs": 0}, "jobs=0: should be a whole number, 1 or more"),
         ({"methods": "mixuot"}, "unknown method 'mixuot'"),
         ({"name": "../topics"}, "name='../topics': should be a name without slashes"),
         ({"test": ["a.csv"]}, "test=['a.csv']: should be a share of the rows, such as 0.2, or a file"),

@@ -5,16 +5,19 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock, Timeout
 
 from dpstune.common.interruption import Interrupted
 from dpstune.errors import BusyError, DivergedError, RequestError, RunError
 from dpstune.runs.folder import read_predictions
-from dpstune.studies import processes
+from dpstune.studies import gpu_share, processes
 from dpstune.studies.fit import side_by_side
 from dpstune.studies.fit.fit import Fit
 from dpstune.studies.fit.outcome import run_fit
@@ -266,3 +269,29 @@ def test_a_plan_of_more_at_a_time_takes_less_time(rows, tiny_model, tmp_path, mo
     assert (four["jobs"], four["runs"], four["seconds"]) == (4, 72, 72 * 30 / 4 + 60)
     of_runs = Fit(request(rows, tiny_model, tmp_path, runs=8, jobs=4)).plan()
     assert (of_runs["runs"], of_runs["seconds"]) == (8, 2 * 30 + 60)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_guest_on_a_gpu_gives_back_what_has_no_room(rows, tiny_model, tmp_path, monkeypatch, sees):
+    """The GPU has room for one run; a guest that does not see this runs out of memory, and leaves."""
+    train = engine.train
+
+    def stand_in(loaded, **options):
+        try:
+            with FileLock(tmp_path / "memory", timeout=0):
+                return train(loaded, **options)
+        except Timeout:
+            raise torch.OutOfMemoryError("CUDA out of memory") from None
+
+    monkeypatch.setattr(processes, "CONTEXT", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu_share, "visible_gpus", lambda: ["0"])
+    monkeypatch.setattr(gpu_share, "free_gpu_bytes", lambda: 0 if sees else 10**12)
+    monkeypatch.setattr(engine, "train", stand_in)
+    fit = Fit(request(rows, tiny_model, tmp_path, runs=4, jobs=2, methods=["vanilla"]))
+    told = []
+    with fit.lock():
+        search = fit.search()
+        try_side_by_side(fit, search, tell=told.append)
+    assert [trial.state for trial in search.trials() if trial.values] == ["complete", "complete"]
+    assert not any("cannot be trained" in line for line in told)
