@@ -20,6 +20,7 @@ from dpstune.studies.gpu_share import gpu_in_turn
 CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
 CRASHED = 1
 _TERMINATED = 128 + signal.SIGTERM
+_HELD = {signal.SIGINT, signal.SIGTERM}
 
 
 class Processes:
@@ -40,7 +41,7 @@ class Processes:
         with gpu_in_turn(number) as share:
             process = CONTEXT.Process(target=self._life, args=(*arguments, number, self.count, share))
             self._processes[number] = process  # before it starts, so that stop() knows it in any case
-            with _interrupts_ignored():  # inherited: else Ctrl-C while the child imports would print a traceback
+            with _signals_held():
                 process.start()
 
     @property
@@ -71,12 +72,19 @@ class Processes:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def _signals_held() -> Iterator[None]:
+    """Hold signals back, and have a process that is started in the block ignore SIGINT and hold SIGTERM, too.
+
+    Ctrl-C reaches all processes of a terminal: while a worker imports it would print a traceback. SIGTERM waits until
+    ``begin_life`` notes it: a fork would lose it to the handler that it has from its parent.
+    """
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, earlier)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def begin_life(workers: int) -> list[int]:
@@ -88,10 +96,11 @@ def begin_life(workers: int) -> list[int]:
     Returns:
         A list to which a signal's number is added when it comes; during a run, training handles the signal itself.
     """
-    import torch
-
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    import torch
+
     sys.stdout = sys.stderr
     _end_with_the_parent()
     torch.set_num_threads(_threads_each(workers))

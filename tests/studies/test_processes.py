@@ -49,6 +49,27 @@ def test_workers_share_the_threads_and_end_when_they_are_told_to(forked, four_th
     assert 1 in workers.dead(), "it did not end by itself"
 
 
+def begin_late(folder, number, workers, share):
+    (folder / "started").touch()
+    time.sleep(0.2)
+    (folder / "noted").write_text(str(begin_life(workers)))
+
+
+def test_a_worker_that_is_told_to_end_before_it_began_notes_it(forked, tmp_path):
+    """The signal is not lost to the handler that a fork has from its parent."""
+    earlier = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        workers = Processes(begin_late, 1)
+        workers.begin(0, tmp_path)
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        workers.stop()
+        workers.join()
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert (tmp_path / "noted").read_text() == str([int(signal.SIGTERM)])
+
+
 def be_killed(number, workers, share):
     os.kill(os.getpid(), signal.SIGKILL if number else signal.SIGINT)
 
