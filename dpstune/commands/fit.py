@@ -38,9 +38,7 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key of every run. Repeatable."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs to train at a time, each with its share of the cores; 1.")
-    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs to train at a time, each with its share of the cores.")] = 1,
     output: Output = Path("runs"),
     plan: Annotated[bool, typer.Option("--plan", help="Print how long it would take, and run nothing.")] = False,
     as_json: AsJson = False,

@@ -18,7 +18,6 @@ MODEL = "minilm"
 RATES = {MODEL: 1e-4}  # small encoders want larger steps
 RATE = 2e-5
 RECIPES = (".yaml", ".yml")
-JOBS_ON_A_CPU = 1
 DECIDED = (
     *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
 )
@@ -54,13 +53,6 @@ class FitRequest:
     methods: tuple[str, ...] = METHODS
     overrides: tuple[str, ...] = ()
     jobs: int = 1
-
-
-def usual_jobs() -> int:
-    """Return how many runs are trained at a time where nobody says; a GPU is for one."""
-    from dpstune.device.hardware import device_type
-
-    return JOBS_ON_A_CPU if device_type() == "cpu" else 1
 
 
 def refuse_an_empty_budget(request: FitRequest) -> None:
@@ -108,7 +100,7 @@ def fit_request(
     kind: str | None = None,
     name: str | None = None,
     overrides: Sequence[str] = (),
-    jobs: int | None = 1,
+    jobs: int = 1,
 ) -> FitRequest:
     """Put together what a fit is asked to do.
 
@@ -124,7 +116,7 @@ def fit_request(
         model: The pre-trained model; minilm, or the recipe's.
         metric, kind: Of the task; see ``OwnTask``.
         name: What the task is called; the file's name without its endings.
-        jobs: Runs at a time; None for as many as are usual on this machine.
+        jobs: Runs that are trained at a time.
 
     Raises:
         RequestError: A column is not named, or a flag does not suit the data.
@@ -169,7 +161,7 @@ def fit_request(
         test=_test_part(test, values.get("task")),
         methods=tuple(methods) or METHODS,
         overrides=tuple(overrides),
-        jobs=usual_jobs() if jobs is None else jobs,
+        jobs=jobs,
     )
 
 
