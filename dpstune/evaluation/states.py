@@ -34,23 +34,25 @@ def mean_states(encoder: nn.Module, dataset: TokenDataset, *, batch_size: int, l
     """Return each text's hidden states, float32 [texts, layers + 1, width], on the CPU, in the dataset's order.
 
     A text's state is the mean over its tokens, those that mark its beginning and its end among them, padding not. Row 0
-    is what the embeddings give to the first layer; row i, what layer i gives.
+    is what the embeddings give to the first layer; row i, what layer i gives; the last, what the encoder gives to a
+    head: where it normalises once more after its layers, after that.
 
     Args:
         encoder: What ``load_encoder`` returns.
         dataset: The tokenised texts, one or more.
         batch_size: Texts a batch.
-        last_only: Return the last layer's states alone, [texts, 1, width].
+        last_only: Return the last row alone, [texts, 1, width]; the states of the other layers are not kept.
     """
     import torch
 
     from dpstune.evaluation.scoring import compute_by_length
 
     def mean_over_tokens(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        states = encoder(**inputs, output_hidden_states=True).hidden_states
+        found = encoder(**inputs, output_hidden_states=not last_only)
+        below = () if last_only else found.hidden_states[:-1]
         inside = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).unsqueeze(-1)
-        kept = states[-1:] if last_only else states
-        return torch.stack([(layer.float() * inside).sum(1) / inside.sum(1) for layer in kept], dim=1)
+        states = (*below, found.last_hidden_state)
+        return torch.stack([(layer.float() * inside).sum(1) / inside.sum(1) for layer in states], dim=1)
 
     device = next(encoder.parameters()).device
     rows, computed = compute_by_length(encoder, dataset, mean_over_tokens, batch_size=batch_size, device=device)
