@@ -126,10 +126,15 @@ def content_fingerprints(recipe: Recipe, task: TaskData) -> dict[str, str]:
         task: Its examples.
     """
     from dpstune.models.loading import model_fingerprint
+
+    return {"model": model_fingerprint(recipe.model), "task": task_fingerprint(task)}
+
+
+def task_fingerprint(task: TaskData) -> str:
+    """Return a hash of a task's examples, labels and metrics; it does not depend on which examples a seed draws."""
     from dpstune.runs.folder import run_hash
 
-    task_hash = run_hash({"task": [task.kind, _measured(task), task.label_names, task.source_fingerprint]})
-    return {"model": model_fingerprint(recipe.model), "task": task_hash}
+    return run_hash({"task": [task.kind, _measured(task), task.label_names, task.source_fingerprint]})
 
 
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:

@@ -395,6 +395,13 @@ def nameless(task: AnyTask) -> AnyTask:
     return task.model_copy(update={"name": None}) if isinstance(task, UserTask) else task
 
 
+def same_task(one: AnyTask, other: AnyTask) -> bool:
+    """Tell whether two tasks are one: users' own by all but their names, since several may have one; others by name."""
+    if isinstance(one, UserTask) or isinstance(other, UserTask):
+        return nameless(one) == nameless(other)
+    return task_name(one) == task_name(other)
+
+
 class DataSection(Settings):
     """The examples.
 

@@ -28,7 +28,7 @@ from dpstune.evaluation.targets import (
 )
 from dpstune.runs.folder import RunFolder, write_json, write_predictions
 from dpstune.settings.metrics import METRICS, direction
-from dpstune.settings.sections import UserTask, nameless, task_name
+from dpstune.settings.sections import UserTask, nameless, same_task, task_name
 from dpstune.settings.tasks import TASKS, Kind
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord
@@ -230,10 +230,7 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
             name, others = target.name, (stem, task_name(nameless(target.task)))
         else:
             name = stem
-    if isinstance(recipe.task, UserTask) or isinstance(target.task, UserTask):  # several of them may have one name
-        in_domain = nameless(target.task) == nameless(recipe.task)
-    else:
-        in_domain = target.name == task_name(recipe.task)
+    in_domain = same_task(target.task, recipe.task)
     ending = f"-{split}" if split else ""
     return NamedTarget(
         f"{name}{ending}", target, in_domain, () if in_domain else tuple(f"{each}{ending}" for each in others)
