@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,16 +38,21 @@ LOG_FROM_RATIO = 20.0  # largest over smallest value from which an axis is logar
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 13, 12, 11
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A900")
 _MARKERS = "osD^vP*Xh"
+_LINES = ("-", "--", ":", "-.")
 _PREFERRED_KEYS = ("method.p", "method.update_ratio")
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure atomically, as PNG or SVG by the ending of its name; the same figure gives the same bytes."""
+    """Write a figure atomically, as PNG or SVG by the ending of its name; the same figure gives the same bytes.
+
+    Characters that its font lacks are drawn as boxes, without a warning; the tables beside it have them.
+    """
     import matplotlib as mpl
 
     form = path.suffix.removeprefix(".")
     unstamped: dict[str, None] = {"Date": None} if form == "svg" else {"Software": None}
-    with mpl.rc_context({"svg.hashsalt": "dpstune"}):
+    with mpl.rc_context({"svg.hashsalt": "dpstune"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         write_atomically(
             path, lambda beside: figure.savefig(beside, format=form, dpi=DOTS_PER_INCH, metadata=unstamped)
         )
@@ -339,6 +345,34 @@ def plain_text(text: str) -> str:
     5 \$ a run
     """
     return text.replace("$", r"\$")
+
+
+def line_looks(methods: Sequence[str | None]) -> list[tuple[str, str, str]]:
+    """Return colour, marker and style of each line of a figure: no two alike, as long as there are any left.
+
+    A method's lines have its colour, and as long as there are styles its marker. A line of no method has a colour that
+    no method in the figure has, as long as there is one.
+
+    Args:
+        methods: Of each line; None for what no method made, such as a model folder.
+
+    >>> line_looks(["vanilla", "vanilla", None])
+    [('#000000', 'o', '-'), ('#000000', 'o', '--'), ('#0072B2', 's', '-')]
+    """
+    count = len(_COLOURS)
+    own = {method_order(method) % count for method in methods if method is not None}
+    free = sorted(range(count), key=lambda place: place in own)
+    looks: list[tuple[str, str, str]] = []
+    for method in methods:
+        colours = free if method is None else [method_order(method) % count]
+        every = [
+            (_COLOURS[colour], _MARKERS[(colour + turn) % count], line)
+            for turn in range(count)
+            for line in _LINES
+            for colour in colours
+        ]
+        looks.append(next((look for look in every if look not in looks), every[0]))
+    return looks
 
 
 def method_colour(method: str) -> str:
