@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError, shortened
@@ -113,15 +114,38 @@ def as_name(name: Any) -> str:
     return name
 
 
+def as_text(parameter: str, given: str | Path | None) -> str | None:
+    """Return a name or a path as text; None where there is none.
+
+    Args:
+        parameter: What it is given for.
+        given: The name or path.
+
+    Raises:
+        RequestError: It is neither.
+
+    >>> as_text("task", "rte"), as_text("pretrained", None)
+    ('rte', None)
+    """
+    if given is not None and (not isinstance(given, str | Path) or not str(given).strip()):
+        raise RequestError(f"{parameter}={shown(given)}: should be a name or a path")
+    return None if given is None else str(given)
+
+
 def refuse_fewer_than_one(**numbers: int) -> None:
-    """Refuse what is no whole number from 1 on; each is named as it is here.
+    """Refuse what is no whole number from 1 on; see ``refuse_fewer_than``."""
+    refuse_fewer_than(1, **numbers)
+
+
+def refuse_fewer_than(least: int, /, **numbers: int) -> None:
+    """Refuse what is no whole number from ``least`` on; each is named as it is here.
 
     Raises:
         RequestError: One is not.
     """
     for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise RequestError(f"{name}={shown(number)}: should be a whole number, 1 or more")
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise RequestError(f"{name}={shown(number)}: should be a whole number, {least} or more")
 
 
 _GRID = '{"method.p": [0.1, 0.2]}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpstune.api.arguments import as_columns, as_names, refuse_fewer_than_one
+from dpstune.api.arguments import as_columns, as_names, as_text, refuse_fewer_than
 from dpstune.api.evaluate import ModelLike, model_folder
 from dpstune.api.results import ProbeResult
 
@@ -16,11 +16,11 @@ def probe(
     on: str | Sequence[str] = (),
     texts: str | Path | None = None,
     text: str | Sequence[str] | None = None,
-    task: str | None = None,
+    task: str | Path | None = None,
     rows: int = 500,
     train_rows: int = 1000,
     scored_rows: int = 1000,
-    pretrained: str | None = None,
+    pretrained: str | Path | None = None,
     data_dir: str | Path | None = None,
     output: str | Path = "runs",
     quiet: bool = False,
@@ -33,16 +33,17 @@ def probe(
         texts: A file of texts to compare hidden states on; the runs' own evaluated split.
         text: Its one or two text columns.
         task: A task whose texts are compared on.
-        rows: The most texts.
-        train_rows: The most rows that a linear probe is trained on.
-        scored_rows: The most rows that it is scored on.
-        pretrained: The model that they began as; what each recipe says.
+        rows: The most texts, 10 or more.
+        train_rows: The most rows that a linear probe is trained on, 10 or more.
+        scored_rows: The most rows that it is scored on, 10 or more.
+        pretrained: The model that they began as, by name or folder; what each recipe says.
         data_dir: Local data in the place of the hub.
         output: The folder that holds all runs; the report lies in it, too.
         quiet: Tell nothing on stderr.
 
     Raises:
-        RequestError: A run is not finished or began with random weights, or texts or tasks cannot be had.
+        RequestError: An argument is of the wrong kind, a run is not finished or began with random weights, or texts or
+            tasks cannot be had.
         RunError: The hub could not be reached.
 
     >>> import dpstune
@@ -56,22 +57,22 @@ def probe(
     from dpstune.report.output import tell
     from dpstune.report.probe_report import layers_as_rows, points_as_rows, write_probe_report
     from dpstune.studies.probe.probe import Probe
-    from dpstune.studies.probe.request import ProbeRequest
+    from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
 
-    refuse_fewer_than_one(rows=rows, train_rows=train_rows, scored_rows=scored_rows)
+    refuse_fewer_than(FEWEST_ROWS, rows=rows, train_rows=train_rows, scored_rows=scored_rows)
     listed = runs if isinstance(runs, list | tuple) else [runs]
-    columns = as_columns(text)
+    columns, file = as_columns(text), as_text("texts", texts)
     request = ProbeRequest(
         runs=tuple(map(model_folder, listed)),
         output=Path(output).expanduser(),
         on=as_names("on", on, '["mrpc", "rte"]'),
-        texts=None if texts is None else Path(texts).expanduser(),
+        texts=None if file is None else Path(file).expanduser(),
         text=None if columns is None else tuple(columns),
-        task=task,
+        task=as_text("task", task),
         rows=rows,
         train_rows=train_rows,
         scored_rows=scored_rows,
-        pretrained=pretrained,
+        pretrained=as_text("pretrained", pretrained),
         data_dirs=() if data_dir is None else (Path(data_dir).expanduser().absolute(),),
     )
     outcome = Probe(request).run(*([] if quiet else [tell]))

@@ -10,6 +10,7 @@ import typer
 from dpstune.commands.options import AsJson, DataDirs, Output, command_to_repeat, task_names
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
+from dpstune.studies.probe.request import FEWEST_ROWS
 
 
 def probe(
@@ -34,9 +35,11 @@ def probe(
         str | None,
         typer.Option(help="Compare on the texts of a task, TASK or TASK:SPLIT.", autocompletion=task_names),
     ] = None,
-    rows: Annotated[int, typer.Option(min=2, help="Most texts to compare on.")] = 500,
-    train_rows: Annotated[int, typer.Option(min=10, help="Most rows that a linear probe is trained on.")] = 1000,
-    scored_rows: Annotated[int, typer.Option(min=2, help="Most rows that it is scored on.")] = 1000,
+    rows: Annotated[int, typer.Option(min=FEWEST_ROWS, help="Most texts to compare on.")] = 500,
+    train_rows: Annotated[
+        int, typer.Option(min=FEWEST_ROWS, help="Most rows that a linear probe is trained on.")
+    ] = 1000,
+    scored_rows: Annotated[int, typer.Option(min=FEWEST_ROWS, help="Most rows that it is scored on.")] = 1000,
     pretrained: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model they began as; default: what each recipe says.")
     ] = None,

@@ -11,10 +11,12 @@ import numpy as np
 
 from dpstune.device.hardware import describe_environment, device_type
 from dpstune.errors import counted
+from dpstune.models.names import shown_models
 from dpstune.report.figures import write_figure
 from dpstune.report.header import report_header
 from dpstune.report.page import Block, Bullets, Facts, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.probe_figure import MEASURES, layers_figure
+from dpstune.report.progress import format_value
 from dpstune.report.tables import csv_text, digits, format_columns, metric_words, signed
 from dpstune.report.transfer_report import MAJORITY
 from dpstune.runs.folder import write_json, write_text
@@ -56,10 +58,11 @@ def write_probe_report(outcome: ProbeOutcome, command: str | None = None) -> Pat
         Image(folder / "layers.png", "Each method's likeness to the pre-trained model over the layers: CKA and cosine"),
     ]
     if outcome.tasks:
-        blocks += [Heading("Linear probes on other tasks"), _table(_score_table(outcome)), Paragraph(_how(outcome))]
+        blocks += [Heading("Linear probes"), _table(_score_table(outcome)), Paragraph(_how(outcome))]
     for measure, name in MEASURES.items():
         blocks += [Heading(f"Every layer: {name}"), _table(_layer_table(outcome, measure))]
-    blocks.append(Paragraph("Mean ± standard deviation over restarts (n - 1 in the denominator)."))
+    if any(len(point.restarts) > 1 for point in outcome.points):
+        blocks.append(Paragraph("Mean ± standard deviation over restarts (n - 1 in the denominator)."))
     if outcome.notes:
         blocks += [Heading("Notes"), Bullets(outcome.notes)]
     return write_report(folder, "How far fine-tuning moved the representations", blocks)
@@ -87,12 +90,22 @@ def probe_as_json(outcome: ProbeOutcome) -> dict[str, Any]:
             }
             for task in outcome.tasks
         ],
-        "points": [_point_as_json(point) for point in outcome.points],
+        "pretrained_models": [
+            {
+                "name": each.name,
+                "model": each.start.model.name,
+                "revision": each.start.model.revision,
+                "max_length": each.start.max_length,
+                "scores": dict(each.scores),
+            }
+            for each in outcome.pretrained
+        ],
+        "points": [_point_as_json(outcome, point) for point in outcome.points],
         "notes": list(outcome.notes),
     }
 
 
-def _point_as_json(point: ProbedPoint) -> dict[str, Any]:
+def _point_as_json(outcome: ProbeOutcome, point: ProbedPoint) -> dict[str, Any]:
     layers = range(point.layers)
     measures = {
         key: [value(measure, layer) for layer in layers]
@@ -102,7 +115,7 @@ def _point_as_json(point: ProbedPoint) -> dict[str, Any]:
     return {
         "method": point.point.method,
         "settings": dict(point.point.settings),
-        "pretrained": _pretrained(point),
+        "pretrained_model": outcome.began_as(point).name,
         "seeds": len(point.restarts),
         **measures,
         "scores": [
@@ -134,13 +147,16 @@ def _point_as_json(point: ProbedPoint) -> dict[str, Any]:
 
 
 def points_as_rows(outcome: ProbeOutcome) -> list[dict[str, Any]]:
-    """Return a row for each point, by column: the mean of its layers' CKA and cosine, and what linear probes score."""
+    """Return a row for each point, by column: the mean of its layers' CKA and cosine, and what linear probes score.
+
+    A task's columns are ``TASK METRIC`` and ``TASK minus pre-trained``: no name of a task makes them those of another.
+    """
     return [
         {
             "method": point.point.name,
             "restarts": len(point.restarts),
             **{measure: _mean_of_layers(point, measure) for measure in MEASURES},
-            **{score.task.name: score.verdict.value for score in point.scores},
+            **{f"{score.task.name} {score.task.data.metric}": score.verdict.value for score in point.scores},
             **{f"{score.task.name} minus pre-trained": score.verdict.difference for score in point.scores},
         }
         for point in outcome.points
@@ -161,7 +177,7 @@ def _mean_of_layers(point: ProbedPoint, measure: Measure) -> float | None:
 def _header(outcome: ProbeOutcome, command: str | None) -> Facts:
     import torch
 
-    shown = outcome.pretrained
+    shown = shown_models(dict.fromkeys(each.start.model.name for each in outcome.pretrained))
     return report_header(
         recipe=", ".join(dict.fromkeys(str(record.result["recipe"]) for record in outcome.records)),
         model=", ".join(shown.values()),
@@ -213,11 +229,11 @@ def _layer_table(outcome: ProbeOutcome, measure: Measure) -> list[list[str]]:
 
 
 def _cell(point: ProbedPoint, measure: Measure, layer: int) -> str:
-    return _with_spread(point.mean(measure, layer), point.std(measure, layer))
+    return _with_std(digits(point.mean(measure, layer)), point.std(measure, layer))
 
 
-def _with_spread(mean: float | None, std: float | None) -> str:
-    return digits(mean) + (f" ± {digits(std)}" if std is not None else "")
+def _with_std(mean: str, std: float | None) -> str:
+    return f"{mean} ± {digits(std)}" if std is not None else mean
 
 
 def _score_table(outcome: ProbeOutcome) -> list[list[str]]:
@@ -225,10 +241,9 @@ def _score_table(outcome: ProbeOutcome) -> list[list[str]]:
     for task in outcome.tasks:
         header += [f"{task.name}, {metric_words(task.data.metric)}", "minus pre-trained"]
     rows = [header]
-    for name, shown in outcome.pretrained.items():
-        first = next(point for point in outcome.points if _pretrained(point) == name)
-        cells = [cell for score in first.scores for cell in (digits(score.pretrained), "")]
-        rows.append([f"{PRETRAINED} {shown}", "", *cells])
+    for each in outcome.pretrained:
+        cells = [cell for task in outcome.tasks for cell in (format_value(each.scores[task.name]), "")]
+        rows.append([f"{PRETRAINED} {each.name}", "", *cells])
     for point in outcome.points:
         cells = [cell for score in point.scores for cell in _score_cells(score)]
         rows.append([point.point.name, str(len(point.restarts)), *cells])
@@ -238,12 +253,11 @@ def _score_table(outcome: ProbeOutcome) -> list[list[str]]:
 
 def _score_cells(score: LinearScore) -> tuple[str, str]:
     verdict = score.verdict
+    mean = _with_std(format_value(verdict.value), score.std)
+    if verdict.difference is None:
+        return mean, format_value(None)
     interval = f"{signed(verdict.difference_low)} to {signed(verdict.difference_high)}"
-    return _with_spread(verdict.value, score.std), f"{signed(verdict.difference)} ({interval})"
-
-
-def _pretrained(point: ProbedPoint) -> str:
-    return point.restarts[0].subject.start.model.name
+    return mean, f"{signed(verdict.difference)} ({interval})"
 
 
 def _seed(probed: Probed) -> int | None:
@@ -251,20 +265,20 @@ def _seed(probed: Probed) -> int | None:
 
 
 def _layer_rows(outcome: ProbeOutcome) -> Iterator[list[Any]]:
-    yield ["method", "settings", "seed", "layer", *MEASURES, "folder"]
+    yield ["method", "settings", "seed", "layer", *MEASURES, "pretrained_model", "folder"]
     for point in outcome.points:
         for each in point.restarts:
             for layer in range(point.layers):
                 yield [
                     *(point.point.method, point.point.label, _seed(each), layer),
-                    *(each.cka[layer], each.cosine[layer], each.subject.place.name),
+                    *(each.cka[layer], each.cosine[layer], outcome.began_as(point).name, each.subject.place.name),
                 ]
 
 
 def _score_rows(outcome: ProbeOutcome) -> Iterator[list[Any]]:
     yield [
         *("method", "settings", "seed", "task", "split", "metric", "value", "pretrained", "majority"),
-        *("train_examples", "examples", "folder"),
+        *("train_examples", "examples", "pretrained_model", "folder"),
     ]
     for point in outcome.points:
         for score in point.scores:
@@ -273,5 +287,5 @@ def _score_rows(outcome: ProbeOutcome) -> Iterator[list[Any]]:
                 yield [
                     *(point.point.method, point.point.label, _seed(each), task.name, task.split, task.data.metric),
                     *(value, score.pretrained, task.majority, len(task.train), len(task.scored)),
-                    each.subject.place.name,
+                    *(outcome.began_as(point).name, each.subject.place.name),
                 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ import numpy as np
 from dpstune.data.parts import units_of
 from dpstune.data.sources import RawSplit
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted
 from dpstune.evaluation.targets import find_target
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, scorer
-from dpstune.studies.fit.choice import Compared, Rows, Verdict, judge_by_rows
+from dpstune.studies.fit.choice import Compared, Rows, Scorer, Verdict, judge_by_rows
+from dpstune.studies.probe.request import FEWEST_ROWS
 from dpstune.studies.probe.similarity import Features
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def read_probed_task(asked: str, data_dirs: Sequence[Path], train_rows: int, sco
 
     Raises:
         RequestError: There is no such task, a split is missing or has no labels, an example has several labels, or a
-            label has a single training row.
+            label has a single training row; or there are too few rows.
         RunError: The hub could not be reached.
     """
     from dpstune.data.reading import draw_training_part
@@ -100,6 +101,12 @@ def read_probed_task(asked: str, data_dirs: Sequence[Path], train_rows: int, sco
         raise RequestError(f"--on {asked}: split {split} has no labels to score against")
     whole = replace(target, split="train").read()
     size = min(train_rows, len(whole.splits["train"]))
+    for part, count in (("train", size), (split, min(scored_rows, len(examples)))):
+        if count < FEWEST_ROWS:
+            raise RequestError(
+                f"--on {asked}: {counted(count, 'row')} of split {part} cannot show what a linear probe reads; "
+                f"it takes {FEWEST_ROWS} or more"
+            )
     train = draw_training_part(whole, size, seed=0).splits["train"]
     _refuse_a_lonely_label(asked, data, train)
     name = target.name if ":" not in asked and asked != "mnli-mm" else f"{target.name} {split}"
@@ -159,19 +166,20 @@ def answer_linearly(task: ProbedTask, train: Features, scored: Features) -> Answ
 def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretrained: Answers) -> Verdict:
     """Compare the mean of restarts' scores with the pre-trained model's, with intervals by paired bootstrap over rows.
 
-    Rows with equal texts are drawn together. An undefined score counts as 0.
+    Rows with equal texts are drawn together. An undefined score is left out of the mean, which is undefined where all
+    are; a sample of rows on which it is undefined is left out of the interval. See ``score_of`` for correlations.
 
     Args:
         task: The task.
         restarts: Each restart's answers to the scored rows.
         pretrained: The pre-trained model's.
     """
-    score = scorer([*restarts, pretrained], task.data)
+    score = _score_on_rows(task, [*restarts, pretrained])
 
     def compare(rows: Rows) -> Compared:
-        values = [score(number, rows) or 0.0 for number in range(len(restarts))]
-        mean = sum(values) / len(values)
-        return mean, mean - (score(len(restarts), rows) or 0.0)
+        *own, theirs = (score(number, rows) for number in range(len(restarts) + 1))
+        mean = mean_of_defined(own)
+        return mean, None if mean is None or theirs is None else mean - theirs
 
     examples = task.scored
     units = units_of(RawSplit(task.split, list(examples.ids), list(examples.texts), [], []))
@@ -179,7 +187,33 @@ def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretr
     return verdict.in_the_metric(direction(task.data.metric))
 
 
-def score_of(task: ProbedTask, answers: Answers) -> float:
-    """Return the headline metric of answers to the scored rows; an undefined one counts as 0."""
-    value = scorer([answers], task.data)(0, np.arange(len(answers.ids)))
-    return direction(task.data.metric) * (value or 0.0)
+def score_of(task: ProbedTask, answers: Answers) -> float | None:
+    """Return the headline metric of answers to the scored rows; None where these rows leave it undefined.
+
+    A correlation that is undefined because all answers are the same is 0, as in a sweep: nothing was read off.
+    """
+    value = _score_on_rows(task, [answers])(0, np.arange(len(answers.ids)))
+    return None if value is None else direction(task.data.metric) * value
+
+
+def mean_of_defined(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that there are; None where there is none.
+
+    >>> mean_of_defined([0.5, None, 1.0]), mean_of_defined([None])
+    (0.75, None)
+    """
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _score_on_rows(task: ProbedTask, answers: Sequence[Answers]) -> Scorer:
+    """Return what ``scorer`` returns, but for correlations that are undefined; see ``score_of``."""
+    defined = scorer(answers, task.data)
+
+    def score(candidate: int, rows: Rows) -> float | None:
+        value = defined(candidate, rows)
+        if value is None and task.is_regression and len(np.unique(answers[candidate].gold[rows])) > 1:
+            return 0.0
+        return value
+
+    return score

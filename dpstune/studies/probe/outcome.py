@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dpstune.models.names import shown_models
 from dpstune.studies.fit.answers import Answers
 from dpstune.studies.fit.choice import Verdict
 from dpstune.studies.points import Point
-from dpstune.studies.probe.linear_probe import ProbedTask
-from dpstune.studies.probe.subjects import Subject
+from dpstune.studies.probe.linear_probe import ProbedTask, mean_of_defined
+from dpstune.studies.probe.subjects import Start, Subject
 from dpstune.studies.records import RunRecord
 
 Measure = Literal["cka", "cosine"]
@@ -39,25 +37,40 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """What fine-tuned models began as.
+
+    Args:
+        start: The model, and how texts are given to it.
+        name: What it is called in tables; it tells the same model with other lengths or revisions apart.
+        scores: The linear probe's, by task; None where it is undefined.
+    """
+
+    start: Start
+    name: str
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class LinearScore:
     """What linear probes on a point's restarts score on a task.
 
     Args:
         task: The task.
-        scores: Of each restart; an undefined score is 0.
-        pretrained: Of the pre-trained model.
-        verdict: The mean of the scores, and its difference from the pre-trained model's.
+        scores: Of each restart; None where it is undefined.
+        pretrained: Of the pre-trained model, likewise.
+        verdict: The mean of the scores, and its difference from the pre-trained model's; both are in the metric.
     """
 
     task: ProbedTask
-    scores: tuple[float, ...]
-    pretrained: float
+    scores: tuple[float | None, ...]
+    pretrained: float | None
     verdict: Verdict
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over restarts (n - 1 in the denominator); None for one."""
-        return _std(self.scores)
+        """Standard deviation over restarts (n - 1 in the denominator); None for fewer than two defined scores."""
+        return _std([score for score in self.scores if score is not None])
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,7 @@ class ProbedPoint:
 
     def mean(self, measure: Measure, layer: int) -> float | None:
         """Return the mean over restarts; None where it is undefined for all."""
-        values = self.values(measure, layer)
-        return float(np.mean(values)) if values else None
+        return mean_of_defined(self.values(measure, layer))
 
     def std(self, measure: Measure, layer: int) -> float | None:
         """Return the standard deviation over restarts (n - 1 in the denominator); None for fewer than two."""
@@ -104,6 +116,7 @@ class ProbeOutcome:
         count: How many texts.
         tasks: The linear probe's.
         points: In the order of ``group_points``; model folders come last, in the order in which they were given.
+        pretrained: What the models began as, each once.
         notes: What a reader should know.
     """
 
@@ -112,6 +125,7 @@ class ProbeOutcome:
     count: int
     tasks: tuple[ProbedTask, ...]
     points: tuple[ProbedPoint, ...]
+    pretrained: tuple[Pretrained, ...]
     notes: tuple[str, ...]
 
     @property
@@ -120,12 +134,10 @@ class ProbeOutcome:
         subjects = (each.subject for point in self.points for each in point.restarts)
         return [subject.record for subject in subjects if subject.record is not None]
 
-    @cached_property
-    def pretrained(self) -> dict[str, str]:
-        """The pre-trained models' names for people, by their names."""
-        return shown_models(
-            list(dict.fromkeys(each.subject.start.model.name for point in self.points for each in point.restarts))
-        )
+    def began_as(self, point: ProbedPoint) -> Pretrained:
+        """Return what a point's models began as; where one model lies in several places, as its first restart."""
+        start = point.restarts[0].subject.start
+        return next(each for each in self.pretrained if each.start == start)
 
 
 def _std(values: Sequence[float]) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dpstune.data.examples import Examples
 from dpstune.errors import RequestError
+from dpstune.evaluation.targets import find_target
 from dpstune.evaluation.trained import TrainedPlace
 from dpstune.runs.folder import make_writable_folder
 from dpstune.settings.sections import DataSection, ModelSection, TrainingSection
@@ -29,7 +30,7 @@ from dpstune.studies.probe.linear_probe import (
     read_probed_task,
     score_of,
 )
-from dpstune.studies.probe.outcome import LinearScore, Probed, ProbedPoint, ProbeOutcome
+from dpstune.studies.probe.outcome import LinearScore, Pretrained, Probed, ProbedPoint, ProbeOutcome
 from dpstune.studies.probe.request import ProbeRequest
 from dpstune.studies.probe.similarity import Features, linear_cka, mean_cosine
 from dpstune.studies.probe.subjects import (
@@ -38,8 +39,10 @@ from dpstune.studies.probe.subjects import (
     changed_since,
     find_subject,
     group_subjects,
+    name_starts,
     pretrained_model,
     refuse_another_shape,
+    tell_own_tasks,
 )
 from dpstune.studies.probe.texts import read_texts_to_compare
 
@@ -82,13 +85,20 @@ class Probe:
         ]
         self._notes += changed_since(self.subjects) if request.pretrained is None else []
         self._groups = group_subjects(self.subjects)
-        self.texts, examples = read_texts_to_compare(request, self.subjects)
-        self._examples = draw_rows(examples, request.rows)
+        texts = read_texts_to_compare(request, self.subjects)
+        self.texts = texts.name
+        self._notes += texts.notes
+        self._examples = draw_rows(texts.examples, request.rows)
         self.tasks = tuple(
             read_probed_task(asked, request.data_dirs, request.train_rows, request.scored_rows) for asked in request.on
         )
         if len({task.name for task in self.tasks}) < len(self.tasks):
-            raise RequestError(f"--on {','.join(request.on)}: a task is there twice")
+            raise RequestError(f"--on {','.join(request.on)}: a task is there twice, or two have one name")
+        own = {
+            task.name: find_target(asked, request.data_dirs).task
+            for task, asked in zip(self.tasks, request.on, strict=True)
+        }
+        self._notes += tell_own_tasks(self.subjects, own)
         self.folder = self._parent() / f"probe-{request.digest}"
         make_writable_folder(self.folder)
 
@@ -103,26 +113,33 @@ class Probe:
         """
         found: dict[str, Probed] = {}
         before: dict[Start, dict[str, Answers]] = {}
-        for start in dict.fromkeys(subject.start for subject in self.subjects):
-            reader = _Reader(self._tokenizers[start.model], start.max_length, self._examples, self.tasks)
-            told(f"pre-trained {start.model.name}")
+        names = name_starts(list(dict.fromkeys(subject.start for subject in self.subjects)))
+        for start, name in names.items():
+            begun = [subject for subject in self.subjects if subject.start == start]
+            batch_size = min(_batch_size(subject.place) for subject in begun)  # with one for all, all round alike
+            reader = _Reader(self._tokenizers[start.model], start.max_length, batch_size, self._examples, self.tasks)
+            told(f"pre-trained {name}")
             states, before[start] = reader.read(start.model, start.model.name)
-            for subject in self.subjects:
-                if subject.start == start:
-                    told(f"{subject.place.name}")
-                    own, answers = reader.read(ModelSection(name=str(subject.place.folder)), subject.place.name)
-                    layers = range(states.shape[1])
-                    found[subject.place.name] = Probed(
-                        subject,
-                        tuple(linear_cka(own[:, layer], states[:, layer]) for layer in layers),
-                        tuple(mean_cosine(own[:, layer], states[:, layer]) for layer in layers),
-                        answers,
-                    )
+            for subject in begun:
+                told(subject.place.name)
+                own, answers = reader.read(ModelSection(name=str(subject.place.folder)), subject.place.name)
+                layers = range(states.shape[1])
+                found[subject.place.name] = Probed(
+                    subject,
+                    tuple(linear_cka(own[:, layer], states[:, layer]) for layer in layers),
+                    tuple(mean_cosine(own[:, layer], states[:, layer]) for layer in layers),
+                    answers,
+                )
         points = [
             self._point(point, [found[subject.place.name] for subject in subjects], before)
             for point, subjects in self._groups
         ]
-        return ProbeOutcome(self.folder, self.texts, len(self._examples), self.tasks, tuple(points), tuple(self._notes))
+        pretrained = tuple(
+            Pretrained(start, name, {task.name: score_of(task, before[start][task.name]) for task in self.tasks})
+            for start, name in names.items()
+        )
+        notes = tuple(self._notes)
+        return ProbeOutcome(self.folder, self.texts, len(self._examples), self.tasks, tuple(points), pretrained, notes)
 
     def _point(
         self, point: Point, restarts: Sequence[Probed], before: Mapping[Start, Mapping[str, Answers]]
@@ -146,25 +163,36 @@ class Probe:
         return self._request.output / name if name is not None else self._request.output
 
 
+def _batch_size(place: TrainedPlace) -> int:
+    training = place.recipe.training if place.recipe is not None else TrainingSection()
+    return training.eval_batch_size
+
+
 class _Reader:
     """Reads models that have one tokenizer: their hidden states on texts, and linear probes' answers.
 
     Args:
         tokenizer: The pre-trained model's.
         max_length: A longer text is cut to this many tokens.
+        batch_size: Texts a batch.
         texts: What hidden states are computed of.
         tasks: The linear probe's.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Examples, tasks: Sequence[ProbedTask]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_size: int,
+        texts: Examples,
+        tasks: Sequence[ProbedTask],
     ) -> None:
         from dpstune.data.tokens import encode
 
         self._tasks = tasks
         self._texts = encode(texts, tokenizer, max_length)
         self._rows = [[encode(part, tokenizer, max_length) for part in (task.train, task.scored)] for task in tasks]
-        self._batch_size = TrainingSection().eval_batch_size
+        self._batch_size = batch_size
 
     def read(self, model: ModelSection, name: str) -> tuple[Features, dict[str, Answers]]:
         """Return the hidden states of the texts, [texts, layers + 1, width], and the answers by task.

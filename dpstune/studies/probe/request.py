@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dpstune.runs.folder import run_hash
 
+FEWEST_ROWS = 10
+"""Of fewer texts CKA says nothing (of two it is always 1), and of fewer rows a linear probe's score says nothing."""
+
 
 @dataclass(frozen=True)
 class ProbeRequest:
@@ -19,9 +22,9 @@ class ProbeRequest:
         texts: A file of texts to compare hidden states on.
         text: Its one or two text columns; None for those the first model was trained on, or usual ones.
         task: A task whose texts are taken in their place; see ``find_target``. Neither: the runs' own evaluated split.
-        rows: The most texts.
-        train_rows: The most rows that a linear probe is trained on.
-        scored_rows: The most rows that it is scored on.
+        rows: The most texts; ``FEWEST_ROWS`` or more.
+        train_rows: The most rows that a linear probe is trained on; likewise.
+        scored_rows: The most rows that it is scored on; likewise.
         pretrained: The model that all of them began with; None for what each run's recipe says.
         data_dirs: Folders of local data; each task is read from the first that has it.
     """
@@ -47,5 +50,6 @@ class ProbeRequest:
                 "texts": [self.texts and str(self.texts.absolute()), self.text, self.task, self.rows],
                 "on": [sorted(self.on), self.train_rows, self.scored_rows],
                 "pretrained": self.pretrained,
+                "data_dirs": [str(folder.absolute()) for folder in self.data_dirs],
             }
         )

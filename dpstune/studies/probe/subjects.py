@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted
 from dpstune.evaluation.trained import TrainedPlace, find_trained
-from dpstune.settings.sections import ModelSection
+from dpstune.models.names import shown_models
+from dpstune.settings.sections import AnyTask, ModelSection, same_task
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord, read_run
 
@@ -74,9 +75,12 @@ def pretrained_model(place: TrainedPlace, asked: str | None) -> ModelSection:
         asked: Its name; None for what the recipe says.
 
     Raises:
-        RequestError: There is none: a model folder has no recipe, and a run may have begun with random weights.
+        RequestError: There is none: the name is empty, a model folder has no recipe, or a run began with random
+            weights.
     """
     if asked is not None:
+        if not asked.strip():
+            raise RequestError("--pretrained: the name is empty; give a model's name or its folder")
         return ModelSection(name=asked)
     if place.recipe is None:
         raise RequestError(
@@ -116,6 +120,46 @@ def changed_since(subjects: Sequence[Subject]) -> list[str]:
         if known is not None and known != model_fingerprint(subject.start.model):
             names[subject.start.model.name] = None
     return [f"{name} has changed since it was fine-tuned" for name in names]
+
+
+def tell_own_tasks(subjects: Sequence[Subject], tasks: Mapping[str, AnyTask]) -> list[str]:
+    """Say which tasks of linear probes are those that models were trained on.
+
+    Args:
+        subjects: The models.
+        tasks: By name.
+    """
+    trained = [subject.place.recipe.task for subject in subjects if subject.place.recipe is not None]
+    counts = {name: sum(same_task(task, own) for own in trained) for name, task in tasks.items()}
+    return [
+        f"{name}: {counted(count, 'model')} of {len(subjects)} learned this very task: there the linear probe shows "
+        "what was learned, not what was kept"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def name_starts(starts: Sequence[Start]) -> dict[Start, str]:
+    """Return what each is called: the model's name; with revision or length where those of one model differ in it.
+
+    Args:
+        starts: All that are shown beside each other.
+
+    >>> short, long = (Start(ModelSection(name="google/electra"), length) for length in (64, 128))
+    >>> list(name_starts([short, long]).values()), list(name_starts([long]).values())
+    (['google/electra, 64 tokens', 'google/electra, 128 tokens'], ['google/electra'])
+    """
+    shown = shown_models(dict.fromkeys(start.model.name for start in starts))
+    found = {}
+    for start in starts:
+        same = [other for other in starts if other.model.name == start.model.name]
+        parts = [shown[start.model.name]]
+        if len({other.model.revision for other in same}) > 1:
+            parts.append(f"revision {start.model.revision}" if start.model.revision else "no revision")
+        if len({other.max_length for other in same}) > 1:
+            parts.append(f"{start.max_length} tokens")
+        found[start] = ", ".join(parts)
+    return found
 
 
 def group_subjects(subjects: Sequence[Subject]) -> list[tuple[Point, list[Subject]]]:

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dpstune.data.examples import Examples
 from dpstune.data.reading import folder_with_task
-from dpstune.errors import RequestError, some_of
+from dpstune.errors import RequestError, counted, some_of
 from dpstune.evaluation.targets import find_target
+from dpstune.runs.identity import task_fingerprint
 from dpstune.settings.sections import UserTask, task_name
-from dpstune.studies.probe.request import ProbeRequest
+from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
 from dpstune.studies.probe.subjects import Subject
 from dpstune.studies.records import RunRecord
 
-FEWEST_TEXTS = 2
+
+@dataclass(frozen=True)
+class ComparedTexts:
+    """Texts on which hidden states are compared.
+
+    Args:
+        name: What they are called.
+        examples: All of them.
+        notes: What a reader should know of them.
+    """
+
+    name: str
+    examples: Examples
+    notes: tuple[str, ...] = ()
 
 
-def read_texts_to_compare(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
-    """Return what the texts are called, and all of them.
+def read_texts_to_compare(request: ProbeRequest, subjects: Sequence[Subject]) -> ComparedTexts:
+    """Read the texts on which hidden states are compared.
 
     Args:
         request: Names a file, a task, or neither: the split that all runs were evaluated on.
         subjects: The models.
 
     Raises:
-        RequestError: It names two, or what it names cannot be read; there is a single text; or the models have no
+        RequestError: It names two, or what it names cannot be read; there are too few texts; or the models have no
             evaluated split in common.
         RunError: The hub could not be reached.
     """
@@ -32,18 +47,22 @@ def read_texts_to_compare(request: ProbeRequest, subjects: Sequence[Subject]) ->
         raise RequestError("--text names columns of a file; add --texts FILE")
     if request.texts is not None and request.task is not None:
         raise RequestError("--texts and --task both say on which texts; keep one")
-    name, examples = _read(request, subjects)
-    if len(examples) < FEWEST_TEXTS:
-        raise RequestError(f"{name}: {len(examples)} text is too few; to compare representations takes two")
-    return name, examples
+    texts = _read(request, subjects)
+    count = len(texts.examples)
+    if count < FEWEST_ROWS:
+        raise RequestError(
+            f"{texts.name}: {counted(count, 'text')} cannot show how hidden states moved; "
+            f"it takes {FEWEST_ROWS} or more"
+        )
+    return texts
 
 
-def _read(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
+def _read(request: ProbeRequest, subjects: Sequence[Subject]) -> ComparedTexts:
     from dpstune.evaluation.prediction import read_texts
 
     if request.texts is not None:
         texts = read_texts(request.texts, subjects[0].place, request.text)
-        return request.texts.name, Examples([str(number) for number in range(len(texts))], texts, None)
+        return ComparedTexts(request.texts.name, Examples([str(number) for number in range(len(texts))], texts, None))
     if request.task is None:
         return _evaluated(request, subjects)
     target = find_target(request.task, request.data_dirs)
@@ -51,10 +70,10 @@ def _read(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Exam
     if len(splits) > 1:
         raise RequestError(f"--task {request.task}: it has several splits: {', '.join(splits)}; name one")
     ((split, examples),) = splits.items()
-    return f"{target.name} {split}", examples
+    return ComparedTexts(f"{target.name} {split}", examples)
 
 
-def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str, Examples]:
+def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> ComparedTexts:
     """Return the split that all runs were evaluated on."""
     from dpstune.data.inputs import Inputs
 
@@ -72,10 +91,13 @@ def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> tuple[str,
         folder = folder_with_task(request.data_dirs, task_name(recipe.task))
         if folder is not None:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": folder})})
-    splits = Inputs().task(recipe).splits
-    if first.split not in splits:
-        raise RequestError(f"{first.folder} was evaluated on {first.split}; there is {some_of(splits)}")
-    return f"{first.result['task']} {first.split}", splits[first.split]
+    task = Inputs().task(recipe)
+    if first.split not in task.splits:
+        raise RequestError(f"{first.folder} was evaluated on {first.split}; there is {some_of(task.splits)}")
+    known, notes = first.fingerprints.get("task"), []
+    if known is not None and known != task_fingerprint(task):
+        notes.append(f"{first.result['task']}: the examples read now are not those that the models were trained with")
+    return ComparedTexts(f"{first.result['task']} {first.split}", task.splits[first.split], tuple(notes))
 
 
 def _refuse_other_examples(first: RunRecord, other: RunRecord) -> None:

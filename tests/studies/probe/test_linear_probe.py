@@ -1,5 +1,7 @@
 """A linear probe on features that were made so that its score is known."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from dpstune.studies.probe.linear_probe import (
     ProbedTask,
     answer_linearly,
     compare_with_pretrained,
+    mean_of_defined,
     read_probed_task,
     score_of,
 )
@@ -63,7 +66,10 @@ def test_values_are_read_by_ridge_regression(rng):
     assert score_of(task, answer_linearly(task, x, y)) > 0.99
 
 
-@pytest.mark.parametrize(("metric", "kind", "better"), [("accuracy", "classification", 1), ("rmse", "regression", -1)])
+@pytest.mark.parametrize(
+    ("metric", "kind", "better"),
+    [("accuracy", "classification", 1), ("log_loss", "classification", -1), ("rmse", "regression", -1)],
+)
 def test_the_comparison_is_of_the_mean_over_restarts_with_an_interval_that_holds_it(rng, metric, kind, better):
     names = ("no", "maybe", "yes") if kind == "classification" else ()
     train, scored = rng.integers(3, size=200), rng.integers(3, size=80)
@@ -87,6 +93,40 @@ def test_the_comparison_is_of_the_mean_over_restarts_with_an_interval_that_holds
     assert (same.difference, same.difference_low, same.difference_high) == (0.0, 0.0, 0.0)
 
 
+def test_a_score_that_these_rows_leave_undefined_is_no_zero(rng):
+    train = rng.integers(2, size=60)
+    task = probed(train.tolist(), [1] * 20, names=("no", "yes"), metric="roc_auc")
+    found = answer_linearly(task, features(train, rng, 0.3), features(np.ones(20, dtype=int), rng, 0.3))
+    assert score_of(task, found) is None
+    assert set(astuple(compare_with_pretrained(task, [found, found], found))) == {None}
+
+
+def test_samples_of_rows_that_leave_a_score_undefined_are_left_out_of_its_interval(rng):
+    train, scored = rng.integers(2, size=60), np.array([1] + [0] * 11)
+    task = probed(train.tolist(), scored.tolist(), names=("no", "yes"), metric="roc_auc")
+    found = answer_linearly(task, features(train, rng, 0.1), features(scored, rng, 0.1))
+    verdict = compare_with_pretrained(task, [found], found)
+    assert (verdict.value, verdict.low, verdict.high) == (1.0, 1.0, 1.0)  # a third of the samples have no yes
+
+
+def test_an_undefined_correlation_counts_as_0_unless_no_answer_could_have_one(rng):
+    values = rng.normal(size=30)
+    task = probed(values.tolist(), values[:12].tolist(), kind="regression", names=(), metric="spearman")
+    same = answer_linearly(task, np.zeros((30, 2)), np.zeros((12, 2)))
+    assert score_of(task, same) == 0.0
+    right = answer_linearly(task, values[:, None], values[:12, None])
+    verdict = compare_with_pretrained(task, [right, same], same)
+    assert verdict.value == pytest.approx(0.5)
+    assert verdict.difference == pytest.approx(0.5)
+    flat = probed(values.tolist(), [1.0] * 12, kind="regression", names=(), metric="spearman")
+    assert score_of(flat, answer_linearly(flat, values[:, None], values[:12, None])) is None
+
+
+def test_the_mean_is_of_the_scores_that_there_are():
+    assert mean_of_defined([0.5, None, 1.0]) == 0.75
+    assert mean_of_defined([None, None]) is None
+
+
 def test_a_task_is_read_with_the_same_rows_each_time_and_no_more_than_asked():
     one, again = (read_probed_task("toy-rte", (), 50, 20) for _ in range(2))
     assert (len(one.train), len(one.scored), one.split) == (50, 20, "validation")
@@ -104,13 +144,17 @@ def test_tasks_that_cannot_be_probed_are_refused(tmp_path):
     with pytest.raises(RequestError, match="the probe is trained on split train; name another"):
         read_probed_task("toy-rte:train", (), 50, 20)
     (tmp_path / "tags.jsonl").write_text('{"t": "a", "l": ["x"]}\n{"t": "b", "l": []}\n{"t": "c", "l": ["y"]}\n')
-    (tmp_path / "rare.csv").write_text("t,l\na,x\nb,x\nc,x\nd,y\n")
+    (tmp_path / "rare.csv").write_text("t,l\nd,y\n" + "".join(f"{n},x\n" for n in range(10)))
+    (tmp_path / "few.csv").write_text("t,l\n" + "a,x\nb,y\n" * 4)
     for name, task in (
+        ("few", "{files: {train: rare.csv, validation: few.csv}, text: t, label: l}"),
         ("tags", "{files: {train: tags.jsonl, validation: tags.jsonl}, text: t, label: l, kind: multilabel}"),
         ("rare", "{files: {train: rare.csv, validation: rare.csv}, text: t, label: l}"),
     ):
         (tmp_path / f"{name}.yaml").write_text(f"model: {{name: minilm}}\ntask: {task}\n")
     with pytest.raises(RequestError, match="multilabel; a linear probe reads one label"):
         read_probed_task(str(tmp_path / "tags.yaml"), (), 50, 20)
+    with pytest.raises(RequestError, match=r"8 rows of split validation cannot show .* it takes 10 or more"):
+        read_probed_task(str(tmp_path / "few.yaml"), (), 50, 20)
     with pytest.raises(RequestError, match="one alone has the label 'y'"):
         read_probed_task(str(tmp_path / "rare.yaml"), (), 50, 20)

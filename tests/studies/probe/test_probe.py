@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpstune.errors import RequestError
+from dpstune.evaluation import states
+from dpstune.report.probe_figure import BAND, layers_figure
+from dpstune.report.probe_report import format_probe, points_as_rows, probe_as_json, write_probe_report
 from dpstune.runs.folder import read_predictions
+from dpstune.settings.sections import TrainingSection
 from dpstune.studies.probe.probe import Probe
 from dpstune.studies.probe.request import ProbeRequest
 from tests.tiny import FAMILIES, LAYERS, save_tiny_model, some
@@ -190,6 +196,111 @@ def test_a_pretrained_model_that_has_changed_is_told(zygote, tiny_task, tiny_mod
     assert probe(zygote, tmp_path, folder)["notes"] == [f"{model} has changed since it was fine-tuned"]
 
 
+def copied(run, place, *changes):
+    """Copy a run, with other texts in its recipe."""
+    shutil.copytree(run, place)
+    recipe = place / "recipe.yaml"
+    for old, new in changes:
+        assert old in recipe.read_text()
+        recipe.write_text(recipe.read_text().replace(old, new))
+    return place
+
+
+def test_a_pretrained_model_that_is_given_texts_of_two_lengths_has_a_row_for_each(tiny_run, tiny_model, tmp_path):
+    short = copied(tiny_run, tmp_path / "short", ("max_length: 24", "max_length: 4"))
+    few = {"on": ("toy-rte",), "train_rows": 40, "scored_rows": 20}
+    outcome = in_process(tmp_path, tiny_run, short, **few)
+    assert [each.name for each in outcome.pretrained] == ["model, 24 tokens", "model, 4 tokens"]
+    told = probe_as_json(outcome)
+    for each in told["pretrained_models"]:
+        (point,) = (point for point in told["points"] if point["pretrained_model"] == each["name"])
+        assert each["scores"] == {"toy-rte": point["scores"][0]["pretrained"]}
+        assert each["model"] == str(tiny_model)
+    write_probe_report(outcome)
+    rows = list(csv.DictReader((outcome.folder / "scores.csv").open()))
+    assert {row["pretrained_model"] for row in rows} == {"model, 24 tokens", "model, 4 tokens"}
+    assert "pre-trained model, 4 tokens" in format_probe(outcome)
+    assert [each.name for each in in_process(tmp_path, tiny_run, **few).pretrained] == ["model"]
+
+
+def test_scores_are_in_their_metric_whatever_a_task_is_called_and_where_there_are_none_it_is_said(tiny_run, tmp_path):
+    (tmp_path / "both.csv").write_text("t,l\n" + "a cat,x\na man,y\nthe house,x\n" * 8)
+    (tmp_path / "one.csv").write_text("t,l\n" + "a cat,x\nthe house,x\n" * 8)
+    for name, metric, scored in (("cka", "log_loss", "both"), ("cosine", "roc_auc", "one")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"model: {{name: minilm}}\ntask: {{name: {name}, files: {{train: both.csv, validation: {scored}.csv}}, "
+            f"text: t, label: l, metric: {metric}}}\n"
+        )
+    outcome = in_process(tmp_path, tiny_run, on=(f"{tmp_path}/cka.yaml", f"{tmp_path}/cosine.yaml"))
+    (row,) = points_as_rows(outcome)
+    assert 0.0 < row["cka"] <= 1.0
+    before = outcome.pretrained[0].scores
+    assert row["cka minus pre-trained"] == pytest.approx(row["cka log_loss"] - before["cka"])  # below 0 is better
+    assert (row["cosine roc_auc"], row["cosine minus pre-trained"], before["cosine"]) == (None, None, None)
+    header, pretrained, point, *_ = format_probe(outcome).split("\n\n")[1].splitlines()
+    assert "cka, log_loss (lower is better)" in header
+    assert f"{row['cka minus pre-trained']:+.4f} (" in point
+    assert pretrained.endswith("undefined")
+    assert point.count("undefined") == 2
+    page = write_probe_report(outcome)
+    (_, score) = csv.DictReader((page.parent / "scores.csv").open())
+    assert (score["task"], score["value"]) == ("cosine", "")
+
+
+def test_a_probed_task_that_a_model_was_trained_on_is_told(tiny_run, tiny_task, tmp_path):
+    asked = ProbeRequest((tiny_run,), tmp_path, on=("toy-rte", str(tiny_task)), train_rows=40, scored_rows=20)
+    (note,) = Probe(asked).run().notes
+    assert note.startswith("tiny: 1 model of 1 learned this very task")
+
+
+def test_texts_that_have_changed_since_the_models_were_trained_are_told(tiny_run, tiny_task, tmp_path):
+    task = shutil.copytree(tiny_task.parent, tmp_path / "task")
+    run = copied(tiny_run, tmp_path / "run", (str(tiny_task.parent), str(task)))
+    assert in_process(tmp_path, run, rows=10).notes == ()
+    rows = task / "validation.csv"
+    rows.write_text(rows.read_text().replace("cat", "dog"))
+    (note,) = in_process(tmp_path, run, rows=10).notes
+    assert note == "tiny: the examples read now are not those that the models were trained with"
+
+
+def test_probes_of_other_data_have_other_folders(tmp_path):
+    plain = ProbeRequest((tmp_path / "run",), tmp_path)
+    assert plain.digest == replace(plain, data_dirs=()).digest
+    folders = [(), (tmp_path / "one",), (tmp_path / "two",), (tmp_path / "two", tmp_path / "one")]
+    assert len({replace(plain, data_dirs=each).digest for each in folders}) == len(folders)
+
+
+def test_models_are_read_in_batches_of_their_runs_own_size(tiny_run, texts, tmp_path, monkeypatch):
+    sizes, mean_states = [], states.mean_states
+
+    def noted(*arguments, **named):
+        sizes.append(named["batch_size"])
+        return mean_states(*arguments, **named)
+
+    monkeypatch.setattr(states, "mean_states", noted)
+    usual = f"eval_batch_size: {TrainingSection().eval_batch_size}"
+    run = copied(tiny_run, tmp_path / "run", (usual, "eval_batch_size: 7"))
+    in_process(tmp_path, run, texts=texts, text=("one",))
+    assert sizes == [7, 7]
+
+
+def test_lines_can_be_told_apart_and_a_band_is_named_where_one_is_drawn(tiny_model, texts, tmp_path):
+    folders = [shutil.copytree(tiny_model, tmp_path / name) for name in ("one", "two", "三")]
+    outcome = in_process(tmp_path, *folders, pretrained=str(tiny_model), texts=texts, text=("one",))
+    lines = layers_figure(outcome.points, "texts").axes[0].get_lines()
+    assert (
+        len({(line.get_color(), line.get_marker()) for line in lines}) == len({line.get_color() for line in lines}) == 3
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = write_probe_report(outcome)
+    assert "±" not in (page.parent / "layers.svg").read_text() + page.read_text()
+    several = [replace(outcome.points[0], restarts=tuple(point.restarts[0] for point in outcome.points))]
+    figure = layers_figure(several, "texts")
+    assert BAND in figure.axes[0].get_title("left")
+    assert len(figure.axes[0].collections) == 1
+
+
 @pytest.fixture
 def refused(zygote, tmp_path):
     output = tmp_path / "out"
@@ -229,6 +340,7 @@ def test_runs_that_cannot_be_probed_are_one_line(refused, zygote, restarts, tiny
     save_tiny_model(deeper, num_hidden_layers=LAYERS + 1)
     assert f"has num_hidden_layers {LAYERS}, but {deeper}" in refused(tiny_run, "--pretrained", deeper)
     assert "there is no folder" in refused(tiny_run, "--pretrained", "./nothing")
+    assert "--pretrained: the name is empty" in refused(tiny_run, "--pretrained", "")
 
     short = ("--set", "training.epochs=1", "--set", "model.init=random", "--output", tmp_path / "random", "--json")
     run = zygote.run("train", "--recipe", tiny_task, "--method", "vanilla", *short)
@@ -245,7 +357,7 @@ def test_texts_and_tasks_that_cannot_be_had_are_one_line(refused, tiny_run, tmp_
     assert "cannot tell its format" in refused(tiny_run, "--texts", texts.with_suffix(".xls"))
     single = tmp_path / "one.txt"
     single.write_text("a cat\n")
-    assert "1 text is too few" in refused(tiny_run, "--texts", single)
+    assert "1 text cannot show" in refused(tiny_run, "--texts", single)
     single.write_text("")
     assert "holds no rows" in refused(tiny_run, "--texts", single)
     single.write_bytes(b"a cat\n\xff\n")
@@ -259,10 +371,10 @@ def test_texts_and_tasks_that_cannot_be_had_are_one_line(refused, tiny_run, tmp_
 
 def test_lines_and_tasks_are_texts_too(tiny_run, tmp_path):
     lines = tmp_path / "lines.txt"
-    lines.write_text("a cat\tthe dog\nthe house\ta man\na dog\tthe cat\n")
-    assert in_process(tmp_path, tiny_run, texts=lines).count == 3
-    outcome = in_process(tmp_path, tiny_run, task="toy-nli:test", rows=7)
-    assert (outcome.texts, outcome.count) == ("toy-nli test", 7)
+    lines.write_text("a cat\tthe dog\nthe house\ta man\na dog\tthe cat\n" * 4)
+    assert in_process(tmp_path, tiny_run, texts=lines).count == 12
+    outcome = in_process(tmp_path, tiny_run, task="toy-nli:test", rows=11)
+    assert (outcome.texts, outcome.count) == ("toy-nli test", 11)
 
 
 @pytest.mark.slow
