@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpstune.models.names import shown_models
 from dpstune.report.figures import SMALL_SIZE, dress, line_looks, new_panels, plain_text, wrap_label
 from dpstune.studies.probe.outcome import Measure, ProbedPoint
 
@@ -42,7 +43,8 @@ def layers_figure(points: Sequence[ProbedPoint], texts: str) -> Figure:
 def _draw(axes: Axes, points: Sequence[ProbedPoint], measure: Measure) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    looks = line_looks([each.point.method if each.restarts[0].subject.record else None for each in points])
+    looks = line_looks([None if each.is_folder else each.point.method for each in points])
+    folders = shown_models([each.point.name for each in points if each.is_folder])
     for each, (colour, marker, line) in zip(points, looks, strict=True):
         layers = range(each.layers)
         mean, std = (
@@ -57,7 +59,7 @@ def _draw(axes: Axes, points: Sequence[ProbedPoint], measure: Measure) -> None:
         axes.plot(
             layers,
             mean,
-            label=wrap_label(plain_text(each.point.name)),
+            label=wrap_label(plain_text(folders[each.point.name] if each.is_folder else each.point.name)),
             color=colour,
             linestyle=line,
             marker=marker,

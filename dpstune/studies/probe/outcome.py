@@ -88,6 +88,11 @@ class ProbedPoint:
     scores: tuple[LinearScore, ...]
 
     @property
+    def is_folder(self) -> bool:
+        """Whether it is a model folder, which no run made."""
+        return self.restarts[0].subject.record is None
+
+    @property
     def layers(self) -> int:
         """How many values a measure has: the embeddings and each layer."""
         return len(self.restarts[0].cosine)

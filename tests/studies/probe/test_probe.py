@@ -291,6 +291,7 @@ def test_lines_can_be_told_apart_and_a_band_is_named_where_one_is_drawn(tiny_mod
     assert (
         len({(line.get_color(), line.get_marker()) for line in lines}) == len({line.get_color() for line in lines}) == 3
     )
+    assert [line.get_label() for line in lines] == ["one", "two", "三"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = write_probe_report(outcome)
@@ -366,6 +367,8 @@ def test_texts_and_tasks_that_cannot_be_had_are_one_line(refused, tiny_run, tmp_
     assert "unknown task 'toy'" in refused(tiny_run, "--task", "toy")
     assert "unknown task 'toy'" in refused(tiny_run, "--on", "toy")
     assert "a task is there twice" in refused(tiny_run, "--on", "toy-rte,toy-rte")
+    for option in ("--rows", "--train-rows", "--scored-rows"):
+        assert "greater than or equal to 10" in refused(tiny_run, option, 9)
     assert "no task mrpc" in refused(tiny_run, "--on", "mrpc", "--data-dir", tmp_path)
 
 
