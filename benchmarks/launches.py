@@ -33,7 +33,7 @@ from dpstune.studies.profile.memory_meter import TensorMeter, tensor_bytes
 
 BATCH_SIZES, LENGTH = (16, 32), 128
 STEPS = 20  # of the run that a method is attached for; with the update_ratio below, Stage II opens at step 11
-AS_VANILLA = ("reinit", "lp-ft", "bitfit", "top-layers", "noisytune", "lora")
+AS_VANILLA = ("reinit", "linear-probe", "lp-ft", "bitfit", "top-layers", "noisytune", "lora")
 METHODS = [name for name in REGISTRY if name not in AS_VANILLA]
 PHASES = {"Stage I": 2, "opening of Stage II": 11, "Stage II": 12}
 

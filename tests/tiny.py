@@ -49,7 +49,7 @@ _OWN_KEYS = {
 }
 WITHOUT_PEFT = find_spec("peft") is None
 METHODS = [name for name in REGISTRY if not (WITHOUT_PEFT and name == "lora")]  # those that can be trained here
-FREEZING = ("bitfit", "top-layers", "lora")  # methods under which layers stay as they were drawn
+FREEZING = ("bitfit", "top-layers", "linear-probe", "lora")  # methods under which layers stay as they were drawn
 # For those: layers of small random weights would tell the layers above nothing of the words.
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}
 

@@ -20,6 +20,7 @@ REGISTRY: dict[str, str] = {
     "r-drop": "rdrop:RDrop",
     "sam": "sam:Sam",
     "reinit": "reinit:Reinit",
+    "linear-probe": "linear_probe:LinearProbe",
     "lp-ft": "lp_ft:LpFt",
     "child-tuning-d": "child_tuning_d:ChildTuningD",
     "child-tuning-f": "child_tuning_f:ChildTuningF",

@@ -96,6 +96,9 @@ class Method(Generic[C]):
     needs_dropout: bool = False
     """Whether the loss compares draws of dropout, so that the method sets a dropout itself, also in a comparison."""
 
+    learns_by_steps: bool = True
+    """Whether steps change the model; where they do not, a run of one step is a whole one."""
+
     adds_keys: bool = False
     """Whether the model has weights of the method, and so other state-dict keys, from ``freeze`` to ``detach``."""
 

@@ -99,8 +99,8 @@ def _features(model: nn.Module, layer: nn.Linear, steps: Iterable[StepBatches]) 
                     logits = getattr(output, "logits", None)
                     if logits is None or logits.ndim != 2 or not outputs or outputs[-1].shape != logits.shape:
                         raise RequestError(
-                            "lp-ft needs a head whose last linear layer gives the logits, one vector an example; "
-                            f"that of {type(model).__name__} does not"
+                            "a linear probe needs a head whose last linear layer gives the logits, one vector an "
+                            f"example; that of {type(model).__name__} does not"
                         )
                     outputs.clear()
                     labels.append(batch["labels"].cpu())

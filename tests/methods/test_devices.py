@@ -18,7 +18,12 @@ from tests.methods.test_hooks import BEYOND_THE_PAPER, called
 from tests.tiny import some, tiny_classifier
 
 STEPS = 12
-WITHOUT_META = ("reinit", "child-tuning-f", "lp-ft")  # they draw numbers, or solve for them before step 1
+WITHOUT_META = (
+    "reinit",
+    "child-tuning-f",
+    "linear-probe",
+    "lp-ft",
+)  # they draw numbers, or solve for them before step 1
 
 
 @pytest.fixture

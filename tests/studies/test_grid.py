@@ -16,6 +16,7 @@ SIZES = {
     "r-drop": 5,
     "sam": 6,
     "reinit": 7,
+    "linear-probe": 5,
     "lp-ft": 3,
     "child-tuning-d": 15,
     "child-tuning-f": 3,
