@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from dpstune.methods import REGISTRY
+from dpstune.methods import REGISTRY, method_class
 
 FAMILIES = ["bert", "roberta", "electra", "bart", "deberta"]
 WORDS = ["the", "a", "cat", "dog", "man", "house", "in", "is", "not", "sleeps", "runs"]
@@ -49,6 +49,7 @@ _OWN_KEYS = {
 }
 WITHOUT_PEFT = find_spec("peft") is None
 METHODS = [name for name in REGISTRY if not (WITHOUT_PEFT and name == "lora")]  # those that can be trained here
+LEARNING = [name for name in REGISTRY if method_class(name).learns_by_steps]  # those whose steps change the model
 FREEZING = ("bitfit", "top-layers", "linear-probe", "lora")  # methods under which layers stay as they were drawn
 # For those: layers of small random weights would tell the layers above nothing of the words.
 LIVELY = {"initializer_range": 0.6, "init_std": 0.6}

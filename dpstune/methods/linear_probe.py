@@ -11,6 +11,7 @@ from dpstune.methods.base import MethodConfig, StepBatches
 from dpstune.methods.freezing import FreezingMethod
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -44,6 +45,10 @@ class LinearProbe(FreezingMethod[LinearProbeConfig]):
     config_class = LinearProbeConfig
     learns_by_steps = False
 
+    def __init__(self, config: LinearProbeConfig) -> None:
+        super().__init__(config)
+        self._solution: list[torch.Tensor] = []
+
     def trained(self, model: nn.Module) -> Iterable[nn.Parameter]:
         """Return the output layer's parameters.
 
@@ -61,7 +66,17 @@ class LinearProbe(FreezingMethod[LinearProbeConfig]):
         solve_output_layer(model, steps, l2=self.config.l2, criterion=self.criterion)
 
     def before_update(self) -> None:
-        """Take the gradients away: the solution stays as it is, also under weight decay."""
+        """Keep the solution."""
         assert self.model is not None
-        for parameter in self.model.parameters():
-            parameter.grad = None
+        self._solution = [parameter.detach().clone() for parameter in self.trained(self.model)]
+
+    def after_update(self) -> None:
+        """Put the solution back, and close the step."""
+        import torch
+
+        assert self.model is not None
+        with torch.no_grad():
+            for parameter, solved in zip(self.trained(self.model), self._solution, strict=True):
+                parameter.copy_(solved)
+        self._solution = []
+        super().after_update()

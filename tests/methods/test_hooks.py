@@ -13,7 +13,7 @@ from dpstune.methods import REGISTRY, method_class
 from tests.methods.rounds import backward
 
 STEPS = 12
-NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart", "lora"}
+NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart", "lora", "linear-probe"}
 BEYOND_THE_PAPER = [
     {"name": name, "update_ratio": 0.25, **settings}
     for name in ("dps-dense", "dps-mix")

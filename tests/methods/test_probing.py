@@ -219,3 +219,26 @@ def test_after_the_probe_it_trains_as_vanilla():
             method.after_update()
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_linear_probe_is_the_solution_and_steps_leave_it_to_the_bit(family):
+    models = [tiny_classifier(family, num_labels=3).train() for _ in range(2)]
+    methods = [build_method({"name": name, "l2": 0.1}) for name in ("linear-probe", "lp-ft")]
+    for method, model in zip(methods, models, strict=True):
+        method.attach(model, total_steps=10)
+        method.prepare(model, [[(batch(CLASSES), 1.0)]])
+    model, solved = models[0], models[1].state_dict()
+    layer = output_layer(model)
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(layer.weight), id(layer.bias)}
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        methods[0].loss(model, batch(CLASSES)).backward()
+        methods[0].before_clip()
+        methods[0].before_update()
+        optimizer.step()
+        methods[0].after_update()
+    methods[0].detach()
+    assert all(torch.equal(tensor, solved[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())

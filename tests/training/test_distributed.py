@@ -19,7 +19,7 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 from tests.once import made_once
-from tests.tiny import METHODS
+from tests.tiny import LEARNING, METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +135,7 @@ def test_both_ranks_hold_the_same_bits(method, ranks, request):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", LEARNING)
 def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
     two_ranks_in_fp16, tiny_task, tmp_path, monkeypatch, method
 ):
@@ -153,7 +153,7 @@ def test_ranks_that_overflow_in_fp16_skip_the_same_steps_and_then_train(
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", LEARNING)
 def test_two_processes_match_one_with_the_double_batch(two_ranks, tiny_task, tiny_model, tmp_path, method):
     if method in ("r3f", "r-drop", "smart"):
         pytest.skip("each rank draws noise of its own; one process draws other noise")

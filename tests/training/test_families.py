@@ -12,7 +12,7 @@ from dpstune.methods import REGISTRY, method_class
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
-from tests.tiny import FAMILIES, FREEZING, LIVELY, pairs, save_tiny_model, some, tiny_classifier
+from tests.tiny import FAMILIES, FREEZING, LEARNING, LIVELY, pairs, save_tiny_model, some, tiny_classifier
 
 STEPS, STOPPED_AT = 40, 23
 OTHERS = ["distilbert", "albert", "modernbert", "deberta-v2"]
@@ -115,7 +115,7 @@ def load_untouched_keys(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, REGISTRY, parts=[0, 1]))  # fp16: test_fp16.py
+@pytest.mark.parametrize(("family", "method"), pairs(FAMILIES, LEARNING, parts=[0, 1]))  # fp16: test_fp16.py
 def test_every_method_trains_families_in_bf16(train, family, method):
     run = train(family, method, "training.precision=bf16")
     assert sum(losses(run)[-6:]) < 0.8 * sum(losses(run)[:6])
@@ -142,7 +142,7 @@ def test_albert_has_one_layer(train, method):
         train("albert", method, "method.layers=2")
 
 
-@pytest.mark.parametrize("method", some(["dps-mix", "r3f"], of=REGISTRY))
+@pytest.mark.parametrize("method", some(["dps-mix", "r3f"], of=LEARNING))
 def test_regression(train, folder, method):
     for split, count in (("train", 48), ("validation", 12)):
         with (folder / f"values-{split}.csv").open("w", newline="") as file:

@@ -19,7 +19,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.training import engine
 from dpstune.training.engine import Loop
-from tests.tiny import FAMILIES, FREEZING, LIVELY, pairs, save_tiny_model, some
+from tests.tiny import FAMILIES, FREEZING, LEARNING, LIVELY, pairs, save_tiny_model, some
 
 STEPS = 16
 STAGE = 4  # steps of a stage of DPS
@@ -172,7 +172,7 @@ def test_a_selection_is_made_of_what_was_accumulated_also_in_a_step_that_overflo
         assert torch.equal(loop.method.gam[name], select(gam, loop.method.config.p).float())
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", LEARNING)
 def test_the_first_steps_overflow_until_the_scale_is_small_enough(start, method):
     loop = start(method, scale=2.0**24)
     weights = copy(loop.model.state_dict())
@@ -185,7 +185,7 @@ def test_the_first_steps_overflow_until_the_scale_is_small_enough(start, method)
     assert 2 <= skipped <= 12, "some steps were skipped, and some were not"
 
 
-@pytest.mark.parametrize("method", REGISTRY)
+@pytest.mark.parametrize("method", LEARNING)
 def test_hooks_and_clipping_see_gradients_without_the_scale(start, monkeypatch, method):
     """Powers of two change no digit that does not underflow: whatever the scale, norm and update are the same."""
     norms, updates = [], []
@@ -276,7 +276,7 @@ def test_an_evaluation_in_fp16_says_what_one_in_fp32_says(start, family):
     torch.testing.assert_close(*logits, rtol=0, atol=5e-3 * logits[1].abs().max().item())
 
 
-@pytest.mark.parametrize("method", some(["dps-mix"], of=REGISTRY))
+@pytest.mark.parametrize("method", some(["dps-mix"], of=LEARNING))
 def test_a_whole_run_learns_what_it_learns_in_fp32(load, tmp_path, method):
     longer = ["training.steps=40", "training.warmup_steps=4", *(["method.update_ratio=0.2"] * method.startswith("dps"))]
     family = "bert"

@@ -5,11 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from dpstune.data.passes import NEVER_CUT, PassCost
-from dpstune.methods import REGISTRY
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
 from dpstune.training.forward import ForwardPasses
-from tests.tiny import some
+from tests.tiny import LEARNING, some
 
 STILL = ["model.dropout=0", "training.epochs=1", "training.learning_rate=0.05", "training.adam_epsilon=0.1"]
 
@@ -34,7 +33,7 @@ def set_cost(monkeypatch, cost):
 
 
 @pytest.mark.parametrize(  # the noise of r3f and smart is drawn a pass
-    "method", some(["dps-mix", "child-tuning-d"], of=[name for name in REGISTRY if name not in ("r3f", "smart")])
+    "method", some(["dps-mix", "child-tuning-d"], of=[name for name in LEARNING if name not in ("r3f", "smart")])
 )
 @pytest.mark.parametrize("few_shapes", [False, True])
 def test_cut_batches_give_the_same_weights(tiny_task, tiny_model, tmp_path, monkeypatch, method, few_shapes):

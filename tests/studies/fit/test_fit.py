@@ -136,6 +136,16 @@ def test_a_test_share_is_scored_and_chooses_nothing(zygote, rows, tiny_model, tm
     assert "test rows" in run.stderr
 
 
+def test_a_linear_probe_is_a_candidate_of_one_step(zygote, rows, tiny_model, tmp_path):
+    few = ["--folds", 2, "--runs", 6, "--method", "linear-probe"]
+    run = run_fit(zygote, rows, tiny_model, tmp_path, *few)
+    assert run.code == 0, run.stderr
+    probes = [each for each in json.loads(run.stdout)["tried"] if each["method"] == "linear-probe"]
+    assert probes[0]["settings"] == {"method.l2": 1.0, "training.steps": 1}
+    results = [json.loads(Path(folder, "result.json").read_text()) for folder in probes[0]["runs"]]
+    assert [result["steps"] for result in results] == [1] * len(results) != []
+
+
 @pytest.mark.slow
 def test_rows_of_a_group_stand_together(zygote, tiny_model, tmp_path):
     rng = random.Random(0)

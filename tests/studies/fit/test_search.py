@@ -218,6 +218,13 @@ def test_a_method_is_tried_at_the_rates_of_its_own_grid_too(rate, first, tried):
     assert space.grid("vanilla")["training.learning_rate"] == pytest.approx([rate / 4, rate * 4])
 
 
+def test_a_method_that_learns_nothing_by_steps_is_tried_for_one_step():
+    methods = ("vanilla", "linear-probe")
+    assert SearchSpace(methods, 1e-4, (3, 12)).defaults()[0].settings == {"method.l2": 1.0, "training.steps": 1}
+    of_a_given_length = SearchSpace(methods, 1e-4, (3, 12), fixed=("training.epochs",))
+    assert set(of_a_given_length.grid("linear-probe")) == {"method.l2"}
+
+
 def test_a_candidate_is_named_by_method_and_settings():
     assert Candidate("vanilla", {"training.learning_rate": 1e-4, "model.dropout": 0.0}).name == (
         "vanilla learning_rate 0.0001, dropout 0"
