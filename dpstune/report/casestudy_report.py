@@ -104,7 +104,7 @@ def _blocks(study: CaseStudy, picture: Path) -> list[Block]:
         if study.baseline not in (None, method.name):
             blocks += _changes_section(study, method)
     ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
-    blocks += wrong_labels_section(study.suspects, ids, texts)
+    blocks += wrong_labels_section(study.suspects, ids, texts, len(study.answers))
     if study.notes:
         blocks += [Heading("Notes"), Bullets(study.notes)]
     return blocks

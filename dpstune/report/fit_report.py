@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +54,21 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
         _candidates_table(outcome),
         Image(folder / "candidates.png", f"{metric} of each candidate on each part, the chosen one marked"),
         *_each_label(outcome, pictures_in(folder)),
-        *wrong_labels_section(outcome.suspects, outcome.rows, texts, "candidate"),
+        *_wrong_labels(outcome, texts),
         Heading("How to read the numbers"),
         Bullets(_explanations(outcome)),
     ]
     if outcome.notes:
         blocks += [Heading("Notes"), Bullets(outcome.notes)]
     return write_report(folder, f"Fit of {outcome.fit.request.name}", blocks)
+
+
+def _wrong_labels(outcome: FitOutcome, texts: Sequence[tuple[str, ...]]) -> list[Block]:
+    """Return the section on likely wrong labels; nothing where labels are values."""
+    if not outcome.fit.data.label_names:
+        return []
+    asked = sum(each.trial.state == "complete" for each in outcome.tried)
+    return wrong_labels_section(outcome.suspects, outcome.rows, texts, asked, "candidate")
 
 
 def _each_label(outcome: FitOutcome, picture: Picture) -> Iterator[Block]:

@@ -9,7 +9,7 @@ from dpstune.errors import counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
 from dpstune.runs.folder import write_text
-from dpstune.studies.wrong_labels import Suspect
+from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"
 _MOST_LISTED = 10
@@ -43,9 +43,23 @@ def write_wrong_labels(
 
 
 def wrong_labels_section(
-    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]], who: str = "restart"
+    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]], asked: int, who: str = "restart"
 ) -> list[Block]:
-    """Return a section on the suspects: how many, what that means, and the first; ``who`` answers them."""
+    """Return a section on the suspects: how many, what that means, and the first.
+
+    Args:
+        suspects: The examples.
+        ids: Of all examples.
+        texts: Likewise.
+        asked: How many restarts or candidates answered every example; 0 where their answers are not known.
+        who: What they are called.
+    """
+    if asked < FEWEST_RESTARTS:
+        why = (
+            f"It takes the answers of two {who}s to every example to say which labels are likely wrong; known here are "
+            f"those of {counted(asked, who)}."
+        )
+        return [Heading("Likely wrong labels: not known"), Paragraph(why)]
     heading = Heading(f"Likely wrong labels: {len(suspects)}")
     if not suspects:
         return [heading, Paragraph(f"No example is answered alike, and against its label, by all {who}s.")]

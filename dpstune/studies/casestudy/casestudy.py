@@ -164,17 +164,20 @@ class CaseStudy:
         return sorted({example.phenomenon for example in self.examples if example.phenomenon is not None})
 
     @cached_property
+    def answers(self) -> list[Sequence[str]]:
+        """What each restart of each method answers; empty where of some only counts are known."""
+        votes = [vote for method in self.methods for vote in method.votes]
+        known = [vote.predictions for vote in votes if vote.predictions is not None]
+        return known if len(known) == sum(method.restarts for method in self.methods) else []
+
+    @cached_property
     def suspects(self) -> list[Suspect]:
         """The examples that all restarts of all methods answer alike, and against the label; see ``likely_wrong``."""
-        votes = [vote for method in self.methods for vote in method.votes]
-        if len(votes) < sum(method.restarts for method in self.methods):
-            return []  # of some restarts only counts are known
-        predictions = [vote.predictions for vote in votes if vote.predictions is not None]
-        if len(predictions) < len(votes):
+        if not self.answers:
             return []
-        given = [vote.label_probabilities for vote in votes]
+        given = [vote.label_probabilities for method in self.methods for vote in method.votes]
         of_the_label = [None if each is None else np.array(each) for each in given]
-        return likely_wrong([example.label for example in self.examples], predictions, of_the_label)
+        return likely_wrong([example.label for example in self.examples], self.answers, of_the_label)
 
     def changes(self, method: MethodVotes) -> list[Change | None]:
         """Return, for each example, whether a method rescues or loses it against the baseline; else None."""
