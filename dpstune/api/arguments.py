@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def as_name(name: Any) -> str:
 
 
 def as_text(parameter: str, given: str | Path | None) -> str | None:
-    """Return a name or a path as text; None where there is none.
+    """Return a name or a path as text, with ``~`` as the home folder; None where there is none.
 
     Args:
         parameter: What it is given for.
@@ -129,7 +130,7 @@ def as_text(parameter: str, given: str | Path | None) -> str | None:
     """
     if given is not None and (not isinstance(given, str | Path) or not str(given).strip()):
         raise RequestError(f"{parameter}={shown(given)}: should be a name or a path")
-    return None if given is None else str(given)
+    return None if given is None else os.path.expanduser(given)
 
 
 def refuse_fewer_than_one(**numbers: int) -> None:

@@ -402,6 +402,18 @@ def same_task(one: AnyTask, other: AnyTask) -> bool:
     return task_name(one) == task_name(other)
 
 
+def same_training_table(one: AnyTask, other: AnyTask) -> bool:
+    """Tell whether two tasks have their training rows from one place, however these are cut and scored."""
+    if isinstance(one, UserTask) and isinstance(other, UserTask):
+        return _training_table(one) == _training_table(other)
+    return same_task(one, other)
+
+
+def _training_table(task: UserTask) -> list[object]:
+    dataset = [task.dataset, task.config] if isinstance(task, DatasetTask) else []
+    return [*dataset, task.parts.train, task.text, task.label]
+
+
 class DataSection(Settings):
     """The examples.
 

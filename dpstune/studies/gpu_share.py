@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dpstune.common.interruption import Interrupted
 from dpstune.common.progress import SilentProgress
 from dpstune.device.hardware import free_gpu_bytes, give_gpu_memory_back, gpu_identity, visible_gpus
 
@@ -62,7 +64,7 @@ class GpuShare:
             ended: Asked while waiting; if it returns true, the block gets None and no lock.
         """
         if self.gpu is None:
-            yield Turn(None)
+            yield Turn(None, ended)
             return
         lock = FileLock(self._folder() / "turn.lock")
         while not ended():
@@ -73,7 +75,7 @@ class GpuShare:
             yield None
             return
         try:
-            yield Turn(lock)
+            yield Turn(lock, ended)
         finally:
             lock.release()
 
@@ -123,10 +125,16 @@ class Turn(SilentProgress):
 
     Args:
         lock: Held during the turn; None without a GPU.
+        ended: Asked as the run begins; if it returns true, the run ends there.
     """
 
-    def __init__(self, lock: FileLock | None) -> None:
-        self._lock = lock
+    def __init__(self, lock: FileLock | None, ended: Callable[[], bool] = lambda: False) -> None:
+        self._lock, self._ended = lock, ended
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        """End the run where a signal came before training began to note signals itself."""
+        if self._ended():
+            raise Interrupted(signal.SIGTERM, "interrupted before the run began")
 
     def step(self, step: int, loss: float, rate: float) -> None:
         """End the turn: a loss was read, so steps are done."""

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -78,6 +79,10 @@ def _signals_held() -> Iterator[None]:
     Ctrl-C reaches all processes of a terminal: while a worker imports it would print a traceback. SIGTERM waits until
     ``begin_life`` notes it: a fork would lose it to the handler that it has from its parent.
     """
+    if threading.current_thread() is not threading.main_thread():  # Python delivers no signals there
+        yield
+        return
+    resource_tracker.ensure_running()  # it would start with the first worker, and let signals through
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

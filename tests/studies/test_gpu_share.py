@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
+from dpstune.common.interruption import Interrupted
 from dpstune.studies import gpu_share, processes
 from dpstune.studies.gpu_share import GpuShare
 from dpstune.studies.sweep import workers
@@ -194,3 +195,8 @@ def test_a_run_too_large_for_the_gpu_alone_fails_and_says_what_helps(tmp_path):
     tally = run_all(tmp_path, sees=False, jobs=JOBS[:1], workers_on_it=1, others=MEMORY - HELD // 2)
     (error,) = tally.failed.values()
     assert error.startswith("out of memory with no other run of a sweep on the GPU; try a smaller training.batch_size")
+
+
+def test_a_run_that_is_told_to_end_before_training_notes_signals_ends_there():
+    with GpuShare().turn(ended=lambda: True) as turn, pytest.raises(Interrupted, match="before the run began"):
+        turn.start(10, 0)

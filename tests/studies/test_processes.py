@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -68,6 +69,22 @@ def test_a_worker_that_is_told_to_end_before_it_began_notes_it(forked, tmp_path)
     finally:
         signal.signal(signal.SIGTERM, earlier)
     assert (tmp_path / "noted").read_text() == str([int(signal.SIGTERM)])
+
+
+def test_a_worker_may_be_started_from_another_thread(forked, tmp_path):
+    masks = []
+
+    def begin():
+        workers = Processes(begin_late, 1)
+        workers.begin(0, tmp_path)
+        workers.join()
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    assert (tmp_path / "noted").read_text() == "[]"
+    assert signal.SIGTERM not in masks[0]
 
 
 def be_killed(number, workers, share):

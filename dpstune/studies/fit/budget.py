@@ -7,6 +7,7 @@ from statistics import median
 
 from dpstune.studies.fit.candidates import Candidate
 from dpstune.studies.fit.request import FitRequest
+from dpstune.studies.processes import at_once
 from dpstune.studies.records import RunRecord
 
 RUNS = 40  # where neither runs nor minutes are given
@@ -16,7 +17,8 @@ class Budget:
     """How much may still be tried.
 
     What a run takes of the minutes is its own time, or where runs are trained side by side, the time since the one
-    before it ended. So it adds up to what a clock shows, and says the same to a fit that goes on with other ``jobs``.
+    before it ended. So it adds up to what a clock shows, but for what runs under way had taken when a fit was stopped;
+    and it says the same to a fit that goes on with other ``jobs``.
 
     Args:
         request: Says how long, how many runs, and how many at a time.
@@ -27,7 +29,7 @@ class Budget:
         self._most_seconds = math.inf if request.minutes is None else request.minutes * 60
         usual = RUNS if request.minutes is None else math.inf
         self._most_runs = usual if request.runs is None else request.runs
-        self._growth, self._jobs = growth, request.jobs
+        self._growth, self._jobs = growth, at_once(request.jobs)
         self._lengths: list[float] = []  # seconds of each run
         self._paces: dict[str, list[float]] = {}  # seconds an epoch, by method
         self.seconds, self.runs = 0.0, 0

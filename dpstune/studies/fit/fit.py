@@ -233,7 +233,7 @@ class Fit:
             Interrupted: A signal came; the same call goes on.
         """
         budget = self.budget(search)
-        while failures_in_a_row(search.trials()) < MOST_FAILURES:
+        while not no_more_are_tried(search.trials()):
             trial = search.next()
             part = next(number for number in range(1, self.parts.count + 1) if number not in trial.values)
             if any(each.state == "complete" for each in search.trials()) and not budget.allows(trial.candidate):
@@ -354,6 +354,12 @@ def failures_in_a_row(trials: Sequence[Trial]) -> int:
     for trial in trials:
         count = count + 1 if trial.state == "failed" else 0 if trial.state in ("complete", "given up") else count
     return count
+
+
+def no_more_are_tried(trials: Sequence[Trial]) -> bool:
+    """Tell whether too many candidates in a row could not be trained; while none is complete an open one goes on."""
+    states = {trial.state for trial in trials}
+    return failures_in_a_row(trials) >= MOST_FAILURES and ("complete" in states or "open" not in states)
 
 
 def told_of(record: RunRecord, trial: Trial) -> str:

@@ -1,8 +1,9 @@
 """Which run is trained next beside those that are under way: asynchronous successive halving.
 
 A trial that may go on does, on the parts that come before it is judged next. Where none may, another begins, so that no
-worker waits for a judgement (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", section 3). Where
-the budget has no room to try another on every part, open ones are tried on parts before they are judged.
+worker waits for a judgement (after Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", section 3;
+what is given up is not taken up again). Where the budget has no room to try another on every part, open ones are tried
+on parts before they are judged.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from dpstune.studies.fit.budget import Budget
-from dpstune.studies.fit.fit import MOST_FAILURES, failures_in_a_row
+from dpstune.studies.fit.fit import MOST_FAILURES, failures_in_a_row, no_more_are_tried
 from dpstune.studies.fit.search import CandidateSearch, Trial
 
 Run = tuple[int, int]
@@ -31,17 +32,23 @@ def next_run(
         waited: Seconds since the last run ended.
     """
     trials = search.trials()
-    if failures_in_a_row(trials) >= MOST_FAILURES:
+    if no_more_are_tried(trials):
         return None
     open_ones = [trial for trial in trials if trial.state == "open"]
     none_in_full = all(trial.state != "complete" for trial in trials)
     left = {trial.number: _parts_left(search, trial, running) for trial in open_ones}
     to_do = sum(map(len, left.values())) + search.parts
     room_for_another = budget.allows_more(to_do, running=len(running), waited=waited)
-    for trial in _in_order(search, [trial for trial in open_ones if left[trial.number]], left, room_for_another):
+    waiting = [trial for trial in open_ones if left[trial.number]]
+    candidates = {trial.number: trial.candidate for trial in trials}
+    none_begins = failures_in_a_row(trials) >= MOST_FAILURES
+    for trial in waiting if none_begins else _in_order(search, waiting, left, room_for_another):
+        part = left.get(trial.number, [1])[0]
+        if any(part == other and trial.candidate == candidates[number] for number, other in running):
+            continue  # another trial of an equal candidate: it would be the same run
         whatever_is_left = none_in_full and trial.number == min(left, default=trial.number)
         if whatever_is_left or budget.allows(trial.candidate, running=len(running), waited=waited):
-            return trial, left.get(trial.number, [1])[0]
+            return trial, part
     return None
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HALVING = 2  # after 1, 2 and 4 folds a candidate goes on where it is in the better half of those that came so far
 _CANDIDATE, _ALWAYS, _ERROR, _SECONDS, _SPACE = "candidate", "always", "error", "seconds", "space"
-_TAKEN, _LATE = "taken", "late"
+_TAKEN, _LATE, _JUDGED = "taken", "late", "judged"
 
 _NAME = "fit"
 _ASKED = "fixed_params"  # Optuna's name for what is put in line
@@ -133,8 +133,7 @@ class CandidateSearch:
         if taken is not None:
             asked.set_user_attr(_TAKEN, {**before.taken, part: taken})
         asked.report(value, part)
-        after = self._trial(trial.number)
-        return self._settled(after, judged=_compared(after.values) > _compared(before.values))
+        return self._settled(self._trial(trial.number))
 
     def fail(self, trial: Trial, part: int, error: str, seconds: float = 0.0) -> Trial:
         """Note that a trial cannot be trained on a part, and how long it took to see that; return it as it is then.
@@ -165,14 +164,21 @@ class CandidateSearch:
         """Return the last part that an open trial is tried on before it is judged next, or ends."""
         return self.parts if trial.always else min(self.parts, max(1, HALVING * _compared(trial.values)))
 
-    def _settled(self, trial: Trial, *, judged: bool) -> Trial:
-        """End an open trial whose parts are all done, or that is judged and falls behind; return it as it is then."""
+    def _settled(self, trial: Trial) -> Trial:
+        """End an open trial whose parts are all done, or that falls behind where it is judged; return it as it then is.
+
+        It is judged once by each number of parts, also where the search was stopped and is opened again.
+        """
         from optuna.trial import TrialState
 
+        asked, count = self._asked(trial), _compared(trial.values)
         if len(trial.values) == self.parts:
             self._study.tell(trial.number, sum(trial.values.values()) / self.parts)
-        elif judged and not trial.always and self._falls_behind(trial):
-            self._study.tell(trial.number, state=TrialState.PRUNED)
+        elif not trial.always and count > asked.user_attrs.get(_JUDGED, 0):
+            if self._falls_behind(trial):
+                self._study.tell(trial.number, state=TrialState.PRUNED)
+            else:
+                asked.set_user_attr(_JUDGED, count)
         return self._trial(trial.number)
 
     def _falls_behind(self, trial: Trial) -> bool:
@@ -205,7 +211,7 @@ class CandidateSearch:
                 self._study.tell(number, state=TrialState.FAIL)
         for each in self.trials():
             if each.state == "open":
-                self._settled(each, judged=_compared(each.values) == len(each.values))
+                self._settled(each)
 
     def _trial(self, number: int) -> Trial:
         return _read(self._study.get_trials(deepcopy=False)[number])
@@ -255,7 +261,7 @@ def _compared(parts: Collection[int]) -> int:
     (0, 1, 2, 1)
     """
     count = 1
-    while parts and all(part in parts for part in range(1, count + 1)):
+    while all(part in parts for part in range(1, count + 1)):
         count *= HALVING
     return count // HALVING
 

@@ -101,7 +101,8 @@ class FitWorkers(Processes):
         self._connections[number] = here
         self.begin(number, self._fit.request, self._fit.folder, there)
         there.close()  # so that the end of the worker ends what is read from it
-        here.send(task)
+        with suppress(ConnectionError):  # it is dead already, which reading from it tells
+            here.send(task)
 
     def answers(self, seconds: float) -> Iterator[tuple[int, Answer | None]]:
         """Wait for answers at most so long; yield each with its worker's number, None where the worker has died."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from dpstune.errors import RequestError, counted
 from dpstune.evaluation.trained import TrainedPlace, find_trained
 from dpstune.models.names import shown_models
-from dpstune.settings.sections import AnyTask, ModelSection, same_task
+from dpstune.settings.sections import AnyTask, ModelSection, same_training_table
 from dpstune.studies.points import Point, group_points
 from dpstune.studies.records import RunRecord, read_run
 
@@ -130,7 +130,7 @@ def tell_own_tasks(subjects: Sequence[Subject], tasks: Mapping[str, AnyTask]) ->
         tasks: By name.
     """
     trained = [subject.place.recipe.task for subject in subjects if subject.place.recipe is not None]
-    counts = {name: sum(same_task(task, own) for own in trained) for name, task in tasks.items()}
+    counts = {name: sum(same_training_table(task, own) for own in trained) for name, task in tasks.items()}
     return [
         f"{name}: {counted(count, 'model')} of {len(subjects)} learned this very task: there the linear probe shows "
         "what was learned, not what was kept"

@@ -34,8 +34,8 @@ def budget_of(jobs=2, **most):
 class Machine:
     """Workers whose runs end when they are told to; a score is what ``score`` says of a method and a part."""
 
-    def __init__(self, tmp_path, parts=5, score=lambda candidate, part: 0.5, **most):
-        self.search = CandidateSearch(tmp_path / "study.db", lambda: SPACE, parts=parts, seed=1)
+    def __init__(self, tmp_path, parts=5, score=lambda candidate, part: 0.5, space=SPACE, **most):
+        self.search = CandidateSearch(tmp_path / "study.db", lambda: space, parts=parts, seed=1)
         self.budget = budget_of(**{"runs": 40, **most})
         self.score, self.running, self.waited = score, [], 0.0
 
@@ -138,6 +138,27 @@ def test_after_five_failures_in_a_row_nothing_more_is_handed_out(tmp_path):
     for number, _ in machine.begin(5):
         machine.search.fail(machine.search.trials()[number], 1, "nan", 1.0)
     assert machine.begin(2) == []
+
+
+def test_while_none_is_tried_in_full_the_first_goes_on_whatever_fails(tmp_path):
+    machine = Machine(tmp_path, parts=2)
+    machine.begin(7)
+    machine.end(0, 1)
+    for number in range(1, 6):
+        machine.search.fail(machine.search.trials()[number], 1, "nan", 1.0)
+    machine.running = []
+    assert machine.begin(3) == [(0, 2)]
+    machine.end(0, 2)
+    assert machine.begin(2) == []
+
+
+def test_equal_candidates_are_not_tried_on_one_part_at_a_time(tmp_path):
+    """They would be one run, and the second a worker that waits for the first."""
+    fixed = ("training.learning_rate", "training.epochs", "model.dropout")
+    machine = Machine(tmp_path, parts=1, space=SearchSpace(("vanilla",), 1e-4, (3, 12), fixed))
+    assert machine.begin(8) == [(0, 1)]
+    machine.end(0, 1)
+    assert machine.begin(8) == [(1, 1)]
 
 
 @pytest.mark.parametrize("jobs", [1, 3, 8])

@@ -79,6 +79,17 @@ def test_what_could_not_be_trained_pushes_nothing_out_of_the_better_half(file):
     assert search.report(trial, 1, 0.15).state == "open"
 
 
+def test_opening_a_search_again_judges_nobody_twice(file):
+    search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
+    run(search, lambda candidate, part: 0.1, 5)
+    begun = [search.begin() for _ in range(4)]
+    for trial, score in zip(begun, (0.3, 0.4, 0.6, 0.7), strict=True):
+        assert search.report(trial, 1, score).state == "open"
+    again = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
+    assert [trial.state for trial in again.trials()] == ["complete", *["open"] * 4]
+    assert again.report(begun[0], 2, 0.3).state == "given up", "by two parts it is judged anew"
+
+
 def test_a_candidate_is_given_up_by_the_mean_of_its_parts_not_by_the_last_one(file):
     search = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     scores = {"vanilla": [0.5] * 5, "dps-dense": [0.9, 0.2, 0.9, 0.2, 0.9]}

@@ -196,6 +196,25 @@ class TestFailures:
         assert states["mixout", "failed"] >= 1
         assert any(line.endswith("cannot be trained: the loss is nan") for line in told)
 
+    def test_a_candidate_that_fails_before_the_first_run_has_ended_does_not_end_the_fit(
+        self, rows, tiny_model, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(processes, "CONTEXT", multiprocessing.get_context("fork"))
+        fit = Fit(request(rows, tiny_model, tmp_path, runs=8, jobs=4, methods=["mixout"]))
+
+        def fail(method, part):
+            if method == "mixout":
+                (tmp_path / "failed").touch()
+                raise DivergedError("the loss is nan")
+            while not (tmp_path / "failed").exists():
+                time.sleep(0.01)
+            time.sleep(1.0)
+
+        self.replaced(monkeypatch, fail)
+        trials, told = self.tried(fit)
+        assert told[0].endswith("cannot be trained: the loss is nan")
+        assert trials[0].state == "complete"
+
     def test_a_full_disk_ends_the_fit_and_the_same_fit_goes_on(self, fit, monkeypatch):
         def fail(method, part):
             if method == "mixout":
@@ -217,7 +236,9 @@ class TestFailures:
         self.replaced(monkeypatch, fail)
         trials, told = self.tried(fit)
         errors = {trial.candidate.method: trial.error for trial in trials if trial.state == "failed"}
-        assert errors["mixout"] == "its worker died 3 times; fewer --jobs leave more memory for each"
+        assert errors["mixout"].startswith(
+            "its worker died 3 times: fewer --jobs leave more memory for each, and a script"
+        )
         assert sum(line.endswith("its worker died") for line in told) % 3 == 0
 
     def test_where_the_first_worker_dies_again_and_again_the_fit_ends(self, fit, monkeypatch):
@@ -243,6 +264,17 @@ class TestFailures:
         write_table(tmp_path / "rows.csv", 30, seed=4)
         with pytest.raises(RequestError, match="the rows have changed since the fit began"):
             self.tried(fit)
+
+
+@pytest.mark.slow
+def test_workers_that_inherit_nothing_train(rows, tiny_model, tmp_path):
+    """Other tests fork theirs; users' are spawned."""
+    assert processes.CONTEXT.get_start_method() == "spawn"
+    fit = Fit(request(rows, tiny_model, tmp_path, runs=4, jobs=2, methods=["vanilla"]))
+    with fit.lock():
+        search = fit.search()
+        try_side_by_side(fit, search)
+    assert [trial.state for trial in search.trials() if trial.values] == ["complete", "complete"]
 
 
 def test_a_signal_while_a_worker_starts_leaves_none(rows, tiny_model, tmp_path, monkeypatch):
