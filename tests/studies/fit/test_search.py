@@ -87,7 +87,7 @@ def test_opening_a_search_again_judges_nobody_twice(file):
         assert search.report(trial, 1, score).state == "open"
     again = CandidateSearch(file, lambda: SPACE, parts=5, seed=1)
     assert [trial.state for trial in again.trials()] == ["complete", *["open"] * 4]
-    assert again.report(begun[0], 2, 0.3).state == "given up", "by two parts it is judged anew"
+    assert again.report(begun[0], 2, -0.5).state == "given up", "by two parts it is judged anew"
 
 
 def test_a_candidate_is_given_up_by_the_mean_of_its_parts_not_by_the_last_one(file):
