@@ -31,8 +31,8 @@ class LinearProbe(FreezingMethod[LinearProbeConfig]):
 
     Before step 1 the output layer gets the weights that minimise the task's loss, with a penalty, on the features that
     the pre-trained model hands to it, as in ``lp-ft``. All else is frozen, and steps change nothing: a run of one step
-    is a whole one. Where the head has another layer before its output layer (RoBERTa, ELECTRA, BART), that one keeps
-    its first weights, which are random.
+    is a whole one. Where the head has another layer before its output layer (RoBERTa, ELECTRA, BART, DeBERTa), that
+    one keeps its first weights, which are random.
 
     Source: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes"; as the first half
     of LP-FT, Kumar et al. 2022, section 3.4. Here it is the solution, not what gradient steps come to.

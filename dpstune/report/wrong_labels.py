@@ -55,10 +55,8 @@ def wrong_labels_section(
         who: What they are called.
     """
     if asked < FEWEST_RESTARTS:
-        why = (
-            f"It takes the answers of two {who}s to every example to say which labels are likely wrong; known here are "
-            f"those of {counted(asked, who)}."
-        )
+        here = f"here there are those of {counted(asked, who)}" if asked else f"here they are not known of all {who}s"
+        why = f"It takes the answers of two {who}s to every example to say which labels are likely wrong; {here}."
         return [Heading("Likely wrong labels: not known"), Paragraph(why)]
     heading = Heading(f"Likely wrong labels: {len(suspects)}")
     if not suspects:

@@ -410,8 +410,8 @@ def same_training_table(one: AnyTask, other: AnyTask) -> bool:
 
 
 def _training_table(task: UserTask) -> list[object]:
-    dataset = [task.dataset, task.config] if isinstance(task, DatasetTask) else []
-    return [*dataset, task.parts.train, task.text, task.label]
+    dataset = [task.dataset, task.config, task.revision] if isinstance(task, DatasetTask) else []
+    return [*dataset, task.kind, task.parts.train, task.text, task.label]
 
 
 class DataSection(Settings):

@@ -74,26 +74,23 @@ class Processes:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold signals back, and have a process that is started in the block ignore SIGINT and hold SIGTERM, too.
+    """Hold SIGINT and SIGTERM back, also in a process that is started in the block, until its ``begin_life``.
 
-    Ctrl-C reaches all processes of a terminal: while a worker imports it would print a traceback. SIGTERM waits until
-    ``begin_life`` notes it: a fork would lose it to the handler that it has from its parent.
+    Ctrl-C reaches all processes of a terminal: while a worker imports it would print a traceback. And a fork would lose
+    SIGTERM to the handler that it has from its parent.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python delivers no signals there
-        yield
-        return
     resource_tracker.ensure_running()  # it would start with the first worker, and let signals through
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, earlier)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def begin_life(workers: int) -> list[int]:
-    """Do what a worker process does first: note SIGTERM, write to stderr alone, end with its parent, share the cores.
+    """Do what a worker process does first.
+
+    It notes SIGTERM and ignores SIGINT, writes to stderr alone, ends with its parent, and takes its share of the cores.
 
     Args:
         workers: How many workers share this machine.
@@ -103,6 +100,7 @@ def begin_life(workers: int) -> list[int]:
     """
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process tells it to end
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     import torch
 

@@ -9,8 +9,8 @@ from dpstune.report.wrong_labels import wrong_labels_section
 @pytest.mark.parametrize(
     ("asked", "heading", "text"),
     [
-        (0, "Likely wrong labels: not known", "known here are those of 0 candidates."),
-        (1, "Likely wrong labels: not known", "known here are those of 1 candidate."),
+        (0, "Likely wrong labels: not known", "here they are not known of all candidates."),
+        (1, "Likely wrong labels: not known", "here there are those of 1 candidate."),
         (2, "Likely wrong labels: 0", "No example is answered alike, and against its label, by all candidates."),
     ],
 )

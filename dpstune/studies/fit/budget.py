@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from statistics import median
 
+from dpstune.methods import method_class
 from dpstune.studies.fit.candidates import Candidate
 from dpstune.studies.fit.request import FitRequest
-from dpstune.studies.processes import at_once
 from dpstune.studies.records import RunRecord
 
 RUNS = 40  # where neither runs nor minutes are given
@@ -29,7 +29,7 @@ class Budget:
         self._most_seconds = math.inf if request.minutes is None else request.minutes * 60
         usual = RUNS if request.minutes is None else math.inf
         self._most_runs = usual if request.runs is None else request.runs
-        self._growth, self._jobs = growth, at_once(request.jobs)
+        self._growth, self._jobs = growth, request.jobs
         self._lengths: list[float] = []  # seconds of each run
         self._paces: dict[str, list[float]] = {}  # seconds an epoch, by method
         self.seconds, self.runs = 0.0, 0
@@ -49,8 +49,9 @@ class Budget:
         """
         self.runs += 1
         self.seconds += record.all_seconds if taken is None else taken
-        self._lengths.append(record.all_seconds)
-        self._paces.setdefault(candidate.method, []).append(record.all_seconds / _epochs(candidate))
+        if method_class(candidate.method).learns_by_steps:  # a linear probe's one step says nothing of the others
+            self._lengths.append(record.all_seconds)
+            self._paces.setdefault(candidate.method, []).append(record.all_seconds / _epochs(candidate))
 
     def allows(self, candidate: Candidate, *, running: int = 0, waited: float = 0.0) -> bool:
         """Tell whether a run of a candidate, and after it the last run, may still fit in.

@@ -18,7 +18,6 @@ DROPOUTS = (0.0, 0.1)
 RATES_ABOUT = 4.0  # learning rates are searched from the recipe's divided by this to the recipe's times this
 FEWEST_STEPS, MOST_STEPS = 120, 600
 FEWEST_EPOCHS = 2
-_LENGTHS = {"training.steps", "training.epochs"}
 _OWN_DROPOUT, _LAYERS = "method.dropout", "method.layers"
 
 
@@ -78,7 +77,7 @@ class SearchSpace:
         if _LAYERS in own and self.layers is not None:
             own[_LAYERS] = sorted({min(value, self.layers) for value in own[_LAYERS]})
         if not method_class(method).learns_by_steps:
-            return self._searched({**own, "training.steps": [1]})
+            return self._searched(own)
         about = [self.rate / RATES_ABOUT, self.rate * RATES_ABOUT, *_rates(method)]
         grid = {
             **own,
@@ -108,14 +107,13 @@ class SearchSpace:
         middle = {
             "training.learning_rate": max(self.rate, min(_rates(method), default=0.0)),
             "training.epochs": round(math.sqrt(math.prod(self.epochs))),
-            "training.steps": 1,
             "model.dropout": dropout,
         }
         grid = self.grid(method)
         return {key: middle[key] if key in middle else _default(method, key, values) for key, values in grid.items()}
 
     def _is_fixed(self, key: str) -> bool:
-        return key in self.fixed or (key in _LENGTHS and has_fixed_length(self.fixed))
+        return key in self.fixed or (key == "training.epochs" and has_fixed_length(self.fixed))
 
 
 def _rates(method: str) -> Sequence[float]:
@@ -125,7 +123,7 @@ def _rates(method: str) -> Sequence[float]:
 
 def has_fixed_length(fixed: Sequence[str]) -> bool:
     """Return whether the keys that a user set say how long a run is."""
-    return not _LENGTHS.isdisjoint(fixed)
+    return not {"training.steps", "training.epochs"}.isdisjoint(fixed)
 
 
 def _default(method: str, key: str, values: Sequence[Any]) -> Any:

@@ -19,7 +19,7 @@ from dpstune.data.parts import units_of
 from dpstune.data.reading import read_raw
 from dpstune.data.splitting import rows_together
 from dpstune.errors import BusyError, DivergedError, RequestError, out_of_memory
-from dpstune.methods import BASELINE
+from dpstune.methods import BASELINE, method_class
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
 from dpstune.runs.folder import locked, run_hash
 from dpstune.runs.identity import content_fingerprints, what_decides
@@ -52,6 +52,8 @@ EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
 # An evaluation that chose weights or an end would be seen by the choice, and then score it.
 LAST_WEIGHTS = ("training.keep=last", "training.patience=null")
+LENGTHS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
+ONE_STEP = ("training.steps=1", "training.warmup_steps=0")  # all of a run of a method that does not learn by steps
 MOST_FAILURES = 5  # in a row
 WAIT_SECONDS = 1.0
 
@@ -153,6 +155,8 @@ class Fit:
 
     def _load(self, task: Mapping[str, Any], candidate: Candidate, seed: int | None = None, *more: str) -> LoadedRecipe:
         given = overrides_for(candidate.method, self.request.overrides)
+        if not method_class(candidate.method).learns_by_steps:
+            given = [*(each for each in given if split_override(each)[0] not in LENGTHS), *ONE_STEP]
         return build_recipe(
             {"training": {}, **self.request.recipe, "task": dict(task)},
             name=self.request.name,

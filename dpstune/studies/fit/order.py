@@ -34,6 +34,10 @@ def next_run(
     trials = search.trials()
     if no_more_are_tried(trials):
         return None
+    if not any(trial.values for trial in trials):  # what is wrong with the first candidate's first run ends the fit
+        first = trials[0] if trials else search.begin()
+        parts = _parts_left(search, first, running)
+        return (first, parts[0]) if parts else None
     open_ones = [trial for trial in trials if trial.state == "open"]
     none_in_full = all(trial.state != "complete" for trial in trials)
     left = {trial.number: _parts_left(search, trial, running) for trial in open_ones}

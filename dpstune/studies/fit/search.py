@@ -184,8 +184,6 @@ class CandidateSearch:
     def _falls_behind(self, trial: Trial) -> bool:
         """Tell whether a trial's mean score is not among the better half after 1, 2, 4, ... parts."""
         count = _compared(trial.values)
-        if count == 0:
-            return False
 
         def mean(each: Trial) -> float:
             return sum(each.values[part] for part in range(1, count + 1)) / count

@@ -25,7 +25,7 @@ NewView = Callable[[], AbstractContextManager[Show]]
 DEATHS = 3  # a run whose worker has died so many times is not tried again
 _SECONDS_BETWEEN_LOOKS = 0.5
 _WHY_WORKERS_DIE = (
-    "fewer --jobs leave more memory for each, and a script that calls dpstune.fit needs if __name__ == '__main__':"
+    "fewer --jobs leave more memory for each, and a script that calls dpstune.fit needs an if __name__ == '__main__'"
 )
 
 
@@ -142,9 +142,7 @@ class _Table:
         self._tell(f"{name}: {told_of(record, trial)}")
 
     def _note_failure(self, task: Task, error: DpstuneError, fault: str | None, name: str) -> None:
-        trials = self._search.trials()
-        is_the_first = task.trial.number == trials[0].number and not any(trial.values for trial in trials)
-        if fault is None or is_the_first:
+        if fault is None or not any(trial.values for trial in self._search.trials()):
             raise error
         taken = time.monotonic() - self._since
         self._search.fail(task.trial, task.part, fault, taken)

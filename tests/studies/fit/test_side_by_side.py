@@ -196,25 +196,6 @@ class TestFailures:
         assert states["mixout", "failed"] >= 1
         assert any(line.endswith("cannot be trained: the loss is nan") for line in told)
 
-    def test_a_candidate_that_fails_before_the_first_run_has_ended_does_not_end_the_fit(
-        self, rows, tiny_model, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr(processes, "CONTEXT", multiprocessing.get_context("fork"))
-        fit = Fit(request(rows, tiny_model, tmp_path, runs=8, jobs=4, methods=["mixout"]))
-
-        def fail(method, part):
-            if method == "mixout":
-                (tmp_path / "failed").touch()
-                raise DivergedError("the loss is nan")
-            while not (tmp_path / "failed").exists():
-                time.sleep(0.01)
-            time.sleep(1.0)
-
-        self.replaced(monkeypatch, fail)
-        trials, told = self.tried(fit)
-        assert told[0].endswith("cannot be trained: the loss is nan")
-        assert trials[0].state == "complete"
-
     def test_a_full_disk_ends_the_fit_and_the_same_fit_goes_on(self, fit, monkeypatch):
         def fail(method, part):
             if method == "mixout":
