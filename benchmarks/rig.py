@@ -21,10 +21,11 @@ PRECISIONS = ("fp16", "bf16")
 
 
 def methods():
-    """Return the names of the methods whose libraries are here."""
-    from dpstune.methods import REGISTRY
+    """Return the names of the methods whose steps change the model and whose libraries are here."""
+    from dpstune.methods import REGISTRY, method_class
 
-    return [name for name in REGISTRY if name != "lora" or importlib.util.find_spec("peft") is not None]
+    here = [name for name in REGISTRY if name != "lora" or importlib.util.find_spec("peft") is not None]
+    return [name for name in here if method_class(name).learns_by_steps]
 
 
 class Stage:

@@ -79,7 +79,8 @@ def _signals_held() -> Iterator[None]:
     Ctrl-C reaches all processes of a terminal: while a worker imports it would print a traceback. And a fork would lose
     SIGTERM to the handler that it has from its parent.
     """
-    resource_tracker.ensure_running()  # it would start with the first worker, and let signals through
+    if CONTEXT.get_start_method() == "spawn":  # its tracker would start with the first worker, and let signals through
+        resource_tracker.ensure_running()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
