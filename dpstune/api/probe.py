@@ -66,7 +66,7 @@ def probe(
         runs=tuple(map(model_folder, listed)),
         output=Path(output).expanduser(),
         on=as_names("on", on, '["mrpc", "rte"]'),
-        texts=None if file is None else Path(file).expanduser(),
+        texts=None if file is None else Path(file),
         text=None if columns is None else tuple(columns),
         task=as_text("task", task),
         rows=rows,

@@ -128,7 +128,7 @@ class Turn(SilentProgress):
         ended: Asked as the run begins; if it returns true, the run ends there.
     """
 
-    def __init__(self, lock: FileLock | None, ended: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, lock: FileLock | None, ended: Callable[[], bool]) -> None:
         self._lock, self._ended = lock, ended
 
     def start(self, total_steps: int, done_steps: int) -> None:

@@ -21,14 +21,6 @@ FEW_STEPS = ["--set", "training.steps=6", "--set", "training.learning_rate=0.003
 COLUMNS = ["--text", "first", "--text2", "second", "--label", "label"]
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    """A table of 60 rows."""
-    file = tmp_path_factory.mktemp("fit") / "rows.csv"
-    write_table(file, 60, seed=3)
-    return file
-
-
 def run_fit(zygote, rows, model, output, *more, columns=COLUMNS):
     return zygote.run("fit", rows, *columns, "--model", model, "--output", output, *FAST, *more, "--json")
 

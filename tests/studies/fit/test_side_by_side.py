@@ -24,25 +24,14 @@ from dpstune.studies.fit.outcome import run_fit
 from dpstune.studies.fit.side_by_side import try_side_by_side
 from dpstune.training import engine
 from tests.conftest import write_table
-from tests.studies.fit.test_fit import request
+from tests.studies.fit.test_fit import COLUMNS, FAST, FEW_STEPS, request
 
-FAST = ["--set", "training.batch_size=6", "--set", "data.max_length=16", "--set", "training.precision=fp32"]
-FEW_STEPS = ["--set", "training.steps=6", "--set", "training.learning_rate=0.003"]
 LONG = ["--set", "training.steps=60", "--set", "training.learning_rate=0.003", "--set", "training.save_every=5"]
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    """A table of 60 rows."""
-    file = tmp_path_factory.mktemp("fit") / "rows.csv"
-    write_table(file, 60, seed=3)
-    return file
-
-
 def command(rows, model, output, *more):
-    columns = ["--text", "first", "--text2", "second", "--label", "label"]
     few = ["--folds", 3, "--runs", 9, "--method", "mixout"]
-    return ["fit", rows, *columns, "--model", model, "--output", output, *FAST, *few, *more, "--json"]
+    return ["fit", rows, *COLUMNS, "--model", model, "--output", output, *FAST, *few, *more, "--json"]
 
 
 @pytest.fixture(scope="module")
