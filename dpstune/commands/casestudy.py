@@ -11,6 +11,7 @@ from dpstune.commands.options import (
     AsJson,
     DataDir,
     Dropout,
+    Jobs,
     Output,
     Overrides,
     Storage,
@@ -61,7 +62,7 @@ def casestudy(
         list[str] | None,
         typer.Option("--text", metavar="COLUMN", help="A text column in the files of --from. Repeatable."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Workers on this machine; default: 1.")] = None,
+    jobs: Jobs = None,
     storage: Storage = None,
     data_dir: DataDir = None,
     output: Output = Path("runs"),
@@ -121,7 +122,7 @@ def casestudy(
     )
     if dropout is not None:
         asked = settle_dropout(asked, dropout)
-    _train_and_study(asked, jobs or 1, split, baseline, command, as_json)
+    _train_and_study(asked, jobs, split, baseline, command, as_json)
 
 
 def _study(request: SourcesRequest, command: str, as_json: bool) -> None:
@@ -131,7 +132,7 @@ def _study(request: SourcesRequest, command: str, as_json: bool) -> None:
 
 
 def _train_and_study(
-    asked: SweepRequest, jobs: int, split: str | None, baseline: str | None, command: str, as_json: bool
+    asked: SweepRequest, jobs: int | None, split: str | None, baseline: str | None, command: str, as_json: bool
 ) -> None:
     from dpstune.commands.watched import run_watched
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep

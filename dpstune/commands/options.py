@@ -46,7 +46,10 @@ DataDirs = Annotated[
     typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),
 ]
 Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Workers on this machine.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Workers on this machine; default: one a core, as memory allows; on GPUs, one on each."),
+]
 Storage = Annotated[
     str | None, typer.Option(metavar="URL", help="Optuna storage, shared by workers on several machines.")
 ]

@@ -44,7 +44,7 @@ def sweep(
     overrides: Overrides = None,
     dropout: Dropout = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each point.")] = 5,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     storage: Storage = None,
     sampler: Annotated[str, typer.Option(help="grid; or tpe: Optuna chooses points in the grid's ranges.")] = "grid",
     budget: Annotated[int | None, typer.Option(min=1, help="Points of each method for tpe; default: 20.")] = None,
@@ -78,6 +78,7 @@ def sweep(
     from dpstune.studies.sweep.estimate import plan_as_json
     from dpstune.studies.sweep.launcher import refuse_wrong_options
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
+    from dpstune.studies.worker_count import default_workers
 
     if sampler not in ("grid", "tpe"):
         raise RequestError(f"--sampler {sampler}: should be grid or tpe")
@@ -107,11 +108,11 @@ def sweep(
     if plan:
         if planned.has_storage:
             open_searches(planned)
-        planned_runs = plan_as_json(planned, jobs, tell)
+        planned_runs = plan_as_json(planned, jobs or default_workers(planned.model), tell)
         print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
     if launcher is not None:
-        _launch(planned, launcher, jobs, launcher_options or (), as_json)
+        _launch(planned, launcher, jobs or 1, launcher_options or (), as_json)
         return
     outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
     flag = (
@@ -174,6 +175,7 @@ def _same_command(request: SweepRequest) -> list[str]:
     once = {
         "--recipe": request.recipe,
         "--seeds": request.seeds,
+        "--jobs": 1,
         "--storage": request.storage,
         "--budget": request.budget,
         "--sampler": None if request.budget is None else "tpe",

@@ -49,7 +49,7 @@ def transfer(
     overrides: Overrides = None,
     dropout: Dropout = None,
     seeds: Annotated[int, typer.Option(min=1, help="Restarts of each method.")] = 5,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     storage: Storage = None,
     data_dirs: DataDirs = None,
     output: Output = Path("runs"),

@@ -10,15 +10,23 @@ if TYPE_CHECKING:
     from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
-def run_watched(sweep: Sweep, workers: int) -> Outcome:
+def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
     """Run a sweep with its progress on stderr, and return what became of it.
+
+    Args:
+        sweep: What to run.
+        jobs: Workers on this machine; None for as many as suit it.
 
     Raises:
         Interrupted: See ``run_sweep``.
     """
     from dpstune.report.sweep_view import SweepView
     from dpstune.studies.sweep.coordinator import run_sweep
+    from dpstune.studies.worker_count import default_workers
 
+    workers = jobs or default_workers(sweep.model)
+    if jobs is None and workers > 1:
+        tell(f"{workers} workers; --jobs sets another number")
     view = SweepView(sweep, workers)
     try:
         tally = run_sweep(sweep, workers, watch=view)

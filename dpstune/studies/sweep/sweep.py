@@ -20,7 +20,7 @@ from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
 from dpstune.settings.metrics import direction
-from dpstune.settings.sections import UserTask
+from dpstune.settings.sections import ModelSection, UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -248,6 +248,11 @@ class Sweep:
         asked, grid = next(iter(self.grids.items()))
         first, *_ = self.restarts(asked, points(grid)[0])
         return self.request.load(first).recipe
+
+    @property
+    def model(self) -> ModelSection:
+        """The model of its first run."""
+        return self._first_recipe.model
 
     @property
     def direction(self) -> Direction:

@@ -110,9 +110,11 @@ def test_a_task_runs_the_same_command_with_one_worker(run, tiny_task, tmp_path, 
     given += [f"--recipe={tiny_task}", "--seeds=3", "--storage=postgresql://me@host/db", "--budget=4", "--sampler=tpe"]
     given += ["--dropout=own", f"--data-dir={tmp_path}", f"--output={tmp_path / 'runs'}", "--prune", "--no-models"]
     assert run("sweep", *given, "--launcher", "local", "--jobs", "3")[0] == 0
-    assert submitted == [(["sweep", *given], 3)]
+    after_seeds = given.index("--seeds=3") + 1
+    assert submitted == [(["sweep", *given[:after_seeds], "--jobs=1", *given[after_seeds:]], 3)]
     assert run("sweep", "--recipe", tiny_task, "--output", "runs", "--launcher", "local")[0] == 0
-    assert submitted[1] == (["sweep", "--method=dps-dense", f"--recipe={tiny_task}", "--seeds=5", "--output=runs"], 1)
+    alone = ["sweep", "--method=dps-dense", f"--recipe={tiny_task}", "--seeds=5", "--jobs=1", "--output=runs"]
+    assert submitted[1] == (alone, 1)
 
 
 @pytest.mark.parametrize(
