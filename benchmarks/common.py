@@ -69,6 +69,15 @@ def save(name, content):
     print(f"wrote {path}")
 
 
+def save_part(name, **content):
+    """Write this processor's part of a result, beside the other processors'; what of it is not in ``content`` stays."""
+    path = RESULTS / f"{name}.json"
+    every = json.loads(path.read_text()) if path.exists() else {}
+    found = about()
+    every[found["processor"]] = {**every.get(found["processor"], {}), **content, "about": found}
+    path.write_text(json.dumps(every, indent=1) + "\n")
+
+
 def about():
     """Return what a reader must know of the machine, its software and how busy it was."""
     import torch

@@ -7,7 +7,6 @@ take halves of a sweep in turn, so that a slow hour of the machine slows both.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import RESULTS, about
+from common import save_part
 from steps import short_task
 
 ROUNDS = 2
@@ -42,11 +41,7 @@ def main():
         }
         for jobs, found in seconds.items()
     ]
-    file = RESULTS / "jobs.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
-    result = about()
-    results[result["processor"]] = {"about": result, "rows": rows}
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    save_part("jobs", rows=rows)
 
 
 def sweep(runs, jobs):

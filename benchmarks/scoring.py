@@ -11,7 +11,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from common import GLUE, RESULTS, about, in_turn, spread
+from common import GLUE, in_turn, save_part, spread
 
 ROUNDS, COUNT = 5, 640
 BATCH = 64
@@ -68,16 +68,12 @@ def compare(folder, texts):
 
 
 def main():
-    file = RESULTS / "scoring.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    result = {"about": about()}
     with tempfile.TemporaryDirectory() as folder:
         trained_model(folder)
         for name in ("rte", "sick"):
-            result[name] = compare(Path(folder), texts_of(name))
-            print(name, json.dumps(result[name]), flush=True)
-    found[result["about"]["processor"]] = result
-    file.write_text(json.dumps(found, indent=1) + "\n")
+            found = compare(Path(folder), texts_of(name))
+            print(name, json.dumps(found), flush=True)
+            save_part("scoring", **{name: found})
 
 
 if __name__ == "__main__":

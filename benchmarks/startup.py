@@ -3,7 +3,7 @@
 All with the files in the page cache. The runs that follow are those of one process, as a sweep's worker has them; the
 CPU time of ``dpstune --help`` is set against that of ``import typer, rich, yaml``.
 
-python benchmarks/startup.py          writes results/startup.json
+python benchmarks/startup.py          writes this processor's part of results/startup.json
 """
 
 import os
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import GLUE, clock, ratio, save, spread
+from common import GLUE, clock, ratio, save_part, spread
 
 ROUNDS = 7
 SHORT = ["data.train_size=500", "training.steps=1", "training.warmup_steps=0"]
@@ -44,7 +44,7 @@ def main():
         "help_over_imports": ratio(cpu, "help", "imports"),
     }
     print(found)
-    save("startup", found)
+    save_part("startup", **found)
 
 
 def in_one_process():

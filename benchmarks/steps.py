@@ -14,7 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from common import GLUE, RESULTS, about, clock, in_turn, new_loop, spread
+from common import GLUE, clock, in_turn, new_loop, save_part, spread
 
 BURST, ROUNDS = 4, 6  # steps of a burst; bursts of each side, in turn, after one that warms up
 SHORT, LONG = (16, 12), (16, 64)
@@ -223,16 +223,10 @@ def main():
     from dpstune.device.hardware import keep_freed_memory
 
     keep_freed_memory()
-    file = RESULTS / "steps.json"
     for name in asked:
         measured = PARTS[name]()
         print(name, measured, flush=True)
-        every = json.loads(file.read_text()) if file.exists() else {}
-        found = about()
-        mine = every.setdefault(found["processor"], {"rows": {}})
-        mine["about"] = found
-        mine["rows"][name] = measured
-        file.write_text(json.dumps(every, indent=2) + "\n")
+        save_part("steps", **{name: measured})
 
 
 if __name__ == "__main__":

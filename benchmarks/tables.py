@@ -58,7 +58,7 @@ def goals():
         found = cost(times, method, 16)
         return spread(found["ratio"], found["ratio_quartiles"])
 
-    speed, peaks = trainer["speed"], trainer["peak_bytes"]
+    speed, peaks, started = trainer["speed"], trainer["peak_bytes"], startup[times["about"]["processor"]]
     still = speed["same, without dropout"]["accuracy"]
     methods, theirs = "`benchmarks/methods.py`", "`benchmarks/trainer.py`"
     rows = [
@@ -101,7 +101,7 @@ def goals():
         (
             "time before step 1, second and third run of a process",
             "< 1 s",
-            ", ".join(f"{value:.2f} s" for value in startup["seconds_before_step_1"][1:]),
+            ", ".join(f"{value:.2f} s" for value in started["seconds_before_step_1"][1:]),
             "",
             "`benchmarks/startup.py`",
         ),
@@ -242,31 +242,50 @@ def simulated_with(result):
     )
 
 
+STEP_GOALS = {"rte": "ratio >= 0.9", "short": "ms <= the other's", "same": "ratio >= 1.5", "usual": ""}
+
+
 def steps():
-    result = read("steps")
+    """A row a measurement and processor; the start of a process is in it, too."""
+    result, started = read("steps"), read("startup") or {}
     if result is None:
         return None
     lines, notes = [], ""
     for processor, part in result.items():
-        rows = part["rows"]
-        for name, row in {**rows["rte"], **rows["short"]}.items():
-            mine, plain = (f"{row['tokens_a_second'][side]:,.0f}" for side in ("dpstune", "plain"))
-            each = ", ".join(f"{row['milliseconds_a_step'][side]:.0f}" for side in ("dpstune", "plain"))
-            lines.append(
-                (name, processor, mine, plain, spread(row["ratio"]["median"], row["ratio"]["quartiles"]), each)
-            )
-        lines.append(("products alone, 16 x 64", processor, f"{rows['ceiling']:,}", "", "", ""))
-        for name, row in rows["attention"].items():
+        for group in ("rte", "short"):
+            for name, row in part[group].items():
+                mine, plain = (f"{row['tokens_a_second'][side]:,.0f}" for side in ("dpstune", "plain"))
+                each = ", ".join(f"{row['milliseconds_a_step'][side]:.0f}" for side in ("dpstune", "plain"))
+                ratio = spread(row["ratio"]["median"], row["ratio"]["quartiles"])
+                lines.append((name, processor, STEP_GOALS[group], mine, plain, ratio, each))
+        lines.append(("products alone, 16 x 64", processor, "", f"{part['ceiling']:,}", "", "", ""))
+        for name, row in part["attention"].items():
             ratio, both = f"{row['torch'] / row['dpstune']:.1f}", f"{row['dpstune']}, {row['torch']}"
-            lines.append((f"attention of a layer, {name}", processor, "", "", ratio, both))
-        for precision, found in rows["tiny"].items():
-            lines.append((f"tiny model, {precision}", processor, "", "", "", f"{found['median']}"))
-        for name, row in rows["trainer"].items():
+            lines.append((f"attention of a layer, {name}", processor, "", "", "", ratio, both))
+        for precision, found in part["tiny"].items():
+            lines.append((f"tiny model, {precision}", processor, "ms <= 10", "", "", "", f"{found['median']}"))
+        for name, row in part["trainer"].items():
             ratio = spread(row["ratio"], row["quartiles"])
-            lines.append((f"examples a second over `Trainer`'s, {name} settings", processor, "", "", ratio, ""))
+            title = f"examples a second over `Trainer`'s, {name} settings"
+            lines.append((title, processor, STEP_GOALS[name], "", "", ratio, ""))
+        if processor in started:
+            lines += start_lines(processor, started[processor])
         notes += measured_on(part)
-    header = ["what", "processor", "dpstune, tokens/s", "plain loop, tokens/s", "ratio", "ms: dpstune, other"]
+    header = ["what", "processor", "goal", "dpstune, tokens/s", "plain loop, tokens/s", "ratio", "ms: dpstune, other"]
     return markdown(header, lines) + notes
+
+
+def start_lines(processor, part):
+    """Return the rows of how a process starts, in the columns of ``steps``."""
+    start, cpu, over = (
+        part[key] for key in ("seconds_from_process_start_to_step_1", "cpu_seconds", "help_over_imports")
+    )
+    both = ", ".join(f"{1000 * cpu[side]['median']:.0f}" for side in ("help", "imports"))
+    ratio = spread(over["median"], over["quartiles"])
+    return [
+        ("start of a process to step 1", processor, "ms <= 3000", "", "", "", f"{1000 * start['median']:.0f}"),
+        ("CPU time of `dpstune --help` over its libraries'", processor, "ratio <= 2.5", "", "", ratio, both),
+    ]
 
 
 SCORED = {"rte": "RTE's pairs", "sick": "single sentences of SICK"}
