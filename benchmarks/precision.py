@@ -47,7 +47,8 @@ def selection(loop, p):
 def scores(loop):
     from dpstune.evaluation.scoring import score
 
-    return score(loop.wrapped, loop.datasets["validation"], width=2, batch_size=64, device=loop.accelerator.device)
+    with loop.words.whole():
+        return score(loop.wrapped, loop.datasets["validation"], width=2, batch_size=64, device=loop.accelerator.device)
 
 
 def main():

@@ -116,6 +116,24 @@ def goals():
     return markdown(["what", "goal", "found", "public code", "command"], rows) + measured_on(times)
 
 
+def methods():
+    """A row a method: its step and its peak beside vanilla's with the same dropout."""
+    times, memory = read("methods-minilm-cpu"), read("methods-minilm-cpu-memory")
+    if None in (times, memory):
+        return None
+    sizes = dict.fromkeys(each["batch_size"] for each in memory["costs"])
+    lines = []
+    for each in times["costs"]:
+        name = each["method"]["name"]
+        found = [cost(memory, name, size) for size in sizes]
+        peaks = [
+            f"{one['memory']['peak'] / one['vanilla_peak']:.2f}x, {one['memory']['peak'] / 2**20:,.0f}" for one in found
+        ]
+        lines.append([name, spread(each["ratio"], each["ratio_quartiles"]), *peaks])
+    header = ["method", "step over vanilla", *(f"peak over vanilla's, MiB: batch {size}" for size in sizes)]
+    return markdown(header, lines) + measured_on(times)
+
+
 def parts():
     result = read("parts")
     if result is None:
@@ -344,6 +362,7 @@ TABLES = {
     "jobs": jobs,
     "growth": growth,
     "goals": goals,
+    "methods": methods,
     "parts": parts,
     "launches": launches,
     "peaks": peaks,

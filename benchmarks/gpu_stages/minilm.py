@@ -58,6 +58,9 @@ def train(stage, loaded, inputs):
     split = loop.datasets["validation"]
     count = 32 if stage.rehearse else len(split)
     split, gold = split.take(range(count)), loop.task.splits["validation"].labels[:count]
-    scores = score(loop.wrapped, split, width=len(loop.task.label_names), batch_size=64, device=loop.accelerator.device)
+    with loop.words.whole(), loop.method.as_detached():
+        scores = score(
+            loop.wrapped, split, width=len(loop.task.label_names), batch_size=64, device=loop.accelerator.device
+        )
     right = sum(int(row.argmax()) == label for row, label in zip(scores, gold, strict=True))
     return {"steps": loop.state.step, "of": loop.total_steps, "seconds": round(seconds, 3), "accuracy": right / count}

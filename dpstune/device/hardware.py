@@ -168,7 +168,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory that this process frees, and use it again; no other C library is changed.
 
     A step frees its activations, and the next step needs as much again. By default, glibc returns large blocks to the
-    system. To get them back, page by page, each cleared first, takes 2 to 8 % of a step on a CPU
+    system. To get them back, page by page, each cleared first, takes some percent of a step of many examples on a CPU
     (benchmarks/README.md).
     """
     if _libc_is_glibc():
