@@ -48,7 +48,7 @@ DataDirs = Annotated[
 Output = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Workers on this machine; default: one a core, as memory allows; on GPUs, one on each."),
+    typer.Option(min=1, help="Workers on this machine; default: one a core, as memory allows; with a GPU 1."),
 ]
 Storage = Annotated[
     str | None, typer.Option(metavar="URL", help="Optuna storage, shared by workers on several machines.")

@@ -108,7 +108,7 @@ def sweep(
     if plan:
         if planned.has_storage:
             open_searches(planned)
-        planned_runs = plan_as_json(planned, jobs or default_workers(planned.model), tell)
+        planned_runs = plan_as_json(planned, jobs or default_workers(planned), tell)
         print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
         return
     if launcher is not None:

@@ -24,9 +24,9 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
     from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.worker_count import default_workers
 
-    workers = jobs or default_workers(sweep.model)
+    workers = jobs or default_workers(sweep)
     if jobs is None and workers > 1:
-        tell(f"{workers} workers; --jobs sets another number")
+        tell(f"up to {workers} runs at a time; --jobs sets another number")
     view = SweepView(sweep, workers)
     try:
         tally = run_sweep(sweep, workers, watch=view)

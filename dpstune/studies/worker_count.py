@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dpstune.settings.sections import ModelSection
+from dpstune.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-GIB = 2**30
-_BYTES_A_WEIGHT = 24  # itself, its gradient, two moments; and what methods keep: 8 at most, in fp32
-_BYTES_A_PROCESS = GIB  # libraries, data, and the activations of a batch
+    from dpstune.studies.sweep.sweep import Sweep
+
+_BYTES_OF_A_PROCESS = 2**30  # libraries and data
+_BYTES_OF_A_WEIGHT = 24  # itself, its gradient and two moments in fp32; and 8 that methods keep
+_BYTES_OF_AN_ACTIVATION = 140  # of a token in a layer, for each of its width: two forward passes with dropout, in fp32
 _SHARE_OF_MEMORY = 0.75  # others need some, too
+_LEAST_POINTS_A_WORKER = 4  # of a search, which learns from points that have ended
 
 
-def default_workers(model: ModelSection) -> int:
-    """Return how many workers train a model's runs: one on each GPU; on a CPU one a core, as memory allows.
+def default_workers(sweep: Sweep) -> int:
+    """Return how many workers train a sweep's runs: on a CPU one a core, as memory allows; elsewhere 1.
 
     Short runs gain by it: a core that trains a run of its own waits for no other (benchmarks/README.md, "A sweep on one
-    machine"). A core is what torch would use a thread for.
+    machine"). A core is what torch would use a thread for. A search has fewer, so that it learns from what has ended.
 
     Raises:
         RequestError: There is no such model.
@@ -28,18 +31,20 @@ def default_workers(model: ModelSection) -> int:
     """
     import torch
 
-    from dpstune.device.hardware import visible_gpus
+    from dpstune.device.limits import memory_bytes, processors
     from dpstune.models.loading import read_config
 
-    if torch.accelerator.is_available():
-        return max(1, len(visible_gpus()))
-    _, config = read_config(model)
-    room = memory_bytes() * _SHARE_OF_MEMORY / run_bytes(config)
-    return max(1, min(torch.get_num_threads(), int(room)))
+    cores = int(min(torch.get_num_threads(), processors()))
+    if torch.accelerator.is_available() or cores < 2:
+        return 1
+    largest = max(run_bytes(read_config(recipe.model)[1], recipe) for recipe in _sizes(sweep.recipes()))
+    budget = sweep.request.budget
+    points = cores if budget is None else budget // _LEAST_POINTS_A_WORKER
+    return max(1, min(cores, points, int(memory_bytes() * _SHARE_OF_MEMORY / largest)))
 
 
-def run_bytes(config: PretrainedConfig) -> int:
-    """Return about how much memory a run on a CPU takes, in bytes: enough for any method, at the usual batch sizes.
+def run_bytes(config: PretrainedConfig, recipe: Recipe) -> int:
+    """Return about how much memory a run on a CPU takes, in bytes: enough for any method, in any precision.
 
     Weights are counted as those of word embeddings and of plain transformer layers. A config that does not say its
     size counts as BERT-large.
@@ -49,17 +54,13 @@ def run_bytes(config: PretrainedConfig) -> int:
     inner = getattr(text, "intermediate_size", 4 * width)
     layers = getattr(text, "num_hidden_layers", 24) + getattr(text, "decoder_layers", 0)
     weights = getattr(text, "vocab_size", 30_000) * width + layers * (4 * width * width + 2 * width * inner)
-    return _BYTES_A_PROCESS + _BYTES_A_WEIGHT * int(weights)
+    tokens = recipe.training.batch_size * recipe.data.max_length
+    return int(_BYTES_OF_A_PROCESS + _BYTES_OF_A_WEIGHT * weights + _BYTES_OF_AN_ACTIVATION * layers * width * tokens)
 
 
-def memory_bytes() -> int:
-    """Return this machine's memory, or what the container may use of it, in bytes; one GiB where nothing says it."""
-    try:
-        known = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a Unix
-        known = GIB
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            return min(known, int(file.read()))
-    except (OSError, ValueError):  # no container; or its limit is "max"
-        return known
+def _sizes(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Return a recipe of each size of model and batch."""
+    by_size = {
+        (each.model.name, each.model.revision, each.training.batch_size, each.data.max_length): each for each in recipes
+    }
+    return list(by_size.values())

@@ -20,7 +20,7 @@ from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash, writing_to
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
 from dpstune.settings.metrics import direction
-from dpstune.settings.sections import ModelSection, UserTask
+from dpstune.settings.sections import UserTask
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -249,10 +249,10 @@ class Sweep:
         first, *_ = self.restarts(asked, points(grid)[0])
         return self.request.load(first).recipe
 
-    @property
-    def model(self) -> ModelSection:
-        """The model of its first run."""
-        return self._first_recipe.model
+    def recipes(self) -> list[Recipe]:
+        """Return each point's recipe with its first seed; before a search has chosen one, the grid's first."""
+        first = [job for job in self.jobs if job.seed == self.jobs[0].seed]
+        return [self.request.load(job).recipe for job in first] or [self._first_recipe]
 
     @property
     def direction(self) -> Direction:
