@@ -70,11 +70,11 @@ def save(name, content):
 
 
 def save_part(name, **content):
-    """Write this processor's part of a result, beside the other processors'; what of it is not in ``content`` stays."""
+    """Write this processor's part of a result, beside the other processors'."""
     path = RESULTS / f"{name}.json"
     every = json.loads(path.read_text()) if path.exists() else {}
     found = about()
-    every[found["processor"]] = {**every.get(found["processor"], {}), **content, "about": found}
+    every[found["processor"]] = {**content, "about": found}
     path.write_text(json.dumps(every, indent=1) + "\n")
 
 

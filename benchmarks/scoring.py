@@ -68,12 +68,13 @@ def compare(folder, texts):
 
 
 def main():
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         trained_model(folder)
         for name in ("rte", "sick"):
-            found = compare(Path(folder), texts_of(name))
-            print(name, json.dumps(found), flush=True)
-            save_part("scoring", **{name: found})
+            found[name] = compare(Path(folder), texts_of(name))
+            print(name, json.dumps(found[name]), flush=True)
+    save_part("scoring", **found)
 
 
 if __name__ == "__main__":

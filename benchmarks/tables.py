@@ -58,7 +58,7 @@ def goals():
         found = cost(times, method, 16)
         return spread(found["ratio"], found["ratio_quartiles"])
 
-    speed, peaks, started = trainer["speed"], trainer["peak_bytes"], startup[times["about"]["processor"]]
+    speed, peaks, started = trainer["speed"], trainer["peak_bytes"], startup.get(times["about"]["processor"])
     still = speed["same, without dropout"]["accuracy"]
     methods, theirs = "`benchmarks/methods.py`", "`benchmarks/trainer.py`"
     rows = [
@@ -101,7 +101,9 @@ def goals():
         (
             "time before step 1, second and third run of a process",
             "< 1 s",
-            ", ".join(f"{value:.2f} s" for value in started["seconds_before_step_1"][1:]),
+            ", ".join(f"{value:.2f} s" for value in started["seconds_before_step_1"][1:])
+            if started
+            else "not measured",
             "",
             "`benchmarks/startup.py`",
         ),

@@ -321,6 +321,15 @@ def test_the_results_page_says_what_its_numbers_say(monkeypatch):
         assert page.count(f"<!-- {name} -->\n{table}<!-- /{name} -->") == 1, name
 
 
+def test_the_comparison_page_says_what_its_numbers_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
+    built = importlib.import_module("comparison_tables").build(importlib.import_module("comparison").read())
+    page = (DOCS / "comparison.md").read_text()
+    assert {"reached", "scores-500", "against-500", "chosen-500"} <= built.keys()
+    for name, table in built.items():
+        assert page.count(f"<!-- {name} -->\n{table}<!-- /{name} -->") == 1, name
+
+
 def test_every_figure_in_the_results_pages_text_stands_in_a_table():
     pages = "\n".join((DOCS / name).read_text() for name in ("results.md", "results-appendix.md"))
     page = re.sub(r"^```.*?^```", "", pages, flags=re.MULTILINE | re.DOTALL)
@@ -335,6 +344,7 @@ def test_every_figure_in_the_results_pages_text_stands_in_a_table():
 
 def test_the_numbers_hold_no_text_of_a_corpus():
     allowed = {
+        "comparison.csv": "task,size,way,settings,seed,split,metric,value,majority,cpu_seconds,processor,precision",
         "runs.csv": "task,method,settings,rate,epochs,seed,split,metric,value,majority,train_loss,precision",
         "transfer.csv": "method,settings,seed,target,split,metric,value,majority,examples,labels",
         "votes.csv": "id,method,correct,restarts",

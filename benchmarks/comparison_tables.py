@@ -1,0 +1,252 @@
+"""The tables and pictures of docs/comparison.md, from docs/results/comparison.csv and results/methods-*.json alone."""
+
+import numpy as np
+import tables
+from comparison import CONTROL, HERE, SEEDS, STEPS, TASKS, WAYS, chosen, reported, value_of
+from tables import markdown, replace_tables
+
+from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutation_test
+
+PAGE = HERE.parent / "docs" / "comparison.md"
+BATCH = 16
+
+
+def write(rows):
+    """Write every table and picture whose numbers are there."""
+    from dpstune.report.figures import write_figure
+
+    text = PAGE.read_text()
+    replace_tables(PAGE, {name: table for name, table in build(rows).items() if f"<!-- {name} -->" in text})
+    for size in sizes(rows):
+        path = HERE.parent / "docs" / f"comparison-{size}.png"
+        write_figure(path, draw(Cells(rows, size)))
+        print(f"wrote {path}")
+
+
+def build(rows):
+    """Return the tables whose numbers are there, by name."""
+    built = {"reached": reached_table(rows)}
+    for size in sizes(rows):
+        cells = Cells(rows, size)
+        built |= {
+            f"scores-{size}": scores_table(cells),
+            f"against-{size}": against_table(cells),
+            f"chosen-{size}": chosen_table(rows, cells),
+        }
+    return built
+
+
+def sizes(rows):
+    """Return the numbers of examples of which a task is there."""
+    return sorted({int(row["size"]) for row in reported(rows)})
+
+
+class Cells:
+    """The reported runs of one size, by task and way, in the order of the seeds."""
+
+    def __init__(self, rows, size):
+        self.size = size
+        self.rows = [row for row in reported(rows) if int(row["size"]) == size]
+        self.tasks = [task for task in TASKS if any(row["task"] == task for row in self.rows)]
+
+    def runs(self, task, way):
+        own = [row for row in self.rows if (row["task"], row["way"]) == (task, way)]
+        return sorted(own, key=lambda row: int(row["seed"]))
+
+    def values(self, task, way):
+        return np.array([value_of(row) for row in self.runs(task, way)])
+
+    def seconds(self, task, way):
+        """Return the CPU seconds of a run over those of plain fine-tuning on the same processor, the median.
+
+        None where no processor has runs of both.
+        """
+        ratios = []
+        for row in self.runs(task, way):
+            plain = [
+                float(each["cpu_seconds"])
+                for each in self.runs(task, CONTROL)
+                if (each["processor"], each["precision"]) == (row["processor"], row["precision"])
+            ]
+            ratios += [float(row["cpu_seconds"]) / np.median(plain)] if plain else []
+        return float(np.median(ratios)) if ratios else None
+
+    def failed(self, task, way):
+        """Count the runs that are no better than the commonest label; of a correlation, than 0."""
+        return sum(value_of(row) <= float(row["majority"] or 0.0) for row in self.runs(task, way))
+
+    def metric(self, task):
+        return next(row["metric"] for row in self.rows if row["task"] == task and row["metric"])
+
+    def ranks(self):
+        """Return each way's rank, 1 the best, the mean over tasks and seeds; ways that are equal share theirs."""
+        from scipy.stats import rankdata
+
+        each = [rankdata(-np.stack([self.values(task, way) for way in WAYS]), axis=0) for task in self.tasks]
+        return dict(zip(WAYS, np.concatenate(each, axis=1).mean(axis=1), strict=True))
+
+    def time(self, way):
+        """Return the mean over tasks of ``seconds``, None where a task has none."""
+        found = [self.seconds(task, way) for task in self.tasks]
+        return None if None in found else float(np.mean(found))
+
+
+def reached_table(rows):
+    """A row a task: of each size, the ways and runs that are there."""
+    found = {(row["task"], row["size"]) for row in reported(rows)}
+    lines = []
+    for task in TASKS:
+        cells = []
+        for size in STEPS:
+            own = [row for row in rows if (row["task"], int(row["size"])) == (task, size)]
+            all_of_it = len(WAYS) * len(SEEDS) + sum(len(way.tried) for way in WAYS.values())
+            cells.append(f"all {all_of_it} runs" if (task, str(size)) in found else f"{len(own)} of {all_of_it} runs")
+        lines.append([task, *cells])
+    return markdown(["task", *(f"{size} examples" for size in STEPS)], lines)
+
+
+def scores_table(cells):
+    """A row a way: mean with 95% interval on each task, mean rank, failed restarts, time and memory."""
+    ranks, memory = cells.ranks(), tables.read("methods-minilm-cpu-memory")
+    lines = []
+    for way in sorted(WAYS, key=ranks.get):
+        scores = [interval(cells.values(task, way)) for task in cells.tasks]
+        failed = sum(cells.failed(task, way) for task in cells.tasks)
+        cost = tables.cost(memory, WAYS[way].method, BATCH)
+        lines.append(
+            [
+                way,
+                *scores,
+                f"{ranks[way]:.1f}",
+                f"{failed} of {len(SEEDS) * len(cells.tasks)}",
+                "" if cells.time(way) is None else f"{cells.time(way):.2f}x",
+                f"{cost['memory']['peak'] / 2**20:,.0f}",
+            ]
+        )
+    majority = [commonest(cells, task) for task in cells.tasks]
+    lines.append(["always the commonest label", *majority, "", "", "", ""])
+    metrics = [f"{task}, {cells.metric(task)}" for task in cells.tasks]
+    return markdown(["way", *metrics, "mean rank", "failed restarts", "CPU time", "peak MiB"], lines) + machines(cells)
+
+
+def interval(values):
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+
+
+def commonest(cells, task):
+    found = [float(row["majority"]) for row in cells.runs(task, CONTROL) if row["majority"]]
+    return f"{np.mean(found):.3f}" if found else ""
+
+
+def machines(cells):
+    """Say which processors ran how many of the runs, and what a run of plain fine-tuning took there."""
+    told = []
+    for name in sorted({row["processor"] for row in cells.rows}):
+        own = [row for row in cells.rows if row["processor"] == name]
+        plain = [float(row["cpu_seconds"]) for row in own if row["way"] == CONTROL]
+        took = f"; a run of plain fine-tuning takes {np.median(plain):.0f} CPU seconds there" if plain else ""
+        told.append(f"{name}: {len(own)} runs, {own[0]['precision']}{took}.")
+    return "\n" + " ".join(told) + "\n"
+
+
+def against_table(cells):
+    """A row a task and way: its difference from plain fine-tuning without dropout, p, and p corrected for all ways."""
+    lines = []
+    for task in cells.tasks:
+        plain = cells.values(task, CONTROL)
+        others = [way for way in WAYS if way != CONTROL]
+        p = [paired_permutation_test(cells.values(task, way), plain) for way in others]
+        for way, raw, corrected in zip(others, p, holm(p), strict=True):
+            gained = cells.values(task, way) - plain
+            low, high = bootstrap_interval(gained)
+            worst = f"{cells.values(task, way).min():.3f}"
+            told = f"{gained.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+            lines.append([task, way, told, f"{raw:.3f}", f"{corrected:.3f}", worst])
+    return markdown(["task", "way", f"minus {CONTROL} (95%)", "p", "p, Holm", "worst seed"], lines)
+
+
+def chosen_table(rows, cells):
+    """A row a way: the settings that were tried, and those chosen on each task."""
+    best = chosen(rows)
+    lines = [
+        [name, "; ".join(map(short, way.tried)), *(short(best[task, cells.size, name]) for task in cells.tasks)]
+        for name, way in WAYS.items()
+    ]
+    return markdown(["way", "tried", *cells.tasks], lines)
+
+
+def short(settings):
+    """Return settings as a person reads them.
+
+    >>> short("method.p=0.1 training.learning_rate=1e-4")
+    'p 0.1, rate 1e-4'
+    """
+    words = [each.partition(".")[2].partition("=") for each in settings.split()]
+    return ", ".join(f"{'rate' if key == 'learning_rate' else key} {value}" for key, _, value in words)
+
+
+def draw(cells):
+    """Draw every way's mean with its interval and its seeds, a panel a task; in the last, its rank against its time."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+
+    from dpstune.report.figures import method_colour
+
+    ranks = cells.ranks()
+    order = sorted(WAYS, key=ranks.get, reverse=True)  # the best on top
+    figure = Figure(figsize=(3.4 + 2.6 * len(cells.tasks) + 4.6, 6.4), layout="constrained", facecolor="white")
+    widths = [*[2.6] * len(cells.tasks), 4.6]
+    *panels, last = figure.subplots(1, len(cells.tasks) + 1, width_ratios=widths)
+    for axes, task in zip(panels, cells.tasks, strict=True):
+        for place, way in enumerate(order):
+            found, colour = cells.values(task, way), method_colour(WAYS[way].method)
+            low, high = bootstrap_interval(found)
+            axes.scatter(found, np.full(len(found), place), s=10, color=colour, alpha=0.35, linewidths=0)
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.5)
+            axes.scatter(found.mean(), place, s=36, color=colour, marker="D", zorder=3)
+        axes.axvline(cells.values(task, CONTROL).mean(), color="#555555", linestyle="--", linewidth=1)
+        axes.set_title(task, fontsize=13, loc="left")
+        axes.set_xlabel(cells.metric(task), fontsize=11)
+        axes.set_yticks(range(len(order)), order if axes is panels[0] else [""] * len(order), fontsize=11)
+        axes.locator_params(axis="x", nbins=4)
+    times = {way: cells.time(way) for way in WAYS if cells.time(way) is not None}
+    for way, height in label_heights(times, ranks).items():
+        colour = method_colour(WAYS[way].method)
+        last.plot([times[way], 1.035 * times[way]], [ranks[way], height], color=colour, linewidth=0.8)
+        last.scatter(times[way], ranks[way], s=40, color=colour, marker="D", zorder=3)
+        last.text(1.04 * times[way], height, way, fontsize=9, color=colour, verticalalignment="center")
+    last.invert_yaxis()
+    last.set_xscale("log")
+    last.set_xlim(0.9 * min(times.values()), 1.5 * max(times.values()))
+    last.xaxis.set_major_locator(FixedLocator([0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5]))
+    last.xaxis.set_major_formatter(FormatStrFormatter("%gx"))
+    last.xaxis.set_minor_locator(NullLocator())
+    last.set_xlabel("CPU time of a run over plain fine-tuning's", fontsize=11)
+    last.set_title("mean rank (1 is the best) against time", fontsize=13, loc="left")
+    for axes in (*panels, last):
+        axes.grid(color="#dddddd")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(
+        f"{cells.size} examples, {len(SEEDS)} seeds; diamonds: means; lines: 95% of the mean; dashed: {CONTROL}",
+        fontsize=11,
+    )
+    return figure
+
+
+def label_heights(times, ranks, gap=0.55, width=1.4):
+    """Return the rank at which to write each way's name: its own, or the next below where no other name is.
+
+    Args:
+        gap: The least difference in rank between two names one below the other.
+        width: How many times as long the time has to be where a name of this size ends.
+    """
+    placed = {}
+    for way in sorted(times, key=ranks.get):
+        near = sorted(placed[other] for other in placed if 1 / width < times[way] / times[other] < width)
+        placed[way] = ranks[way]
+        for height in near:
+            if abs(placed[way] - height) < gap:
+                placed[way] = height + gap
+    return placed
