@@ -157,6 +157,7 @@ def against_table(cells):
         plain = cells.values(task, CONTROL)
         others = [way for way in WAYS if way != CONTROL]
         p = [paired_permutation_test(cells.values(task, way), plain) for way in others]
+        lines.append([task, CONTROL, "", "", "", f"{plain.min():.3f}"])
         for way, raw, corrected in zip(others, p, holm(p), strict=True):
             gained = cells.values(task, way) - plain
             low, high = bootstrap_interval(gained)
@@ -189,6 +190,7 @@ def short(settings):
 def draw(cells):
     """Draw every way's mean with its interval and its seeds, a panel a task; in the last, its rank against its time."""
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
     from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
     from dpstune.report.figures import method_colour
@@ -215,7 +217,8 @@ def draw(cells):
         colour = method_colour(WAYS[way].method)
         last.plot([times[way], 1.035 * times[way]], [ranks[way], height], color=colour, linewidth=0.8)
         last.scatter(times[way], ranks[way], s=40, color=colour, marker="D", zorder=3)
-        last.text(1.04 * times[way], height, way, fontsize=9, color=colour, verticalalignment="center")
+        name = last.text(1.04 * times[way], height, way, fontsize=9, color=colour, verticalalignment="center", zorder=4)
+        name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     last.invert_yaxis()
     last.set_xscale("log")
     last.set_xlim(0.9 * min(times.values()), 1.5 * max(times.values()))
