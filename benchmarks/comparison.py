@@ -24,10 +24,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import GLUE, HERE, processor
+from common import GLUE, processor
+from questions import NLI, NUMBERS
 
-NLI = Path(os.environ.get("DPSTUNE_NLI", GLUE.parent / "nli"))
-FILE = HERE.parent / "docs" / "results" / "comparison.csv"
+FILE = NUMBERS / "comparison.csv"
 TASKS = {"sick": NLI, "mrpc": GLUE, "stsb": GLUE, "rte": GLUE, "mnli": NLI}
 STEPS = {500: 120, 1000: 240}  # by the number of examples: about four epochs
 CHOOSING_SEED, SEEDS = 41, range(42, 52)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import tables
-from comparison import CONTROL, HERE, SEEDS, STEPS, TASKS, WAYS, chosen, reported, value_of
+from comparison import CONTROL, SEEDS, STEPS, TASKS, WAYS, chosen, reported, value_of
+from questions import DOCS
 from tables import markdown, replace_tables
 
 from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutation_test
 
-PAGE = HERE.parent / "docs" / "comparison.md"
+PAGE = DOCS / "comparison.md"
 BATCH = 16
 
 
@@ -18,7 +19,7 @@ def write(rows):
     text = PAGE.read_text()
     replace_tables(PAGE, {name: table for name, table in build(rows).items() if f"<!-- {name} -->" in text})
     for size in sizes(rows):
-        path = HERE.parent / "docs" / f"comparison-{size}.png"
+        path = DOCS / f"comparison-{size}.png"
         write_figure(path, draw(Cells(rows, size)))
         print(f"wrote {path}")
 
@@ -112,14 +113,14 @@ def scores_table(cells):
     for way in sorted(WAYS, key=ranks.get):
         scores = [interval(cells.values(task, way)) for task in cells.tasks]
         failed = sum(cells.failed(task, way) for task in cells.tasks)
-        cost = tables.cost(memory, WAYS[way].method, BATCH)
+        cost, time = tables.cost(memory, WAYS[way].method, BATCH), cells.time(way)
         lines.append(
             [
                 way,
                 *scores,
                 f"{ranks[way]:.1f}",
                 f"{failed} of {len(SEEDS) * len(cells.tasks)}",
-                "" if cells.time(way) is None else f"{cells.time(way):.2f}x",
+                "" if time is None else f"{time:.2f}x",
                 f"{cost['memory']['peak'] / 2**20:,.0f}",
             ]
         )
@@ -212,7 +213,7 @@ def draw(cells):
         axes.set_xlabel(cells.metric(task), fontsize=11)
         axes.set_yticks(range(len(order)), order if axes is panels[0] else [""] * len(order), fontsize=11)
         axes.locator_params(axis="x", nbins=4)
-    times = {way: cells.time(way) for way in WAYS if cells.time(way) is not None}
+    times = {way: time for way in WAYS if (time := cells.time(way)) is not None}
     for way, height in label_heights(times, ranks).items():
         colour = method_colour(WAYS[way].method)
         last.plot([times[way], 1.035 * times[way]], [ranks[way], height], color=colour, linewidth=0.8)

@@ -18,7 +18,7 @@ DATA = ROOT.parent / "shared" / "data"
 def scripts(monkeypatch, tmp_path):
     """The two scripts, with a file of their own for the numbers."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = ("common", "tables", "comparison", "comparison_tables")
+    names = ("common", "tables", "questions", "comparison", "comparison_tables")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     comparison, tables = importlib.import_module("comparison"), importlib.import_module("comparison_tables")
@@ -28,7 +28,7 @@ def scripts(monkeypatch, tmp_path):
         sys.modules.pop(name, None)
 
 
-def row(comparison, job, value, seconds=10.0):
+def row(job, value, seconds=10.0):
     where = {"task": job.task, "size": job.size, "way": job.way, "settings": job.settings, "seed": job.seed}
     found = {"split": job.split, "metric": "accuracy", "value": value, "majority": 0.4, "cpu_seconds": seconds}
     return {key: str(found) for key, found in {**where, **found, "processor": "P", "precision": "bf16"}.items()}
@@ -37,7 +37,7 @@ def row(comparison, job, value, seconds=10.0):
 def choosing(comparison, task="sick"):
     """All runs that choose settings; the third of each way is the best."""
     return [
-        row(comparison, job, 0.6 if job.settings == comparison.WAYS[job.way].tried[2] else 0.5)
+        row(job, 0.6 if job.settings == comparison.WAYS[job.way].tried[2] else 0.5)
         for job in comparison.to_choose(task, 500)
     ]
 
@@ -46,7 +46,6 @@ def reporting(comparison, task="sick", gains=None, seconds=None):
     """All runs that are reported: 0.5 and a hundredth for each seed after the first, and what a way gains."""
     return [
         row(
-            comparison,
             comparison.Job(task, 500, name, way.tried[2], seed, "validation"),
             0.5 + (seed - 42) / 100 + (gains or {}).get(name, 0.0),
             (seconds or {}).get(name, 10.0),
@@ -54,11 +53,6 @@ def reporting(comparison, task="sick", gains=None, seconds=None):
         for name, way in comparison.WAYS.items()
         for seed in comparison.SEEDS
     ]
-
-
-def keep(comparison, rows):
-    for each in rows:
-        comparison.keep(each)
 
 
 def test_every_method_is_compared_with_as_many_settings(scripts):
@@ -82,7 +76,7 @@ def test_every_run_is_a_recipe_with_its_dropout(scripts):
 def test_a_comparison_goes_on_where_it_was(scripts):
     comparison, _ = scripts
     first, *rest = comparison.to_choose("sick", 500)
-    comparison.keep(row(comparison, first, 0.5))
+    comparison.keep(row(first, 0.5))
     assert comparison.missing([first, *rest]) == rest
 
 

@@ -37,28 +37,32 @@ def test_a_container_sees_its_own_group_as_the_root(groups):
     assert limits.processors() == 1.5
 
 
-def test_limits_of_every_parent_count(groups):
-    files = {
-        "slurm/job/memory.max": f"{GIB // 8}\n",
-        "slurm/job/step/memory.max": "max\n",
-        "slurm/cpu.max": "400000 100000\n",
-        "slurm/job/step/cpu.max": "max 100000\n",
-        "other/memory.max": "4096\n",
-    }
-    groups("0::/slurm/job/step\n", **files)
-    assert limits.memory_bytes() == GIB // 8
-    assert limits.processors() == 4.0
+NESTED = {
+    "slurm/job/memory.max": f"{GIB // 8}\n",
+    "slurm/job/step/memory.max": "max\n",
+    "slurm/cpu.max": "400000 100000\n",
+    "slurm/job/step/cpu.max": "max 100000\n",
+    "other/memory.max": "4096\n",
+}
+FIRST_VERSION = {  # a folder for each controller
+    "memory/jobs/memory.limit_in_bytes": f"{GIB // 4}\n",
+    "memory/memory.limit_in_bytes": f"{2**62}\n",
+    "cpu,cpuacct/jobs/cpu.cfs_quota_us": "50000\n",
+    "cpu,cpuacct/jobs/cpu.cfs_period_us": "100000\n",
+    "cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+    "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+}
 
 
-def test_the_first_version_has_a_folder_for_each_controller(groups):
-    files = {
-        "memory/jobs/memory.limit_in_bytes": f"{GIB // 4}\n",
-        "memory/memory.limit_in_bytes": f"{2**62}\n",
-        "cpu,cpuacct/jobs/cpu.cfs_quota_us": "50000\n",
-        "cpu,cpuacct/jobs/cpu.cfs_period_us": "100000\n",
-        "cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
-        "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-    }
-    groups("4:memory:/jobs\n3:cpu,cpuacct:/jobs\n", **files)
-    assert limits.memory_bytes() == GIB // 4
-    assert limits.processors() == 0.5
+@pytest.mark.parametrize(
+    ("own", "files", "memory", "processors"),
+    [
+        ("0::/slurm/job/step\n", NESTED, GIB // 8, 4.0),
+        ("4:memory:/jobs\n3:cpu,cpuacct:/jobs\n", FIRST_VERSION, GIB // 4, 0.5),
+    ],
+    ids=["second version", "first version"],
+)
+def test_limits_of_every_parent_count(groups, own, files, memory, processors):
+    groups(own, **files)
+    assert limits.memory_bytes() == memory
+    assert limits.processors() == processors
