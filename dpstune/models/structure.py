@@ -10,6 +10,7 @@ from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PretrainedConfig
 
 
 def encoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -33,6 +34,17 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     if not layers:
         raise RequestError(f"{type(model).__name__} has no stack of layers that dpstune could find")
     return layers
+
+
+def configured_layers(config: PretrainedConfig) -> int | None:
+    """Return how many layers ``encoder_layers`` finds in a model of a configuration, without building the model.
+
+    None where the configuration does not say it.
+    """
+    config = config.get_text_config()
+    # ALBERT's layers share their weights within a group.
+    layers: int | None = getattr(config, "num_hidden_groups", getattr(config, "num_hidden_layers", None))
+    return layers if layers is None else layers + getattr(config, "decoder_layers", 0)
 
 
 def top_layers(model: nn.Module, count: int) -> list[nn.Module]:

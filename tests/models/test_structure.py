@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from dpstune.errors import RequestError
 from dpstune.models.structure import (
+    configured_layers,
     encoder_layers,
     encoder_parameters,
     initialize_again,
@@ -13,7 +15,7 @@ from dpstune.models.structure import (
     pooler,
     word_embeddings,
 )
-from tests.tiny import LAYERS, VOCABULARY, tiny_classifier
+from tests.tiny import LAYERS, VOCABULARY, tiny_classifier, tiny_config
 
 # Family: the layers' class, from bottom to top; the pooler's class; prefixes of what lies below the layers, of what
 # lies above them in the base model, and of the head.
@@ -80,6 +82,15 @@ def test_layers_from_bottom_to_top(family):
         layer.register_forward_hook(lambda module, *_: called.append(module))
     model(input_ids=torch.tensor([[2, 8, 9, 3]]))
     assert list(dict.fromkeys(called)) == layers
+
+
+@families
+def test_the_configuration_says_how_many_layers_there_are(family):
+    assert configured_layers(tiny_config(family)) == len(encoder_layers(tiny_classifier(family)))
+
+
+def test_a_configuration_may_say_nothing_of_layers():
+    assert configured_layers(PretrainedConfig()) is None
 
 
 @families

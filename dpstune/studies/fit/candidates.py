@@ -11,13 +11,24 @@ from dpstune.methods import BASELINE, build_method, method_class
 from dpstune.studies.grid import Grid, as_overrides, method_grid
 from dpstune.studies.points import Point
 
-METHODS = (BASELINE, "linear-probe", "lp-ft", "dps-dense", "dps-mix", "mixout", "r-drop", "child-tuning-d")
+METHODS = (
+    BASELINE,
+    "linear-probe",
+    "lp-ft",
+    "top-layers",
+    "dps-dense",
+    "dps-mix",
+    "mixout",
+    "r-drop",
+    "child-tuning-d",
+)
 """The methods tried where none is named."""
 
 DROPOUTS = (0.0, 0.1)
 RATES_ABOUT = 4.0  # learning rates are searched from the recipe's divided by this to the recipe's times this
 FEWEST_STEPS, MOST_STEPS = 120, 600
 FEWEST_EPOCHS = 2
+TRAINED_SHARE = 2 / 3  # of the layers, where `top-layers` is first tried: docs/comparison.md
 _OWN_DROPOUT, _LAYERS = "method.dropout", "method.layers"
 
 
@@ -100,7 +111,10 @@ class SearchSpace:
         return [Candidate(BASELINE, self._middle(BASELINE, dropout)) for dropout in dropouts]
 
     def defaults(self) -> list[Candidate]:
-        """Return every other method at its defaults, in the middle of the ranges, without dropout: tried first."""
+        """Return every other method at its defaults, in the middle of the ranges, without dropout: tried first.
+
+        `top-layers` trains two thirds of the layers, where it is known how many there are.
+        """
         return [Candidate(method, self._middle(method, 0.0)) for method in self.methods if method != BASELINE]
 
     def _middle(self, method: str, dropout: float) -> dict[str, Any]:
@@ -109,6 +123,8 @@ class SearchSpace:
             "training.epochs": round(math.sqrt(math.prod(self.epochs))),
             "model.dropout": dropout,
         }
+        if method == "top-layers" and self.layers is not None:
+            middle[_LAYERS] = round(TRAINED_SHARE * self.layers)
         grid = self.grid(method)
         return {key: middle[key] if key in middle else _default(method, key, values) for key, values in grid.items()}
 

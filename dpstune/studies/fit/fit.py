@@ -183,6 +183,7 @@ class Fit:
         """Return where candidates come from; with few minutes, the longest runs are shorter."""
         from dpstune.data.batches import StepPlan
         from dpstune.models.loading import read_config
+        from dpstune.models.structure import configured_layers
 
         recipe = self.recipe_of(Candidate(BASELINE), 1).recipe
         steps_per_epoch = StepPlan(recipe, self.inputs[1].tokens(recipe)["train"].lengths, processes=1).steps_per_epoch
@@ -192,17 +193,13 @@ class Fit:
             an_epoch = self._seconds_of(Candidate(BASELINE, {"training.epochs": 1}))
             runs = min(RUNS_TO_AFFORD, self.request.runs or RUNS_TO_AFFORD)
             affordable = self.request.minutes * 60 * at_once(self.request.jobs) / runs / an_epoch * steps_per_epoch
-        _, read = read_config(recipe.model)
-        config = read.get_text_config()
-        layers: int | None = getattr(config, "num_hidden_layers", None)
-        if layers is not None and hasattr(config, "num_hidden_groups"):  # ALBERT's layers share weights
-            layers = min(layers, config.num_hidden_groups * config.inner_group_num)
+        _, config = read_config(recipe.model)
         return SearchSpace(
             self.methods,
             recipe.training.learning_rate,
             epochs_to_try(steps_per_epoch, affordable),
             fixed,
-            layers,
+            configured_layers(config),
         )
 
     def _seconds_of(self, candidate: Candidate) -> float:

@@ -218,7 +218,13 @@ def test_no_candidate_asks_for_more_layers_than_there_are():
     space = SearchSpace(("vanilla", "reinit", "top-layers"), 1e-4, (3, 12), layers=6)
     assert space.grid("reinit")["method.layers"] == [1, 2, 3, 4, 5, 6]
     assert space.grid("top-layers")["method.layers"] == [0, 1, 3, 6]
-    assert [candidate.settings["method.layers"] for candidate in space.defaults()] == [4, 3]
+    assert [candidate.settings["method.layers"] for candidate in space.defaults()] == [4, 4]
+
+
+@pytest.mark.parametrize(("layers", "trained"), [(1, 1), (2, 1), (6, 4), (12, 8), (24, 16), (None, 3)])
+def test_top_layers_is_first_tried_with_two_thirds_of_the_layers(layers, trained):
+    candidate, *_ = SearchSpace(("vanilla", "top-layers"), 1e-4, (3, 12), layers=layers).defaults()
+    assert candidate.settings["method.layers"] == trained
 
 
 @pytest.mark.parametrize(("rate", "first", "tried"), [(2e-5, 1e-4, (5e-6, 1e-3)), (4e-4, 4e-4, (1e-4, 1.6e-3))])
