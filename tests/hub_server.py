@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN, READ_TOKEN = "hf_writes", "hf_reads"
 
@@ -107,6 +109,15 @@ class Handler(BaseHTTPRequestHandler):
     def token(self):
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
+    def validate(self, card):
+        """What names no model of the hub is refused where a card should name one."""
+        base_model = yaml.safe_load(card.split("---")[1]).get("base_model", "a/b")
+        if base_model.count("/") == 1:
+            return self.reply(b'{"errors": [], "warnings": []}')
+        message = '"base_model" with value is not valid. Use a model id from the hub.'
+        body = {"error": "Bad Request", "errors": [{"message": message}], "warnings": []}
+        return self.reply(json.dumps(body).encode(), status=400)
+
     def account(self, asked, body):
         """api/whoami-v2, api/repos/create, api/validate-yaml"""
         if self.token not in (TOKEN, READ_TOKEN):
@@ -115,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             role = "write" if self.token == TOKEN else "read"
             return self.reply(json.dumps({"name": "me", "auth": {"accessToken": {"role": role}}}).encode())
         if asked == "validate-yaml":
-            return self.reply(b'{"errors": [], "warnings": []}')
+            return self.validate(json.loads(body)["content"])
         wanted = json.loads(body)
         name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
         if not name.startswith("me/"):

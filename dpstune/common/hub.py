@@ -83,6 +83,8 @@ def uploading_to_the_hub(repository: str, kept: str) -> Iterator[None]:
         else:
             why = f"the hub does not take it ({first_line(error)})"
         raise RunError(f"{repository}: {why}; {kept}") from None
+    except ValueError as error:  # so says the hub's library of metadata that the hub does not take
+        raise RunError(f"{repository}: the hub does not take it ({' '.join(str(error).split())}); {kept}") from None
     except Exception as error:
         if not (_is_about_the_connection(error) or isinstance(error, errors.OfflineModeIsEnabled)):
             raise

@@ -51,6 +51,12 @@ class TokenDataset:
     def _rows(self, name: str, indices: Sequence[int]) -> list[torch.Tensor]:
         return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id; 0 without examples."""
+        ids = self._features["input_ids"]
+        return int(ids.max()) if len(ids) else 0
+
     def token_ids(self) -> torch.Tensor:
         """Return the ids that batches hold, each once, padding among them: int64 [N]."""
         import torch

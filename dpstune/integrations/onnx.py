@@ -95,8 +95,9 @@ def export_onnx(place: TrainedPlace, folder: Path) -> OnnxModel:
     return OnnxModel(folder, inputs, trained.max_length, differences[0])
 
 
-# What transformers writes for a tokenizer and a model: of an earlier export, and perhaps of another model.
+# What torch and transformers write for a model and a tokenizer: of an earlier export, and perhaps of another model.
 _OF_AN_EXPORT = (
+    *(MODEL_FILE, f"{MODEL_FILE}.data"),
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
 )
@@ -105,7 +106,7 @@ _OF_AN_EXPORT = (
 def _carry_over(earlier: Path, beside: Path) -> None:
     """Copy what else a user keeps in an earlier export's folder."""
     for entry in earlier.iterdir() if earlier.is_dir() else ():
-        if entry.name in _OF_AN_EXPORT or entry.name.startswith(MODEL_FILE) or (beside / entry.name).exists():
+        if entry.name in _OF_AN_EXPORT or (beside / entry.name).exists():
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, beside / entry.name, symlinks=True)

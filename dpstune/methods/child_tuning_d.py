@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from dpstune.errors import RequestError
 from dpstune.methods.base import KeptShare, Method, MethodConfig, StepBatches, gradients_are_finite
 from dpstune.methods.groups import add_squares, multiply
 
@@ -59,6 +60,8 @@ class ChildTuningD(Method[ChildTuningDConfig]):
         from dpstune.models.structure import encoder_parameters
 
         self._parameters = encoder_parameters(model)
+        if not self._parameters:
+            raise RequestError("child-tuning-d chooses among the encoder's weights, and all of them are frozen")
         self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self._parameters.items()}
 
     def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:

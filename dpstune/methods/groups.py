@@ -136,7 +136,8 @@ def move_toward(averages: list[torch.Tensor], values: list[torch.Tensor], share:
     Args:
         averages: Of a value's shape each; changed in place.
         values: In any dtype.
-        share: 0-d, on the averages' device; the host does not read it. 0 leaves the averages as they are.
+        share: 0-d, on the averages' device; the host does not read it. 0 leaves the averages as they are, whatever the
+            values are.
 
     >>> import torch
     >>> average = torch.tensor([1.0, 2.0])
@@ -146,9 +147,14 @@ def move_toward(averages: list[torch.Tensor], values: list[torch.Tensor], share:
     """
     import torch
 
+    ask = on_cpu(share)  # on a GPU the host would have to wait for the answer
+    if ask and not share:
+        return
     for part in groups(averages):
         taken = [value.detach().to(average.dtype) for average, value in zip(averages[part], values[part], strict=True)]
-        ways = torch._foreach_sub(taken, averages[part])
+        ways = list(torch._foreach_sub(taken, averages[part]))
+        if not ask:
+            ways = zero_unless(share != 0, ways)
         torch._foreach_mul_(ways, share.to(ways[0].dtype))
         torch._foreach_add_(averages[part], ways)
 

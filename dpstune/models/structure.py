@@ -20,7 +20,7 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     Layers that share their weights (ALBERT) are one layer.
 
     Raises:
-        RequestError: There are none.
+        RequestError: There are none; or a module has several such lists, as XLM keeps attention and feed-forward parts.
     """
     from torch import nn
 
@@ -31,20 +31,19 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
         if isinstance(module, nn.ModuleList) and not inside and any(map(_computes, module)):
             stacks.append(name)
             layers.extend(module)
-    if not layers:
+    parents = [stack.rpartition(".")[0] for stack in stacks]
+    if not layers or len(set(parents)) < len(parents):
         raise RequestError(f"{type(model).__name__} has no stack of layers that dpstune could find")
     return layers
 
 
 def configured_layers(config: PretrainedConfig) -> int | None:
-    """Return how many layers ``encoder_layers`` finds in a model of a configuration, without building the model.
-
-    None where the configuration does not say it.
-    """
+    """Return how many layers, a decoder's among them, a configuration gives its models; None where it does not say."""
     config = config.get_text_config()
     # ALBERT's layers share their weights within a group.
     layers: int | None = getattr(config, "num_hidden_groups", getattr(config, "num_hidden_layers", None))
-    return layers if layers is None else layers + getattr(config, "decoder_layers", 0)
+    decoder: int = getattr(config, "decoder_layers", getattr(config, "num_decoder_layers", 0))
+    return None if layers is None else layers + decoder
 
 
 def top_layers(model: nn.Module, count: int) -> list[nn.Module]:

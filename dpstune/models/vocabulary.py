@@ -19,6 +19,7 @@ from dpstune.models.structure import special_ids, word_embeddings
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+    from transformers import PreTrainedTokenizerBase
 
 MOST = 0.5  # of a vocabulary; where training uses more, little is saved
 
@@ -29,8 +30,9 @@ class AllWords:
     factor: float | None = None
     ids: Tensor | None = None
 
-    def decay(self, optimizer: Optimizer) -> None:
+    def decayed_by(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         """Do nothing: the optimizer decays all rows."""
+        return nullcontext()
 
     def whole(self) -> AbstractContextManager[None]:
         """Do nothing: they are whole."""
@@ -101,11 +103,19 @@ class UsedWords(AllWords):
             module.weight = weight
             module.padding_idx = int(self._row_of[padding]) if self._narrow and padding is not None else padding
 
-    def decay(self, optimizer: Optimizer) -> None:
-        """Take in that ``optimizer`` has made a step, at the rate it still has."""
+    @contextmanager
+    def decayed_by(self, optimizer: Optimizer) -> Iterator[None]:
+        """Decay the unused rows, too, where ``optimizer`` updates inside the block: it may skip a step in fp16."""
+        before = self._updates(optimizer)
+        yield
+        if self._updates(optimizer) == before:
+            return
         for group in optimizer.param_groups:
             if any(parameter is self.weight for parameter in group["params"]):
                 self.factor *= 1.0 - float(group["lr"]) * group["weight_decay"]
+
+    def _updates(self, optimizer: Optimizer) -> int:
+        return int(optimizer.state.get(self.weight, {}).get("step", 0))
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -163,6 +173,30 @@ def narrow(model: nn.Module, ids: Tensor, begun_with: Tensor | None = None) -> A
     if not modules or len(needed) > MOST * size:
         return AllWords()
     return UsedWords(modules, torch.tensor(sorted(needed)))
+
+
+def refuse_unknown_tokens(model: nn.Module, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse texts with a token for which a model has no word embedding.
+
+    Args:
+        model: A classifier, before ``narrow``.
+        largest: The largest token id in the texts.
+        tokenizer: Names it.
+
+    Raises:
+        RequestError: There is such a token.
+    """
+    try:
+        modules = word_embeddings(model)
+    except RequestError:  # it embeds no words one by one
+        return
+    rows = min((each.num_embeddings for each in modules if isinstance(each, nn.Embedding)), default=largest + 1)
+    if largest >= rows:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise RequestError(
+            f"the tokenizer gives {token!r} the id {largest}, but the model embeds {rows} tokens; use the model's own "
+            "tokenizer, or give the model more rows by `resize_token_embeddings` and save both"
+        )
 
 
 def _narrowable(model: nn.Module) -> list[nn.Embedding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ class BestWeights:
     """The weights of the best evaluations of a run, a folder a step beside its checkpoints.
 
     A checkpoint says by its state which was the best so far; those weights stay as long as the checkpoint does. Since
-    each is better than the ones before, they are the latest that are not later than the checkpoint.
+    each is better than the ones before, they are the latest that are not later than the checkpoint. A run that goes on
+    from the last one ends with the latest of all.
 
     Args:
         folder: Where the checkpoints lie.
@@ -77,10 +79,11 @@ class BestWeights:
         """Remove what is later than ``step``: a run that goes on from there makes it again."""
         self._drop([each for each in self._steps() if each > step])
 
-    def drop_unneeded(self, oldest_checkpoint: int) -> None:
-        """Remove what no checkpoint from ``oldest_checkpoint`` on can say is the best."""
-        before = [each for each in self._steps() if each <= oldest_checkpoint]
-        self._drop(before[:-1])
+    def drop_unneeded(self, checkpoints: Sequence[int]) -> None:
+        """Remove all but the latest, and what each checkpoint (by its step) says is the best."""
+        steps = self._steps()
+        needed = {max((each for each in steps if each <= checkpoint), default=0) for checkpoint in checkpoints}
+        self._drop([each for each in steps[:-1] if each not in needed])
 
     def _place(self, step: int) -> Path:
         return self._folder / f"best-{step:08d}"

@@ -72,10 +72,9 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     @property
-    def oldest_step(self) -> int:
-        """The step of the oldest checkpoint that is kept; 0 without any."""
-        folders = self._newest_first()
-        return int(folders[-1].name.removeprefix("step-")) if folders else 0
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are kept, the newest first."""
+        return [int(folder.name.removeprefix("step-")) for folder in self._newest_first()]
 
     def newest(
         self, is_usable: Callable[[dict[str, Any]], bool] = lambda state: True
@@ -93,8 +92,11 @@ class Checkpoints:
             if state is not None and is_usable(state):
                 return Checkpoint(folder, state), notes
             notes.append(f"checkpoint {folder} is damaged; falling back to the one before")
+            aside = folder.with_name(f"damaged-{folder.name}")
             with writing_to(folder):
-                folder.rename(folder.with_name(f"damaged-{folder.name}"))
+                if aside.exists():  # the step was damaged, and saved again, before
+                    shutil.rmtree(aside)
+                folder.rename(aside)
         if notes:
             notes.append("no checkpoint is whole; training starts again from step 1")
         return None, notes

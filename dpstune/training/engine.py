@@ -222,6 +222,7 @@ class Loop:
         from dpstune.device.hardware import wait_for
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
+        from dpstune.models.vocabulary import refuse_unknown_tokens
         from dpstune.training.best import BestWeights, headline_split
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
@@ -254,6 +255,8 @@ class Loop:
             dropout=self.method.dropout(self.total_steps) if dropout is None else dropout,
             seed=recipe.seed,
         ).to(accelerator.device)
+        for dataset in self.datasets.values():
+            refuse_unknown_tokens(self.model, dataset.largest_id, self.tokenizer)
         if training.gradient_checkpointing:
             again = {"context_fn": alike_again} if has_own_kernels(recipe, accelerator) else {}
             recompute_activations(self.model, **again)
@@ -357,9 +360,8 @@ class Loop:
         self.method.before_clip()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.max_grad_norm)
         self.method.before_update()
-        self.optimizer.step()
-        if not self.optimizer.step_was_skipped:
-            self.words.decay(self.optimizer)
+        with self.words.decayed_by(self.optimizer):
+            self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.method.after_update()
@@ -418,10 +420,17 @@ class Loop:
         return evaluations
 
     def save(self) -> None:
-        """Write a checkpoint of the state after the last finished step; the main process writes."""
+        """Write a checkpoint of the state after the last finished step; the main process writes.
+
+        Raises:
+            DivergedError: A weight is not finite: nothing would come of going on from there.
+        """
+        from dpstune.training.losses import refuse_infinite_weights
+
         if self.saved_step == self.state.step:
             return
         self._read_losses()
+        refuse_infinite_weights(self.model, self.state.step)
         if self.accelerator.is_main_process:
             self.log.sync()
             scaler = self.accelerator.scaler
@@ -438,7 +447,7 @@ class Loop:
             }
             with self.words.whole():
                 self.checkpoints.save(self.state.step, self.model, saved)
-            self.best_weights.drop_unneeded(self.checkpoints.oldest_step)
+            self.best_weights.drop_unneeded(self.checkpoints.steps)
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
@@ -599,6 +608,7 @@ class Loop:
                 if self.accelerator.is_main_process:
                     with self.words.whole(), self.method.as_detached():
                         self.best_weights.save(step, self.model)
+                    self.best_weights.drop_unneeded(self.checkpoints.steps)
                 self.accelerator.wait_for_everyone()
         else:
             self.state.stale += 1

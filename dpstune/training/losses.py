@@ -9,7 +9,7 @@ from dpstune.errors import DivergedError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 STEPS_BETWEEN_READINGS = 10  # on an accelerator, where to read a loss is to wait for it
@@ -82,6 +82,22 @@ class LossReadings:
         updates = [state["step"] for state in self._optimizer.state.values() if "step" in state]
         made = int(torch.stack(updates).max()) if updates else 0
         return {"loss_scale": float(scaler.get_scale()), "skipped_steps": step - made}
+
+
+def refuse_infinite_weights(model: nn.Module, step: int) -> None:
+    """Refuse to go on with what ``step`` has made of the trained weights, where one is not finite.
+
+    Raises:
+        DivergedError: It is so. No loss has shown it yet.
+    """
+    import torch
+
+    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+    if trained and not torch.stack([norm.float() for norm in torch._foreach_norm(trained)]).isfinite().all():
+        raise DivergedError(
+            f"weights are not finite after step {step}; try a lower training.learning_rate, more training.warmup_steps "
+            "or training.precision fp32"
+        )
 
 
 def _refuse_infinite(lines: list[dict[str, Any]]) -> None:

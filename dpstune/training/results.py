@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dpstune.data.reading import TaskData
     from dpstune.recipe.recipe import Recipe
+    from dpstune.settings.sections import ModelSection
 
 
 def build_result(
@@ -155,7 +156,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
 
     metrics = kept_metrics(result)
     header = {
-        "base_model": recipe.model.name,
+        **_base_model(recipe.model),
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["dpstune", recipe.method.name],
@@ -206,6 +207,12 @@ classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER"{all_label
 {threshold}
 Numbers of one seed say little about a method: fine-tuning on small data varies from restart to restart.
 """
+
+
+def _base_model(model: ModelSection) -> dict[str, str]:
+    """Return the metadata that names a pre-trained model of the hub; the hub takes no folder there."""
+    is_local = model.name == "minilm" or Path(model.name).expanduser().is_dir()
+    return {} if is_local or model.init == "random" else {"base_model": model.name}
 
 
 def _number(value: float | None) -> str:

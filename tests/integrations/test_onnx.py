@@ -94,11 +94,12 @@ class TestThePlace:
         beside.mkdir()
         for place, text in ((earlier, "old"), (beside, "new")):
             (place / "config.json").write_text(text)
-        for name in ("model.onnx.data", "thesis.tex", "notes/one.txt"):
+        mine = ("thesis.tex", "notes/one.txt", "model.onnx.bak")
+        for name in ("model.onnx.data", *mine):
             (earlier / name).write_text("mine")
         onnx._carry_over(earlier, beside)
         kept = {str(path.relative_to(beside)): path.read_text() for path in beside.rglob("*") if path.is_file()}
-        assert kept == {"config.json": "new", "thesis.tex": "mine", "notes/one.txt": "mine"}
+        assert kept == {"config.json": "new", **dict.fromkeys(mine, "mine")}
 
     @pytest.mark.parametrize("force", [True, False])
     def test_what_is_no_export_never(self, tmp_path, force):

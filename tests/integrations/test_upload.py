@@ -56,6 +56,19 @@ def test_what_should_be_private_is_not_sent_where_it_would_be_public(hub, push):
     assert not (hub.uploads / "me" / "tiny" / "config.json").exists()
 
 
+def test_a_card_that_the_hub_does_not_take_is_said_in_one_line(hub, push, tiny_run):
+    card = tiny_run / "model" / "README.md"
+    before = card.read_text()
+    card.write_text(before.replace("---\n", "---\nbase_model: /home/me/bert\n", 1))
+    try:
+        code, _, told = push("--push-to-hub", "tiny")
+    finally:
+        card.write_text(before)
+    assert code == 1
+    assert told.startswith("error: tiny: the hub does not take it (Invalid metadata in README.md. - ")
+    assert told.endswith("and the same command uploads it")
+
+
 def test_a_place_of_somebody_else(hub, push, tiny_run):
     code, _, told = push("--push-to-hub", "other/tiny")
     assert code == 1

@@ -207,6 +207,10 @@ class Small(nn.Module):
 
 
 class TestChildTuningD:
+    def test_an_encoder_that_is_frozen_is_refused(self):
+        with pytest.raises(RequestError, match="among the encoder's weights, and all of them are frozen"):
+            build_method({"name": "child-tuning-d"}).attach(Small().requires_grad_(False), total_steps=10)
+
     def by_hand(self, model, batches, p):
         """Fisher by hand: squared gradients, each tensor's clipped to norm 1; one threshold over all."""
         fisher = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}

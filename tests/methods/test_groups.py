@@ -71,6 +71,16 @@ def test_no_method_needs_what_has_no_deterministic_form(settings, gpu, as_on_a_g
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+def test_averages_that_move_by_nothing_are_not_spoilt(as_on_a_gpu, on_a_gpu):
+    if on_a_gpu:
+        as_on_a_gpu()
+    averages = [torch.ones(3), torch.ones(2)]
+    values = [torch.tensor([float("nan"), float("inf"), 1.0]), torch.zeros(2)]
+    groups.move_toward(averages, values, torch.tensor(0.0))
+    assert all(torch.equal(average, torch.ones_like(average)) for average in averages)
+
+
 def test_groups_hold_what_fits_and_one_dtype_and_device(monkeypatch):
     monkeypatch.setattr(groups, "GROUP", 10)
     sizes = [4, 4, 4, 30, 2, 2]

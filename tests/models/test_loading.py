@@ -9,7 +9,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from dpstune.errors import RequestError
-from dpstune.models.loading import find_model, load_classifier, load_tokenizer, model_fingerprint
+from dpstune.models.loading import (
+    find_model,
+    load_classifier,
+    load_tokenizer,
+    model_fingerprint,
+    positions,
+    read_config,
+)
 from dpstune.settings.sections import ModelSection
 from tests.tiny import FAMILIES, save_tiny_model, tiny_classifier, tiny_tokenizer
 
@@ -106,7 +113,9 @@ def test_the_head_is_the_seeds_also_where_the_model_brings_one_of_this_size(tmp_
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
-@pytest.mark.parametrize(("family", "tokens"), [("bert", 64), ("roberta", 63)])
+@pytest.mark.parametrize(
+    ("family", "tokens"), [("bert", 64), *((name, 63) for name in ("roberta", "data2vec-text", "ibert"))]
+)
 def test_a_tokenizer_that_promises_too_much_is_held_to_the_models_positions(tmp_path, family, tokens):
     save_tiny_model(tmp_path, family)
     path = tmp_path / "tokenizer_config.json"
@@ -114,6 +123,18 @@ def test_a_tokenizer_that_promises_too_much_is_held_to_the_models_positions(tmp_
     assert load_tokenizer(ModelSection(name=str(tmp_path))).model_max_length == tokens
     model = load(tmp_path)
     assert model(input_ids=torch.full((1, tokens), 8)).logits.shape == (1, 3)
+
+
+def test_mpnet_counts_positions_from_padding():
+    assert positions(AutoConfig.for_model("mpnet", max_position_embeddings=514, pad_token_id=1)) == 512
+
+
+def test_random_weights_of_another_owners_model_have_its_own_architecture(monkeypatch):
+    source, _ = read_config(ModelSection(name="FacebookAI/roberta-large", init="random"))
+    assert source.place.endswith("architectures/roberta-large.json")
+    monkeypatch.setattr("dpstune.models.loading.find_model", lambda name, revision: pytest.fail(f"asked for {name}"))
+    with pytest.raises(pytest.fail.Exception, match="asked for klue/roberta-large"):
+        read_config(ModelSection(name="klue/roberta-large", init="random"))
 
 
 def test_a_local_model_asks_no_hub(tiny_model, monkeypatch):

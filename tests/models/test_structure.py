@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from dpstune.errors import RequestError
 from dpstune.models.structure import (
@@ -149,6 +149,12 @@ def test_initialisation_again_is_the_models_own_and_touches_nothing_else(family)
     before = [parameter.clone() for parameter in top.parameters()]
     initialize_again(model, top, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(before, top.parameters(), strict=True))
+
+
+def test_a_model_that_keeps_the_parts_of_its_layers_apart_is_refused():
+    config = AutoConfig.for_model("xlm", vocab_size=40, emb_dim=16, n_layers=3, n_heads=2)
+    with pytest.raises(RequestError, match="XLMForSequenceClassification has no stack of layers that dpstune could"):
+        encoder_layers(AutoModelForSequenceClassification.from_config(config))
 
 
 def test_encoder_parameters_are_the_layers():

@@ -1,16 +1,17 @@
 """Only the word embeddings that training uses are trained; the model is the same as if all were."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from dpstune.errors import RequestError
 from dpstune.models.structure import word_embeddings
-from dpstune.models.vocabulary import AllWords, narrow
+from dpstune.models.vocabulary import AllWords, narrow, refuse_unknown_tokens
 from dpstune.settings.sections import TrainingSection
 from dpstune.training.optim import build_optimizer
-from tests.tiny import FAMILIES, tiny_classifier
+from tests.tiny import FAMILIES, tiny_classifier, tiny_tokenizer
 
 STEPS = 6
 
@@ -32,9 +33,8 @@ def take_steps(model, used=None, steps=range(STEPS)):
             group["lr"] = 1e-2 * step / STEPS
         torch.manual_seed(step)
         model(**batch_of(step)).loss.backward()
-        optimizer.step()
-        if used is not None:
-            used.decay(optimizer)
+        with nullcontext() if used is None else used.decayed_by(optimizer):
+            optimizer.step()
         optimizer.zero_grad()
     return optimizer
 
@@ -79,6 +79,36 @@ def test_unused_words_are_what_weight_decay_makes_of_them():
     torch.testing.assert_close(word_embeddings(model)[0].weight[100:], before[100:] * left, rtol=1e-6, atol=0)
 
 
+def test_a_step_that_the_loss_scale_skips_decays_nothing():
+    model = tiny_classifier(vocab_size=300).train()
+    used = narrow(model, torch.arange(5, 40))
+    optimizer = build_optimizer(model, TrainingSection(learning_rate=1e-2, weight_decay=0.1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    factors = []
+    for step, spoil in enumerate([True, False, True, False]):
+        scaler.scale(model(**batch_of(step)).loss).backward()
+        if spoil:
+            next(model.parameters()).grad[0] = float("inf")
+        with used.decayed_by(optimizer):
+            scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        factors.append(used.factor)
+    left = 1 - 1e-2 * 0.1
+    assert factors == pytest.approx([1.0, left, left, left**2], rel=1e-12)
+
+
+def test_a_token_without_an_embedding_is_refused():
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens("granny")
+    number = tokenizer.convert_tokens_to_ids("granny")
+    model = tiny_classifier(vocab_size=number)
+    refuse_unknown_tokens(model, number - 1, tokenizer)
+    with pytest.raises(RequestError, match=f"gives 'granny' the id {number}, but the model embeds {number} tokens"):
+        refuse_unknown_tokens(model, number, tokenizer)
+    refuse_unknown_tokens(torch.nn.Linear(1, 1), 7, tokenizer)  # it embeds no words
+
+
 def test_what_is_saved_halfway_goes_on_with_the_same_bits():
     straight = tiny_classifier(vocab_size=300).train()
     stopped, continued = copy.deepcopy(straight), copy.deepcopy(straight)
@@ -89,8 +119,8 @@ def test_what_is_saved_halfway_goes_on_with_the_same_bits():
         torch.manual_seed(number)
         model, optimizer = (straight, stopped, continued)[which], optimizers[which]
         model(**batch_of(number)).loss.backward()
-        optimizer.step()
-        used[which].decay(optimizer)
+        with used[which].decayed_by(optimizer):
+            optimizer.step()
         optimizer.zero_grad()
 
     for number in range(4):

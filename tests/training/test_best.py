@@ -87,6 +87,19 @@ class TestTheBest:
         expected = there[again.result["kept"]["step"]]
         assert all(torch.equal(expected[name], tensor) for name, tensor in kept.items())
 
+    def test_takes_little_room_while_each_evaluation_is_better(self, recipe, tmp_path, monkeypatch):
+        kept = []
+        monkeypatch.setattr(engine, "better", lambda *_: True)
+        take = engine.Loop.optimizer_step
+
+        def note_and_take(loop, step):
+            kept.append(sorted(path.name for path in loop.folder.checkpoints.glob("best-*")))
+            take(loop, step)
+
+        monkeypatch.setattr(engine.Loop, "optimizer_step", note_and_take)
+        engine.train(recipe("training.eval_every=1", "training.save_every=100", "training.keep=best"), output=tmp_path)
+        assert kept == [[], *([f"best-{step:08d}"] for step in range(1, 24))]
+
     def test_leaves_no_checkpoint(self, best):
         assert not (best.folder / "checkpoints").exists()
 

@@ -337,6 +337,12 @@ class TestFailures:
             train("training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=1")
         assert not list(tmp_path.glob("runs/*/*/*/result.json"))
 
+    def test_weights_that_are_not_finite_are_not_saved(self, train, tmp_path):
+        settings = ["training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=2"]
+        with pytest.raises(RunError, match="weights are not finite after step 1; try a lower"):
+            train(*settings, "training.save_every=1", "training.max_grad_norm=1e30")
+        assert not list(tmp_path.glob("runs/*/*/*/checkpoints/*"))
+
     def test_a_signal_while_results_are_written_ends_what_comes_after(self, train, tmp_path, monkeypatch):
         save = results.save_model_folder
 

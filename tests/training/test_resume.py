@@ -132,6 +132,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(zygote, tiny_t
 
     assert zygote.run(*command, when=saved_twice).code == -signal.SIGKILL
     *_, before, newest = sorted((tmp_path / "out").glob("*/*/*/checkpoints/step-*"))
+    earlier = newest.with_name(f"damaged-{newest.name}")  # of a step that was damaged once before
+    earlier.mkdir()
+    (earlier / "state.pt").touch()
     content = bytearray((newest / "state.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (newest / "state.pt").write_bytes(content)
