@@ -77,6 +77,8 @@ def fit(
     tell_of_the_hub(data)
     fitted = Fit(request)
     if plan:
+        for line in fitted.findings:
+            tell(line)
         planned = fitted.plan()
         print_json(planned) if as_json else print_out(plan_text(planned))
         return

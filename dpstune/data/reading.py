@@ -18,6 +18,7 @@ from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_examples, several, sort_names
 from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
+from dpstune.data.splitting import rows_together
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError, some_of
 from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
@@ -95,7 +96,7 @@ def read_task(task: AnyTask, data: DataSection, *, splits: Sequence[str] | None 
                 f"data.held_out: {data.held_out} would tear groups of {task.group!r} apart; say validation: 0.2 or "
                 "folds: 5 of the task instead"
             )
-        return _hold_out(_read_splits(task, data, ("train",)), data.held_out)
+        return _hold_out(_read_splits(task, data, ("train",)), data.held_out, isinstance(task, UserTask))
     return _read_splits(task, data, splits)
 
 
@@ -121,15 +122,27 @@ def measured_by(task: TaskData, asked: str | Sequence[str] | None) -> TaskData:
     return replace(task, metric=headline, more_metrics=tuple(more))
 
 
-def _hold_out(task: TaskData, size: int) -> TaskData:
-    """Move ``size`` examples, the same for every seed, from the training split to a split to evaluate."""
+def _hold_out(task: TaskData, size: int, with_copies: bool) -> TaskData:
+    """Move ``size`` examples, the same for every seed, from the training split to a split to evaluate.
+
+    Args:
+        task: The task.
+        size: How many.
+        with_copies: Whether examples may have equal texts; those that have stay in the training split.
+    """
     train = task.splits["train"]
-    most = len(train) - len(set(_strata(task)))
+    blocks = rows_together(train.texts, None) if with_copies else [[row] for row in range(len(train))]
+    alone = [block[0] for block in blocks if len(block) == 1]
+    open_task = replace(task, splits={"train": train.take(alone)})
+    most = len(alone) - len(set(_strata(open_task)))
     if size > most:
+        copies = len(train) - len(alone)
+        why = f" ({copies} have the texts of another, and stay)" if copies else ""
         raise RequestError(
-            f"data.held_out: {size} leaves too few of the {len(train)} training examples of {task.name}; at most {most}"
+            f"data.held_out: {size} leaves too few of the {len(train)} training examples of {task.name}{why}; "
+            f"at most {most}"
         )
-    held = _draw(task, size, stream(0, "held-out"), leave=1)
+    held = [alone[row] for row in _draw(open_task, size, stream(0, "held-out"), leave=1)]
     rest = sorted(set(range(len(train))).difference(held))
     return replace(task, splits={"train": train.take(rest), HELD_OUT: train.take(held)})
 

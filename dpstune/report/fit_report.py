@@ -17,6 +17,7 @@ from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import FIT_RESULT, write_json, write_text
 from dpstune.settings.metrics import better
 from dpstune.studies.fit.outcome import FitOutcome, Tried
+from dpstune.studies.fit.parts import VALIDATION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -232,6 +233,8 @@ def _explanations(outcome: FitOutcome) -> list[str]:
         ]
     else:
         texts = ["Candidates were compared by held-out rows, which no run was trained on."]
+        if outcome.fit.seen_elsewhere(VALIDATION):
+            texts = ["Candidates were compared by the validation rows, some of which have the texts of training rows."]
     if parts.test is None:
         texts.append(
             "The best of many candidates looks better than it is on the rows that chose it. So the choice was repeated "

@@ -25,6 +25,7 @@ from dpstune.studies.summary import (
     compare_with_baseline,
     summarize_points,
 )
+from dpstune.training.results import choice_note
 
 SIGNIFICANT = 0.05  # the usual level; the report says if so few seeds cannot reach it
 _MOST_SEEDS_LISTED = 10
@@ -126,8 +127,15 @@ def _what_was_run(records: Sequence[RunRecord], summaries: Sequence[PointSummary
         f"{counted(len(records), 'run')} of {counted(len(summaries), 'point')} "
         f"({counted(len(methods), 'method')}: {', '.join(methods)}), "
         f"{_seeds_text(sorted({record.seed for record in records}))}. "
-        f"Values are {metric_words(first.metric)} on {first.split}{f' ({sizes})' if sizes else ''} after the last step."
+        f"Values are {metric_words(first.metric)} on {first.split}{f' ({sizes})' if sizes else ''} "
+        f"{_of_which_weights(records)}."
     )
+
+
+def _of_which_weights(records: Sequence[RunRecord]) -> str:
+    if not any(choice_note(record.result) for record in records):
+        return "after the last step"
+    return "of the weights that were kept; these, or when to stop, were chosen on it, so that the values are optimistic"
 
 
 def _recipe_names(records: Sequence[RunRecord]) -> str:
@@ -269,8 +277,8 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
         "half as many seeds as the method's fullest point cannot be the best.",
         "The 95% interval is a percentile bootstrap of the mean over seeds (10,000 resamples). With few seeds it is "
         "too narrow.",
-        "The expected best of n runs is the expected maximum of n draws, with replacement, from all runs of the method "
-        "(Dodge et al. 2019). A budget is counted in runs, not in seconds.",
+        f"The expected best of n runs is the expected {_extreme(summaries)}imum of n draws, with replacement, from all "
+        "runs of the method (Dodge et al. 2019). A budget is counted in runs, not in seconds.",
         "points.csv and runs.csv hold all numbers in full.",
     ]
     undefined = sum(each.undefined for each in summaries)

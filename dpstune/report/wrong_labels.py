@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 from dpstune.errors import counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
-from dpstune.runs.folder import write_text
+from dpstune.runs.folder import set_aside, write_text
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"
+ID, RIGHT_LABEL = "id", "right_label"
 _MOST_LISTED = 10
 
 
 def write_wrong_labels(
     folder: Path, suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
 ) -> Path:
-    """Write the suspects into a CSV file, in their order, with an empty column for the right label.
+    """Write the suspects into a CSV file, in their order, with a column for the right label.
+
+    What a person has filled in there in an earlier file stays, by the row's id. Where a row is no longer among the
+    suspects, or the earlier file has other columns, the earlier file is kept under another name.
 
     Args:
         folder: Where to.
@@ -26,20 +32,34 @@ def write_wrong_labels(
         ids: Of all examples.
         texts: Of all examples; an empty tuple where they are not known.
     """
+    file = folder / FILE
+    filled = _filled_in(file)
+    if filled is None or not filled.keys() <= {ids[each.place] for each in suspects}:
+        set_aside(file)
     most = max((len(texts[each.place]) for each in suspects), default=0)
     rows = [
         [
             ids[each.place],
             *texts[each.place],
             *[""] * (most - len(texts[each.place])),
-            *(each.label, each.answer, each.label_probability, each.restarts, None),
+            *(each.label, each.answer, each.label_probability, each.restarts, (filled or {}).get(ids[each.place])),
         ]
         for each in suspects
     ]
-    columns = ["id", *text_columns(most), "label", "answer", "label_probability", "restarts", "right_label"]
-    file = folder / FILE
+    columns = [ID, *text_columns(most), "label", "answer", "label_probability", "restarts", RIGHT_LABEL]
     write_text(file, csv_text([columns, *rows]))
     return file
+
+
+def _filled_in(file: Path) -> dict[str, str] | None:
+    """Return the right labels that a person wrote into an earlier file, by id; None where it is not as it was."""
+    if not file.exists():
+        return {}
+    try:
+        rows = list(csv.DictReader(StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
+        return {row[ID]: row[RIGHT_LABEL] for row in rows if row[RIGHT_LABEL]}
+    except (KeyError, UnicodeDecodeError, csv.Error):
+        return None
 
 
 def wrong_labels_section(

@@ -293,6 +293,16 @@ def test_what_is_held_out_is_training_data_that_no_seed_trains_on(tmp_path):
     assert list(load(task, splits=["validation"], held_out=20).splits) == list(load(task, splits=["validation"]).splits)
 
 
+def test_texts_that_stand_there_twice_are_not_held_out(tmp_path):
+    rows = [(f"t{i % 30}" if i < 60 else f"u{i}", "yn"[i % 2]) for i in range(90)]
+    splits = load(own_task(tmp_path, rows), held_out=20).splits
+    assert len(splits["held_out"]) == 20
+    assert not {*splits["held_out"].texts} & {*splits["train"].texts}
+    assert refused(own_task(tmp_path, rows), held_out=29).endswith(
+        f"90 training examples of {tmp_path.name} (60 have the texts of another, and stay); at most 28"
+    )
+
+
 def test_a_label_with_one_example_is_trained_on(tmp_path):
     rows = [(f"t{i}", "rare" if i == 3 else "yn"[i % 2]) for i in range(20)]
     splits = load(own_task(tmp_path, rows), held_out=10).splits

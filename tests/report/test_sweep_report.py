@@ -115,6 +115,16 @@ def test_csv_numbers_are_those_of_numpy(sweep):
     assert all((folder / row["folder"] / "result.json").exists() for row in runs)
 
 
+def test_values_of_weights_that_the_split_chose_are_said_to_be_optimistic(tmp_path):
+    chosen = {"kept": {"step": 2, "chosen_by": "validation"}, "steps": 9, "stopped_early_at": None}
+    write_sweep_report(tmp_path / "last", [record()])
+    write_sweep_report(tmp_path / "best", [record(**chosen)])
+    last, best = (" ".join((tmp_path / name / "report.md").read_text().split()) for name in ("last", "best"))
+    assert "after the last step." in last
+    assert "after the last step" not in best
+    assert "chosen on it, so that the values are optimistic" in best
+
+
 def test_page_and_markdown_hold_the_same_tables(sweep):
     folder, values = sweep
     page = assert_whole(folder)

@@ -1,9 +1,48 @@
-"""The section of a report on likely wrong labels."""
+"""The section of a report on likely wrong labels, and the list that a person fills in."""
+
+import csv
 
 import pytest
 
 from dpstune.report.page import Heading, Paragraph
-from dpstune.report.wrong_labels import wrong_labels_section
+from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
+from dpstune.studies.wrong_labels import Suspect
+
+IDS = ["r1", "r2", "r3"]
+TEXTS = [("a cat",), ("a, dog",), ("a man",)]
+
+
+def suspects(*places):
+    return [Suspect(place, "yes", "no", 0.1, 2) for place in places]
+
+
+def right_labels(file):
+    with file.open(newline="", encoding="utf-8") as opened:
+        return {row["id"]: row["right_label"] for row in csv.DictReader(opened)}
+
+
+def fill_in(file, name, label):
+    lines = file.read_text().splitlines()
+    file.write_text("".join(f"{line}{label if line.startswith(f'{name},') else ''}\n" for line in lines))
+
+
+def test_what_a_person_filled_in_stays_when_the_list_is_written_again(tmp_path):
+    file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
+    assert right_labels(file) == {"r1": "", "r2": ""}
+    fill_in(file, "r2", "maybe")
+    assert right_labels(write_wrong_labels(tmp_path, suspects(2, 1), IDS, TEXTS)) == {"r3": "", "r2": "maybe"}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text, lambda text: text.replace(",", ";")])
+def test_a_list_whose_answers_have_no_place_in_the_new_one_is_kept_beside_it(tmp_path, spoil):
+    file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
+    fill_in(file, "r2", "maybe")
+    file.write_text(spoil(file.read_text()))
+    before = file.read_text()
+    write_wrong_labels(tmp_path, suspects(0), IDS, TEXTS)
+    assert right_labels(file) == {"r1": ""}
+    assert (tmp_path / "wrong_labels.csv.earlier-1").read_text() == before
 
 
 @pytest.mark.parametrize(

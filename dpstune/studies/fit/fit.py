@@ -32,7 +32,7 @@ from dpstune.studies.fit.candidates import (
     epochs_to_try,
     has_fixed_length,
 )
-from dpstune.studies.fit.parts import Parts, decide_parts
+from dpstune.studies.fit.parts import TEST, VALIDATION, Parts, decide_parts
 from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
 from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
 from dpstune.studies.grid import overrides_for, refuse_unknown_keys
@@ -133,15 +133,20 @@ class Fit:
         raw = self._raw.rows_of(split)
         return dict(zip(raw.ids, raw.texts, strict=True))
 
-    def seen_in_training(self, split: str) -> set[str]:
-        """Return the ids of a split's rows whose texts or groups training rows of another file have, too."""
-        if split not in self._raw.splits:
-            return set()
-        train, other = self._raw.splits["train"], self._raw.splits[split]
-        groups = [*train.groups, *other.groups] if train.groups and other.groups else None
-        first = len(train.ids)
-        blocks = rows_together([*train.texts, *other.texts], groups)
-        return {other.ids[row - first] for block in blocks if block[0] < first for row in block if row >= first}
+    def seen_elsewhere(self, split: str) -> set[str]:
+        """Return the ids of a split's rows whose texts or groups are in another file, too, that is used before it.
+
+        Of the rows that choose it is the training file; of test rows also the file of those that choose. Rows that are
+        cut from one file are apart already.
+        """
+        own = self._raw.rows_of(split)
+        before = ("train", VALIDATION) if split == TEST else ("train",)
+        others = [raw for name in before if (raw := self._raw.splits.get(name)) is not None and raw is not own]
+        groups = [group for raw in (*others, own) for group in raw.groups or ()]
+        texts = [row for raw in (*others, own) for row in raw.texts]
+        first = len(texts) - len(own.ids)
+        blocks = rows_together(texts, groups if len(groups) == len(texts) else None)
+        return {own.ids[row - first] for block in blocks if block[0] < first for row in block if row >= first}
 
     def recipe_of(self, candidate: Candidate, part: int) -> LoadedRecipe:
         """Return the recipe of the run that tries a candidate on a part; each part has a seed of its own."""

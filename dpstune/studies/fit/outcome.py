@@ -21,6 +21,7 @@ from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
+from dpstune.studies.fit.parts import TEST, VALIDATION
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.fit.side_by_side import NewView, no_view, try_side_by_side
 from dpstune.studies.records import RunRecord
@@ -28,8 +29,6 @@ from dpstune.studies.wrong_labels import Suspect, likely_wrong
 
 if TYPE_CHECKING:
     from dpstune.training.engine import RunResult
-
-VALIDATION, TEST = "validation", "test"
 
 
 @dataclass(frozen=True)
@@ -201,15 +200,17 @@ def _answers(runs: Sequence[Sequence[RunRecord]], split: str, fit: Fit) -> list[
 
 
 def _unseen(tests: Sequence[Answers], fit: Fit, notes: list[str]) -> list[Answers]:
-    """Return the answers to the test rows of which training rows have neither the texts nor the group."""
-    seen, names = fit.seen_in_training(TEST), tests[0].ids
+    """Return the answers to the test rows of which no row that trains or chooses has the texts or the group."""
+    seen, names = fit.seen_elsewhere(TEST), tests[0].ids
     kept = [name for name in names if name not in seen]
     if len(kept) == len(names):
         return list(tests)
     if not kept:
-        raise RequestError("every test row has the texts or the group of a training row: nothing is left to score by")
+        raise RequestError(
+            "every test row has the texts or the group of a row that trains or chooses: nothing is left to score by"
+        )
     left = len(set(names)) - len(set(kept))
-    notes.append(f"{counted(left, 'test row')} with the texts or the group of a training row: not scored")
+    notes.append(f"{counted(left, 'test row')} with the texts or the group of a row that trains or chooses: not scored")
     rows = [row for row, name in enumerate(names) if name not in seen]
     return [each.of_rows(rows) for each in tests]
 
@@ -226,14 +227,19 @@ def _majority(scored: Answers, fit: Fit) -> float | None:
 
 
 def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
-    """Return the rows that all candidates answer alike and against their label; none in regression."""
+    """Return the rows that all candidates answer alike and against their label; none in regression.
+
+    A row whose texts were trained on is none of them: its label was learned with it.
+    """
     names = fit.data.label_names
     if not names:
         return []
     given = [[names[answer] for answer in each.predictions] for each in answers]
     gold = answers[0].gold
     of_the_label = [each.scores[np.arange(len(gold)), gold] for each in answers]
-    return likely_wrong([names[label] for label in gold], given, of_the_label)
+    seen = fit.seen_elsewhere(VALIDATION)
+    found = likely_wrong([names[label] for label in gold], given, of_the_label)
+    return [each for each in found if answers[0].ids[each.place] not in seen]
 
 
 def _train_the_winner(fit: Fit, winner: Trial, progress: Progress, tell: Tell) -> RunResult:
@@ -263,7 +269,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _notes(trials: Sequence[Trial], fit: Fit) -> list[str]:
     notes = [*fit.data.notes, *fit.findings]
-    if seen := fit.seen_in_training(VALIDATION):
+    if seen := fit.seen_elsewhere(VALIDATION):
         what = counted(len(seen), "validation row")
         notes.append(f"{what} with the texts or the group of a training row: they choose all the same")
     failed = [trial for trial in trials if trial.state == "failed"]

@@ -10,6 +10,7 @@ from typing import Any
 FEW_ROWS = 1000  # below it every row is worth scoring: folds in the place of one set of held-out rows
 FOLDS = 5
 SHARE = 0.2
+VALIDATION, TEST = "validation", "test"  # the splits of a run that choose, and that score the choice
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpstune.data.columns import refuse_wrong_names
 from dpstune.data.files import folder_called, names_a_dataset
 from dpstune.errors import RequestError
-from dpstune.recipe.recipe import find_recipe, split_override
+from dpstune.recipe.recipe import find_recipe, refuse_told_twice, split_override
 from dpstune.recipe.yaml_text import read_mapping
 from dpstune.studies.fit.candidates import METHODS
 
@@ -121,6 +122,11 @@ def fit_request(
     Raises:
         RequestError: A column is not named, or a flag does not suit the data.
     """
+    refuse_wrong_names(text, text2, label)
+    flags = {"task.text": text, "task.label": label, "task.group": group, "task.metric": metric, "model.name": model}
+    refuse_told_twice(
+        overrides, {key: f"--{key.split('.')[-1]} {value}" for key, value in flags.items() if value is not None}
+    )
     given = {"text": [text, text2] if text2 else text, "label": label, "group": group, "metric": metric, "kind": kind}
     task_keys = {key: value for key, value in given.items() if value is not None}
     source = None

@@ -216,6 +216,28 @@ def test_what_is_shown_of_a_row_is_of_the_file_it_lies_in(tiny_model, tmp_path):
     assert fit.parts.test is None
 
 
+@pytest.mark.parametrize(("test", "known"), [("test.csv", 5), (0.3, 9)])
+def test_test_rows_that_chose_or_trained_are_found(tiny_model, tmp_path, test, known):
+    """A test file shares two rows with the training file and three with the validation file; or it is cut."""
+
+    def write(name, numbers):
+        lines = "".join(f"text {number},{'yn'[number % 2]}\n" for number in numbers)
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{lines}")
+
+    write("train", range(40))
+    write("validation", range(31, 60))
+    write("test", [1, 2, 50, 51, 52, 70, 71])
+    (tmp_path / "own.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label}\n"
+        "data: {max_length: 16}\n"
+    )
+    test = str(tmp_path / test) if isinstance(test, str) else test
+    fit = Fit(fit_request(str(tmp_path / "own.yaml"), output=tmp_path, test=test))
+    assert len(fit.seen_elsewhere("test")) == known  # of the training file, nine rows choose
+    assert len(fit.seen_elsewhere("validation")) == 9
+
+
 @pytest.mark.slow
 def test_test_rows_that_training_has_are_not_scored(zygote, rows, tiny_model, tmp_path):
     lines = rows.read_text().splitlines()
@@ -226,7 +248,7 @@ def test_test_rows_that_training_has_are_not_scored(zygote, rows, tiny_model, tm
     assert run.code == 0, run.stderr
     told = json.loads(run.stdout)
     assert told["score"]["rows"] == 2
-    assert "10 test rows with the texts or the group of a training row: not scored" in told["notes"]
+    assert "10 test rows with the texts or the group of a row that trains or chooses: not scored" in told["notes"]
     test.write_text("\n".join(lines[:11]))
     run = run_fit(zygote, rows, tiny_model, tmp_path / "runs", *FEW_STEPS, *few)
     assert run.code == 2
@@ -318,6 +340,11 @@ def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
     [
         (["rows.csv", "--label", "label"], "--text COLUMN is missing"),
         (["rows.csv", "--text", "first"], "--label COLUMN is missing"),
+        (["rows.csv", "--text", "first", "--label", "first"], "column 'first' is named twice"),
+        (
+            ["rows.csv", "--text", "first", "--label", "label", "--metric", "f1", "--set", "task.metric=accuracy"],
+            "--metric f1 and --set task.metric=accuracy set the same key",
+        ),
         (["rows.csv", "--text", "frist", "--label", "label"], "no column 'frist'"),
         (["nothing.csv", "--text", "a", "--label", "b"], "there is no file"),
         (["rows.csv", "--text", "first", "--label", "label", "--method", "mixuot"], "did you mean 'mixout'"),
