@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dpstune.recipe.recipe import LoadedRecipe, Recipe
     from dpstune.runs.folder import RunFolder
 
+_HAVE_FINGERPRINTS = ("model", "task")
 
 NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
@@ -135,6 +136,30 @@ def task_fingerprint(task: TaskData) -> str:
     from dpstune.runs.folder import run_hash
 
     return run_hash({"task": [task.kind, _measured(task), task.label_names, task.source_fingerprint]})
+
+
+def known_fingerprints(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes that a result.json holds, as ``content_fingerprints`` made them.
+
+    Those that an earlier dpstune did not write, or that are damaged, are left out.
+
+    >>> known_fingerprints({"fingerprints": {"model": "0a", "task": None}})
+    {'model': '0a'}
+    """
+    found = result.get("fingerprints")
+    found = found if isinstance(found, Mapping) else {}
+    return {section: found[section] for section in _HAVE_FINGERPRINTS if isinstance(found.get(section), str)}
+
+
+def has_changed(task: TaskData, since: Mapping[str, str]) -> bool:
+    """Tell whether a task's examples, labels or metrics are other ones than those that a run was trained with.
+
+    Args:
+        task: As it is read now.
+        since: The run's fingerprints; where they do not name the task, nothing is known to have changed.
+    """
+    known = since.get("task")
+    return known is not None and known != task_fingerprint(task)
 
 
 def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:

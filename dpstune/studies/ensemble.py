@@ -23,6 +23,7 @@ from dpstune.data.reading import read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, locked, run_hash, write_folder, writing_to
+from dpstune.runs.identity import has_changed
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
@@ -75,7 +76,8 @@ class Ensemble:
 
     Raises:
         RequestError: There are fewer than two, one is there twice or not finished, they are of different tasks or
-            labels, or weights that should be averaged cannot be read or are of different shapes.
+            labels, the rows have changed since, or weights that should be averaged cannot be read or are of different
+            shapes.
     """
 
     def __init__(self, runs: Sequence[Path], output: Path, split: str | None = None, *, weights: bool = False) -> None:
@@ -91,6 +93,8 @@ class Ensemble:
         for record in self.records[1:]:
             _refuse_another_task(first, record)
         self.task: TaskData = Inputs().task(first.recipe)
+        for record in self.records:
+            _refuse_changed_rows(record, self.task)
         if self.task.kind == "multilabel":
             raise RequestError(f"{first.folder} gives several labels an example; an ensemble is of runs that give one")
         examples = self.task.splits.get(self.split)
@@ -204,6 +208,14 @@ def _refuse_another_task(first: RunRecord, other: RunRecord) -> None:
     ours, theirs = (record.fingerprints.get("task") for record in (first, other))
     if ours is not None and theirs is not None and ours != theirs:
         raise RequestError(f"{other.folder} and {first.folder} were trained on different examples")
+
+
+def _refuse_changed_rows(record: RunRecord, task: TaskData) -> None:
+    if has_changed(task, record.fingerprints):
+        raise RequestError(
+            f"{record.folder}: the rows of {task.name} have changed since the runs were trained; put them back as they "
+            "were, or train the runs again"
+        )
 
 
 def _refuse_what_is_there_twice(runs: Sequence[Path]) -> None:

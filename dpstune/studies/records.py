@@ -14,7 +14,7 @@ from typing import Any
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.runs.identity import without_newer_defaults
+from dpstune.runs.identity import known_fingerprints, without_newer_defaults
 from dpstune.settings.metrics import better, direction
 from dpstune.settings.sections import UserTask
 
@@ -23,7 +23,6 @@ _NAMED_UNFINISHED = 5
 
 # Where the data lies, how often a run is saved and who shows it change no result.
 NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
-_HAVE_FINGERPRINTS = ("model", "task")
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,7 @@ class RunRecord:
     @property
     def fingerprints(self) -> Mapping[str, str]:
         """Hashes of what its model and its task hold; empty if an earlier dpstune did not write them."""
-        found = self.result.get("fingerprints")
-        found = found if isinstance(found, Mapping) else {}
-        return {section: found[section] for section in _HAVE_FINGERPRINTS if isinstance(found.get(section), str)}
+        return known_fingerprints(self.result)
 
     @property
     def score(self) -> float:

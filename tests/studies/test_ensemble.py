@@ -102,6 +102,25 @@ def test_two_processes_are_not_at_one_ensemble(zygote, restarts, tmp_path):
     assert f"another process is at {folder}" in run.stderr
 
 
+def test_runs_whose_rows_have_changed_since_are_refused_in_one_line(zygote, tiny_task, tmp_path):
+    shutil.copytree(tiny_task.parent, tmp_path / "task")
+    table = tmp_path / "task" / "train.csv"
+    recipe = (tmp_path / "task" / "tiny.yaml").read_text().replace("validation: validation.csv", "validation: 0.25")
+    (tmp_path / "task" / "tiny.yaml").write_text(recipe)
+    asked = ["--recipe", tmp_path / "task" / "tiny.yaml", "--seeds", 2, "--set", "training.steps=2"]
+    trained = zygote.run("train", *asked, "--output", tmp_path / "runs")
+    assert trained.code == 0, trained.stderr
+    runs = sorted(result.parent for result in (tmp_path / "runs").glob("*/*/*/result.json"))
+    assert together(zygote, tmp_path / "out", *runs)["restarts"]
+    kept = table.read_text()
+    table.write_text(kept + 'the man in the house,"a man, in a house",yes\n' * 20)
+    refused = zygote.run("ensemble", *runs, "--output", tmp_path / "out")
+    assert (refused.code, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "the rows of tiny have changed since the runs were trained; put them back" in refused.stderr
+    table.write_text(kept)
+    assert together(zygote, tmp_path / "out", *runs)["restarts"]
+
+
 def test_wrong_requests_are_one_line(zygote, restarts, tiny_run, tmp_path):
     def refused(*arguments):
         run = zygote.run("ensemble", *arguments, "--output", tmp_path)

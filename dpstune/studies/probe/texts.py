@@ -9,7 +9,7 @@ from dpstune.data.examples import Examples
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, counted, some_of
 from dpstune.evaluation.targets import find_target
-from dpstune.runs.identity import task_fingerprint
+from dpstune.runs.identity import has_changed
 from dpstune.settings.sections import UserTask, task_name
 from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
 from dpstune.studies.probe.subjects import Subject
@@ -94,10 +94,9 @@ def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> ComparedTe
     task = Inputs().task(recipe)
     if first.split not in task.splits:
         raise RequestError(f"{first.folder} was evaluated on {first.split}; there is {some_of(task.splits)}")
-    known, notes = first.fingerprints.get("task"), []
-    if known is not None and known != task_fingerprint(task):
-        notes.append(f"{first.result['task']}: the examples read now are not those that the models were trained with")
-    return ComparedTexts(f"{first.result['task']} {first.split}", task.splits[first.split], tuple(notes))
+    changed = f"{first.result['task']}: the examples read now are not those that the models were trained with"
+    notes = (changed,) if has_changed(task, first.fingerprints) else ()
+    return ComparedTexts(f"{first.result['task']} {first.split}", task.splits[first.split], notes)
 
 
 def _refuse_other_examples(first: RunRecord, other: RunRecord) -> None:
