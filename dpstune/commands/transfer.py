@@ -20,7 +20,7 @@ from dpstune.commands.options import (
     method_names,
     task_names,
 )
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -98,11 +98,16 @@ def transfer(
     sweep = Sweep(request if dropout is None else settle_dropout(request, dropout))
     if dropout_line := planned_dropout(sweep):
         tell(dropout_line)
+    evaluator = Evaluator(carried_to, tell)
+    done, _ = sweep.finished()
+    bare = [job for job, run in done.items() if evaluator.lacks_a_model(run)]
+    if bare:
+        tell(f"{counted(len(bare), 'finished run')} without a model, as sweep --no-models leaves them: trained anew")
+        sweep.train_anew(bare)
     outcome = run_watched(sweep, jobs)
     report: str | None = None
     cells: list[TransferCell] = []
     if outcome.records:
-        evaluator = Evaluator(carried_to, tell)
         scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
         cells = tabulate(scores, carried_to)
         notes += [*filter(None, [found_dropout(list(outcome.records.values()))]), *outcome.notes]

@@ -263,6 +263,10 @@ class Evaluator:
         self._targets, self._told = targets, told
         self._tokens: dict[str, dict[str, TokenDataset]] = {}
 
+    def lacks_a_model(self, run: RunRecord) -> bool:
+        """Tell whether a run cannot be scored: it holds no model, and a target has no score that was kept."""
+        return not RunFolder(run.folder).model.is_dir() and any(self._read(run, each) is None for each in self._targets)
+
     def evaluate(self, run: RunRecord) -> list[TargetScore]:
         """Return a run's scores, one for each target; new ones are written into its folder.
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,31 @@ def test_the_same_command_again_trains_and_scores_nothing(transfer, done):
     assert again.code == 0, again.stderr
     assert json.loads(again.stdout)["table"] == before["table"]
     assert "evaluating" not in again.stderr
+
+
+def test_finished_runs_without_a_model_are_trained_anew_where_a_score_is_missing(zygote, place, tmp_path):
+    asked = ["--recipe", place / "tiny-mnli.yaml", "--data-dir", place / "nli", "--method", "vanilla"]
+    asked += ["--seeds", "2", "--set", "training.steps=2", "--output", tmp_path, "--json"]
+    swept = zygote.run("sweep", *asked, "--no-models")
+    assert swept.code == 0, swept.stderr
+    runs = sorted(map(Path, json.loads(swept.stdout)["runs"]))
+    values = [json.loads((run / "result.json").read_text())["value"] for run in runs]
+
+    carried = zygote.run("transfer", *asked, "--targets", "snli")
+    assert carried.code == 0, carried.stderr
+    assert "2 finished runs without a model, as sweep --no-models leaves them: trained anew" in carried.stderr
+    assert sorted(map(Path, json.loads(carried.stdout)["runs"])) == runs
+    assert [json.loads((run / "result.json").read_text())["value"] for run in runs] == values
+    assert all((run / "model").is_dir() and run.with_name(f"{run.name}.earlier-1").is_dir() for run in runs)
+
+    shutil.rmtree(runs[0] / "model")
+    again = zygote.run("transfer", *asked, "--targets", "snli")
+    assert again.code == 0, again.stderr
+    assert "trained anew" not in again.stderr  # each score is there
+    more = zygote.run("transfer", *asked, "--targets", "snli,sick")
+    assert more.code == 0, more.stderr
+    assert "1 finished run without a model" in more.stderr
+    assert len(list(tmp_path.glob("*/*/*.earlier-*"))) == 3
 
 
 def test_a_users_own_files_are_a_target(transfer, place, done):

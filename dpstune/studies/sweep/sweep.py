@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -60,6 +60,7 @@ class SweepRequest:
         search: Whether to run the grids; if not, each method runs at one point: its defaults and the given overrides.
         keep_models: Whether to keep each run's weights, beside its numbers and predictions.
         study: The kind of study, such as ``sweep``; the folder of the study's own files begins with it.
+        anew: Identities of jobs to be trained anew, for their weights, where a finished run holds none.
         dropout: The model's dropout under every method whose loss does not need its own; None: each method's own rule.
             See ``dpstune.studies.dropout``.
     """
@@ -78,6 +79,7 @@ class SweepRequest:
     keep_models: bool = True
     study: str = "sweep"
     dropout: float | None = None
+    anew: frozenset[str] = frozenset()
 
     def what_is_run(self) -> list[Any]:
         """Return the parts of the request that decide which runs there are, on any machine."""
@@ -297,6 +299,8 @@ class Sweep:
         for job in self.jobs:
             if job in self._records:
                 continue
+            if self.is_anew(job):
+                continue
             folder = self._folder_of(job)
             if job.identity in self._elsewhere and not RunFolder(folder).result.exists():
                 folder = self._elsewhere[job.identity]
@@ -306,6 +310,21 @@ class Sweep:
                 except (DpstuneError, OSError, ValueError) as error:
                     notes.append(f"{folder}: skipped: damaged: {error}")
         return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+
+    def train_anew(self, jobs: Iterable[Job]) -> None:
+        """Have finished runs of some jobs trained again, for their weights; what they were is renamed, not overwritten.
+
+        Args:
+            jobs: Those whose runs hold no model.
+        """
+        anew = {job.identity: job for job in jobs}
+        self.request = replace(self.request, anew=self.request.anew.union(anew))
+        for job in anew.values():
+            self._records.pop(job, None)
+
+    def is_anew(self, job: Job) -> bool:
+        """Tell whether a job is still to be trained anew: its run is finished, and holds no model."""
+        return job.identity in self.request.anew and not RunFolder(self._folder_of(job)).model.is_dir()
 
     def look_everywhere(self) -> None:
         """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""

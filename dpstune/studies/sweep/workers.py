@@ -96,6 +96,7 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn
             run = engine.train(
                 sweep.request.load(taken.job),
                 output=sweep.request.output,
+                fresh=sweep.is_anew(taken.job),
                 inputs=sweep.inputs,
                 keep_model=sweep.request.keep_models,
                 progress=turn,
