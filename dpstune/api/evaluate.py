@@ -30,7 +30,8 @@ def evaluate(
         max_length: Tokens an example is cut to; the run's.
 
     Raises:
-        RequestError: There is no such model, task or split, or labels do not match.
+        RequestError: There is no such model, task or split, labels do not match, or the run's rows have changed and
+            what is evaluated would be drawn from them anew.
         RunError: The hub could not be reached, or a score is not finite.
 
     >>> import dpstune
@@ -40,6 +41,7 @@ def evaluate(
     >>> dpstune.evaluate(run, "toy-nli-shift").table["split"].tolist()
     ['validation']
     """
+    from dpstune.evaluation.own_task import told_of_changes
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
@@ -52,11 +54,14 @@ def evaluate(
     else:
         raise RequestError(f"{place.name} is a model folder, which names no task; give task=")
     examples = target.read()
+    changes = told_of_changes(place, target)
     trained = TrainedModel(place, max_length)
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
-    return EvaluateResult(place.folder, rows, examples.metric, None if labels is None else labels.description)
+    description = None if labels is None else labels.description
+    notes = [*examples.notes, *filter(None, [changes])]
+    return EvaluateResult(place.folder, rows, examples.metric, description, notes)
 
 
 def model_folder(model: ModelLike) -> Path:

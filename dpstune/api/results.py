@@ -134,10 +134,12 @@ class EvaluateResult(Result):
     Args:
         metric: The headline metric.
         labels: How the model's labels were read there; None for regression.
+        notes: What a reader should know: rows that were left out, data that have changed since.
     """
 
     metric: str = ""
     labels: str | None = None
+    notes: Sequence[str] = field(default=(), repr=False)
 
     @property
     def model(self) -> Path:

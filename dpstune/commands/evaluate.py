@@ -48,6 +48,7 @@ def evaluate(
     Example: dpstune eval runs/demo/dps-dense/seed-42-... --task toy-nli-shift
     """
     from dpstune.data.reading import folder_with_task, measured_by
+    from dpstune.evaluation.own_task import told_of_changes
     from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files, write_submission
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
@@ -83,11 +84,12 @@ def evaluate(
     if report is not None:
         make_writable_folder(report, "--report")
     examples = target.read()
+    changes = told_of_changes(place, target)
     if metric is not None:
         examples = measured_by(examples, _metrics(metric, examples.kind))
     if report is not None and all(each.labels is None for each in examples.splits.values()):
         raise RequestError(f"--report: split {split} of {examples.name} has no labels: there is nothing to show")
-    for note in examples.notes:
+    for note in [*examples.notes, *filter(None, [changes])]:
         tell(note)
     model = TrainedModel(place, max_length)
     labels = match_labels(model, examples)
@@ -106,7 +108,8 @@ def evaluate(
     if report is not None:
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
-        page = str(write_evaluation_page(report, title, header, examples, evaluations))
+        told = [f"{changes}."] if changes is not None else []
+        page = str(write_evaluation_page(report, title, header, examples, evaluations, told=told))
         tell(f"report: {page}")
     if as_json:
         print_json(

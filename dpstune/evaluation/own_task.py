@@ -1,0 +1,59 @@
+"""Whether a run's own task still holds what it was trained with: a part of changed rows is another part than before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dpstune.errors import RequestError
+from dpstune.settings.sections import AnyTask, UserTask, same_task
+
+if TYPE_CHECKING:
+    from dpstune.evaluation.targets import Target
+    from dpstune.evaluation.trained import TrainedPlace
+
+
+def told_of_changes(place: TrainedPlace, target: Target) -> str | None:
+    """Say that a run's own task has changed since it was trained; None where it has not, and of any other task.
+
+    What cannot change under a run, such as the hub's pinned datasets, is not read for it.
+
+    Args:
+        place: Where the model lies.
+        target: What it is to be evaluated on.
+
+    Raises:
+        RequestError: The task has changed, and what is evaluated is drawn from its training rows: the draw is another
+            one, with rows that the run was trained on.
+        RunError: The hub could not be reached.
+    """
+    from dpstune.data.reading import read_task
+    from dpstune.runs.identity import has_changed, known_fingerprints
+
+    if place.run is None or place.recipe is None or not same_task(target.task, place.recipe.task):
+        return None
+    if target.data_dir is None and not isinstance(target.task, UserTask):
+        return None
+    trained_with = known_fingerprints(place.run.read_result() or {})
+    if "task" not in trained_with:
+        return None
+    is_drawn = _is_drawn(target.task, target.split)
+    try:
+        task = read_task(place.recipe.task, place.recipe.data.model_copy(update={"dir": target.data_dir}))
+    except RequestError:  # of a split that is not evaluated here
+        if is_drawn:
+            raise
+        return None
+    if not has_changed(task, trained_with):
+        return None
+    if is_drawn:
+        raise RequestError(
+            f"{place.name}: the rows of {task.name} have changed since it was trained, and its {target.split} rows, "
+            "drawn anew from them, would hold rows that it was trained on; train it again, or put the rows back as "
+            "they were"
+        )
+    return f"{task.name}: the data have changed since {place.name} was trained"
+
+
+def _is_drawn(task: AnyTask, split: str) -> bool:
+    """Tell whether a split is drawn from the training rows."""
+    return isinstance(task, UserTask) and split in task.parts.names and task.parts.place(split) is None
