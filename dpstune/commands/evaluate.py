@@ -35,7 +35,9 @@ def evaluate(
     submission: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write predictions for the GLUE server.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files of --submission.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite what --report or --submission finds there.")
+    ] = False,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Most tokens of an example; default: the run's.")
     ] = None,
@@ -53,7 +55,7 @@ def evaluate(
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.report.header import evaluation_header
-    from dpstune.report.run_report import write_evaluation_page
+    from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import print_evaluations
     from dpstune.runs.folder import make_writable_folder
     from dpstune.settings.tasks import TASKS
@@ -72,8 +74,8 @@ def evaluate(
         target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
     else:
         raise RequestError(f"{trained} is a model folder, which names no task; add --task NAME")
-    if force and submission is None:
-        raise RequestError("--force: overwrites the files of --submission; add --submission FILE")
+    if force and submission is None and report is None:
+        raise RequestError("--force: overwrites what is there; add --report FOLDER or --submission FILE")
     if submission is not None:
         refuse_no_submission(target)
         if len(target.splits) > 1 and not submission.is_dir():
@@ -82,6 +84,7 @@ def evaluate(
         refuse_taken_files(submission, target.name, target.splits, force=force)
         make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     if report is not None:
+        refuse_taken_folder(report, force=force)
         make_writable_folder(report, "--report")
     examples = target.read()
     changes = told_of_changes(place, target)

@@ -13,6 +13,8 @@ from pathlib import Path
 from dpstune.report.figures import PIXELS
 from dpstune.runs.folder import write_text
 
+REPORT_FILES = ("report.md", "report.html")
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -145,8 +147,8 @@ img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
 
 def write_report(folder: Path, title: str, blocks: Sequence[Block]) -> Path:
     """Write a report as report.md and report.html, and return the page; it needs no other file."""
-    write_text(folder / "report.md", render_markdown(title, blocks))
-    page = folder / "report.html"
+    text, page = (folder / name for name in REPORT_FILES)
+    write_text(text, render_markdown(title, blocks))
     write_text(page, render_html(title, blocks))
     return page
 

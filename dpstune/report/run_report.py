@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpstune.errors import RunError, counted
+from dpstune.errors import RequestError, RunError, counted
 from dpstune.evaluation.multilabel import THRESHOLD
 from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
-from dpstune.report.page import Block, Bullets, Facts, Heading, Image, Paragraph, Table, write_report
+from dpstune.report.page import REPORT_FILES, Block, Bullets, Facts, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.progress import format_value
 from dpstune.report.run_figures import confusion_figure, curves_figure, reliability_figure, scatter_figure
 from dpstune.report.tables import digits, metric_words, percent, short_text
@@ -121,6 +121,22 @@ def write_evaluation_page(
     if evaluations:
         blocks += [Heading("How to read the numbers"), Bullets(_explanations(task))]
     return write_report(folder, title, blocks)
+
+
+def refuse_taken_folder(folder: Path, *, force: bool) -> None:
+    """Refuse to overwrite a report or a run's page, before anything is computed.
+
+    Raises:
+        RequestError: One is there and ``force`` is not given.
+    """
+    if force:
+        return
+    if RunFolder(folder).recipe.exists():
+        raise RequestError(
+            f"--report {folder}: it is a run's folder; choose another folder, or overwrite its page with --force"
+        )
+    if any((folder / name).exists() for name in REPORT_FILES):
+        raise RequestError(f"--report {folder}: it holds a report; choose another folder, or overwrite it with --force")
 
 
 def pictures_in(folder: Path) -> Picture:

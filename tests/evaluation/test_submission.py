@@ -116,7 +116,7 @@ def test_eval_writes_it(zygote, tmp_path):
     assert forced.code == 0, forced.stderr
     for more, message in (
         (["--submission", "/dev/null", "--force"], "--submission /dev/null: is not a file; choose another place"),
-        (["--force"], "--force: overwrites the files of --submission; add --submission FILE"),
+        (["--force"], "--force: overwrites what is there; add --report FOLDER or --submission FILE"),
     ):
         refused = zygote.run("eval", tmp_path / "model", *asked, *more)
         assert (refused.code, refused.stderr.splitlines()) == (2, [f"error: {message}"])

@@ -234,6 +234,26 @@ def test_eval_writes_a_page_with_the_metrics_that_are_asked_for(zygote, tiny_run
     assert f"--report {tmp_path / 'page'}`" in (tmp_path / "page" / "report.md").read_text()
 
 
+def test_eval_overwrites_no_report_and_no_runs_page_unless_it_is_told_to(zygote, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "report.html").unlink()
+    (run / "report.md").unlink()
+    for place, file, told in (
+        (tmp_path / "page", "report.html", "it holds a report; choose another folder, or overwrite it with --force"),
+        (tmp_path / "text", "report.md", "it holds a report"),
+        (run, "notes.md", "it is a run's folder; choose another folder, or overwrite its page with --force"),
+    ):
+        place.mkdir(exist_ok=True)
+        (place / file).write_text("mine")
+        refused = zygote.run("eval", run, "--report", place)
+        assert (refused.code, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert refused.stderr.startswith(f"error: --report {place}: {told}")
+        assert (place / file).read_text() == "mine"
+    forced = zygote.run("eval", run, "--report", tmp_path / "page", "--force")
+    assert forced.code == 0, forced.stderr
+    assert_whole(tmp_path / "page")
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
