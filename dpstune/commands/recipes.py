@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,7 @@ def copy_recipe(
     if target.exists() and not force:
         raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
     write_text(target, read_text(source), flag="the argument FILE")
-    tell(f"wrote {target}; train it with: dpstune train --recipe {target}")
+    tell(f"wrote {target}; train it with: dpstune train --recipe {shlex.quote(str(target))}")
 
 
 @app.command("check")

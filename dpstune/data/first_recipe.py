@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import wrap
@@ -64,8 +65,8 @@ def _head(table: Table, target: Path) -> Iterator[str]:
     rows = f"more than {table.rows}" if table.more else table.rows
     name = _one_line(table.path.name)
     yield f"# A first recipe for {name}: {rows} rows; columns {_one_line(some_of(table.columns))}."
-    yield f"#   dpstune recipes check {target.name}"
-    yield f"#   dpstune train --recipe {target.name}"
+    yield f"#   dpstune recipes check {shlex.quote(target.name)}"
+    yield f"#   dpstune train --recipe {shlex.quote(target.name)}"
     yield "# What was guessed says why. A key behind a # has the value it has anyway: take the # away to change it."
 
 
@@ -117,8 +118,9 @@ def _method() -> Iterator[str]:
 
 
 def _training(table: Table) -> Iterator[str]:
-    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * BATCH_SIZE / table.rows)))
-    steps = epochs * math.ceil(table.rows / BATCH_SIZE)
+    trained = table.rows if "validation" in _files_beside(table.path) else table.rows - round(SHARE * table.rows)
+    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * BATCH_SIZE / trained)))
+    steps = epochs * math.ceil(trained / BATCH_SIZE)
     yield "training:"
     yield f"  batch_size: {BATCH_SIZE}"
     yield f"  learning_rate: {LEARNING_RATE}  # for {MODEL}; 2e-5 for a model of BERT's size or larger"

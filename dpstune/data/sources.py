@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -204,7 +205,8 @@ def read_hub(
             yield number, row
 
     columns = Columns(hub.text, hub.label, group, label_required, group_required)
-    raw = _join([_collect(source, rows(), columns, there=dataset.column_names)])
+    with _reading_a_folder(hub.id):
+        raw = _join([_collect(source, rows(), columns, there=dataset.column_names)])
     raw.label_names = tuple(names or ())
     return raw
 
@@ -215,13 +217,28 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    with asking_the_hub_for(name, remedy):
+    with asking_the_hub_for(name, remedy), _reading_a_folder(hub.id):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
         except (ValueError, RuntimeError) as error:  # no such configuration or split; a loading script
             told = first_line(error)
             hint = no_split if told.startswith("Unknown split") else ""
             raise RequestError(f"{name}: {told.rstrip('.')}{hint}") from None
+
+
+@contextmanager
+def _reading_a_folder(name: str) -> Iterator[None]:
+    """Say of a folder of this machine that it is read in vain, and why; what is no folder is left alone."""
+    import datasets
+
+    try:
+        yield
+    except (datasets.exceptions.DatasetsError, OSError) as error:
+        if not Path(name).is_dir():
+            raise
+        raise RequestError(
+            f"folder {name} holds no dataset that can be read ({first_line(error)}); name the file itself"
+        ) from None
 
 
 def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | None = None, first: int = 0) -> RawSplit:
@@ -255,7 +272,8 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         split.rows.append(number)
         if isinstance(row.get(columns.label), list) and split.first_list is None:
             split.first_list = f"{place}: column {columns.label!r}"
-        split.labels.append(label_cell(row, columns.label, place))
+        label = label_cell(row, columns.label, place)
+        split.labels.append(label if label is None or label.strip() else "")
         if columns.group is not None:
             split.groups.append(plain_cell(row, columns.group, place) or None)
             has_group = has_group or columns.group in row

@@ -47,6 +47,15 @@ def test_it_reads_the_files_beside_the_table_from_wherever_it_lies(folder):
     assert recipe.training.epochs == 10
 
 
+def test_the_share_that_is_kept_for_validation_is_not_among_the_rows_of_its_steps(tmp_path):
+    table = write(tmp_path / "rows of mine.csv", count=1000)
+    text = first_recipe(table, tmp_path / "first one.yaml")
+    recipe = load(tmp_path, text)
+    steps = recipe.training.epochs * len(Inputs().task(recipe).splits["train"]) / recipe.training.batch_size
+    assert f"# about {steps:.0f} steps" in text
+    assert "#   dpstune train --recipe 'first one.yaml'" in text
+
+
 def test_its_comments_are_its_defaults(folder):
     text = first_recipe(folder / "train.csv", folder / "first.yaml")
     every_key = re.sub(r"^( *)# (\w+: )", r"\1\2", text, flags=re.MULTILINE)

@@ -293,6 +293,12 @@ def test_what_is_held_out_is_training_data_that_no_seed_trains_on(tmp_path):
     assert list(load(task, splits=["validation"], held_out=20).splits) == list(load(task, splits=["validation"]).splits)
 
 
+def test_a_label_of_spaces_is_no_label(tmp_path):
+    task = load(own_task(tmp_path, [*BALANCED, ("blank", "  ")]))
+    assert "blank" not in {text for text, _ in named(task)}
+    assert all(name.strip() for name in task.label_names)
+
+
 def test_texts_that_stand_there_twice_are_not_held_out(tmp_path):
     rows = [(f"t{i % 30}" if i < 60 else f"u{i}", "yn"[i % 2]) for i in range(90)]
     splits = load(own_task(tmp_path, rows), held_out=20).splits

@@ -391,6 +391,16 @@ def test_labels_of_a_hub_dataset_are_read_by_their_names(dataset, feature, label
     assert split.texts == [(f"p{i}", "h") for i in range(len(labels))]
 
 
+@pytest.mark.parametrize("files", [{}, {"a.png": b"no picture"}, {"a.csv": b"x,y\n1,2\n1,2,3\n"}])
+def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path, files):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(RequestError, match=r"holds no dataset that can be read .*; name the file itself"):
+        read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train")
+
+
 def test_a_split_that_a_hub_dataset_lacks_is_named(dataset):
     hub = dataset([0], datasets.ClassLabel(names=["a"]))
     with pytest.raises(RequestError, match="exam") as error:
