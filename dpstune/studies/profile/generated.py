@@ -100,6 +100,11 @@ class GeneratedTokens(TokenDataset):
         self._mask = (torch.arange(length) < ends.unsqueeze(1)).long()
         self._ids[self._mask == 0] = getattr(text, "pad_token_id", None) or 0
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id."""
+        return int(self._ids.max())
+
     def token_ids(self) -> torch.Tensor:
         """Return every id, int64 [vocabulary]: which of them real texts would use is not known."""
         return self._vocabulary
