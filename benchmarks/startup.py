@@ -1,8 +1,8 @@
 """Time from the start of a process to step 1, time before step 1 of the runs that follow, CPU time of ``--help``.
 
-All with the files in the page cache. The first is set against the time that importing its libraries takes, the CPU
-time of ``dpstune --help`` against that of ``import typer, rich, yaml``. The runs that follow are those of one process,
-as a sweep's worker has them.
+All with the files in the page cache. The first is set against the time that the usual imports of such a program take,
+the CPU time of ``dpstune --help`` against that of ``import typer, rich, yaml``. The runs that follow are those of one
+process, as a sweep's worker has them.
 
 python benchmarks/startup.py          writes this processor's part of results/startup.json
 """
@@ -34,7 +34,7 @@ from dpstune.training import engine
 engine.Loop.optimizer_step = say_when
 main()
 """
-# What no program that trains MiniLM by transformers does without.
+# What a program that trains MiniLM by transformers usually imports.
 UNTIL_IMPORTED = f"""{SAY_WHEN}
 import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast, get_scheduler

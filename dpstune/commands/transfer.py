@@ -101,6 +101,11 @@ def transfer(
     evaluator = Evaluator(carried_to, tell)
     done, _ = sweep.finished()
     bare = [job for job, run in done.items() if evaluator.lacks_a_model(run)]
+    if bare and storage is not None:  # there a finished job is done for good
+        raise RequestError(
+            f"{counted(len(bare), 'finished run')} without a model, such as {done[bare[0]].folder}, cannot be scored "
+            "on what is new; the same command without --storage trains them anew"
+        )
     if bare:
         tell(f"{counted(len(bare), 'finished run')} without a model, as sweep --no-models leaves them: trained anew")
         sweep.train_anew(bare)

@@ -38,12 +38,17 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def configured_layers(config: PretrainedConfig) -> int | None:
-    """Return how many layers, a decoder's among them, a configuration gives its models; None where it does not say."""
+    """Return how many layers, a decoder's among them, a configuration gives its models; None where it does not say.
+
+    It is the configuration's own number: a model may keep its layers otherwise than ``encoder_layers`` can tell apart.
+    """
     config = config.get_text_config()
     # ALBERT's layers share their weights within a group.
     layers: int | None = getattr(config, "num_hidden_groups", getattr(config, "num_hidden_layers", None))
+    if layers is None or not config.is_encoder_decoder:
+        return layers
     decoder: int = getattr(config, "decoder_layers", getattr(config, "num_decoder_layers", 0))
-    return None if layers is None else layers + decoder
+    return layers + decoder
 
 
 def top_layers(model: nn.Module, count: int) -> list[nn.Module]:
@@ -164,7 +169,10 @@ def word_embeddings(model: nn.Module) -> list[nn.Module]:
         RequestError: The model does not name any.
     """
     getter: Callable[[], nn.Module | None] = getattr(model, "get_input_embeddings", lambda: None)
-    known = getter()
+    try:
+        known = getter()
+    except NotImplementedError:  # CANINE hashes characters
+        known = None
     if known is None:
         raise RequestError(f"{type(model).__name__} has no word embeddings that dpstune could find")
     weight = getattr(known, "weight", None)

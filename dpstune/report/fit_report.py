@@ -234,7 +234,10 @@ def _explanations(outcome: FitOutcome) -> list[str]:
     else:
         texts = ["Candidates were compared by held-out rows, which no run was trained on."]
         if outcome.fit.seen_elsewhere(VALIDATION):
-            texts = ["Candidates were compared by the validation rows, some of which have the texts of training rows."]
+            texts = [
+                "Candidates were compared by the validation rows, some of which have the texts or the group of "
+                "training rows."
+            ]
     if parts.test is None:
         texts.append(
             "The best of many candidates looks better than it is on the rows that chose it. So the choice was repeated "

@@ -157,6 +157,13 @@ def test_a_model_that_keeps_the_parts_of_its_layers_apart_is_refused():
         encoder_layers(AutoModelForSequenceClassification.from_config(config))
 
 
+def test_a_model_that_embeds_no_words_names_none():
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("canine", **shape))
+    with pytest.raises(RequestError, match="CanineForSequenceClassification has no word embeddings"):
+        word_embeddings(model)
+
+
 def test_encoder_parameters_are_the_layers():
     names = encoder_parameters(tiny_classifier("bert"))
     assert all(name.startswith("bert.encoder.layer.") for name in names)

@@ -183,6 +183,10 @@ def test_finished_runs_without_a_model_are_trained_anew_where_a_score_is_missing
     again = zygote.run("transfer", *asked, "--targets", "snli")
     assert again.code == 0, again.stderr
     assert "trained anew" not in again.stderr  # each score is there
+    shared = ["--storage", f"sqlite:///{tmp_path / 'shared.db'}"]
+    refused = zygote.run("transfer", *asked, "--targets", "snli,sick", *shared)
+    assert refused.code == 2
+    assert "the same command without --storage trains them anew" in refused.stderr
     more = zygote.run("transfer", *asked, "--targets", "snli,sick")
     assert more.code == 0, more.stderr
     assert "1 finished run without a model" in more.stderr

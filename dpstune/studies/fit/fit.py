@@ -133,19 +133,23 @@ class Fit:
         raw = self._raw.rows_of(split)
         return dict(zip(raw.ids, raw.texts, strict=True))
 
-    def seen_elsewhere(self, split: str) -> set[str]:
+    def seen_elsewhere(self, split: str, *, grouped: bool = True) -> set[str]:
         """Return the ids of a split's rows whose texts or groups are in another file, too, that is used before it.
 
         Of the rows that choose it is the training file; of test rows also the file of those that choose. Rows that are
         cut from one file are apart already.
+
+        Args:
+            split: Its name.
+            grouped: Whether a group in common counts, too; else texts alone.
         """
         own = self._raw.rows_of(split)
         before = ("train", VALIDATION) if split == TEST else ("train",)
         others = [raw for name in before if (raw := self._raw.splits.get(name)) is not None and raw is not own]
-        groups = [group for raw in (*others, own) for group in raw.groups or ()]
+        groups = [group for raw in (*others, own) for group in raw.groups or [None] * len(raw.ids)]
         texts = [row for raw in (*others, own) for row in raw.texts]
         first = len(texts) - len(own.ids)
-        blocks = rows_together(texts, groups if len(groups) == len(texts) else None)
+        blocks = rows_together(texts, groups if grouped else None)
         return {own.ids[row - first] for block in blocks if block[0] < first for row in block if row >= first}
 
     def recipe_of(self, candidate: Candidate, part: int) -> LoadedRecipe:

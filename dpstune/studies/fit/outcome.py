@@ -237,7 +237,7 @@ def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
     given = [[names[answer] for answer in each.predictions] for each in answers]
     gold = answers[0].gold
     of_the_label = [each.scores[np.arange(len(gold)), gold] for each in answers]
-    seen = fit.seen_elsewhere(VALIDATION)
+    seen = fit.seen_elsewhere(VALIDATION, grouped=False)
     found = likely_wrong([names[label] for label in gold], given, of_the_label)
     return [each for each in found if answers[0].ids[each.place] not in seen]
 

@@ -123,10 +123,9 @@ def fit_request(
         RequestError: A column is not named, or a flag does not suit the data.
     """
     refuse_wrong_names(text, text2, label)
-    flags = {"task.text": text, "task.label": label, "task.group": group, "task.metric": metric, "model.name": model}
-    refuse_told_twice(
-        overrides, {key: f"--{key.split('.')[-1]} {value}" for key, value in flags.items() if value is not None}
-    )
+    told = {"task.text": text, "task.label": label, "task.group": group, "task.metric": metric}
+    flags = {key: f"--{key.removeprefix('task.')} {value}" for key, value in told.items() if value is not None}
+    refuse_told_twice(overrides, flags | ({} if model is None else {"model.name": f"--model {model}"}))
     given = {"text": [text, text2] if text2 else text, "label": label, "group": group, "metric": metric, "kind": kind}
     task_keys = {key: value for key, value in given.items() if value is not None}
     source = None

@@ -238,6 +238,24 @@ def test_test_rows_that_chose_or_trained_are_found(tiny_model, tmp_path, test, k
     assert len(fit.seen_elsewhere("validation")) == 9
 
 
+def test_groups_in_common_count_also_where_the_validation_file_has_none(tiny_model, tmp_path):
+    for name, first, group in (("train", 0, "a{}"), ("validation", 100, None), ("test", 200, "a{}")):
+        lines = [
+            ",".join([f"text {number}", "yn"[number % 2], *([group.format(number % 100)] if group else [])])
+            for number in range(first, first + (20 if name == "train" else 4))
+        ]
+        header = "text,label,who" if group else "text,label"
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]))
+    (tmp_path / "own.yaml").write_text(
+        f"model: {{name: {tiny_model}}}\n"
+        "task: {files: {train: train.csv, validation: validation.csv}, text: text, label: label, group: who}\n"
+        "data: {max_length: 16}\n"
+    )
+    fit = Fit(fit_request(str(tmp_path / "own.yaml"), output=tmp_path, test=str(tmp_path / "test.csv")))
+    assert len(fit.seen_elsewhere("test")) == 4
+    assert fit.seen_elsewhere("test", grouped=False) == set()
+
+
 @pytest.mark.slow
 def test_test_rows_that_training_has_are_not_scored(zygote, rows, tiny_model, tmp_path):
     lines = rows.read_text().splitlines()
@@ -344,6 +362,10 @@ def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
         (
             ["rows.csv", "--text", "first", "--label", "label", "--metric", "f1", "--set", "task.metric=accuracy"],
             "--metric f1 and --set task.metric=accuracy set the same key",
+        ),
+        (
+            ["rows.csv", "--text", "first", "--label", "label", "--set", "model.name=other"],
+            "model and --set model.name=other set the same key",
         ),
         (["rows.csv", "--text", "frist", "--label", "label"], "no column 'frist'"),
         (["nothing.csv", "--text", "a", "--label", "b"], "there is no file"),
