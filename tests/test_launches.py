@@ -64,7 +64,7 @@ MOST = {
     ("r3f", "every step"): (40, 0),
     ("r-drop", "every step"): (40, 0),
     ("sam", "every step"): (160, 80),  # a second forward and backward pass
-    ("ema", "every step"): (21, 0),
+    ("ema", "every step"): (19, 0),
 }
 
 

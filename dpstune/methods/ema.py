@@ -185,7 +185,7 @@ class Ema(Method[EmaConfig]):
         super().after_update()
         self.updates += self._is_update
         decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.config.decay)
-        move_toward(list(self.averages.values()), list(self._weights.values()), (1 - decay) * self._is_update)
+        move_toward(list(self.averages.values()), list(self._weights.values()), 1 - decay, self._is_update)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step, the number of updates, the averages and what the method that trains needs."""

@@ -90,10 +90,10 @@ def refuse_infinite_weights(model: nn.Module, step: int) -> None:
     Raises:
         DivergedError: It is so. No loss has shown it yet.
     """
-    import torch
+    from dpstune.methods.groups import are_finite
 
     trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
-    if trained and not torch.stack([norm.float() for norm in torch._foreach_norm(trained)]).isfinite().all():
+    if trained and not are_finite(trained):
         raise DivergedError(
             f"weights are not finite after step {step}; try a lower training.learning_rate, more training.warmup_steps "
             "or training.precision fp32"

@@ -77,7 +77,7 @@ def test_averages_that_move_by_nothing_are_not_spoilt(as_on_a_gpu, on_a_gpu):
         as_on_a_gpu()
     averages = [torch.ones(3), torch.ones(2)]
     values = [torch.tensor([float("nan"), float("inf"), 1.0]), torch.zeros(2)]
-    groups.move_toward(averages, values, torch.tensor(0.0))
+    groups.move_toward(averages, values, torch.tensor(0.25), torch.tensor(False))
     assert all(torch.equal(average, torch.ones_like(average)) for average in averages)
 
 

@@ -146,6 +146,8 @@ class Fit:
         own = self._raw.rows_of(split)
         before = ("train", VALIDATION) if split == TEST else ("train",)
         others = [raw for name in before if (raw := self._raw.splits.get(name)) is not None and raw is not own]
+        if not others:
+            return set()
         groups = [group for raw in (*others, own) for group in raw.groups or [None] * len(raw.ids)]
         texts = [row for raw in (*others, own) for row in raw.texts]
         first = len(texts) - len(own.ids)

@@ -297,9 +297,7 @@ class Sweep:
         """
         notes = []
         for job in self.jobs:
-            if job in self._records:
-                continue
-            if self.is_anew(job):
+            if job in self._records or self.is_anew(job):
                 continue
             folder = self._folder_of(job)
             if job.identity in self._elsewhere and not RunFolder(folder).result.exists():
