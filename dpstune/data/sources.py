@@ -216,7 +216,7 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
 
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # an error is raised, too
     with asking_the_hub_for(name, remedy), _reading_a_folder(hub.id):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
@@ -233,12 +233,11 @@ def _reading_a_folder(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (datasets.exceptions.DatasetsError, OSError) as error:
+    except (datasets.exceptions.DatasetsError, OSError, ImportError) as error:  # the last of images and sound
         if not Path(name).is_dir():
             raise
-        raise RequestError(
-            f"folder {name} holds no dataset that can be read ({first_line(error)}); name the file itself"
-        ) from None
+        why = first_line(error.__cause__ or error).rstrip(".")
+        raise RequestError(f"folder {name} holds no dataset that can be read ({why}); name the file itself") from None
 
 
 def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | None = None, first: int = 0) -> RawSplit:
@@ -264,10 +263,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
                 if column not in there:
                     raise no_column(source, column, there)
         place = f"{source}:{number}"
-        values = tuple(plain_cell(row, column, place) for column in columns.text)
-        if None in values:
-            raise RequestError(f"{place}: column {columns.text[values.index(None)]!r} is empty")
-        split.texts.append(tuple(value for value in values if value is not None))
+        split.texts.append(tuple(_text_cell(row, column, place) for column in columns.text))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
         if isinstance(row.get(columns.label), list) and split.first_list is None:
@@ -338,6 +334,13 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     except ValueError as error:
         raise RequestError(f"{place}: column {column!r} does not hold text: {first_line(error)}") from None
     return plain
+
+
+def _text_cell(row: Mapping[str, Any], column: str, place: str) -> str:
+    """Return a text's cell as ``plain_cell`` does; an empty one as an empty text, as CSV has it."""
+    if column not in row:
+        raise RequestError(f"{place}: column {column!r} is missing")
+    return plain_cell(row, column, place) or ""
 
 
 def label_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:

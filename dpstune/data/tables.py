@@ -161,9 +161,12 @@ def _rows(
     *,
     skip_ragged: bool = False,
 ) -> Rows:
+    begun = 1  # the line on which a row begins
     try:
-        for row in filter(None, reader):  # a blank line is an empty row
-            if columns is None:
+        for row in reader:
+            if not row:
+                pass  # a blank line
+            elif columns is None:
                 columns = row
                 refuse_what_is_there_twice(row, f"{place}:{reader.line_num}", "columns")
                 if on_header is not None:
@@ -174,12 +177,17 @@ def _rows(
                 yield reader.line_num, None
             else:
                 hint = "; save texts that hold tabs or line breaks as CSV" if isinstance(reader, _TabReader) else ""
-                raise RequestError(
-                    f"{place}:{reader.line_num}: {len(row)} columns where there should be {len(columns)}{hint}"
-                )
+                what = f"{len(row)} columns where there should be {len(columns)}"
+                raise RequestError(f"{place}:{begun}: {what}{_goes_on(begun, reader)}{hint}")
+            begun = reader.line_num + 1
     except csv.Error as error:
         hint = "; a quote inside a quoted cell should be doubled"
-        raise RequestError(f"{place}:{reader.line_num}: {error}{hint}") from None
+        raise RequestError(f"{place}:{begun}: {error}{_goes_on(begun, reader)}{hint}") from None
+
+
+def _goes_on(begun: int, reader: _Reader) -> str:
+    """Say how far a row goes that has more lines than one."""
+    return f", in a row that goes on to line {reader.line_num}" if reader.line_num > begun else ""
 
 
 def refuse_what_is_there_twice(names: Sequence[str], place: str, what: str) -> None:

@@ -158,12 +158,25 @@ def test_a_ragged_row_is_named_by_file_and_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "row", "line"),
-    [("a.csv", '"open,1\nx,2\n', 4), ("a.csv", '"a" b,1\n', 3), ("a.tsv", '"open\nx\t2\ny\t1\n', 3)],
+    [("a.csv", '"open,1\nx,2\n', 3), ("a.csv", '"a" b,1\n', 3), ("a.tsv", '"open\nx\t2\ny\t1\n', 3)],
 )
 def test_quotes_that_do_not_close_are_refused_with_file_and_line(tmp_path, name, row, line):
     delimiter = "\t" if name == "a.tsv" else ","
     (tmp_path / name).write_text(f"text{delimiter}label\nfine{delimiter}1\n{row}")
     assert refused(tmp_path / name, ("text",)).startswith(f"{tmp_path / name}:{line}: ")
+
+
+def test_a_row_that_swallows_others_is_named_by_the_line_it_began_on(tmp_path):
+    rest = "".join(f"more,{n % 2}\n" for n in range(998))
+    (tmp_path / "a.csv").write_text(f'text,label\n\n"open,1\n{rest}')
+    assert refused(tmp_path / "a.csv", ("text",)).startswith(
+        f"{tmp_path}/a.csv:3: unexpected end of data, in a row that goes on to line 1001; a quote inside"
+    )
+    (tmp_path / "a.csv").write_text('text,label\nfine,0\n"open,1\nx,2\ny "quote",1\n')
+    assert refused(tmp_path / "a.csv", ("text",)).startswith(f"{tmp_path}/a.csv:3: ',' expected after '\"', in a row ")
+    (tmp_path / "a.csv").write_text('text,label\n"open,1\nx,2\n",1,2\n')
+    what = "3 columns where there should be 2, in a row that goes on to line 4"
+    assert refused(tmp_path / "a.csv", ("text",)) == f"{tmp_path}/a.csv:2: {what}"
 
 
 def test_in_a_tsv_quotes_that_are_none_of_csvs_are_plain_characters(tmp_path):
@@ -237,20 +250,34 @@ def test_what_only_calls_itself_parquet_is_refused(tmp_path):
     assert refused(tmp_path / "a.parquet").startswith(f"cannot read {tmp_path}/a.parquet as Parquet: ")
 
 
-@pytest.mark.parametrize("row", [{"premise": "P", "hypothesis": None, "label": 1}, {"premise": "P", "label": 1}])
-def test_a_text_that_is_not_there_is_refused_with_its_place(tmp_path, row):
-    write_jsonl(tmp_path / "a.jsonl", [{"premise": "P", "hypothesis": "H", "label": 1}, row])
-    assert refused(tmp_path / "a.jsonl") == f"{tmp_path}/a.jsonl:2: column 'hypothesis' is empty"
+def test_a_text_whose_key_is_missing_is_refused_with_its_place(tmp_path):
+    rows = [{"premise": "P", "hypothesis": "H", "label": 1}, {"premise": "P", "label": 1}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert refused(tmp_path / "a.jsonl") == f"{tmp_path}/a.jsonl:2: column 'hypothesis' is missing"
 
 
-def test_a_null_text_in_parquet_is_refused_with_its_row(tmp_path):
-    pq.write_table(pa.table({"text": ["a", None], "label": [0, 1]}), tmp_path / "a.parquet")
-    assert refused(tmp_path / "a.parquet", ("text",)) == f"{tmp_path}/a.parquet:2: column 'text' is empty"
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.xlsx"])
+def test_an_empty_cell_is_an_empty_text_in_every_format(tmp_path, name):
+    rows = [{"text": "a", "label": "0"}, {"text": None, "label": "1"}]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "a.xlsx":
+        write_excel(path, [("text", "label"), *(tuple(row.values()) for row in rows)])
+    elif name == "a.json":
+        path.write_text(json.dumps(rows))
+    elif name == "a.jsonl":
+        write_jsonl(path, rows)
+    else:
+        table = [("text", "label"), *(tuple(row.values()) for row in rows)]
+        write_csv(path, table, "\t" if name == "a.tsv" else ",")
+    split = read_file(path, ("text",), "label")
+    assert (split.texts, split.labels) == ([("a",), ("",)], ["0", "1"])
 
 
-def test_an_empty_cell_of_a_table_is_an_empty_text_as_in_qqp(tmp_path):
-    write_csv(tmp_path / "a.csv", [("text", "label"), ("", "1")])
-    assert read_file(tmp_path / "a.csv", ("text",), "label").texts == [("",)]
+def test_a_gap_among_numbers_that_are_texts_is_an_empty_text(tmp_path):
+    pq.write_table(pa.table({"text": [1.0, float("nan"), None], "label": [0, 1, 1]}), tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet", ("text",), "label").texts == [("1",), ("",), ("",)]
 
 
 @pytest.fixture
@@ -401,6 +428,36 @@ def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path, files):
         read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv", b"x,y\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
+        ("a.xlsx", b"", r"No \(supported\) data files found in .*folder"),
+    ],
+)
+def test_why_a_folder_is_no_dataset_is_told_once(tmp_path, monkeypatch, capfd, name, content, why):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(RequestError, match=rf"can be read \([^(]*{why}\); name"):
+        read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_folder_of_images_that_need_a_library_is_refused(dataset, monkeypatch):
+    hub = dataset([0], datasets.ClassLabel(names=["a"]))
+
+    def ask_for_it(rows):
+        raise ImportError("To support decoding images, please install 'Pillow'.")
+
+    monkeypatch.setattr(datasets.Dataset, "__iter__", ask_for_it)
+    with pytest.raises(
+        RequestError, match=r"can be read \(To support decoding images, please install 'Pillow'\); name"
+    ):
+        read_hub(hub, "train")
+
+
 def test_a_split_that_a_hub_dataset_lacks_is_named(dataset):
     hub = dataset([0], datasets.ClassLabel(names=["a"]))
     with pytest.raises(RequestError, match="exam") as error:
@@ -473,7 +530,7 @@ def test_what_is_not_what_its_ending_says_is_refused(tmp_path, name, content, wh
             ":2: not valid JSON: Extra data; where each line is an object of its own, name it .jsonl",
         ),
         ('[\n{"text": "a", "text": "b"}]', ": two keys are called 'text'"),
-        ('[{"text": null, "label": 1}]', ":1: column 'text' is empty"),
+        ('[{"text": "a", "label": 1}, {"label": 1}]', ":2: column 'text' is missing"),
     ],
 )
 def test_json_that_is_no_array_of_objects_is_refused(tmp_path, text, message):
@@ -522,9 +579,6 @@ def test_another_encoding_is_read_on_request_and_a_mark_says_more(tmp_path):
 
 def test_an_excel_sheet_gives_the_same_examples(tmp_path):
     head = [(None, None, None), ("text", None, "label")]
-    write_excel(tmp_path / "a.xlsx", [*head, ("a", "aside", 1), (None, "aside", None), ("b", None, 1.0), ("c", 1, 0.5)])
-    with pytest.raises(RequestError, match=r"a.xlsx:4: column 'text' is empty"):
-        read_file(tmp_path / "a.xlsx", ("text",), "label")
     write_excel(tmp_path / "a.xlsx", [*head, ("a", "aside", 1), (None, None, None), ("b", None, 1.0), (7, 1, 0.5)])
     split = read_file(tmp_path / "a.xlsx", ("text",), "label")
     assert (split.texts, split.labels, split.rows) == ([("a",), ("b",), ("7",)], ["1", "1", "0.5"], [3, 5, 6])
