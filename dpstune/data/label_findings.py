@@ -156,12 +156,12 @@ def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
             "error",
             len(rows),
             places.some(rows),
-            "Write a number there, or leave out kind: regression.",
+            "Write a number there, with a point and no comma (1.5), or leave out kind: regression.",
             (f"labels that are no numbers: {some_of(map(_quoted, wrong))}",),
         )
-    values = {number(label) for label in labels.counts}
+    values = {value for label in labels.counts if (value := number(label)) is not None}
     if len(values) < 2:
-        what = "every row has the same value" if values else "no row has a value"
+        what = "every row with a value has the same" if values else "no row has a value"
         yield Finding(
             "one-label",
             "error",
