@@ -255,6 +255,41 @@ class TestRecipes:
         assert copied == Path("roberta-rte.yaml").read_text() == shipped_recipes()["roberta-rte"].read_text()
         assert load_recipe("mine.yaml").recipe == load_recipe("roberta-rte").recipe
 
+    def test_copy_says_what_to_type_next_whatever_the_name(self, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        _, _, err = run("recipes", "copy", "demo", "my copy.yaml")
+        assert err == "wrote my copy.yaml; train it with: dpstune train --recipe 'my copy.yaml'\n"
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "model: {name: minilm}\ntask: {files: {train: t.csv, validation: 0.2}, text: a, label: b}\n",
+            "model: {name: minilm}\ntask: {dataset: ./here, splits: {train: train}, text: a, label: b}\n",
+            "model: {name: ./model}\ntask: rte\n",
+            "model: {name: minilm}\ntask: rte\ndata: {dir: glue}\n",
+        ],
+    )
+    def test_copy_leaves_relative_paths_where_they_lead(self, run, tmp_path, monkeypatch, place):
+        (tmp_path / "x y").mkdir()
+        monkeypatch.chdir(tmp_path)
+        Path("x y/mine.yaml").write_text(place)
+        code, _, err = run("recipes", "copy", "x y/mine.yaml", "copy.yaml")
+        assert (code, Path("copy.yaml").exists()) == (2, False)
+        assert err == (
+            "error: x y/mine.yaml has relative paths, which would lead elsewhere from copy.yaml; write them in full "
+            f"there, or copy it within {tmp_path / 'x y'}\n"
+        )
+        assert run("recipes", "copy", "x y/mine.yaml", "x y/copy.yaml")[0] == 0
+        assert Path("x y/copy.yaml").read_text() == place
+
+    def test_copy_takes_paths_in_full_anywhere(self, run, tmp_path, monkeypatch):
+        (tmp_path / "x").mkdir()
+        monkeypatch.chdir(tmp_path)
+        files = f"{{train: {tmp_path}/t.csv, validation: ~/v.csv}}"
+        Path("x/mine.yaml").write_text(f"model: {{name: minilm}}\ntask: {{files: {files}, text: a, label: b}}\n")
+        assert run("recipes", "copy", "x/mine.yaml")[0] == 0
+        assert load_recipe("mine.yaml").recipe == load_recipe("x/mine.yaml").recipe
+
     def test_copy_overwrites_only_when_told(self, run, tmp_path):
         target = tmp_path / "mine.yaml"
         target.write_text("precious")

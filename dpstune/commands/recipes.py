@@ -58,7 +58,7 @@ def copy_recipe(
     Example: dpstune recipes copy minilm-rte mine.yaml
     """
     from dpstune.common.textfile import read_text
-    from dpstune.recipe.recipe import find_recipe
+    from dpstune.recipe.recipe import find_recipe, paths_lead_elsewhere
     from dpstune.runs.folder import write_text
 
     source = find_recipe(name)
@@ -67,6 +67,9 @@ def copy_recipe(
         target = target / source.name
     if target.exists() and not force:
         raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
+    if paths_lead_elsewhere(source, target):
+        remedy = f"write them in full there, or copy it within {source.parent.absolute()}"
+        raise RequestError(f"{source} has relative paths, which would lead elsewhere from {target}; {remedy}")
     write_text(target, read_text(source), flag="the argument FILE")
     tell(f"wrote {target}; train it with: dpstune train --recipe {shlex.quote(str(target))}")
 

@@ -65,8 +65,9 @@ def _head(table: Table, target: Path) -> Iterator[str]:
     rows = f"more than {table.rows}" if table.more else table.rows
     name = _one_line(table.path.name)
     yield f"# A first recipe for {name}: {rows} rows; columns {_one_line(some_of(table.columns))}."
-    yield f"#   dpstune recipes check {shlex.quote(target.name)}"
-    yield f"#   dpstune train --recipe {shlex.quote(target.name)}"
+    recipe = _one_line(shlex.quote(target.name))
+    yield f"#   dpstune recipes check {recipe}"
+    yield f"#   dpstune train --recipe {recipe}"
     yield "# What was guessed says why. A key behind a # has the value it has anyway: take the # away to change it."
 
 

@@ -351,6 +351,25 @@ def find_recipe(name_or_file: str) -> Path:
     raise RequestError(f"no recipe and no file is called {name_or_file!r}{hint}")
 
 
+def paths_lead_elsewhere(source: Path, copy: Path) -> bool:
+    """Return whether a recipe has relative paths that would lead elsewhere from a copy of it.
+
+    Args:
+        source: The recipe's file.
+        copy: Where its copy is to lie.
+
+    Raises:
+        RequestError: The copy is to lie in another folder, and the recipe is no YAML that a recipe could be.
+    """
+    if source.parent.resolve() == copy.parent.resolve():
+        return False
+    here = _Draft.read(source)
+    there = _Draft(copy, deepcopy(here.values), {})
+    here.make_paths_absolute()
+    there.make_paths_absolute()
+    return here.values != there.values
+
+
 def describe_recipe(source: Path) -> str:
     """Return a recipe's description: the first line of its opening comment, empty if there is none.
 

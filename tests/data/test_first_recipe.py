@@ -76,6 +76,13 @@ def test_without_a_second_file_it_takes_a_share(tmp_path):
     assert [len(examples) for examples in task.splits.values()] == [32, 8]
 
 
+def test_a_line_break_in_its_name_ends_no_comment(folder):
+    text = first_recipe(folder / "train.csv", folder / "a\nb.yaml")
+    assert text.splitlines()[1:3] == [
+        f"#   dpstune {what} 'a\\nb.yaml'" for what in ("recipes check", "train --recipe")
+    ]
+
+
 def test_json_lines_and_files_named_after_their_split(tmp_path):
     for split in ("train", "valid"):
         rows = [{"body": f"some words here {n}", "grade": n * 0.25, "tags": ["x"]} for n in range(50)]
