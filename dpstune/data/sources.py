@@ -263,7 +263,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
                 if column not in there:
                     raise no_column(source, column, there)
         place = f"{source}:{number}"
-        split.texts.append(tuple(_text_cell(row, column, place) for column in columns.text))
+        split.texts.append(tuple(text_cell(row, column, place) for column in columns.text))
         split.ids.append(_identity(row, position))
         split.rows.append(number)
         if isinstance(row.get(columns.label), list) and split.first_list is None:
@@ -336,8 +336,12 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     return plain
 
 
-def _text_cell(row: Mapping[str, Any], column: str, place: str) -> str:
-    """Return a text's cell as ``plain_cell`` does; an empty one as an empty text, as CSV has it."""
+def text_cell(row: Mapping[str, Any], column: str, place: str) -> str:
+    """Return a text's cell as ``plain_cell`` does; an empty one as an empty text, as CSV has it.
+
+    Raises:
+        RequestError: The row has no such cell, or it holds no text.
+    """
     if column not in row:
         raise RequestError(f"{place}: column {column!r} is missing")
     return plain_cell(row, column, place) or ""

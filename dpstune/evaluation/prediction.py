@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dpstune.common.textfile import SAVE_AS_UTF_8, SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
 from dpstune.data.files import FILE_FORMATS, file_rows, form_of, not_packed, open_packed, stream_rows
-from dpstune.data.sources import LABEL_SEPARATOR, no_column, plain_cell
+from dpstune.data.sources import LABEL_SEPARATOR, no_column, text_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
 from dpstune.errors import RequestError, RunError, some_of
 from dpstune.evaluation.multilabel import given_labels, names_of
@@ -352,15 +352,10 @@ def _training_columns(place: TrainedPlace) -> list[Sequence[str]]:
 
 
 def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:
-    texts = []
-    for column in columns:
-        text = plain_cell(row, column, place)
-        if text is None:
-            raise RequestError(f"{place}: column {column!r} is {'empty' if column in row else 'missing'}")
-        texts.append(text)
+    texts = tuple(text_cell(row, column, place) for column in columns)
     if not any(map(str.strip, texts)):
         raise RequestError(f"{place}: no text in {' and '.join(columns)}")
-    return tuple(texts)
+    return texts
 
 
 def _texts_in_words(count: int) -> str:

@@ -122,6 +122,15 @@ def test_json_lines_and_parquet_become_json_lines(zygote, tiny_run, tiny_task, e
     assert set(objects[0]["scores"]) == {"no", "yes"}
 
 
+def test_a_pair_may_have_an_empty_text_in_every_format(zygote, tiny_run, tmp_path):
+    table = zygote.run("predict", tiny_run, write(tmp_path, "x.csv", "first,second\na cat,\n"))
+    lines = zygote.run("predict", tiny_run, write(tmp_path, "x.jsonl", '{"first": "a cat", "second": null}'))
+    assert (table.code, lines.code) == (0, 0), table.stderr + lines.stderr
+    (row,) = csv.DictReader(io.StringIO(table.stdout))
+    scores = json.loads(lines.stdout)["scores"]
+    assert [float(row[f"score_{label}"]) for label in scores] == pytest.approx(list(scores.values()), abs=2e-6)
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 @pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
 def test_a_csv_keeps_its_separator_and_may_be_packed(
@@ -214,7 +223,8 @@ def write(tmp_path, name, text):
         ("x.csv", f"{','.join(map(str, range(99)))}\n" * 2, [], "there are 0, 1, 2, 3, 4, 5, 6, 7, ... (99 in all)"),
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
         ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: not valid JSON"),
-        ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: column 'first' is empty"),
+        ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: no text in first"),
+        ("x.jsonl", '{"first": "a"}\n{"second": "b"}\n', ["--text", "first"], "x.jsonl:2: column 'first' is missing"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: not UTF-8 text"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "such as --encoding latin-1, cp1252 or utf-16-le"),
         (
