@@ -276,8 +276,8 @@ class TestRecipes:
         code, _, err = run("recipes", "copy", "x y/mine.yaml", "copy.yaml")
         assert (code, Path("copy.yaml").exists()) == (2, False)
         assert err == (
-            "error: x y/mine.yaml has relative paths, which would lead elsewhere from copy.yaml; write them in full "
-            f"there, or copy it within {tmp_path / 'x y'}\n"
+            "error: x y/mine.yaml has relative paths, which would lead elsewhere from copy.yaml; make them absolute in "
+            f"x y/mine.yaml first, or copy it to a file in {tmp_path / 'x y'}\n"
         )
         assert run("recipes", "copy", "x y/mine.yaml", "x y/copy.yaml")[0] == 0
         assert Path("x y/copy.yaml").read_text() == place
@@ -289,6 +289,16 @@ class TestRecipes:
         Path("x/mine.yaml").write_text(f"model: {{name: minilm}}\ntask: {{files: {files}, text: a, label: b}}\n")
         assert run("recipes", "copy", "x/mine.yaml")[0] == 0
         assert load_recipe("mine.yaml").recipe == load_recipe("x/mine.yaml").recipe
+
+    @pytest.mark.parametrize("text", ["task: {", "", "model: {name: minilm}\ntask: rte\ndata: {dir: ~nobody-here/x}\n"])
+    def test_copy_takes_what_has_no_relative_path_and_what_is_to_be_mended(self, run, tmp_path, monkeypatch, text):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "same").symlink_to(tmp_path / "x")
+        monkeypatch.chdir(tmp_path)
+        Path("x/mine.yaml").write_text(text)
+        assert run("recipes", "copy", "x/mine.yaml", "same/copy.yaml")[0] == 0
+        code, _, err = run("recipes", "copy", "x/mine.yaml", "y/copy.yaml")
+        assert (code, "relative paths" in err) == ((2, True) if "nobody" in text else (0, False))
 
     def test_copy_overwrites_only_when_told(self, run, tmp_path):
         target = tmp_path / "mine.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,8 @@ def copy_recipe(
 ) -> None:
     """Copy a recipe, to make it your own.
 
+    One with relative paths is not copied to another folder, from which they would lead elsewhere.
+
     Example: dpstune recipes copy minilm-rte mine.yaml
     """
     from dpstune.common.textfile import read_text
@@ -62,14 +65,16 @@ def copy_recipe(
     from dpstune.runs.folder import write_text
 
     source = find_recipe(name)
-    target = file.expanduser() if file else Path(source.name)
+    target = Path(os.path.expanduser(file)) if file else Path(source.name)
     if target.is_dir():
         target = target / source.name
     if target.exists() and not force:
         raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
     if paths_lead_elsewhere(source, target):
-        remedy = f"write them in full there, or copy it within {source.parent.absolute()}"
-        raise RequestError(f"{source} has relative paths, which would lead elsewhere from {target}; {remedy}")
+        raise RequestError(
+            f"{source} has relative paths, which would lead elsewhere from {target}; make them absolute in {source} "
+            f"first, or copy it to a file in {source.parent.absolute()}"
+        )
     write_text(target, read_text(source), flag="the argument FILE")
     tell(f"wrote {target}; train it with: dpstune train --recipe {shlex.quote(str(target))}")
 

@@ -122,5 +122,7 @@ def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     label = raw.labels[position]
     value = number(label or "")
     if value is None or abs(value) > LARGEST_VALUE:
-        raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}")
+        has_comma = value is None and number((label or "").replace(",", ".")) is not None
+        hint = "; write it with a point and no comma" if has_comma else ""
+        raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}{hint}")
     return value

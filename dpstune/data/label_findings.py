@@ -160,8 +160,8 @@ def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
             (f"labels that are no numbers: {some_of(map(_quoted, wrong))}",),
         )
     values = {value for label in labels.counts if (value := number(label)) is not None}
-    if len(values) < 2:
-        what = "every row with a value has the same" if values else "no row has a value"
+    if len(values) == 1 or not (values or wrong):
+        what = "every row that has a value has the same value" if values else "no row has a value"
         yield Finding(
             "one-label",
             "error",

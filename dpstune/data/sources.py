@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import zipfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +18,14 @@ from dpstune.common.hub import asking_the_hub_for, first_line
 from dpstune.common.textfile import SAVE_AS_UTF_8, read_text
 from dpstune.data.files import file_rows, form_of
 from dpstune.data.tables import Header, Rows, glue_rows
-from dpstune.errors import RequestError, did_you_mean, some_of
+from dpstune.errors import RequestError, counted, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import GlueLayout, HubSource
 
 LABEL_SEPARATOR = ";"
 """Stands between the labels of an example that has several."""
 
 ID_COLUMNS = ("id", "idx", "index", "pairID")
+_MOST_OF_A_REASON = 300  # characters
 """What a row may be known by, the first that is there."""
 
 
@@ -117,8 +120,15 @@ def read_files(
         rows = file_rows(path, columns.wanted, encoding=encoding, remedy=remedy, on_header=partial(take, path))
         parts.append(_collect(str(path), rows, columns, first=sum(len(part.ids) for part in parts)))
     split = _join(parts)
+    _refuse_a_column_without_text(split, columns.text)
     split.notes += _notes_on_separators(headers)
     return split
+
+
+def _refuse_a_column_without_text(split: RawSplit, columns: Sequence[str]) -> None:
+    for column, texts in zip(columns, zip(*split.texts, strict=True), strict=False):
+        if not any(map(str.strip, texts)):
+            raise RequestError(f"{split.source}: column {column!r} is empty in {counted(len(texts), 'row')}: no text")
 
 
 def _refuse_other_columns(headers: Mapping[Path, Header], path: Path) -> None:
@@ -192,11 +202,15 @@ def read_hub(
         RequestError: There is no such dataset, configuration, split or column.
     """
     dataset = _load_dataset(hub, hub.splits[split], remedy, no_split)
+    columns = Columns(hub.text, hub.label, group, label_required, group_required)
+    there = dataset.column_names
     source = f"dataset {hub.id} ({hub.splits[split]})"
     names = getattr(dataset.features.get(hub.label), "names", None)
 
     def rows() -> Rows:
-        for number, row in enumerate(dataset):
+        read = [column for column in there if column in (*columns.wanted, *ID_COLUMNS)]
+        # What is not read is not decoded: images, sound
+        for number, row in enumerate(dataset.select_columns(read) if read else dataset):
             value = row.get(hub.label)
             if names is not None and isinstance(value, int):
                 row = {**row, hub.label: names[value] if value >= 0 else None}
@@ -204,9 +218,9 @@ def read_hub(
                 row = {**row, hub.label: None}
             yield number, row
 
-    columns = Columns(hub.text, hub.label, group, label_required, group_required)
     with _reading_a_folder(hub.id):
-        raw = _join([_collect(source, rows(), columns, there=dataset.column_names)])
+        raw = _join([_collect(source, rows(), columns, there=there)])
+    _refuse_a_column_without_text(raw, columns.text)
     raw.label_names = tuple(names or ())
     return raw
 
@@ -216,7 +230,7 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
 
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # an error is raised, too
+    datasets.logging.set_verbosity_error()
     with asking_the_hub_for(name, remedy), _reading_a_folder(hub.id):
         try:
             return datasets.load_dataset(hub.id, hub.config, split=split, revision=hub.revision)
@@ -230,14 +244,34 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
 def _reading_a_folder(name: str) -> Iterator[None]:
     """Say of a folder of this machine that it is read in vain, and why; what is no folder is left alone."""
     import datasets
+    import yaml
 
+    if not Path(name).is_dir():
+        yield
+        return
+    logger, told = logging.getLogger("datasets"), _Told()
+    handlers, logger.handlers = logger.handlers, [told]
     try:
         yield
-    except (datasets.exceptions.DatasetsError, OSError, ImportError) as error:  # the last of images and sound
-        if not Path(name).is_dir():
-            raise
-        why = first_line(error.__cause__ or error).rstrip(".")
-        raise RequestError(f"folder {name} holds no dataset that can be read ({why}); name the file itself") from None
+    except (datasets.exceptions.DatasetsError, OSError, ImportError, zipfile.BadZipFile, yaml.YAMLError) as error:
+        why = told.lines[0] if told.lines else str(error.__cause__ or error)
+        why = shortened(" ".join(why.split()).rstrip("."), _MOST_OF_A_REASON)
+        remedy = "" if isinstance(error, ImportError) else "; name the file itself"
+        raise RequestError(f"folder {name} holds no dataset that can be read ({why}){remedy}") from None
+    finally:
+        logger.handlers = handlers
+
+
+class _Told(logging.Handler):
+    """Keeps what ``datasets`` logs of a file that it cannot read: its exceptions do not name the file."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's message."""
+        self.lines.append(record.getMessage())
 
 
 def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | None = None, first: int = 0) -> RawSplit:
@@ -337,10 +371,10 @@ def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
 
 
 def text_cell(row: Mapping[str, Any], column: str, place: str) -> str:
-    """Return a text's cell as ``plain_cell`` does; an empty one as an empty text, as CSV has it.
+    """Return a text's cell: what ``plain_cell`` returns, and an empty text for an empty cell, as in CSV.
 
     Raises:
-        RequestError: The row has no such cell, or it holds no text.
+        RequestError: The row has no such cell, or the cell holds a list, a mapping, or bytes that are not text.
     """
     if column not in row:
         raise RequestError(f"{place}: column {column!r} is missing")

@@ -168,25 +168,26 @@ def _rows(
                 pass  # a blank line
             elif columns is None:
                 columns = row
-                refuse_what_is_there_twice(row, f"{place}:{reader.line_num}", "columns")
+                refuse_what_is_there_twice(row, f"{place}:{begun}", "columns")
                 if on_header is not None:
                     on_header(Header(columns, separator))
             elif len(row) == len(columns):
-                yield reader.line_num, dict(zip(columns, row, strict=True))
+                yield begun, dict(zip(columns, row, strict=True))
             elif skip_ragged:
-                yield reader.line_num, None
+                yield begun, None
             else:
                 hint = "; save texts that hold tabs or line breaks as CSV" if isinstance(reader, _TabReader) else ""
                 what = f"{len(row)} columns where there should be {len(columns)}"
                 raise RequestError(f"{place}:{begun}: {what}{_goes_on(begun, reader)}{hint}")
             begun = reader.line_num + 1
     except csv.Error as error:
-        hint = "; a quote inside a quoted cell should be doubled"
+        is_open = str(error) == "unexpected end of data"
+        hint = "; close the quote" if is_open else "; a quote inside a quoted cell should be doubled"
         raise RequestError(f"{place}:{begun}: {error}{_goes_on(begun, reader)}{hint}") from None
 
 
 def _goes_on(begun: int, reader: _Reader) -> str:
-    """Say how far a row goes that has more lines than one."""
+    """Say where a row of several lines ends."""
     return f", in a row that goes on to line {reader.line_num}" if reader.line_num > begun else ""
 
 

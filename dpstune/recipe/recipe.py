@@ -340,7 +340,7 @@ def find_recipe(name_or_file: str) -> Path:
     shipped = shipped_recipes()
     if name_or_file in shipped:
         return shipped[name_or_file]
-    path = Path(name_or_file).expanduser()
+    path = _at_home(name_or_file)
     if not name_or_file.strip():
         raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
     if os.path.isdir(path):  # unlike Path's methods, os.path's take a name of any length
@@ -355,15 +355,15 @@ def paths_lead_elsewhere(source: Path, copy: Path) -> bool:
     """Return whether a recipe has relative paths that would lead elsewhere from a copy of it.
 
     Args:
-        source: The recipe's file.
+        source: The recipe's file; what cannot be read as a recipe has no paths.
         copy: Where its copy is to lie.
-
-    Raises:
-        RequestError: The copy is to lie in another folder, and the recipe is no YAML that a recipe could be.
     """
-    if source.parent.resolve() == copy.parent.resolve():
+    if os.path.realpath(source.parent) == os.path.realpath(copy.parent):
         return False
-    here = _Draft.read(source)
+    try:
+        here = _Draft.read(source)
+    except RequestError:
+        return False
     there = _Draft(copy, deepcopy(here.values), {})
     here.make_paths_absolute()
     there.make_paths_absolute()
@@ -534,15 +534,15 @@ class _Draft:
         data, task, model = (self.values.get(section) for section in ("data", "task", "model"))
         name = model.get("name") if isinstance(model, dict) else None
         if isinstance(name, str) and name.startswith((".", "~")):
-            model["name"] = str(folder / Path(name).expanduser())  # type: ignore[index]
+            model["name"] = str(folder / _at_home(name))  # type: ignore[index]
         if isinstance(data, dict) and isinstance(data.get("dir"), str):
-            folder = folder / Path(data["dir"]).expanduser()
+            folder = folder / _at_home(data["dir"])
             data["dir"] = str(folder)
         if not isinstance(task, dict):
             return
         dataset, files = task.get("dataset"), task.get("files")
         if isinstance(dataset, str) and dataset.startswith((".", "~")):
-            task["dataset"] = os.path.normpath(self.source.parent.absolute() / Path(dataset).expanduser())
+            task["dataset"] = os.path.normpath(self.source.parent.absolute() / _at_home(dataset))
         if isinstance(files, dict):
             task["files"] = {
                 split: _below(folder, given) if split in _PLACES else given for split, given in files.items()
@@ -594,11 +594,16 @@ class _Draft:
         return self.places.get(path, "").startswith("--")
 
 
+def _at_home(path: str) -> Path:
+    """Return a path with ``~`` read as the home folder; that of somebody unknown is left as it is, to be not found."""
+    return Path(os.path.expanduser(path))
+
+
 def _below(folder: Path, given: Any) -> Any:
     """Return a path, or those in a list, anchored to a folder; anything else as it is."""
     if isinstance(given, list):
         return [_below(folder, each) for each in given]
-    return str(folder / Path(given).expanduser()) if isinstance(given, str) and given else given
+    return str(folder / _at_home(given)) if isinstance(given, str) and given else given
 
 
 def _anchored(path: KeyPath, value: Any) -> Any:
@@ -609,5 +614,5 @@ def _anchored(path: KeyPath, value: Any) -> Any:
         return _below(Path.cwd(), value)
     may_be_a_folder = path in (("model", "name"), ("task", "dataset"))
     if isinstance(value, str) and may_be_a_folder and value.startswith((".", "~")):
-        return str(Path(value).expanduser().absolute())
+        return str(_at_home(value).absolute())
     return value

@@ -208,7 +208,8 @@ def test_a_validation_file_without_the_label_column_is_refused(tmp_path):
 @pytest.mark.parametrize("value", ["high", "nan", "inf", "1,5"])
 def test_a_regression_label_that_is_no_finite_number_is_refused_with_its_place(tmp_path, value):
     message = refused(own_task(tmp_path, [("a", 1), ("b", 2), ("c", value)], kind="regression"))
-    assert message == f"{tmp_path}/train.csv:4: a regression label should be a finite float32, not {value!r}"
+    hint = "; write it with a point and no comma" if value == "1,5" else ""
+    assert message == f"{tmp_path}/train.csv:4: a regression label should be a finite float32, not {value!r}{hint}"
 
 
 def test_regression_reads_values_and_has_no_label_names(tmp_path):

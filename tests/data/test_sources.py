@@ -81,7 +81,7 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, rows, suffix):
     def writable(text):
         return text.encode("utf-8", "ignore").decode().replace("\0", "")
 
-    rows = [(writable(first), "x" + writable(second)) for first, second in rows]
+    rows = [("a text", "x"), *((writable(first), "x" + writable(second)) for first, second in rows)]
     if suffix == ".tsv":  # which has no line break in its last column, or beside a tab
         rows = [(first.replace("\t", " "), " ".join(second.splitlines())) for first, second in rows]
     path = tmp_path_factory.mktemp("any") / f"a{suffix}"
@@ -170,13 +170,20 @@ def test_a_row_that_swallows_others_is_named_by_the_line_it_began_on(tmp_path):
     rest = "".join(f"more,{n % 2}\n" for n in range(998))
     (tmp_path / "a.csv").write_text(f'text,label\n\n"open,1\n{rest}')
     assert refused(tmp_path / "a.csv", ("text",)).startswith(
-        f"{tmp_path}/a.csv:3: unexpected end of data, in a row that goes on to line 1001; a quote inside"
+        f"{tmp_path}/a.csv:3: unexpected end of data, in a row that goes on to line 1001; close the quote"
     )
     (tmp_path / "a.csv").write_text('text,label\nfine,0\n"open,1\nx,2\ny "quote",1\n')
     assert refused(tmp_path / "a.csv", ("text",)).startswith(f"{tmp_path}/a.csv:3: ',' expected after '\"', in a row ")
     (tmp_path / "a.csv").write_text('text,label\n"open,1\nx,2\n",1,2\n')
     what = "3 columns where there should be 2, in a row that goes on to line 4"
     assert refused(tmp_path / "a.csv", ("text",)) == f"{tmp_path}/a.csv:2: {what}"
+
+
+def test_rows_are_named_by_the_line_they_begin_on(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\n"a\nb",0\n\nc,1\n')
+    assert read_file(tmp_path / "a.csv", ("text",), "label").rows == [2, 5]
+    (tmp_path / "a.csv").write_text('"te\nxt",label,"te\nxt"\n')
+    assert refused(tmp_path / "a.csv", ("text",)).startswith(f"{tmp_path}/a.csv:1: two columns are called")
 
 
 def test_in_a_tsv_quotes_that_are_none_of_csvs_are_plain_characters(tmp_path):
@@ -273,6 +280,17 @@ def test_an_empty_cell_is_an_empty_text_in_every_format(tmp_path, name):
         write_csv(path, table, "\t" if name == "a.tsv" else ",")
     split = read_file(path, ("text",), "label")
     assert (split.texts, split.labels) == ([("a",), ("",)], ["0", "1"])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_text_column_without_any_text_is_refused(tmp_path, name):
+    rows = [{"one": "a", "two": gap, "label": "0"} for gap in ("", " ")]
+    if name == "a.jsonl":
+        write_jsonl(tmp_path / name, rows)
+    else:
+        write_csv(tmp_path / name, [tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    assert refused(tmp_path / name, ("one", "two")) == f"{tmp_path}/{name}: column 'two' is empty in 2 rows: no text"
+    assert read_file(tmp_path / name, ("one",), "label").texts == [("a",), ("a",)]
 
 
 def test_a_gap_among_numbers_that_are_texts_is_an_empty_text(tmp_path):
@@ -431,31 +449,35 @@ def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path, files):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("a.csv", b"x,y\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
-        ("a.xlsx", b"", r"No \(supported\) data files found in .*folder"),
+        ("b.csv", b"x,y\n1,2\n1,2,3\n", r"b.csv' with error .*Expected 2 fields in line 3, saw 3"),
+        ("b.csv", b"x,y\n\xff,2\n", r"b.csv' with error .*can't decode byte 0xff"),
+        ("b.csv", b"x,z\n1,2\n", r"different.*x: int64 y: int64 vs x: int64 z: int64|b.csv.*cast"),
+        ("b.zip", b"no archive", "not a zip file"),
+        ("README.md", b"---\na: [\n---\n", "while parsing a flow node"),
+        ("README.md", b"---\nconfigs: [{config_name: a, data_files: none.csv}]\n---\n", "none.csv"),
     ],
 )
-def test_why_a_folder_is_no_dataset_is_told_once(tmp_path, monkeypatch, capfd, name, content, why):
+def test_why_a_folder_is_no_dataset_is_told_in_one_line(tmp_path, monkeypatch, capfd, name, content, why):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "folder"
     folder.mkdir()
+    (folder / "a.csv").write_text("x,y\n1,2\n")
     (folder / name).write_bytes(content)
-    with pytest.raises(RequestError, match=rf"can be read \([^(]*{why}\); name"):
+    with pytest.raises(RequestError, match=rf"can be read \(.*({why}).*\); name the file itself$") as error:
         read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train")
+    assert len(str(error.value)) < len(str(folder)) + 400
     assert capfd.readouterr().err == ""
 
 
-def test_a_folder_of_images_that_need_a_library_is_refused(dataset, monkeypatch):
-    hub = dataset([0], datasets.ClassLabel(names=["a"]))
-
-    def ask_for_it(rows):
-        raise ImportError("To support decoding images, please install 'Pillow'.")
-
-    monkeypatch.setattr(datasets.Dataset, "__iter__", ask_for_it)
-    with pytest.raises(
-        RequestError, match=r"can be read \(To support decoding images, please install 'Pillow'\); name"
-    ):
-        read_hub(hub, "train")
+def test_images_beside_texts_are_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no image")
+    (folder / "metadata.csv").write_text("file_name,x,y\na.png,a caption,1\n")
+    assert read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train").texts == [("a caption",)]
+    with pytest.raises(RequestError, match="no column 'z'; its columns are image, x, y"):
+        read_hub(HubSource(str(folder), None, ("z",), {"train": "train"}, "y"), "train")
 
 
 def test_a_split_that_a_hub_dataset_lacks_is_named(dataset):

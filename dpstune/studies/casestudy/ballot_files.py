@@ -168,8 +168,10 @@ class _Reader:
                 self._read_count(row, example, name, _COUNT_PREFIX + name, _RESTARTS_PREFIX + name)
         else:
             self._read_count(row, example, self._name(row), "correct", "restarts")
-        texts = tuple(text for text in map(row.get, self._layout.texts) if text is not None)
-        return Example(example, row.get("label"), texts, row.get("phenomenon"))
+        texts = [row.get(column) or "" for column in self._layout.texts]  # the first of a pair may be empty
+        while texts and not texts[-1]:
+            texts.pop()
+        return Example(example, row.get("label"), tuple(texts), row.get("phenomenon"))
 
     def _name(self, row: _Row) -> str:
         return row.need("method") if row.has("method") else self._path.stem

@@ -197,6 +197,10 @@ class TestFiles:
         row = {"id": 1, "correct": 1, "restarts": 1}
         known = write_table(tmp_path / "known.csv", [{**row, "premise": "A.", "hypothesis": "B."}])
         assert study(known).examples[0].texts == ("A.", "B.")
+        gaps = [{**row, "id": n, "premise": first, "hypothesis": "B."} for n, first in enumerate(("", "A."))]
+        assert study(write_table(tmp_path / "gaps.csv", gaps)).examples[0].texts == ("", "B.")
+        alone = [{**row, "premise": "A.", "hypothesis": ""}]
+        assert study(write_table(tmp_path / "alone.csv", alone)).examples[0].texts == ("A.",)
         named = write_table(tmp_path / "named.csv", [{**row, "utterance": "C."}])
         assert study(named, texts=("utterance",)).examples[0].texts == ("C.",)
 
