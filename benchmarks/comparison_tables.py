@@ -214,11 +214,12 @@ def draw(cells):
         axes.set_yticks(range(len(order)), order if axes is panels[0] else [""] * len(order), fontsize=11)
         axes.locator_params(axis="x", nbins=4)
     times = {way: time for way in WAYS if (time := cells.time(way)) is not None}
-    for way, height in label_heights(times, ranks).items():
-        colour = method_colour(WAYS[way].method)
-        last.plot([times[way], 1.035 * times[way]], [ranks[way], height], color=colour, linewidth=0.8)
+    for way, (height, on_right) in label_places(times, ranks).items():
+        colour, beside = method_colour(WAYS[way].method), times[way] * (1.04 if on_right else 1 / 1.04)
+        last.plot([times[way], beside], [ranks[way], height], color=colour, linewidth=0.8)
         last.scatter(times[way], ranks[way], s=40, color=colour, marker="D", zorder=3)
-        name = last.text(1.04 * times[way], height, way, fontsize=9, color=colour, verticalalignment="center", zorder=4)
+        name = last.text(beside, height, way, fontsize=9, color=colour, verticalalignment="center", zorder=4)
+        name.set_horizontalalignment("left" if on_right else "right")
         name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     last.invert_yaxis()
     last.set_xscale("log")
@@ -239,18 +240,29 @@ def draw(cells):
     return figure
 
 
-def label_heights(times, ranks, gap=0.55, width=1.4):
-    """Return the rank at which to write each way's name: its own, or the next below where no other name is.
+def label_places(times, ranks, gap=0.5, letter=1.03):
+    """Return where each way's name is free of others and of their diamonds: its rank, and whether it is on the right.
+
+    A name is written beside its own diamond, or below on the side where it has to go less far.
 
     Args:
-        gap: The least difference in rank between two names one below the other.
-        width: How many times as long the time has to be where a name of this size ends.
+        gap: The least difference in rank between two names one below the other, or a name and a diamond.
+        letter: How many times as long the time is, one letter of a name further on.
     """
-    placed = {}
+    diamonds = {way: (time / letter, time * letter, ranks[way]) for way, time in times.items()}
+    names, placed = [], {}
     for way in sorted(times, key=ranks.get):
-        near = sorted(placed[other] for other in placed if 1 / width < times[way] / times[other] < width)
-        placed[way] = ranks[way]
-        for height in near:
-            if abs(placed[way] - height) < gap:
-                placed[way] = height + gap
+        time, others = times[way], [*names, *(at for other, at in diamonds.items() if other != way)]
+        sides = {}
+        for on_right, far in ((True, time * letter ** (len(way) + 2)), (False, time / letter ** (len(way) + 2))):
+            start, end = sorted((time, far))
+            sides[on_right] = ranks[way]
+            for height in sorted(height for left, right, height in others if start < right and left < end):
+                if abs(sides[on_right] - height) < gap:
+                    sides[on_right] = height + gap
+            sides[on_right] = sides[on_right], start, end
+        on_right = sides[True][0] <= sides[False][0]
+        height, start, end = sides[on_right]
+        placed[way] = height, on_right
+        names.append((start, end, height))
     return placed
