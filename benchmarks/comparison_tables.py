@@ -11,6 +11,8 @@ from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutat
 PAGE = DOCS / "comparison.md"
 BATCH = 16
 
+LETTER = 1.04  # the factor in time that one letter takes up on the axis of the picture, at most
+
 
 def write(rows):
     """Write every table and picture whose numbers are there."""
@@ -215,7 +217,7 @@ def draw(cells):
         axes.locator_params(axis="x", nbins=4)
     times = {way: time for way in WAYS if (time := cells.time(way)) is not None}
     for way, (height, on_right) in label_places(times, ranks).items():
-        colour, beside = method_colour(WAYS[way].method), times[way] * (1.04 if on_right else 1 / 1.04)
+        colour, beside = method_colour(WAYS[way].method), times[way] * LETTER ** (1 if on_right else -1)
         last.plot([times[way], beside], [ranks[way], height], color=colour, linewidth=0.8)
         last.scatter(times[way], ranks[way], s=40, color=colour, marker="D", zorder=3)
         name = last.text(beside, height, way, fontsize=9, color=colour, verticalalignment="center", zorder=4)
@@ -240,21 +242,22 @@ def draw(cells):
     return figure
 
 
-def label_places(times, ranks, gap=0.5, letter=1.03):
-    """Return where each way's name is free of others and of their diamonds: its rank, and whether it is on the right.
+def label_places(times, ranks, gap=0.5, letter=LETTER):
+    """Return at which rank to write each way's name, and whether on the right, so that it covers no name or diamond.
 
-    A name is written beside its own diamond, or below on the side where it has to go less far.
+    A name is written beside its own diamond, or below it on the side where it has to go less far.
 
     Args:
         gap: The least difference in rank between two names one below the other, or a name and a diamond.
-        letter: How many times as long the time is, one letter of a name further on.
+        letter: The factor in time that one letter takes up on the axis.
     """
-    diamonds = {way: (time / letter, time * letter, ranks[way]) for way, time in times.items()}
+    half = letter**0.5  # a diamond is as wide as a letter
+    diamonds = {way: (time / half, time * half, ranks[way]) for way, time in times.items()}
     names, placed = [], {}
     for way in sorted(times, key=ranks.get):
         time, others = times[way], [*names, *(at for other, at in diamonds.items() if other != way)]
         sides = {}
-        for on_right, far in ((True, time * letter ** (len(way) + 2)), (False, time / letter ** (len(way) + 2))):
+        for on_right, far in ((True, time * letter ** (len(way) + 1)), (False, time / letter ** (len(way) + 1))):
             start, end = sorted((time, far))
             sides[on_right] = ranks[way]
             for height in sorted(height for left, right, height in others if start < right and left < end):

@@ -175,14 +175,18 @@ def test_a_run_is_kept_as_a_row(scripts):
 def test_no_name_in_the_picture_is_on_another_or_on_its_diamond(scripts):
     _, tables = scripts
     ways = ("one", "another", "a third", "one of a long name", "none", "the last")
-    times = dict(zip(ways, (1.0, 1.01, 1.02, 0.97, 1.2, 3.0), strict=True))
-    ranks = dict(zip(ways, (5.0, 5.1, 5.1, 5.5, 5.6, 5.0), strict=True))
+    times = dict(zip(ways, (1.0, 1.1, 1.12, 1.3, 1.35, 3.0), strict=True))
+    ranks = dict(zip(ways, (5.0, 5.1, 5.2, 5.5, 5.6, 5.0), strict=True))
     places = tables.label_places(times, ranks)
     assert places["the last"] == (5.0, True)
+    assert places["one"] == (5.0, False)  # on the right are others
     boxes = {}
     for way, (height, on_right) in places.items():
         assert height >= ranks[way]
-        boxes[way] = (*sorted((times[way], times[way] * 1.03 ** (len(way) if on_right else -len(way)))), height)
+        boxes[way] = (
+            *sorted((times[way], times[way] * tables.LETTER ** (len(way) if on_right else -len(way)))),
+            height,
+        )
     for way, (start, end, height) in boxes.items():
         for other in set(ways) - {way}:
             apart = boxes[other][0] > end or boxes[other][1] < start

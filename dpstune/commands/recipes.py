@@ -56,7 +56,7 @@ def copy_recipe(
 ) -> None:
     """Copy a recipe, to make it your own.
 
-    One with relative paths is not copied to another folder, from which they would lead elsewhere.
+    It is not copied where its relative paths would lead to other files.
 
     Example: dpstune recipes copy minilm-rte mine.yaml
     """
@@ -70,13 +70,18 @@ def copy_recipe(
         target = target / source.name
     if target.exists() and not force:
         raise RequestError(f"{target} exists; choose another file, or overwrite it with --force")
-    if paths_lead_elsewhere(source, target):
+    train_it = f"train it with: dpstune train --recipe {shlex.quote(str(target))}"
+    try:
+        leads_elsewhere = paths_lead_elsewhere(source, target)
+    except RequestError as error:
+        leads_elsewhere, train_it = False, f"mend it before it is trained: {error}"
+    if leads_elsewhere:
         raise RequestError(
             f"{source} has relative paths, which would lead elsewhere from {target}; make them absolute in {source} "
             f"first, or copy it to a file in {source.parent.absolute()}"
         )
     write_text(target, read_text(source), flag="the argument FILE")
-    tell(f"wrote {target}; train it with: dpstune train --recipe {shlex.quote(str(target))}")
+    tell(f"wrote {target}; {train_it}")
 
 
 @app.command("check")

@@ -80,7 +80,7 @@ def _findings(
     if kind == "classification" or label in text:
         yield from leak_findings(labels, text, label, places)
     yield from duplicate_findings(raw, None if kind == "regression" else labels, places, parts, near=near)
-    yield from text_findings(raw, places)
+    yield from text_findings(raw, labels.training, text, places)
     if lengths is not None:
         yield from length_findings(lengths, places)
     if groups is not None:

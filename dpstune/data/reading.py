@@ -252,6 +252,7 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         _refuse_unknown_split(name, split, parts.names)
     asked = [split for split in parts.names if wanted is None or split in wanted or split == "train"]
     raw = {split: _read_own(task, split) for split in asked if parts.place(split) is not None}
+    _refuse_a_column_without_text(raw["train"], task.text)
     names: tuple[str, ...] = ()
     marks = gaps(task.kind)
     seen: set[str] = set()
@@ -269,6 +270,13 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         splits |= draw_parts(task, raw["train"], splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
     return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
+
+
+def _refuse_a_column_without_text(train: RawSplit, columns: Sequence[str]) -> None:
+    for column in train.without_text(columns):
+        raise RequestError(
+            f"{train.source}: column {column!r} has no text in any row; name another column, or leave it out"
+        )
 
 
 def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False) -> RawSplit:

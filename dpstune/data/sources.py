@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import tarfile
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,15 +19,16 @@ from dpstune.common.hub import asking_the_hub_for, first_line
 from dpstune.common.textfile import SAVE_AS_UTF_8, read_text
 from dpstune.data.files import file_rows, form_of
 from dpstune.data.tables import Header, Rows, glue_rows
-from dpstune.errors import RequestError, counted, did_you_mean, shortened, some_of
+from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import GlueLayout, HubSource
 
 LABEL_SEPARATOR = ";"
 """Stands between the labels of an example that has several."""
 
 ID_COLUMNS = ("id", "idx", "index", "pairID")
-_MOST_OF_A_REASON = 300  # characters
 """What a row may be known by, the first that is there."""
+_MOST_OF_A_REASON = 300  # characters
+_BROKEN_FILES = (tarfile.TarError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -66,6 +68,11 @@ class RawSplit:
         at = bisect_right(self.files, position, key=lambda file: file[0])
         return f"{self.files[at - 1][1] if at else self.source}:{self.rows[position]}"
 
+    def without_text(self, columns: Sequence[str]) -> list[str]:
+        """Return which of the text columns have no text in any row; none where there are no rows."""
+        numbered = enumerate(columns if self.texts else ())
+        return [column for number, column in numbered if not any(texts[number].strip() for texts in self.texts)]
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -88,6 +95,16 @@ class Columns:
     def wanted(self) -> list[str]:
         """All of them."""
         return [*self.text, self.label, *([self.group] if self.group is not None else [])]
+
+    def refuse_missing(self, source: str, there: list[str]) -> None:
+        """Refuse a source that lacks a text column, or a group column that is required.
+
+        Raises:
+            RequestError: ``source``, which has the columns ``there``, lacks one.
+        """
+        for column in (*self.text, *([self.group] if self.group and self.group_required else [])):
+            if column not in there:
+                raise no_column(source, column, there)
 
 
 def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bool = True) -> RawSplit:
@@ -120,15 +137,8 @@ def read_files(
         rows = file_rows(path, columns.wanted, encoding=encoding, remedy=remedy, on_header=partial(take, path))
         parts.append(_collect(str(path), rows, columns, first=sum(len(part.ids) for part in parts)))
     split = _join(parts)
-    _refuse_a_column_without_text(split, columns.text)
     split.notes += _notes_on_separators(headers)
     return split
-
-
-def _refuse_a_column_without_text(split: RawSplit, columns: Sequence[str]) -> None:
-    for column, texts in zip(columns, zip(*split.texts, strict=True), strict=False):
-        if not any(map(str.strip, texts)):
-            raise RequestError(f"{split.source}: column {column!r} is empty in {counted(len(texts), 'row')}: no text")
 
 
 def _refuse_other_columns(headers: Mapping[Path, Header], path: Path) -> None:
@@ -205,12 +215,13 @@ def read_hub(
     columns = Columns(hub.text, hub.label, group, label_required, group_required)
     there = dataset.column_names
     source = f"dataset {hub.id} ({hub.splits[split]})"
+    columns.refuse_missing(source, there)
     names = getattr(dataset.features.get(hub.label), "names", None)
 
     def rows() -> Rows:
+        # What is not read is not decoded: images, sound.
         read = [column for column in there if column in (*columns.wanted, *ID_COLUMNS)]
-        # What is not read is not decoded: images, sound
-        for number, row in enumerate(dataset.select_columns(read) if read else dataset):
+        for number, row in enumerate(dataset.select_columns(read)):
             value = row.get(hub.label)
             if names is not None and isinstance(value, int):
                 row = {**row, hub.label: names[value] if value >= 0 else None}
@@ -220,7 +231,6 @@ def read_hub(
 
     with _reading_a_folder(hub.id):
         raw = _join([_collect(source, rows(), columns, there=there)])
-    _refuse_a_column_without_text(raw, columns.text)
     raw.label_names = tuple(names or ())
     return raw
 
@@ -242,7 +252,7 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
 
 @contextmanager
 def _reading_a_folder(name: str) -> Iterator[None]:
-    """Say of a folder of this machine that it is read in vain, and why; what is no folder is left alone."""
+    """Say of a folder of this machine that it cannot be read, and why; leave alone what is no folder."""
     import datasets
     import yaml
 
@@ -250,16 +260,17 @@ def _reading_a_folder(name: str) -> Iterator[None]:
         yield
         return
     logger, told = logging.getLogger("datasets"), _Told()
-    handlers, logger.handlers = logger.handlers, [told]
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [told], False
     try:
         yield
-    except (datasets.exceptions.DatasetsError, OSError, ImportError, zipfile.BadZipFile, yaml.YAMLError) as error:
+    except (datasets.exceptions.DatasetsError, OSError, ImportError, *_BROKEN_FILES, yaml.YAMLError) as error:
         why = told.lines[0] if told.lines else str(error.__cause__ or error)
         why = shortened(" ".join(why.split()).rstrip("."), _MOST_OF_A_REASON)
         remedy = "" if isinstance(error, ImportError) else "; name the file itself"
         raise RequestError(f"folder {name} holds no dataset that can be read ({why}){remedy}") from None
     finally:
-        logger.handlers = handlers
+        logger.handlers, logger.propagate = before
 
 
 class _Told(logging.Handler):
@@ -292,10 +303,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
             continue
         if not split.ids:
             there = list(there or row)
-            needed = (*columns.text, *([columns.group] if columns.group and columns.group_required else []))
-            for column in needed:
-                if column not in there:
-                    raise no_column(source, column, there)
+            columns.refuse_missing(source, there)
         place = f"{source}:{number}"
         split.texts.append(tuple(text_cell(row, column, place) for column in columns.text))
         split.ids.append(_identity(row, position))

@@ -62,8 +62,19 @@ _LOOKS = (
 )
 
 
-def text_findings(raw: Mapping[str, RawSplit], places: Places) -> Iterator[Finding]:
-    """Yield what is wrong with single texts."""
+def text_findings(raw: Mapping[str, RawSplit], training: str, text: Sequence[str], places: Places) -> Iterator[Finding]:
+    """Yield what is wrong with single texts, and with text columns without any.
+
+    Args:
+        raw: The splits.
+        training: The one that a model is trained on.
+        text: The text columns' names; empty where they are not known.
+        places: Names rows.
+    """
+    for column in raw[training].without_text(text):
+        what = f"column {column!r} has no text in any training row"
+        remedy = "Name another text column, or leave this one out."
+        yield Finding("no-text", "error", len(raw[training].texts), (), remedy, (what,))
     total = sum(len(part.texts) for part in raw.values())
     for look in _LOOKS:
         rows = [

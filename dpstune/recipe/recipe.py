@@ -355,15 +355,15 @@ def paths_lead_elsewhere(source: Path, copy: Path) -> bool:
     """Return whether a recipe has relative paths that would lead elsewhere from a copy of it.
 
     Args:
-        source: The recipe's file; what cannot be read as a recipe has no paths.
+        source: The recipe's file.
         copy: Where its copy is to lie.
+
+    Raises:
+        RequestError: It lies in another folder, and ``source`` cannot be read as a recipe.
     """
     if os.path.realpath(source.parent) == os.path.realpath(copy.parent):
         return False
-    try:
-        here = _Draft.read(source)
-    except RequestError:
-        return False
+    here = _Draft.read(source)
     there = _Draft(copy, deepcopy(here.values), {})
     here.make_paths_absolute()
     there.make_paths_absolute()
@@ -595,7 +595,7 @@ class _Draft:
 
 
 def _at_home(path: str) -> Path:
-    """Return a path with ``~`` read as the home folder; that of somebody unknown is left as it is, to be not found."""
+    """Return a path with ``~`` read as the home folder; what names nobody is left as it is."""
     return Path(os.path.expanduser(path))
 
 

@@ -160,7 +160,8 @@ def one_label_mostly(raw):
 
 @flaw("label-is-text", "error", (), text=("text", "label"), label="label")
 def the_label_column_as_text(raw):
-    pass
+    for part in raw.values():
+        part.texts[:] = [(text, label) for (text,), label in zip(part.texts, part.labels, strict=True)]
 
 
 @flaw("label-in-text", "warning", ("a.csv:2", "a.csv:4", "a.csv:6"))
@@ -408,6 +409,16 @@ def test_labels_with_a_decimal_comma_are_no_values_and_not_all_the_same(raw):
     assert "one-label" not in found(raw, kind="regression")
     raw["train"].labels[:20] = ["1.5"] * 20
     assert found(raw, kind="regression")["one-label"].details == ("every row that has a value has the same value",)
+
+
+def test_a_text_column_that_is_empty_in_every_training_row_is_an_error(raw):
+    raw["train"].texts[:] = [(text, " ") for (text,) in raw["train"].texts]
+    raw["validation"].texts[:] = [(text, "more") for (text,) in raw["validation"].texts]
+    empty = found(raw, text=("body", "title"))["no-text"]
+    assert (empty.severity, empty.count) == ("error", len(raw["train"].texts))
+    assert empty.details == ("column 'title' has no text in any training row",)
+    raw["train"].texts[3] = ("a body", "a title")
+    assert "no-text" not in found(raw, text=("body", "title"))
 
 
 class TestSeveralLabels:

@@ -195,6 +195,14 @@ def test_training_on_one_label_alone_is_refused(tmp_path):
     assert f"every training example of {tmp_path.name} has the label 2.5" in message
 
 
+def test_a_text_column_without_any_text_to_train_on_is_refused(tmp_path):
+    message = refused(own_task(tmp_path, [("", 0), (" ", 1)]))
+    assert message == (
+        f"{tmp_path}/train.csv: column 'text' has no text in any row; name another column, or leave it out"
+    )
+    assert read_task(own_task(tmp_path, BALANCED, [("", "no")]), DataSection()).splits["validation"].texts == [("",)]
+
+
 @pytest.mark.parametrize("validation", [[("a", ""), ("b", "")]])
 def test_a_validation_split_without_any_label_is_refused(tmp_path, validation):
     message = refused(own_task(tmp_path, BALANCED, validation))

@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import sys
 from collections import Counter
 from pathlib import Path
@@ -282,17 +283,6 @@ def test_an_empty_cell_is_an_empty_text_in_every_format(tmp_path, name):
     assert (split.texts, split.labels) == ([("a",), ("",)], ["0", "1"])
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_a_text_column_without_any_text_is_refused(tmp_path, name):
-    rows = [{"one": "a", "two": gap, "label": "0"} for gap in ("", " ")]
-    if name == "a.jsonl":
-        write_jsonl(tmp_path / name, rows)
-    else:
-        write_csv(tmp_path / name, [tuple(rows[0]), *(tuple(row.values()) for row in rows)])
-    assert refused(tmp_path / name, ("one", "two")) == f"{tmp_path}/{name}: column 'two' is empty in 2 rows: no text"
-    assert read_file(tmp_path / name, ("one",), "label").texts == [("a",), ("a",)]
-
-
 def test_a_gap_among_numbers_that_are_texts_is_an_empty_text(tmp_path):
     pq.write_table(pa.table({"text": [1.0, float("nan"), None], "label": [0, 1, 1]}), tmp_path / "a.parquet")
     assert read_file(tmp_path / "a.parquet", ("text",), "label").texts == [("1",), ("",), ("",)]
@@ -436,7 +426,7 @@ def test_labels_of_a_hub_dataset_are_read_by_their_names(dataset, feature, label
     assert split.texts == [(f"p{i}", "h") for i in range(len(labels))]
 
 
-@pytest.mark.parametrize("files", [{}, {"a.png": b"no picture"}, {"a.csv": b"x,y\n1,2\n1,2,3\n"}])
+@pytest.mark.parametrize("files", [{}, {"a.tar": b"no archive"}, {"a.csv": b"x,y\n1,2\n1,2,3\n"}])
 def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path, files):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -457,7 +447,8 @@ def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path, files):
         ("README.md", b"---\nconfigs: [{config_name: a, data_files: none.csv}]\n---\n", "none.csv"),
     ],
 )
-def test_why_a_folder_is_no_dataset_is_told_in_one_line(tmp_path, monkeypatch, capfd, name, content, why):
+def test_why_a_folder_is_no_dataset_is_told_in_one_line(tmp_path, monkeypatch, capfd, caplog, name, content, why):
+    handlers = list(logging.getLogger("datasets").handlers)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -466,7 +457,8 @@ def test_why_a_folder_is_no_dataset_is_told_in_one_line(tmp_path, monkeypatch, c
     with pytest.raises(RequestError, match=rf"can be read \(.*({why}).*\); name the file itself$") as error:
         read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train")
     assert len(str(error.value)) < len(str(folder)) + 400
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, caplog.messages) == ("", [])
+    assert logging.getLogger("datasets").handlers == handlers
 
 
 def test_images_beside_texts_are_not_decoded(tmp_path, monkeypatch):
@@ -477,7 +469,10 @@ def test_images_beside_texts_are_not_decoded(tmp_path, monkeypatch):
     (folder / "metadata.csv").write_text("file_name,x,y\na.png,a caption,1\n")
     assert read_hub(HubSource(str(folder), None, ("x",), {"train": "train"}, "y"), "train").texts == [("a caption",)]
     with pytest.raises(RequestError, match="no column 'z'; its columns are image, x, y"):
-        read_hub(HubSource(str(folder), None, ("z",), {"train": "train"}, "y"), "train")
+        read_hub(HubSource(str(folder), None, ("z",), {"train": "train"}, "z"), "train")
+    monkeypatch.setattr("datasets.config.PIL_AVAILABLE", False)
+    with pytest.raises(RequestError, match=r"can be read \(To support decoding images, .*'Pillow'\)$"):
+        read_hub(HubSource(str(folder), None, ("image",), {"train": "train"}, "y"), "train")
 
 
 def test_a_split_that_a_hub_dataset_lacks_is_named(dataset):

@@ -168,10 +168,10 @@ class _Reader:
                 self._read_count(row, example, name, _COUNT_PREFIX + name, _RESTARTS_PREFIX + name)
         else:
             self._read_count(row, example, self._name(row), "correct", "restarts")
-        texts = [row.get(column) or "" for column in self._layout.texts]  # the first of a pair may be empty
-        while texts and not texts[-1]:
-            texts.pop()
-        return Example(example, row.get("label"), tuple(texts), row.get("phenomenon"))
+        texts = tuple(row.get(column) or "" for column in self._layout.texts)
+        if not (len(texts) == 2 and texts[1]):  # the first of a pair may be empty
+            texts = tuple(filter(None, texts))
+        return Example(example, row.get("label"), texts, row.get("phenomenon"))
 
     def _name(self, row: _Row) -> str:
         return row.need("method") if row.has("method") else self._path.stem

@@ -199,6 +199,8 @@ class TestFiles:
         assert study(known).examples[0].texts == ("A.", "B.")
         gaps = [{**row, "id": n, "premise": first, "hypothesis": "B."} for n, first in enumerate(("", "A."))]
         assert study(write_table(tmp_path / "gaps.csv", gaps)).examples[0].texts == ("", "B.")
+        three = [{**row, "text": "", "premise": "A.", "hypothesis": "B."}]
+        assert study(write_table(tmp_path / "three.csv", three)).examples[0].texts == ("A.", "B.")
         alone = [{**row, "premise": "A.", "hypothesis": ""}]
         assert study(write_table(tmp_path / "alone.csv", alone)).examples[0].texts == ("A.",)
         named = write_table(tmp_path / "named.csv", [{**row, "utterance": "C."}])
