@@ -242,30 +242,36 @@ def draw(cells):
     return figure
 
 
-def label_places(times, ranks, gap=0.5, letter=LETTER):
+def label_places(times, ranks, gap=0.5):
     """Return at which rank to write each way's name, and whether on the right, so that it covers no name or diamond.
 
     A name is written beside its own diamond, or below it on the side where it has to go less far.
 
     Args:
         gap: The least difference in rank between two names one below the other, or a name and a diamond.
-        letter: The factor in time that one letter takes up on the axis.
     """
-    half = letter**0.5  # a diamond is as wide as a letter
+    half = LETTER**0.5  # a diamond is as wide as a letter
     diamonds = {way: (time / half, time * half, ranks[way]) for way, time in times.items()}
     names, placed = [], {}
     for way in sorted(times, key=ranks.get):
-        time, others = times[way], [*names, *(at for other, at in diamonds.items() if other != way)]
-        sides = {}
-        for on_right, far in ((True, time * letter ** (len(way) + 1)), (False, time / letter ** (len(way) + 1))):
-            start, end = sorted((time, far))
-            sides[on_right] = ranks[way]
-            for height in sorted(height for left, right, height in others if start < right and left < end):
-                if abs(sides[on_right] - height) < gap:
-                    sides[on_right] = height + gap
-            sides[on_right] = sides[on_right], start, end
-        on_right = sides[True][0] <= sides[False][0]
-        height, start, end = sides[on_right]
-        placed[way] = height, on_right
-        names.append((start, end, height))
+        others = [*names, *(at for other, at in diamonds.items() if other != way)]
+        long = LETTER ** (len(way) + 1)
+        right, left = (times[way], times[way] * long), (times[way] / long, times[way])
+        beside_right, beside_left = (free_height(ranks[way], side, others, gap) for side in (right, left))
+        on_right = beside_right <= beside_left
+        placed[way] = min(beside_right, beside_left), on_right
+        names.append((*(right if on_right else left), placed[way][0]))
     return placed
+
+
+def free_height(rank, side, others, gap):
+    """Return the first rank from this one on at which nothing is nearer than the gap on this side.
+
+    Args:
+        side: From which time to which.
+        others: What is there already: from which time, to which, at which rank.
+    """
+    for height in sorted(height for start, end, height in others if side[0] < end and start < side[1]):
+        if abs(rank - height) < gap:
+            rank = height + gap
+    return rank

@@ -340,7 +340,7 @@ def find_recipe(name_or_file: str) -> Path:
     shipped = shipped_recipes()
     if name_or_file in shipped:
         return shipped[name_or_file]
-    path = _at_home(name_or_file)
+    path = Path(os.path.expanduser(name_or_file))
     if not name_or_file.strip():
         raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
     if os.path.isdir(path):  # unlike Path's methods, os.path's take a name of any length
@@ -529,20 +529,20 @@ class _Draft:
         return next((self.places[each] for each in (path, path[:1]) if self._is_overridden(each)), None)
 
     def make_paths_absolute(self) -> None:
-        """Anchor relative paths; see ``load_recipe``."""
+        """Anchor relative paths; see ``load_recipe``. A ``~`` that names nobody stays: os.path's way, not Path's."""
         folder = self.source.parent.absolute()
         data, task, model = (self.values.get(section) for section in ("data", "task", "model"))
         name = model.get("name") if isinstance(model, dict) else None
         if isinstance(name, str) and name.startswith((".", "~")):
-            model["name"] = str(folder / _at_home(name))  # type: ignore[index]
+            model["name"] = str(folder / os.path.expanduser(name))  # type: ignore[index]
         if isinstance(data, dict) and isinstance(data.get("dir"), str):
-            folder = folder / _at_home(data["dir"])
+            folder = folder / os.path.expanduser(data["dir"])
             data["dir"] = str(folder)
         if not isinstance(task, dict):
             return
         dataset, files = task.get("dataset"), task.get("files")
         if isinstance(dataset, str) and dataset.startswith((".", "~")):
-            task["dataset"] = os.path.normpath(self.source.parent.absolute() / _at_home(dataset))
+            task["dataset"] = os.path.normpath(self.source.parent.absolute() / os.path.expanduser(dataset))
         if isinstance(files, dict):
             task["files"] = {
                 split: _below(folder, given) if split in _PLACES else given for split, given in files.items()
@@ -594,16 +594,11 @@ class _Draft:
         return self.places.get(path, "").startswith("--")
 
 
-def _at_home(path: str) -> Path:
-    """Return a path with ``~`` read as the home folder; what names nobody is left as it is."""
-    return Path(os.path.expanduser(path))
-
-
 def _below(folder: Path, given: Any) -> Any:
     """Return a path, or those in a list, anchored to a folder; anything else as it is."""
     if isinstance(given, list):
         return [_below(folder, each) for each in given]
-    return str(folder / _at_home(given)) if isinstance(given, str) and given else given
+    return str(folder / os.path.expanduser(given)) if isinstance(given, str) and given else given
 
 
 def _anchored(path: KeyPath, value: Any) -> Any:
@@ -614,5 +609,5 @@ def _anchored(path: KeyPath, value: Any) -> Any:
         return _below(Path.cwd(), value)
     may_be_a_folder = path in (("model", "name"), ("task", "dataset"))
     if isinstance(value, str) and may_be_a_folder and value.startswith((".", "~")):
-        return str(_at_home(value).absolute())
+        return str(Path.cwd() / os.path.expanduser(value))
     return value
