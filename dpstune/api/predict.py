@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def predict(
     model: ModelLike,
-    rows: pd.DataFrame | Sequence[str] | Sequence[tuple[str, str]] | Sequence[Mapping[str, Any]],
+    rows: pd.DataFrame | pd.Series[str] | Sequence[str] | Sequence[tuple[str, str]] | Sequence[Mapping[str, Any]],
     *,
     text: str | Sequence[str] | None = None,
     max_length: int | None = None,
@@ -24,12 +24,13 @@ def predict(
 
     Args:
         model: A run's folder, a local model folder, or what ``train`` or ``fit`` returned.
-        rows: A data frame, a list of texts, of pairs of texts, or of mappings by column.
+        rows: A data frame, or a list (or series) of texts, of pairs of texts, or of mappings by column.
         text: The one or two text columns of a data frame or of mappings; those the model was trained on.
         max_length: Tokens an example is cut to; the run's.
 
     Returns:
-        The rows with columns ``prediction`` and ``score_LABEL``; of regression with the former alone.
+        The rows with columns ``prediction`` and ``score_LABEL``; of regression with the former alone. A data frame
+        keeps its index and its columns, a series its index.
 
     Raises:
         RequestError: There is no such model or column, a row has no text, or ``rows`` is no list.
@@ -48,29 +49,27 @@ def predict(
 
     columns, listed = as_columns(text), _as_mappings(rows)
     trained = TrainedModel(find_trained(model_folder(model)), max_length)
-    found = [
-        {
-            **each.row,
-            "prediction": each.prediction,
-            **{f"score_{label}": score for label, score in each.scores.items()},
-        }
-        for each in predict_rows(trained, enumerate(listed), "rows", columns)
-    ]
-    return pd.DataFrame(found)
+    readable = ({str(column): _cell(value) for column, value in row.items()} for row in listed)
+    found = list(predict_rows(trained, enumerate(readable), "rows", columns))
+    scores = {f"score_{label}": [each.scores[label] for each in found] for label in trained.label_names}
+    index = rows.index if isinstance(rows, pd.Series) else None
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(listed, index)
+    return frame.assign(**{"prediction": [each.prediction for each in found], **scores})
 
 
-def _as_mappings(rows: Any) -> list[dict[str, Any]]:
+def _as_mappings(rows: Any) -> list[dict[Any, Any]]:
     """Return rows by column, whatever they were given as."""
     import pandas as pd
 
     if isinstance(rows, pd.DataFrame):
-        return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+        records: list[dict[Any, Any]] = rows.to_dict("records")
+        return records
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise RequestError(f"rows={shown(rows)}: should be a data frame or a list, for example [text]")
     return [_as_mapping(row, f"rows:{number}") for number, row in enumerate(rows)]
 
 
-def _as_mapping(row: Any, place: str) -> dict[str, Any]:
+def _as_mapping(row: Any, place: str) -> dict[Any, Any]:
     if isinstance(row, str):
         return {"text": row}
     if isinstance(row, Mapping):
@@ -78,3 +77,10 @@ def _as_mapping(row: Any, place: str) -> dict[str, Any]:
     if isinstance(row, list | tuple) and len(row) == 2:
         return {"text1": row[0], "text2": row[1]}
     raise RequestError(f"{place} is {shown(row)}; it should be a text, a pair of texts or a mapping by column")
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell's value, None for what pandas and numpy mark as missing."""
+    import pandas as pd
+
+    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value

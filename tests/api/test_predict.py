@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +18,30 @@ def test_rows_in_every_form_have_the_same_prediction(tiny_run):
     found = [dpstune.predict(tiny_run, rows)[["prediction", "score_yes", "score_no"]] for rows in forms]
     assert all(each.equals(found[0]) for each in found)
     assert len(found[0]) == 1
+
+
+def test_a_data_frame_keeps_its_index_and_columns_and_a_series_its_index(tiny_run):
+    frame = pd.DataFrame({"first": ["the cat", "a dog"], "second": "a man", 3: [1, 2]}, index=[7, 5])
+    found = dpstune.predict(tiny_run, frame)
+    assert found[frame.columns].equals(frame)
+    assert found.columns.tolist()[3:] == ["prediction", "score_no", "score_yes"]
+    assert found.loc[[5]].equals(dpstune.predict(tiny_run, frame.loc[[5]]))
+    pairs = pd.Series([("the cat", "a man"), ("a dog", "a man")], [7, 5])
+    assert dpstune.predict(tiny_run, pairs).prediction.equals(found.prediction)
+
+
+def test_a_data_frame_without_rows_has_the_columns_too(tiny_run):
+    found = dpstune.predict(tiny_run, pd.DataFrame({"first": [], "second": []}))
+    assert found.columns.tolist() == ["first", "second", "prediction", "score_no", "score_yes"]
+    assert found.empty
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT], ids=repr)
+def test_a_missing_text_is_an_empty_one(tiny_run, gap):
+    empty, given = ([{"first": "the cat", "second": second}] for second in ("", gap))
+    assert dpstune.predict(tiny_run, given).score_yes.equals(dpstune.predict(tiny_run, empty).score_yes)
+    with pytest.raises(RequestError, match="rows:0: no text in first and second"):
+        dpstune.predict(tiny_run, pd.DataFrame({"first": [gap], "second": [gap]}))
 
 
 @pytest.mark.parametrize(
