@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError, shortened
 
+FEWEST_TOKENS = 4  # that an example is cut to, as everywhere
+
 
 def as_json(value: Any) -> str:
-    """Write a value as an override's text: numpy's numbers as numbers, paths and the like as texts.
+    """Write a value as an override's text: numpy's arrays as lists, its numbers as numbers, paths and the like as texts.
+
+    Raises:
+        RequestError: There is something in it that no recipe holds, such as a data frame.
 
     >>> from pathlib import Path
     >>> as_json([0.5, Path("data")])
     '[0.5, "data"]'
     """
-    return json.dumps(value, default=lambda each: each.item() if hasattr(each, "item") else str(each))
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if len(str(value).splitlines()) > 1:
+        raise RequestError(f"{shown(value)}: a setting is a number, a text, or a list or mapping of them")
+    return str(value)
 
 
 def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -36,7 +50,7 @@ def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
     if not isinstance(grid, Mapping | None):
         raise RequestError(f"grid={shown(grid)}: should be keys with their values, for example {_GRID}")
     for key, values in (grid or {}).items():
-        if not isinstance(values, list | tuple):
+        if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable):
             raise RequestError(f"grid: {key} is {shown(values)}; it should be a list of values, for example {_GRID}")
     return tuple(f"{key}={', '.join(map(as_json, values))}" for key, values in (grid or {}).items())
 
@@ -133,20 +147,69 @@ def as_text(parameter: str, given: str | Path | None) -> str | None:
     return None if given is None else os.path.expanduser(given)
 
 
-def refuse_fewer_than_one(**numbers: int) -> None:
-    """Refuse what is no whole number from 1 on; see ``refuse_fewer_than``."""
-    refuse_fewer_than(1, **numbers)
+def as_count(parameter: str, given: Any, least: int = 1) -> int:
+    """Return a number of things as Python's own, also of numpy's.
 
-
-def refuse_fewer_than(least: int, /, **numbers: int) -> None:
-    """Refuse what is no whole number from ``least`` on; each is named as it is here.
+    Args:
+        parameter: What it is given for.
+        given: The number.
+        least: The least that makes sense.
 
     Raises:
-        RequestError: One is not.
+        RequestError: It is no whole number from ``least`` on.
+
+    >>> import numpy
+    >>> as_count("seeds", numpy.int64(5))
+    5
     """
-    for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise RequestError(f"{name}={shown(number)}: should be a whole number, {least} or more")
+    if isinstance(given, bool) or not isinstance(given, Integral) or int(given) < least:
+        raise RequestError(f"{parameter}={shown(given)}: should be a whole number, {least} or more")
+    return int(given)
+
+
+def as_count_or_none(parameter: str, given: Any, least: int = 1) -> int | None:
+    """Return what ``as_count`` does; None where there is none."""
+    return None if given is None else as_count(parameter, given, least)
+
+
+def as_number(parameter: str, given: Any) -> float | None:
+    """Return a number as Python's own, also of numpy's; None where there is none.
+
+    Raises:
+        RequestError: It is no number.
+
+    >>> as_number("minutes", 1.5)
+    1.5
+    """
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise RequestError(f"{parameter}={shown(given)}: should be a number")
+    return int(given) if isinstance(given, Integral) else float(given)
+
+
+def as_folder(parameter: str, given: str | Path) -> Path:
+    """Return a folder's absolute path, with ``~`` as the home folder: results stay where they are after ``os.chdir``.
+
+    Args:
+        parameter: What it is given for.
+        given: The folder.
+
+    Raises:
+        RequestError: It is no path.
+
+    >>> as_folder("output", "runs").is_absolute()
+    True
+    """
+    path = as_text(parameter, given)
+    if path is None:
+        raise RequestError(f"{parameter}=None: should be a path")
+    return Path(path).absolute()
+
+
+def as_folder_or_none(parameter: str, given: str | Path | None) -> Path | None:
+    """Return what ``as_folder`` does; None where there is none."""
+    return None if given is None else as_folder(parameter, given)
 
 
 _GRID = '{"method.p": [0.1, 0.2]}'

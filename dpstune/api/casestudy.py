@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpstune.api.arguments import as_methods, refuse_fewer_than_one
+from dpstune.api.arguments import as_count, as_folder, as_folder_or_none, as_methods
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import CaseStudyResult
 from dpstune.api.sweep import run
@@ -61,8 +61,8 @@ def casestudy(
     from dpstune.studies.dropout import planned_dropout, settle_dropout
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
-    refuse_fewer_than_one(restarts=restarts, jobs=jobs)
-    folder = Path(output).expanduser()
+    restarts, jobs = as_count("restarts", restarts), as_count("jobs", jobs)
+    folder = as_folder("output", output)
     name = as_file(recipe, folder)
     request = SweepRequest(
         recipe=name,
@@ -70,7 +70,7 @@ def casestudy(
         seeds=restarts,
         output=folder,
         overrides=tuple(as_overrides(changes)),
-        data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
+        data_dir=as_folder_or_none("data_dir", data_dir),
         search=False,
         study="casestudy",
     )

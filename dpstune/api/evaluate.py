@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpstune.api.arguments import shown
-from dpstune.api.results import EvaluateResult, FitResult, TrainResult
+from dpstune.api.arguments import FEWEST_TOKENS, as_count_or_none, as_folder, as_folder_or_none, as_text, shown
+from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
 from dpstune.errors import RequestError
 
-ModelLike = str | Path | TrainResult | FitResult
-"""A run's folder, a local model folder, or what ``train`` or ``fit`` returned."""
+ModelLike = str | Path | TrainResult | FitResult | SweepResult
+"""A run's folder, a local model folder, or what ``train``, ``fit`` or ``sweep`` (then its best run) returned."""
 
 
 def evaluate(
@@ -24,7 +24,7 @@ def evaluate(
 
     Args:
         model: A run's folder, a local model folder, or a result.
-        task: A task, or a recipe file whose task is meant; the run's own.
+        task: A task, or a recipe file whose task is meant; the run's own. A fit's own task has no rows left to score.
         split: validation or test.
         data_dir: Local data in the place of the hub.
         max_length: Tokens an example is cut to; the run's.
@@ -46,16 +46,16 @@ def evaluate(
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
     place = find_trained(model_folder(model))
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    if task is not None:
-        target = read_target(str(task), split, folder)
+    folder, named = as_folder_or_none("data_dir", data_dir), as_text("task", task)
+    if named is not None:
+        target = read_target(named, split, folder)
     elif place.recipe is not None:
         target = Target(place.recipe.task, split, folder or place.recipe.data.dir)
     else:
         raise RequestError(f"{place.name} is a model folder, which names no task; give task=")
     examples = target.read()
     changes = told_of_changes(place, target)
-    trained = TrainedModel(place, max_length)
+    trained = TrainedModel(place, as_count_or_none("max_length", max_length, FEWEST_TOKENS))
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
@@ -68,12 +68,14 @@ def model_folder(model: ModelLike) -> Path:
     """Return the folder of a model, or of its run.
 
     Raises:
-        RequestError: It is neither a folder nor what ``train`` or ``fit`` returned.
+        RequestError: It is neither a folder nor such a result.
     """
     if isinstance(model, TrainResult):
         return model.folder
+    if isinstance(model, SweepResult):
+        return model.best_run
     if isinstance(model, FitResult):
         return model.model
     if not isinstance(model, str | Path):
-        raise RequestError(f"a model is a folder, or what train or fit returned, not {shown(model)}")
-    return Path(model).expanduser()
+        raise RequestError(f"a model is a folder, or what train, fit or sweep returned, not {shown(model)}")
+    return as_folder("model", model)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_columns, as_methods, as_name, name_and_rest, refuse_fewer_than_one, shown
+from dpstune.api.arguments import (
+    as_columns,
+    as_count,
+    as_count_or_none,
+    as_folder,
+    as_methods,
+    as_name,
+    as_number,
+    as_text,
+    name_and_rest,
+    shown,
+)
 from dpstune.api.frames import write_frame
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
@@ -83,11 +95,13 @@ def fit(
     from dpstune.studies.fit.outcome import run_fit
     from dpstune.studies.fit.request import fit_request
 
-    refuse_fewer_than_one(jobs=jobs)
-    folder = Path(output).expanduser()
+    folder = as_folder("output", output)
     columns: Sequence[str | None] = as_columns(text) or [None]
-    if not isinstance(test, str | Path | float | int | None):
+    if not isinstance(test, str | Path | Real | None):
         raise RequestError(f"test={shown(test)}: should be a share of the rows, such as 0.2, or a file")
+    for parameter, column in {"label": label, "group": group}.items():
+        if not isinstance(column, str | None):
+            raise RequestError(f"{parameter}={shown(column)}: should be the name of a column")
     encoder, section = name_and_rest(model, "model")
     if name is not None:
         name = as_name(name)
@@ -100,19 +114,19 @@ def fit(
         text=columns[0],
         text2=columns[1] if len(columns) > 1 else None,
         label=label,
-        minutes=minutes,
-        runs=runs,
-        folds=folds,
+        minutes=as_number("minutes", minutes),
+        runs=as_count_or_none("runs", runs),
+        folds=as_count_or_none("folds", folds, 2),
         group=group,
         config=config,
-        test=str(test) if isinstance(test, Path) else test,
+        test=as_number("test", test) if isinstance(test, Real) else as_text("test", test),
         methods=as_methods(methods),
-        model=encoder,
+        model=as_text("model", encoder),
         metric=metric,
         kind=kind,
         name=name,
         overrides=as_overrides({**section, **changes}),
-        jobs=jobs,
+        jobs=as_count("jobs", jobs),
     )
     fitted = Fit(request)
     with fitted.lock():

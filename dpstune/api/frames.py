@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], place: Path) -> Path:
     """Write the columns of a data frame that a fit reads; the same rows have the same file.
 
+    A frame without a column of ids has those of its index, unless it only counts the rows or names some twice.
+
     Args:
         frame: A pandas data frame.
         needed: The columns it must name, by parameter.
@@ -53,6 +55,8 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     kept = [number for number, name in enumerate(names) if name in asked or name in ID_COLUMNS]
     refuse_what_is_there_twice([names[number] for number in kept], "the data frame", "columns")
     columns = {names[number]: frame.iloc[:, number] for number in kept}
+    if not columns.keys() & set(ID_COLUMNS) and _names_rows(frame.index):
+        columns[ID_COLUMNS[0]] = pd.Series(list(frame.index), dtype=object)
     table = pa.table({name: _cells(name, cells) if name in asked else _ids(cells) for name, cells in columns.items()})
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, table.schema) as stream:
@@ -64,11 +68,14 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
 
 
 def _cells(name: str, column: Any) -> pa.Array:
-    """Return a column as Arrow holds it; as texts where it mixes kinds of values."""
+    """Return a column as Arrow holds it; as texts where it mixes kinds of values, or Arrow's kind is not a text's."""
+    import pandas as pd
     import pyarrow as pa
 
     from dpstune.data.sources import plain_cell
 
+    if isinstance(column.dtype, pd.CategoricalDtype | pd.PeriodDtype | pd.IntervalDtype):
+        column = column.astype(object)  # 2020-01 and (0, 3] are written so
     try:
         return pa.array(column, from_pandas=True)
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
@@ -78,7 +85,13 @@ def _cells(name: str, column: Any) -> pa.Array:
         return pa.array(cells, pa.string())
 
 
+def _names_rows(index: Any) -> bool:
+    """Tell whether an index says which row is which, and more than its place."""
+    return bool(index.is_unique and not index.hasnans and list(index) != list(range(len(index))))
+
+
 def _ids(column: Any) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array([None if gap else str(value) for value, gap in zip(column, column.isna(), strict=True)])
+    ids = (None if gap else str(value) for value, gap in zip(column, column.isna(), strict=True))
+    return pa.array([name if name is None else name.encode(errors="replace").decode() for name in ids])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_columns, shown
+from dpstune.api.arguments import FEWEST_TOKENS, as_columns, as_count_or_none, shown
 from dpstune.api.evaluate import ModelLike, model_folder
+from dpstune.data.tables import refuse_what_is_there_twice
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ def predict(
     """Label rows, with scores.
 
     Args:
-        model: A run's folder, a local model folder, or what ``train`` or ``fit`` returned.
+        model: A run's folder, a local model folder, or what ``train``, ``fit`` or ``sweep`` returned.
         rows: A data frame, or a list (or series) of texts, of pairs of texts, or of mappings by column.
         text: The one or two text columns of a data frame or of mappings; those the model was trained on.
         max_length: Tokens an example is cut to; the run's.
 
     Returns:
         The rows with columns ``prediction`` and ``score_LABEL``; of regression with the former alone. A data frame
-        keeps its index and its columns, a series its index.
+        keeps its index and its columns, a series its index. Labels are texts, also where those of the training rows
+        were numbers: 1 and 1.0 are ``"1"``, True is ``"True"``.
 
     Raises:
-        RequestError: There is no such model or column, a row has no text, or ``rows`` is no list.
+        RequestError: There is no such model or column, a row has no text, ``rows`` is no list, or it has a column that
+            would be overwritten.
         RunError: A score is not finite.
 
     >>> import dpstune
@@ -44,17 +47,20 @@ def predict(
     """
     import pandas as pd
 
-    from dpstune.evaluation.prediction import predict_rows
+    from dpstune.evaluation.prediction import predict_rows, refuse_taken
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
     columns, listed = as_columns(text), _as_mappings(rows)
-    trained = TrainedModel(find_trained(model_folder(model)), max_length)
-    readable = ({str(column): _cell(value) for column, value in row.items()} for row in listed)
-    found = list(predict_rows(trained, enumerate(readable), "rows", columns))
-    scores = {f"score_{label}": [each.scores[label] for each in found] for label in trained.label_names}
     index = rows.index if isinstance(rows, pd.Series) else None
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(listed, index)
-    return frame.assign(**{"prediction": [each.prediction for each in found], **scores})
+    place = find_trained(model_folder(model))
+    trained = TrainedModel(place, as_count_or_none("max_length", max_length, FEWEST_TOKENS))
+    scores = {label: f"score_{label}" for label in trained.label_names}
+    refuse_taken(map(str, frame.columns), ["prediction", *scores.values()], "rows")
+    readable = ({str(column): _cell(value) for column, value in row.items()} for row in listed)
+    found = list(predict_rows(trained, enumerate(readable), "rows", columns))
+    added = {column: [each.scores[label] for each in found] for label, column in scores.items()}
+    return frame.assign(prediction=[each.prediction for each in found], **added)
 
 
 def _as_mappings(rows: Any) -> list[dict[Any, Any]]:
@@ -62,6 +68,7 @@ def _as_mappings(rows: Any) -> list[dict[Any, Any]]:
     import pandas as pd
 
     if isinstance(rows, pd.DataFrame):
+        refuse_what_is_there_twice([str(name) for name in rows.columns], "the data frame", "columns")
         records: list[dict[Any, Any]] = rows.to_dict("records")
         return records
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):

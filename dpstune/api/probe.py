@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpstune.api.arguments import as_columns, as_names, as_text, refuse_fewer_than
+from dpstune.api.arguments import as_columns, as_count, as_folder, as_folder_or_none, as_names, as_text
 from dpstune.api.evaluate import ModelLike, model_folder
 from dpstune.api.results import ProbeResult
 
@@ -59,21 +59,21 @@ def probe(
     from dpstune.studies.probe.probe import Probe
     from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
 
-    refuse_fewer_than(FEWEST_ROWS, rows=rows, train_rows=train_rows, scored_rows=scored_rows)
     listed = runs if isinstance(runs, list | tuple) else [runs]
+    folder = as_folder_or_none("data_dir", data_dir)
     columns, file = as_columns(text), as_text("texts", texts)
     request = ProbeRequest(
         runs=tuple(map(model_folder, listed)),
-        output=Path(output).expanduser(),
+        output=as_folder("output", output),
         on=as_names("on", on, '["mrpc", "rte"]'),
         texts=None if file is None else Path(file),
         text=None if columns is None else tuple(columns),
         task=as_text("task", task),
-        rows=rows,
-        train_rows=train_rows,
-        scored_rows=scored_rows,
+        rows=as_count("rows", rows, FEWEST_ROWS),
+        train_rows=as_count("train_rows", train_rows, FEWEST_ROWS),
+        scored_rows=as_count("scored_rows", scored_rows, FEWEST_ROWS),
         pretrained=as_text("pretrained", pretrained),
-        data_dirs=() if data_dir is None else (Path(data_dir).expanduser().absolute(),),
+        data_dirs=() if folder is None else (folder,),
     )
     outcome = Probe(request).run(*([] if quiet else [tell]))
     page = write_probe_report(outcome)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_json, as_name, name_and_rest, shown
+from dpstune.api.arguments import as_count_or_none, as_folder_or_none, as_json, as_name, name_and_rest, shown
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -65,11 +65,12 @@ def load(
     _refuse_no_recipe(recipe)
     named, section = name_and_rest(method, "method")
     overrides = as_overrides({**section, **changes})
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = as_folder_or_none("data_dir", data_dir)
+    seed = as_count_or_none("seed", seed, 0)
     if isinstance(recipe, Mapping):
         if folder is not None:
-            overrides.append(f"data.dir={json.dumps(str(folder.absolute()))}")
-        values = {key: value for key, value in recipe.items() if key != "name"}
+            overrides.append(f"data.dir={json.dumps(str(folder))}")
+        values = json.loads(as_json({key: value for key, value in recipe.items() if key != "name"}))
         return build_recipe(
             values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed
         )

@@ -122,9 +122,12 @@ class CaseStudyResult(Result):
     @property
     def examples(self) -> pd.DataFrame:
         """Every example, with how many restarts of each method get it right."""
-        import pandas as pd
+        return _read_csv(self.folder / "examples.csv")
 
-        return pd.read_csv(self.folder / "examples.csv", keep_default_na=False)
+    @property
+    def wrong_labels(self) -> pd.DataFrame:
+        """The examples whose labels are likely wrong, the likeliest first."""
+        return _read_csv(self.folder / "wrong_labels.csv")
 
 
 @dataclass(frozen=True)
@@ -212,9 +215,24 @@ class FitResult(Result):
         return self.found["score"]["low"], self.found["score"]["high"]
 
     @property
+    def wrong_labels(self) -> pd.DataFrame | None:
+        """The rows whose labels are likely wrong, the likeliest first; None where labels are values.
+
+        ``id`` is the label of a data frame's index, unless the frame has a column of ids.
+        """
+        file = self.folder / "wrong_labels.csv"
+        return _read_csv(file) if file.exists() else None
+
+    @property
     def picture(self) -> Path | None:
         """Each candidate's score on each part."""
         return self.folder / "candidates.png"
 
     def _title(self) -> str:
         return " ".join(self.found["answer"])
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(file, keep_default_na=False)

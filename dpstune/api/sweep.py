@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_grid, as_methods, refuse_fewer_than_one
+from dpstune.api.arguments import as_count, as_folder, as_folder_or_none, as_grid, as_methods
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
@@ -50,7 +50,8 @@ def sweep(
 
     Raises:
         RequestError: Recipe, grid or a point of it is wrong.
-        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others.
+        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others; a point without
+            a finished run has no row in the table.
         Interrupted: A signal came; every run is saved, and the same call goes on.
 
     >>> import dpstune
@@ -66,8 +67,8 @@ def sweep(
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
-    refuse_fewer_than_one(seeds=seeds, jobs=jobs)
-    folder = Path(output).expanduser()
+    seeds, jobs = as_count("seeds", seeds), as_count("jobs", jobs)
+    folder = as_folder("output", output)
     name = as_file(recipe, folder)
     request = SweepRequest(
         recipe=name,
@@ -76,7 +77,7 @@ def sweep(
         output=folder,
         grid=as_grid(grid),
         overrides=tuple(as_overrides(changes)),
-        data_dir=None if data_dir is None else Path(data_dir).expanduser().absolute(),
+        data_dir=as_folder_or_none("data_dir", data_dir),
         keep_models=keep_models,
     )
     planned = Sweep(settle_dropout(request, None if dropout is None else str(dropout)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dpstune.api.arguments import as_folder
 from dpstune.api.recipes import RecipeLike, load
 from dpstune.api.results import TrainResult
 
@@ -52,7 +53,7 @@ def train(
 
     loaded = load(recipe, method=method, seed=seed, data_dir=data_dir, changes=changes)
     progress = SilentProgress() if quiet else new_progress()
-    run = engine.train(loaded, output=Path(output).expanduser(), progress=progress, fresh=fresh)
+    run = engine.train(loaded, output=as_folder("output", output), progress=progress, fresh=fresh)
     rows = [
         {"split": split, **metrics, "examples": run.result["examples"].get(split)}
         for split, metrics in kept_metrics(run.result).items()

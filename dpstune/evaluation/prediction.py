@@ -213,7 +213,7 @@ class Writer:
         Raises:
             RequestError: There is a column that would be overwritten.
         """
-        self._refuse_taken(header.columns)
+        refuse_taken(header.columns, self._added, self._name)
         self._header = [*header.columns, *self._added]
         self._separator = header.separator
 
@@ -248,17 +248,28 @@ class Writer:
         return "\n".join([*self.header(), line] if first else [line])
 
     def _json_line(self, each: Prediction) -> str:
-        self._refuse_taken(each.row)
+        refuse_taken(each.row, self._added, self._name)
         scores = {"scores": each.scores} if each.scores else {}
         row = {column: _for_json(value) for column, value in each.row.items()}
         return json.dumps({**row, "prediction": each.prediction, **scores}, ensure_ascii=False, default=str)
 
-    def _refuse_taken(self, columns: Iterable[str]) -> None:
-        taken = next((column for column in columns if column in self._added), None)
-        if taken is not None:
-            raise RequestError(
-                f"{self._name}: a column is called {taken!r}, but predict adds one of this name; rename or remove it"
-            )
+
+def refuse_taken(columns: Iterable[str], added: Collection[str], name: str) -> None:
+    """Refuse rows with a column that would be overwritten.
+
+    Args:
+        columns: The rows' own.
+        added: Those that predictions add.
+        name: What the rows come from, for the error.
+
+    Raises:
+        RequestError: There is one.
+    """
+    taken = next((column for column in columns if column in added), None)
+    if taken is not None:
+        raise RequestError(
+            f"{name}: a column is called {taken!r}, but predict adds one of this name; rename or remove it"
+        )
 
 
 def _predict(

@@ -13,6 +13,7 @@ the masks of a step). So a checkpoint holds no state of a random generator.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from dpstune.training.checkpoints import Checkpoint
 
 __all__ = ["RunResult", "train"]
+
+_ONE_AT_A_TIME = threading.RLock()  # the runs of a process share torch's random numbers and settings
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def train(
 ) -> RunResult:
     """Train one recipe with one seed, continue an interrupted run, or return a finished one.
 
+    Called from several threads, it trains one run after the other.
+
     Args:
         loaded: The recipe.
         output: The folder that holds all runs.
@@ -136,7 +141,7 @@ def train(
     recipe = loaded.recipe
     progress = progress or SilentProgress()
     inputs = inputs or Inputs()
-    with InterruptionWatch() as watch:
+    with _ONE_AT_A_TIME, InterruptionWatch() as watch:
         free_earlier_runs()
         precision = model_precision(recipe.training.precision, recipe.model, device_type())
         accelerator = new_accelerator(precision)

@@ -54,8 +54,46 @@ def test_cells_of_several_kinds_are_read_as_those_of_a_file_are(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pd.cut(np.array([1, 5]), [0, 3, 6]), ["(0, 3]", "(3, 6]"]),
+        (pd.PeriodIndex(["2020-01", "2021-01"], freq="M"), ["2020-01", "2021-01"]),
+        (pd.Categorical([2.0, None]), ["2", None]),
+        (pd.Categorical(["no", "yes"]), ["no", "yes"]),
+    ],
+    ids=["intervals", "periods", "categories of numbers", "categories"],
+)
+def test_labels_of_pandas_own_kinds_are_as_they_are_written(tmp_path, labels, expected):
+    assert written(pd.DataFrame({"text": ["a", "b"], "label": labels}), tmp_path).labels == expected
+
+
+@pytest.mark.parametrize(
+    ("index", "ids"),
+    [
+        (None, ["0", "1"]),
+        (["T7", "T2"], ["T7", "T2"]),
+        ([5, 3], ["5", "3"]),
+        ([1, 1], ["0", "1"]),
+        ([1, None], ["0", "1"]),
+        (pd.Index(["\ud800", "b"], dtype=object), ["?", "b"]),
+    ],
+)
+def test_an_index_that_names_rows_is_their_ids(tmp_path, index, ids):
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["yes", "no"]}, index=index)
+    assert written(frame, tmp_path).ids == ids
+    assert written(frame.assign(id=["p", "q"]), tmp_path).ids == ["p", "q"]
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
+        ({"runs": "2"}, "runs='2': should be a whole number, 1 or more"),
+        ({"folds": 1}, "folds=1: should be a whole number, 2 or more"),
+        ({"minutes": pd.Timedelta("1min")}, "minutes=Timedelta('0 days 00:01:00'): should be a number"),
+        ({"label": pd.Series(["yes"])}, "label=0 yes dtype: str: should be the name of a column"),
+        ({"group": 3}, "group=3: should be the name of a column"),
+        ({"output": None}, "output=None: should be a path"),
+        ({"model": {"dropout": pd.DataFrame({"a": [1]})}}, "a setting is a number, a text, or a list or mapping of them"),
         ({"text": []}, "text=[]: should name one column, or two of a pair"),
         ({"text": ["message", "topic", "mixed"]}, "should name one column, or two of a pair"),
         ({"text": 3}, "text=3: should name one column"),

@@ -47,6 +47,10 @@ def test_a_missing_text_is_an_empty_one(tiny_run, gap):
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
+        (pd.DataFrame([["a", "b"]], columns=["first", "first"]), "two columns are called 'first'"),
+        (pd.DataFrame([["a", "b"]], columns=["0", 0]), "two columns are called '0'"),
+        (pd.DataFrame({"first": ["a"], "second": ["b"], "score_no": [1]}), "a column is called 'score_no'"),
+        ([{"first": "a", "second": "b", "prediction": "no"}], "a column is called 'prediction'"),
         ("a cat", "rows='a cat': should be a data frame or a list"),
         ({"first": ["a"], "second": ["b"]}, "should be a data frame or a list"),
         (7, "rows=7: should be a data frame or a list"),
@@ -60,6 +64,18 @@ def test_rows_that_are_none_are_refused_in_one_line(tiny_run, rows, told):
         dpstune.predict(tiny_run, rows)
 
 
+@pytest.mark.parametrize("given", [-1, 0, 3, "8", 8.0, True])
+@pytest.mark.parametrize("function", [lambda *more, **named: dpstune.predict(*more, [PAIR], **named), dpstune.evaluate])
+def test_a_max_length_is_a_whole_number_of_four_or_more(tiny_run, given, function):
+    with pytest.raises(RequestError, match=re.escape(f"max_length={given!r}: should be a whole number, 4 or more")):
+        function(tiny_run, max_length=given)
+
+
+def test_a_task_is_a_name_or_a_file(tiny_run):
+    with pytest.raises(RequestError, match=r"task=Empty DataFrame .*: should be a name or a path"):
+        dpstune.evaluate(tiny_run, pd.DataFrame())
+
+
 @pytest.mark.parametrize("text", [[], ["first", "second", "label"], 1])
 def test_text_columns_are_one_or_two(tiny_run, text):
     with pytest.raises(RequestError, match="should name one column, or two of a pair"):
@@ -68,5 +84,5 @@ def test_text_columns_are_one_or_two(tiny_run, text):
 
 @pytest.mark.parametrize("function", [lambda model: dpstune.predict(model, [PAIR]), dpstune.evaluate])
 def test_what_is_no_model_is_refused(function):
-    with pytest.raises(RequestError, match="a model is a folder, or what train or fit returned, not 5"):
+    with pytest.raises(RequestError, match="a model is a folder, or what train, fit or sweep returned, not 5"):
         function(5)

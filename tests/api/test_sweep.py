@@ -78,6 +78,7 @@ def test_a_grid_that_is_none_is_refused(tiny_task, tmp_path, grid, told):
 
 def test_every_value_of_a_grid_is_a_point():
     grid = {"training.scheduler": ("linear", "constant"), "training.learning_rate": [np.float32(0.25), np.int64(1)]}
+    grid |= {"training.warmup_steps": range(2), "training.batch_size": np.array([4, 8])}
     assert widen({}, "vanilla", as_grid(grid)) == {key: list(values) for key, values in grid.items()}
     assert as_grid(None) == ()
 
