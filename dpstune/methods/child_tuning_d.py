@@ -54,7 +54,11 @@ class ChildTuningD(Method[ChildTuningDConfig]):
     config_class = ChildTuningDConfig
 
     def acquire(self, model: nn.Module) -> None:
-        """Keep every gradient until ``prepare`` has chosen."""
+        """Keep every gradient until ``prepare`` has chosen.
+
+        Raises:
+            RequestError: All of the encoder's weights are frozen, or a transformers model has no stack of layers.
+        """
         import torch
 
         from dpstune.models.structure import encoder_parameters

@@ -60,7 +60,11 @@ class LinearProbe(FreezingMethod[LinearProbeConfig]):
         return output_layer(model).parameters()
 
     def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:
-        """Solve the output layer."""
+        """Solve the output layer.
+
+        Raises:
+            RequestError: The model has no linear output layer that sees one vector an example.
+        """
         from dpstune.methods.probing import solve_output_layer
 
         solve_output_layer(model, steps, l2=self.config.l2, criterion=self.criterion)

@@ -32,7 +32,7 @@ class LpFt(Method[LpFtConfig]):
     as in vanilla: a head that fits already does not distort the features, as a random one does in its first steps.
 
     The features take 16 bytes each on the host, until step 1. The output layer is the head's last linear layer. Where
-    the head has another layer before it (RoBERTa, ELECTRA, BART), that one keeps its first weights until step 1.
+    the head has another layer before it (RoBERTa, ELECTRA, BART, DeBERTa), that one keeps its first weights until step 1.
 
     Source: Kumar et al. 2022, section 3.4. The authors take the probe from a solver or from gradient steps; here it is
     the solution.
@@ -45,7 +45,11 @@ class LpFt(Method[LpFtConfig]):
     config_class = LpFtConfig
 
     def prepare(self, model: nn.Module, steps: Iterable[StepBatches]) -> None:
-        """Solve the output layer."""
+        """Solve the output layer.
+
+        Raises:
+            RequestError: The model has no linear output layer that sees one vector an example.
+        """
         from dpstune.methods.probing import solve_output_layer
 
         solve_output_layer(model, steps, l2=self.config.l2, criterion=self.criterion)

@@ -42,7 +42,8 @@ class Reinit(Method[ReinitConfig]):
         """Re-initialise the top of a transformers model.
 
         Raises:
-            RequestError: The model has fewer layers than ``layers``.
+            RequestError: The model has fewer layers than ``layers``, or no stack of layers, or does not know how to
+                initialise its weights.
         """
         from dpstune.device.randomness import stream_seed
         from dpstune.models.structure import initialize_again, pooler, top_layers

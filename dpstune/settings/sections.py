@@ -435,9 +435,9 @@ class TrainingSection(Settings):
     """How the weights are trained.
 
     Attributes:
-        batch_size: Most examples per forward pass; a step sees batch_size x gradient_accumulation x processes.
+        batch_size: Most examples of a batch; a step sees batch_size x gradient_accumulation x processes.
         eval_batch_size: Examples per forward pass of an evaluation.
-        gradient_accumulation: How many times batch_size examples a process computes for one step.
+        gradient_accumulation: How many batches a process computes for one step.
         learning_rate: Peak rate.
         layerwise_lr_decay: Factor of the rate from each layer to the one below; None for one rate (Clark et al. 2020).
         schedule: How the rate changes after warmup.
