@@ -15,7 +15,7 @@ FEWEST_TOKENS = 4  # that an example is cut to, as everywhere
 
 
 def as_json(value: Any) -> str:
-    """Write a value as an override's text: numpy's arrays as lists, its numbers as numbers, paths and the like as texts.
+    """Write a value as an override's text: numpy's arrays as lists, its numbers as numbers, paths as texts.
 
     Raises:
         RequestError: There is something in it that no recipe holds, such as a data frame.

@@ -32,7 +32,7 @@ class LpFt(Method[LpFtConfig]):
     as in vanilla: a head that fits already does not distort the features, as a random one does in its first steps.
 
     The features take 16 bytes each on the host, until step 1. The output layer is the head's last linear layer. Where
-    the head has another layer before it (RoBERTa, ELECTRA, BART, DeBERTa), that one keeps its first weights until step 1.
+    the head has another layer before it (RoBERTa, ELECTRA, BART, DeBERTa), that one keeps its weights until step 1.
 
     Source: Kumar et al. 2022, section 3.4. The authors take the probe from a solver or from gradient steps; here it is
     the solution.

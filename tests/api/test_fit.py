@@ -93,7 +93,7 @@ def test_an_index_that_names_rows_is_their_ids(tmp_path, index, ids):
         ({"label": pd.Series(["yes"])}, "label=0 yes dtype: str: should be the name of a column"),
         ({"group": 3}, "group=3: should be the name of a column"),
         ({"output": None}, "output=None: should be a path"),
-        ({"model": {"dropout": pd.DataFrame({"a": [1]})}}, "a setting is a number, a text, or a list or mapping of them"),
+        ({"model": {"dropout": pd.DataFrame({"a": [1]})}}, "a setting is a number, a text, or a list"),
         ({"text": []}, "text=[]: should name one column, or two of a pair"),
         ({"text": ["message", "topic", "mixed"]}, "should name one column, or two of a pair"),
         ({"text": 3}, "text=3: should name one column"),
