@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError, shortened
-
-FEWEST_TOKENS = 4  # that an example is cut to, as everywhere
 
 
 def as_json(value: Any) -> str:
@@ -24,15 +22,29 @@ def as_json(value: Any) -> str:
     >>> as_json([0.5, Path("data")])
     '[0.5, "data"]'
     """
-    return json.dumps(value, default=_plain)
+    return json.dumps(as_plain(value), default=_as_text)
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
+def _as_text(value: Any) -> str:
     if len(str(value).splitlines()) > 1:
         raise RequestError(f"{shown(value)}: a setting is a number, a text, or a list or mapping of them")
     return str(value)
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value with lists and numbers of Python's own in the place of numpy's, and paths as texts.
+
+    >>> import numpy
+    >>> as_plain({"steps": numpy.int64(2), "betas": numpy.array([0.5, 0.5])})
+    {'steps': 2, 'betas': [0.5, 0.5]}
+    """
+    if isinstance(value, Mapping):
+        return {key: as_plain(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(below) for below in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -49,10 +61,11 @@ def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
     """
     if not isinstance(grid, Mapping | None):
         raise RequestError(f"grid={shown(grid)}: should be keys with their values, for example {_GRID}")
-    for key, values in (grid or {}).items():
-        if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable):
+    listed = {key: list(each) if isinstance(each, range) else as_plain(each) for key, each in (grid or {}).items()}
+    for key, values in listed.items():
+        if not isinstance(values, list):
             raise RequestError(f"grid: {key} is {shown(values)}; it should be a list of values, for example {_GRID}")
-    return tuple(f"{key}={', '.join(map(as_json, values))}" for key, values in (grid or {}).items())
+    return tuple(f"{key}={', '.join(map(as_json, values))}" for key, values in listed.items())
 
 
 def as_methods(methods: str | Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpstune.api.arguments import FEWEST_TOKENS, as_count_or_none, as_folder, as_folder_or_none, as_text, shown
+from dpstune.api.arguments import as_count_or_none, as_folder, as_folder_or_none, as_text, shown
 from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
 from dpstune.errors import RequestError
 
@@ -44,6 +44,7 @@ def evaluate(
     from dpstune.evaluation.own_task import told_of_changes
     from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.settings.sections import FEWEST_TOKENS
 
     place = find_trained(model_folder(model))
     folder, named = as_folder_or_none("data_dir", data_dir), as_text("task", task)

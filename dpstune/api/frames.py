@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], place: Path) -> Path:
     """Write the columns of a data frame that a fit reads; the same rows have the same file.
 
-    A frame without a column of ids has those of its index, unless it only counts the rows or names some twice.
+    A frame without a column of ids has those of its index, unless that only counts rows, or has gaps or equal names.
 
     Args:
         frame: A pandas data frame.
@@ -55,8 +55,9 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     kept = [number for number, name in enumerate(names) if name in asked or name in ID_COLUMNS]
     refuse_what_is_there_twice([names[number] for number in kept], "the data frame", "columns")
     columns = {names[number]: frame.iloc[:, number] for number in kept}
-    if not columns.keys() & set(ID_COLUMNS) and _names_rows(frame.index):
-        columns[ID_COLUMNS[0]] = pd.Series(list(frame.index), dtype=object)
+    index = pd.Series(list(frame.index), dtype=object)
+    if not columns.keys() & set(ID_COLUMNS) and _names_rows(index):
+        columns[ID_COLUMNS[0]] = index
     table = pa.table({name: _cells(name, cells) if name in asked else _ids(cells) for name, cells in columns.items()})
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, table.schema) as stream:
@@ -86,8 +87,8 @@ def _cells(name: str, column: Any) -> pa.Array:
 
 
 def _names_rows(index: Any) -> bool:
-    """Tell whether an index says which row is which, and more than its place."""
-    return bool(index.is_unique and not index.hasnans and list(index) != list(range(len(index))))
+    """Tell whether an index, as a series, says which row is which, and more than its place."""
+    return bool(index.is_unique and index.notna().all() and list(index) != list(range(len(index))))
 
 
 def _ids(column: Any) -> pa.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import FEWEST_TOKENS, as_columns, as_count_or_none, shown
+from dpstune.api.arguments import as_columns, as_count_or_none, shown
 from dpstune.api.evaluate import ModelLike, model_folder
 from dpstune.data.tables import refuse_what_is_there_twice
 from dpstune.errors import RequestError
@@ -49,6 +49,7 @@ def predict(
 
     from dpstune.evaluation.prediction import predict_rows, refuse_taken
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.settings.sections import FEWEST_TOKENS
 
     columns, listed = as_columns(text), _as_mappings(rows)
     index = rows.index if isinstance(rows, pd.Series) else None

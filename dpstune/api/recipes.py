@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_count_or_none, as_folder_or_none, as_json, as_name, name_and_rest, shown
+from dpstune.api.arguments import as_count_or_none, as_folder_or_none, as_json, as_name, as_plain, name_and_rest, shown
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load(
     if isinstance(recipe, Mapping):
         if folder is not None:
             overrides.append(f"data.dir={json.dumps(str(folder))}")
-        values = json.loads(as_json({key: value for key, value in recipe.items() if key != "name"}))
+        values = {key: as_plain(value) for key, value in recipe.items() if key != "name"}
         return build_recipe(
             values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed
         )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+_OF_TEXTS = ("id", "text", "text1", "text2", "label", "answer", "right_label")  # columns; 007 is not 7
+
 
 @dataclass(frozen=True)
 class Result:
@@ -126,7 +128,7 @@ class CaseStudyResult(Result):
 
     @property
     def wrong_labels(self) -> pd.DataFrame:
-        """The examples whose labels are likely wrong, the likeliest first."""
+        """The examples whose labels are likely wrong, the likeliest first; ids and labels are texts."""
         return _read_csv(self.folder / "wrong_labels.csv")
 
 
@@ -218,7 +220,8 @@ class FitResult(Result):
     def wrong_labels(self) -> pd.DataFrame | None:
         """The rows whose labels are likely wrong, the likeliest first; None where labels are values.
 
-        ``id`` is the label of a data frame's index, unless the frame has a column of ids.
+        Ids and labels are texts. ``id`` is the row's name in the data frame's index, unless the frame has a column of
+        ids.
         """
         file = self.folder / "wrong_labels.csv"
         return _read_csv(file) if file.exists() else None
@@ -235,4 +238,4 @@ class FitResult(Result):
 def _read_csv(file: Path) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_csv(file, keep_default_na=False)
+    return pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(_OF_TEXTS, str))

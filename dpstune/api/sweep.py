@@ -11,6 +11,8 @@ from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dpstune.studies.records import RunRecord
     from dpstune.studies.summary import PointSummary
     from dpstune.studies.sweep.sweep import Outcome, Sweep
@@ -21,7 +23,7 @@ def sweep(
     *,
     methods: str | Sequence[str] = (),
     seeds: int = 5,
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    grid: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     dropout: str | float | None = None,
     jobs: int = 1,
     data_dir: str | Path | None = None,

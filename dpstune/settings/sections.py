@@ -33,6 +33,8 @@ Positive = Annotated[float, Field(gt=0.0, strict=True)]
 PositiveOrZero = Annotated[float, Field(ge=0.0, strict=True)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 Decay = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]
+FEWEST_TOKENS = 4
+"""The fewest that an example is cut to."""
 _OneOrTwo = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=2)]
 
 
@@ -428,7 +430,7 @@ class DataSection(Settings):
     dir: Path | None = None
     train_size: Count | None = None
     held_out: Count | None = None
-    max_length: Annotated[int, Field(ge=4, strict=True)] = 128
+    max_length: Annotated[int, Field(ge=FEWEST_TOKENS, strict=True)] = 128
 
 
 class TrainingSection(Settings):

@@ -141,7 +141,7 @@ def train(
     recipe = loaded.recipe
     progress = progress or SilentProgress()
     inputs = inputs or Inputs()
-    with _ONE_AT_A_TIME, InterruptionWatch() as watch:
+    with InterruptionWatch() as watch, _ONE_AT_A_TIME:
         free_earlier_runs()
         precision = model_precision(recipe.training.precision, recipe.model, device_type())
         accelerator = new_accelerator(precision)

@@ -8,9 +8,12 @@ import pytest
 
 import dpstune
 from dpstune.api.frames import write_frame
+from dpstune.api.results import CaseStudyResult, FitResult
 from dpstune.data.sources import read_file
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
+from dpstune.report.wrong_labels import write_wrong_labels
+from dpstune.studies.wrong_labels import Suspect
 
 FEW = {"training": {"steps": 2, "warmup_steps": 0}, "runs": 2, "folds": 2, "quiet": True}
 
@@ -74,6 +77,7 @@ def test_labels_of_pandas_own_kinds_are_as_they_are_written(tmp_path, labels, ex
         (["T7", "T2"], ["T7", "T2"]),
         ([5, 3], ["5", "3"]),
         ([1, 1], ["0", "1"]),
+        (pd.MultiIndex.from_tuples([("a", 1), ("b", 2)]), ["('a', 1)", "('b', 2)"]),
         ([1, None], ["0", "1"]),
         (pd.Index(["\ud800", "b"], dtype=object), ["?", "b"]),
     ],
@@ -115,6 +119,15 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(rows, tmp_path, change, to
     with pytest.raises(RequestError, match=re.escape(told)) as refused:
         dpstune.fit(rows, **{"text": "message", "label": "topic", "output": tmp_path, **FEW, **change})
     assert "\n" not in str(refused.value)
+
+
+def test_wrong_labels_are_named_as_they_were(tmp_path):
+    suspects = [Suspect(1, "01", "True", 0.125, 2)]
+    write_wrong_labels(tmp_path, suspects, ["006", "007"], [("1",), ("NA",)])
+    found = FitResult(tmp_path, []).wrong_labels
+    assert found.iloc[0].tolist() == ["007", "NA", "01", "True", 0.125, 2, ""]
+    assert CaseStudyResult(tmp_path, []).wrong_labels.equals(found)
+    assert FitResult(tmp_path / "of values", []).wrong_labels is None
 
 
 @pytest.mark.parametrize("table", [[{"message": "a", "topic": 1}], {"message": ["a"], "topic": [1]}, None, 5])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import dpstune
+from dpstune.api.results import SweepResult
 from dpstune.errors import RequestError
 
 PAIR = ("the cat", "a man")
@@ -62,6 +63,11 @@ def test_a_missing_text_is_an_empty_one(tiny_run, gap):
 def test_rows_that_are_none_are_refused_in_one_line(tiny_run, rows, told):
     with pytest.raises(RequestError, match=re.escape(told)):
         dpstune.predict(tiny_run, rows)
+
+
+def test_a_sweep_stands_for_its_best_run(tiny_run):
+    swept = SweepResult(tiny_run.parent, [], best_run=tiny_run)
+    assert dpstune.predict(swept, [PAIR]).equals(dpstune.predict(tiny_run, [PAIR]))
 
 
 @pytest.mark.parametrize("given", [-1, 0, 3, "8", 8.0, True])

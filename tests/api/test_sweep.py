@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dpstune
@@ -66,6 +67,9 @@ def test_a_sweep_without_a_score_is_refused(tiny_task, tmp_path):
         ({"method.p": 0.35}, "grid: method.p is 0.35; it should be a list of values"),
         ({"method.p": "0.1,0.2"}, "grid: method.p is '0.1,0.2'; it should be a list"),
         ({"method": {"p": [0.1]}}, "grid: method is {'p': [0.1]}; it should be a list"),
+        ({"method.p": np.array(0.1)}, "grid: method.p is 0.1; it should be a list"),
+        ({"method.p": b"ab"}, "grid: method.p is b'ab'; it should be a list"),
+        ({"method.p": pd.DataFrame({"p": [0.1]})}, "it should be a list"),
         ({"method.p": []}, "should be KEY=VALUE,VALUE"),
         (["method.p=0.1"], "should be keys with their values"),
     ],
