@@ -40,7 +40,7 @@ def as_plain(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {key: as_plain(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         return [as_plain(below) for below in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -61,7 +61,7 @@ def as_grid(grid: Mapping[str, Any] | None) -> tuple[str, ...]:
     """
     if not isinstance(grid, Mapping | None):
         raise RequestError(f"grid={shown(grid)}: should be keys with their values, for example {_GRID}")
-    listed = {key: list(each) if isinstance(each, range) else as_plain(each) for key, each in (grid or {}).items()}
+    listed = as_plain(grid or {})
     for key, values in listed.items():
         if not isinstance(values, list):
             raise RequestError(f"grid: {key} is {shown(values)}; it should be a list of values, for example {_GRID}")

@@ -94,5 +94,5 @@ def _names_rows(index: Any) -> bool:
 def _ids(column: Any) -> pa.Array:
     import pyarrow as pa
 
-    ids = (None if gap else str(value) for value, gap in zip(column, column.isna(), strict=True))
-    return pa.array([name if name is None else name.encode(errors="replace").decode() for name in ids])
+    cells = zip(column, column.isna(), strict=True)
+    return pa.array([None if gap else str(value).encode(errors="replace").decode() for value, gap in cells])

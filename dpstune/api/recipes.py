@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +68,7 @@ def load(
     seed = as_count_or_none("seed", seed, 0)
     if isinstance(recipe, Mapping):
         if folder is not None:
-            overrides.append(f"data.dir={json.dumps(str(folder))}")
+            overrides += as_overrides({"data.dir": folder})
         values = {key: as_plain(value) for key, value in recipe.items() if key != "name"}
         return build_recipe(
             values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed

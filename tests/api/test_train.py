@@ -35,7 +35,7 @@ def test_the_method_is_a_name_or_a_section(tiny_task, method, changes, expected)
     assert without_newer_keys(recipe.method.model_dump()) == expected
 
 
-def test_numbers_of_numpy_are_those_of_python(tiny_task, tmp_path):
+def test_numbers_of_numpy_are_those_of_python(tiny_task):
     task = {**yaml.safe_load(tiny_task.read_text()), "name": "tiny"}
     task["training"] = {**task["training"], "epochs": np.int64(1), "learning_rate": np.float64(0.5)}
     task["task"] = {**task["task"], "files": {k: str(tiny_task.parent / v) for k, v in task["task"]["files"].items()}}
