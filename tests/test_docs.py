@@ -16,6 +16,7 @@ import torch
 from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
+from dpstune.settings.sections import DataSection, ModelSection, TrainingSection
 from tests.test_readme import write_tickets
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -209,6 +210,29 @@ def test_the_places_pages_commands_are_run(zygote, tiny_task):
             pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
         run = zygote.run(*arguments)
         assert run.code == 0, f"{line}: {run.stderr}"
+
+
+def test_the_table_of_keys_has_every_key_with_its_default():
+    text = (DOCS / "training-options.md").read_text()
+    rows = re.findall(r"^\| (`(?:model|data|training)\..*?) \| (.*?) \|", text, flags=re.MULTILINE)
+    told = {}
+    for keys, default in rows:
+        first, *others = re.findall(r"`([\w.]+)`", keys)
+        section = first.partition(".")[0]
+        told |= dict.fromkeys([first, *(f"{section}.{key}" for key in others)], default)
+    sections = {"model": ModelSection, "data": DataSection, "training": TrainingSection}
+    fields = {f"{name}.{key}": field for name, each in sections.items() for key, field in each.model_fields.items()}
+    assert told.keys() == fields.keys()
+    checked = {"epochs": 3.0, "warmup_ratio": 0.1}
+    for key, field in fields.items():
+        default = checked.get(key.partition(".")[2], field.default)
+        if default is None or field.is_required():
+            continue
+        numbers = {float(number) for number in re.findall(r"\d[\d.]*(?:e-\d+)?", told[key])}
+        if isinstance(default, bool | str):
+            assert str(default).lower() in told[key], key
+        else:
+            assert set(default if isinstance(default, tuple) else [default]) <= numbers, key
 
 
 @pytest.mark.slow

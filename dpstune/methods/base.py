@@ -41,7 +41,11 @@ StepBatches = Iterable[tuple[Mapping[str, Any], float]]
 
 
 class MethodConfig(Settings):
-    """Settings of a method; each method has a subclass of its own, which names its source."""
+    """Settings of a method; each method has a subclass of its own, which names its source.
+
+    Attributes:
+        name: The method's name.
+    """
 
     model_config = ConfigDict(strict=True)
 

@@ -28,8 +28,8 @@ class LoraConfig(MethodConfig):
     Attributes:
         r: Rank of what is added to a matrix, 1 or more.
         alpha: What is added is multiplied by alpha / r; above 0.
-        dropout: Dropout of what a pair A, B takes in, in [0, 1); the matrix itself takes it in whole. None, as in PEFT
-            by default and in the authors' code for RoBERTa.
+        dropout: Dropout of what a pair A, B takes in, in [0, 1); the matrix itself takes it in whole. 0 is PEFT's
+            default and that of the authors' code for RoBERTa.
         target: ``query-value``: the matrices of attention that give queries and values, as in the paper and as PEFT
             chooses for these models by default. ``all-linear``: every linear layer of the encoder's layers.
 

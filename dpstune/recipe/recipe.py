@@ -411,14 +411,19 @@ def recipe_schema() -> dict[str, Any]:
         if name != DEFAULT_METHOD:
             config["required"] = ["name"]
         if config.pop("$defs", None) is not None:  # it wraps a method
-            config["properties"]["of"]["anyOf"] = variants
-            config["properties"]["of"].pop("$ref", None)
+            _offer(config["properties"]["of"], variants)
         definitions[config["title"]] = config
         variants.append({"$ref": f"#/$defs/{config['title']}"})
-    schema["properties"]["method"] = {"anyOf": variants, "default": {"name": DEFAULT_METHOD}}
+    _offer(schema["properties"]["method"], variants)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dpstune recipe"
     return schema
+
+
+def _offer(key: dict[str, Any], variants: list[dict[str, Any]]) -> None:
+    """Let a key of a schema, which allows any method's name alone, take one of several schemas."""
+    del key["$ref"]
+    key["anyOf"] = variants
 
 
 S = TypeVar("S", bound=Settings)

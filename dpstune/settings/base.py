@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,10 +14,39 @@ from dpstune.errors import RequestError, counted, did_you_mean, shortened
 S = TypeVar("S", bound="Settings")
 
 
-class Settings(BaseModel):
-    """Typed settings that refuse unknown keys and cannot be changed once checked."""
+def _describe_keys(schema: dict[str, Any], owner: type[BaseModel]) -> None:
+    """Write what the docstring of a settings class says of its keys to each key of its JSON Schema.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+    The schema is for those who write YAML, where nothing is ``null``.
+    """
+    if "description" in schema:
+        schema["description"] = schema["description"].partition("\n\nAttributes:\n")[0]
+    said = _said_of_attributes(owner)
+    for name, field in owner.model_fields.items():
+        if name in said:
+            schema["properties"][field.alias or name]["description"] = said[name].replace("None ", "null ")
+
+
+def _said_of_attributes(owner: type) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each attribute; the class itself comes first."""
+    said = {}
+    for each in reversed(owner.__mro__):
+        entries = inspect.cleandoc(each.__doc__ or "").partition("\nAttributes:\n")[2].partition("\n\n")[0]
+        _, *parts = re.split(r"^ {4}(\w[\w, ]*): ", entries, flags=re.MULTILINE)
+        for names, text in zip(parts[::2], parts[1::2], strict=True):
+            said.update(dict.fromkeys(names.split(", "), " ".join(text.split())))
+    return said
+
+
+class Settings(BaseModel):
+    """Typed settings that refuse unknown keys and cannot be changed once checked.
+
+    What a subclass says of its keys under ``Attributes:`` is also what its JSON Schema says of them.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True, json_schema_extra=_describe_keys
+    )
 
 
 # A user's words where pydantic has Python's, by pydantic's type of error.

@@ -252,8 +252,8 @@ class UserTask(Settings):
         label: The label column: strings or numbers.
         kind: ``classification``, ``regression``, or ``multilabel``: any number of labels an example, a list of them or
             one text with ``;`` between.
-        metric: One of ``dpstune.settings.metrics``, or a list, the headline first; None takes accuracy,
-            spearman for regression, micro_f1 for several labels.
+        metric: A metric that suits the kind, or a list, the headline first; None takes accuracy, spearman for
+            regression, micro_f1 for several labels.
         group: A column; rows that have the same in it are drawn into the same part.
         split_seed: What parts of the training rows are drawn from; the same for every run seed.
     """
@@ -336,7 +336,9 @@ class TableTask(Settings):
 
     Attributes:
         name: The task's name in the table.
-        hub_id, hub_config, hub_revision: Dataset id, configuration, and branch, tag or commit.
+        hub_id: The dataset's id.
+        hub_config: Its configuration.
+        hub_revision: Branch, tag or commit.
         text: One or two text columns there.
         label: The label column there.
         metric: Other metrics than the table's, the headline first.
@@ -445,7 +447,8 @@ class TrainingSection(Settings):
         schedule: How the rate changes after warmup.
         steps, epochs: Length of the run; one of the two (3 epochs by default).
         warmup_steps, warmup_ratio: Length of warmup; one of the two (a ratio of 0.1 by default).
-        weight_decay, adam_betas, adam_epsilon: AdamW; biases and normalisation weights are not decayed.
+        weight_decay: AdamW's; biases and normalisation weights are not decayed.
+        adam_betas, adam_epsilon: AdamW's.
         max_grad_norm: Gradients are clipped to this norm.
         label_smoothing: Share of each label that is given to all labels alike; for classification.
         class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
@@ -455,7 +458,8 @@ class TrainingSection(Settings):
         batching: ``random`` or ``bucketed`` (similar lengths together).
         keep: The weights a run ends with: the ``last``, or the ``best`` evaluation's by the headline metric.
         patience: Evaluations without a better headline after which the run ends; None trains to the last step.
-        eval_every, save_every: In steps; None evaluates after each epoch, and saves at the end and on a signal.
+        eval_every: Steps from one evaluation to the next; None evaluates after each epoch.
+        save_every: Steps from one checkpoint to the next; None saves at the end and on a signal.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Compile the model.
         trackers: Where curves are shown while it trains: ``tensorboard``, ``wandb``, ``mlflow``, or ``[]``; None is

@@ -440,6 +440,20 @@ def test_the_schema_knows_every_section_and_every_method():
     assert {"dataset", "splits"} <= set(definitions["DatasetTask"]["required"])
 
 
+def test_the_schema_says_what_each_key_is():
+    schema = recipe_schema()
+    for each in (schema, *schema["$defs"].values()):
+        assert not [key for key, field in each["properties"].items() if not field.get("description")], each["title"]
+    definitions = schema["$defs"]
+    assert definitions["DataSection"]["description"] == "The examples."
+    inherited = definitions["DpsMixConfig"]["properties"]["update_ratio"]
+    assert inherited["description"] == "Length of one stage as a share of all steps, in (0, 1]."
+    own = definitions["DpsMixConfig"]["properties"]["p"]
+    assert own["description"].startswith("Reserved probability, in [0, 1): how often Stage I replaces")
+    assert "lambda" in definitions["SmartConfig"]["properties"]
+    assert definitions["DataSection"]["properties"]["dir"]["description"] == "Local data; null reads the hub."
+
+
 def test_the_summary_says_how_long_and_how_large(write):
     recipe = load_recipe(write("training: {gradient_accumulation: 2}\nmethod: vanilla\n")).recipe
     assert summarize_recipe(recipe) == "minilm on toy-nli, vanilla, 3 epochs in steps of 32 examples, seed 42"
