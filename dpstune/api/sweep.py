@@ -89,9 +89,10 @@ def sweep(
     records = list(outcome.records.values())
     if not records:
         outcome.refuse_what_is_missing()
-    report = write_sweep_report(planned.folder, records, notes=outcome.notes)
-    summaries = summarize_points(records)
-    best = max(best_points(summaries).values(), key=lambda each: each.merit)
+    report = write_sweep_report(planned.folder, outcome.restarts, notes=outcome.notes)
+    summaries = summarize_points(outcome.restarts)
+    with_a_model = [each for each in best_points(summaries).values() if each.diverged < each.count]
+    best = max(with_a_model, key=lambda each: each.merit)
     rows = [
         {
             "method": each.point.method,
@@ -113,7 +114,7 @@ def sweep(
 
 
 def _best_run(point: PointSummary) -> RunRecord:
-    return max(point.runs.values(), key=lambda record: record.direction * record.score)
+    return max(point.runs.values(), key=lambda record: (not record.diverged, record.direction * record.score))
 
 
 def _failed(planned: Sweep, outcome: Outcome) -> dict[str, str]:

@@ -217,7 +217,6 @@ def _write_report(sweep: Sweep, outcome: Outcome, command: str) -> str | None:
 
     if not outcome.records:
         return None
-    records = list(outcome.records.values())
-    report = str(write_sweep_report(sweep.folder, records, notes=outcome.notes, command=command))
+    report = str(write_sweep_report(sweep.folder, outcome.restarts, notes=outcome.notes, command=command))
     tell(f"report: {report}")
     return report

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpstune.errors import RunError
+from dpstune.errors import DivergedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,13 +152,13 @@ def evaluate_split(task: TaskData, split: str, logits: torch.Tensor, labels: Lab
         labels: How the model's labels are read in this task; None where the model was trained on it.
 
     Raises:
-        RunError: A logit is not finite.
+        DivergedError: A logit is not finite.
     """
     from dpstune.evaluation.metrics import compute_metrics
     from dpstune.evaluation.multilabel import given_labels
 
     if not bool(logits.isfinite().all()):
-        raise RunError(
+        raise DivergedError(
             f"the model's outputs for split {split} are not finite: training has diverged; try a lower "
             "training.learning_rate, more training.warmup_steps or training.precision fp32"
         )

@@ -38,7 +38,7 @@ def write_sweep_report(
 
     Args:
         folder: Where to write; made if it does not exist.
-        records: Finished runs of one task; see ``dpstune.studies.records.read_runs``.
+        records: Finished runs of one task, and runs of it that diverged; see ``dpstune.studies.records``.
         notes: What else the reader should know, one line each: skipped folders, failed runs, pruning.
         command: The command line that makes the report again.
 
@@ -281,6 +281,12 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
         "runs of the method (Dodge et al. 2019). A budget is counted in runs, not in seconds.",
         "points.csv and runs.csv hold all numbers in full.",
     ]
+    diverged = sum(each.diverged for each in summaries)
+    if diverged:
+        texts.append(
+            f"{counted(diverged, 'restart')} diverged and left no model. Without them a point would look better than "
+            f"it is: in all statistics they count as {_nothing_learned(summaries)}, and as failed; empty in runs.csv."
+        )
     undefined = sum(each.undefined for each in summaries)
     if undefined:
         texts.append(
@@ -290,14 +296,22 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
     return texts
 
 
+def _nothing_learned(summaries: Sequence[PointSummary]) -> str:
+    """Say what a restart without a model counts as."""
+    first = next(iter(summaries[0].runs.values()))
+    return "0" if first.majority is None else constant_answer(first.metric, task_kind(first.recipe.task))
+
+
 def _points_csv(summaries: Sequence[PointSummary]) -> str:
     keys = _setting_keys(summaries)
     extreme = _extreme(summaries)
-    header = ["seeds", "undefined", "mean", "std", extreme, "low", "high", "failed", "failed_share", "mean_seconds"]
+    header = ["seeds", "undefined", "diverged", "mean", "std", extreme, "low", "high"]
+    header += ["failed", "failed_share", "mean_seconds"]
     rows = [
         [
-            *(each.point.method, *_setting_cells(each, keys), each.count, each.undefined, each.mean, each.std),
-            *(each.best, each.low, each.high, each.failed, each.failed / each.count, each.seconds),
+            *(each.point.method, *_setting_cells(each, keys), each.count, each.undefined, each.diverged),
+            *(each.mean, each.std, each.best, each.low, each.high),
+            *(each.failed, each.failed / each.count, each.seconds),
         ]
         for each in summaries
     ]

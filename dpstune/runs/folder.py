@@ -2,6 +2,7 @@
 
     runs/<recipe>/<method>/seed-<n>-<hash>/
       recipe.yaml  environment.json  metrics.jsonl  result.json  predictions/<split>.parquet  model/  checkpoints/
+      diverged.json, in the place of a result, where training came to nothing
 
 Everything is written beside its place and renamed into it, so that a reader, or a process that was killed and
 started again, sees the old content or the new, never a part.
@@ -67,6 +68,11 @@ class RunFolder:
     def result(self) -> Path:
         """The run's numbers; written last, so that its presence says the run is finished."""
         return self.path / "result.json"
+
+    @property
+    def diverged(self) -> Path:
+        """What the result would say of the run, and how it diverged; the next try may still finish it."""
+        return self.path / "diverged.json"
 
     @property
     def model(self) -> Path:

@@ -1,4 +1,4 @@
-"""Finished runs, read back from their folders."""
+"""Finished runs, and those that came to nothing, read back from their folders."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,12 @@ NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run: its recipe and its result.
+    """A finished run, or one that diverged: its recipe and its result.
 
     Args:
         folder: Its folder.
         recipe: The recipe as it was run, checked.
-        result: The content of its result.json.
+        result: The content of its result.json; of one that diverged, that of its diverged.json.
     """
 
     folder: Path
@@ -61,7 +62,7 @@ class RunRecord:
 
     @property
     def value(self) -> float | None:
-        """The headline metric of the kept weights; None where it is undefined."""
+        """The headline metric of the kept weights; None where it is undefined, or the run diverged."""
         return _number(self.result.get("value"))
 
     @property
@@ -90,14 +91,17 @@ class RunRecord:
         return known_fingerprints(self.result)
 
     @property
+    def diverged(self) -> bool:
+        """Whether training came to nothing, so that there is no model."""
+        return "error" in self.result
+
+    @property
     def score(self) -> float:
-        """The value as statistics count it: an undefined correlation is 0, since such a run learned nothing.
+        """The value as statistics count it: where there is none, that of one answer to all, or no correlation.
 
-        What is better when lower is never undefined.
-
-        To leave it out would make a point look better for every restart that collapsed.
+        To leave it out would make a point look better for every restart that collapsed or diverged.
         """
-        return 0.0 if self.value is None else self.value
+        return self.value if self.value is not None else self.majority or 0.0
 
     @property
     def failed(self) -> bool:
@@ -210,19 +214,34 @@ def read_run(folder: Path) -> RunRecord:
     result = run.read_result()
     if result is None:
         raise ValueError("result.json is not what a finished run writes")
+    return _checked(folder, result, run.result.name)
+
+
+def read_divergence(folder: Path) -> RunRecord | None:
+    """Read a run that came to nothing; None where it has not, or what it says is damaged."""
+    run = RunFolder(folder)
+    with suppress(OSError, ValueError, DpstuneError):
+        result = json.loads(run.diverged.read_text(encoding="utf-8"))
+        return None if run.result.exists() else _checked(folder, result, run.diverged.name)
+    return None
+
+
+def _checked(folder: Path, result: Any, file: str) -> RunRecord:
+    if not isinstance(result, dict):
+        raise ValueError(f"{file} holds no mapping")
     missing = [
         key
         for key in ("recipe", "task", "seed", "split", "metric", "value", "majority", "seconds")
         if key not in result
     ]
     if missing:
-        raise ValueError(f"result.json lacks {', '.join(missing)}")
+        raise ValueError(f"{file} lacks {', '.join(missing)}")
     for key in ("value", "majority", "seconds"):
         if _number(result[key]) is None and (key == "seconds" or result[key] is not None):
-            raise ValueError(f"{key} in result.json is {json.dumps(result[key])}; it should be a finite number")
-    record = RunRecord(folder, load_run_recipe(run.recipe), result)
+            raise ValueError(f"{key} in {file} is {json.dumps(result[key])}; it should be a finite number")
+    record = RunRecord(folder, load_run_recipe(RunFolder(folder).recipe), result)
     if result["seed"] != record.seed:
-        raise ValueError(f"result.json is of seed {result['seed']}, recipe.yaml of seed {record.seed}")
+        raise ValueError(f"{file} is of seed {result['seed']}, recipe.yaml of seed {record.seed}")
     return record
 
 

@@ -17,7 +17,7 @@ from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutat
 
 @dataclass(frozen=True)
 class PointSummary:
-    """The numbers of a point over its seeds; undefined values count as 0 (see ``RunRecord.score``).
+    """The numbers of a point over its seeds; what has no value counts, too (see ``RunRecord.score``).
 
     Args:
         point: Method and settings.
@@ -27,8 +27,9 @@ class PointSummary:
         std: Standard deviation (n - 1 in the denominator); None for one seed.
         low, high: 95% bootstrap interval of the mean.
         failed: Number of failed restarts.
-        undefined: How many of them have no value.
-        seconds: Mean wall time of a run.
+        undefined: How many of them have no value, though they were trained.
+        diverged: How many of them came to nothing.
+        seconds: Mean wall time of a run; of those that did not diverge, where there are any.
     """
 
     point: Point
@@ -40,6 +41,7 @@ class PointSummary:
     high: float
     failed: int
     undefined: int
+    diverged: int
     seconds: float
 
     @property
@@ -95,11 +97,13 @@ def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
     """Return the point with the best mean of each method, in the order given.
 
     A point with fewer than half as many seeds as the method's fullest point is left out: in a sweep that is still
-    going on, or that prunes, one lucky restart should not win against the mean of many. Of equal means the first wins.
+    going on, or that prunes, one lucky restart should not win against the mean of many. So is one of which every run
+    diverged, where another has a model. Of equal means the first wins.
     """
     best: dict[str, PointSummary] = {}
     for method in dict.fromkeys(each.point.method for each in summaries):
         own = [each for each in summaries if each.point.method == method]
+        own = [each for each in own if each.diverged < each.count] or own
         enough = max(each.count for each in own) / 2
         best[method] = max((each for each in own if each.count >= enough), key=lambda each: each.merit)
     return best
@@ -118,6 +122,7 @@ def compare_with_baseline(best: dict[str, PointSummary], baseline: str = BASELIN
 def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
     scores = np.array([run.score for run in runs.values()])
     metric = next(iter(runs.values())).metric
+    whole = [run for run in runs.values() if not run.diverged]
     low, high = bootstrap_interval(scores)
     return PointSummary(
         point,
@@ -128,8 +133,9 @@ def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
         low=low,
         high=high,
         failed=sum(run.failed for run in runs.values()),
-        undefined=sum(run.value is None for run in runs.values()),
-        seconds=float(np.mean([run.seconds for run in runs.values()])),
+        undefined=sum(run.value is None for run in whole),
+        diverged=len(runs) - len(whole),
+        seconds=float(np.mean([run.seconds for run in whole or runs.values()])),
     )
 
 

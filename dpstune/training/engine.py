@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.device.randomness import seed_torch
+from dpstune.errors import DivergedError
 from dpstune.settings.metrics import better
 
 if TYPE_CHECKING:
@@ -191,8 +192,12 @@ def train(
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
                 write_json(folder.environment, environment | {"determinism": loop.determinism})
             loop.resume()
-            with loop.log:
-                evaluations = loop.run()
+            try:
+                with loop.log:
+                    evaluations = loop.run()
+            except DivergedError as error:
+                loop.keep_divergence(loaded.name, error)
+                raise
             result = loop.finish(loaded.name, evaluations, keep_model=keep_model)
         if watch.received is not None:
             raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
@@ -456,6 +461,20 @@ class Loop:
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
+    def keep_divergence(self, recipe_name: str, error: DivergedError) -> None:
+        """Write that training has come to nothing, which counts where restarts are compared; see ``RunRecord``."""
+        from dpstune.runs.folder import write_json
+
+        if self.accelerator.is_main_process:
+            reached = {"steps": self.state.step, "seconds": round(self.state.seconds, 3), "error": str(error)}
+            write_json(self.folder.diverged, {**self._what_was_run(recipe_name), **reached})
+
+    def _what_was_run(self, recipe_name: str) -> dict[str, Any]:
+        from dpstune.training.results import what_was_run
+
+        ranks = self.accelerator.num_processes
+        return what_was_run(recipe_name, self.recipe, self.task, self.headline_split, ranks)
+
     def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
         """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints.
 
@@ -466,7 +485,6 @@ class Loop:
         """
         from dpstune.evaluation.scoring import prediction_columns
         from dpstune.runs.folder import write_json, write_predictions
-        from dpstune.runs.identity import content_fingerprints, run_digest
         from dpstune.training.results import build_result, save_model_folder
 
         steps = self.state.step
@@ -485,12 +503,8 @@ class Loop:
         model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         model = getattr(model, "_orig_mod", model)
         result = build_result(
-            recipe_name=recipe_name,
-            digest=run_digest(self.recipe, self.task, processes=self.accelerator.num_processes),
-            fingerprints=content_fingerprints(self.recipe, self.task),
-            recipe=self.recipe,
-            task=self.task,
-            split=self.headline_split,
+            self._what_was_run(recipe_name),
+            chooses=self.recipe.training.keep == "best",
             kept={"step": kept_step, "metrics": {split: each.metrics for split, each in evaluations.items()}},
             last={"step": steps, "metrics": last},
             best=self.state.best,
@@ -510,6 +524,7 @@ class Loop:
             if keep_model:
                 save_model_folder(self.folder.model, model, self.tokenizer, self.recipe, self.task, result)
             write_json(self.folder.result, result)
+            self.folder.diverged.unlink(missing_ok=True)
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
         return result

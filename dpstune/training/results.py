@@ -10,6 +10,7 @@ from dpstune import __version__
 from dpstune.methods import without_newer_keys
 from dpstune.models.names import shown_models
 from dpstune.runs.folder import write_folder
+from dpstune.runs.identity import content_fingerprints, run_digest
 from dpstune.settings.base import listed
 from dpstune.settings.metrics import constant_answer
 
@@ -21,14 +22,35 @@ if TYPE_CHECKING:
     from dpstune.settings.sections import ModelSection
 
 
+def what_was_run(recipe_name: str, recipe: Recipe, task: TaskData, split: str | None, processes: int) -> dict[str, Any]:
+    """Return what is known of a result before training; the value is yet to come.
+
+    Args:
+        recipe_name: The recipe's name.
+        recipe: What is run.
+        task: Its examples.
+        split: The split that gives the headline; None where none is evaluated.
+        processes: How many processes train.
+    """
+    return {
+        "recipe": recipe_name,
+        "digest": run_digest(recipe, task, processes=processes),
+        "fingerprints": content_fingerprints(recipe, task),
+        "task": task.name,
+        "method": recipe.method.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "split": split,
+        "metric": task.metric,
+        "value": None,
+        "majority": None if split is None else majority_value(task, split),
+        "examples": {name: len(examples) for name, examples in task.splits.items()},
+    }
+
+
 def build_result(
+    known: Mapping[str, Any],
     *,
-    recipe_name: str,
-    digest: str,
-    fingerprints: Mapping[str, str],
-    recipe: Recipe,
-    task: TaskData,
-    split: str | None,
+    chooses: bool,
     kept: Mapping[str, Any],
     last: Mapping[str, Any],
     best: Mapping[str, Any],
@@ -48,12 +70,8 @@ def build_result(
     validation split is to choose on the test.
 
     Args:
-        recipe_name: The recipe's name.
-        digest: What ``run_digest`` says of it.
-        fingerprints: What ``content_fingerprints`` says of it.
-        recipe: What was run.
-        task: Its examples.
-        split: The split that gives the headline; None where none is evaluated.
+        known: What ``what_was_run`` says of it.
+        chooses: Whether the recipe keeps the best evaluation's weights.
         kept: Step and metrics, by split, of the weights that are kept.
         last: The same of the last step's.
         best: Step, value and metrics of the best evaluation; empty where the headline was undefined each time.
@@ -69,29 +87,20 @@ def build_result(
     """
     from dpstune.device.hardware import peak_memory_bytes
 
-    metric = task.metric
+    split = known["split"]
 
     def at(evaluated: Mapping[str, Any]) -> dict[str, Any]:
         step = evaluated["step"]
         return {"step": step, "epoch": round(step / steps_per_epoch, 4), "metrics": evaluated["metrics"]}
 
-    chosen = stopped_early or (recipe.training.keep == "best" and bool(best))
+    chosen = stopped_early or (chooses and bool(best))
     return {
-        "recipe": recipe_name,
-        "digest": digest,
-        "fingerprints": dict(fingerprints),
-        "task": task.name,
-        "method": recipe.method.model_dump(mode="json"),
-        "seed": recipe.seed,
-        "split": split,
-        "metric": metric,
-        "value": None if split is None else kept["metrics"][split].get(metric),
-        "majority": None if split is None else majority_value(task, split),
+        **known,
+        "value": None if split is None else kept["metrics"][split].get(known["metric"]),
         "kept": {**at(kept), "chosen_by": split if chosen else None},
         "last": at(last),
         "best": at(best) if best else None,
         "stopped_early_at": steps if stopped_early else None,
-        "examples": {name: len(examples) for name, examples in task.splits.items()},
         "steps": steps,
         "seconds": round(seconds, 3),
         "other_seconds": round(other_seconds, 3),

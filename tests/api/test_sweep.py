@@ -1,5 +1,6 @@
 """``dpstune.sweep`` on the tiny task."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -29,7 +30,8 @@ def study(tiny_task, tmp_path_factory):
 def test_the_model_is_that_of_the_best_run_also_where_lower_is_better(study):
     values = {run: json.loads((run / "result.json").read_text())["value"] for run in study.runs}
     rows = study.table.to_dict("records")
-    assert len({row["mean"] for row in rows}) == 2
+    assert len({row["mean"] for row in rows}) == 3
+    rows = rows[:2]  # without the one that diverged
     assert all(values[Path(row["best_run"])] == row["best"] == min(row["best"], row["mean"]) for row in rows)
     top = min(rows, key=lambda row: row["mean"])
     assert study.model == Path(top["best_run"]) / "model"
@@ -45,6 +47,19 @@ def test_what_fails_is_named_and_the_rest_reported(study):
         assert "the loss of step 2 is nan" in error
     assert study.report.is_file()
     assert "failed: vanilla" in (study.report.with_suffix(".md")).read_text()
+
+
+def test_restarts_that_diverge_count_as_restarts_that_learned_nothing(study):
+    *_, diverged = study.table.to_dict("records")
+    (always,) = {json.loads((run / "result.json").read_text())["majority"] for run in study.runs}
+    assert diverged["training.learning_rate"] == 1e30
+    assert (diverged["seeds"], diverged["failed"], diverged["mean"]) == (2, 2, pytest.approx(always))
+    text = study.report.with_suffix(".md").read_text()
+    assert "2 restarts diverged and left no model." in text
+    assert "they count as always answering the shares of the training labels, and as failed" in text
+    assert re.search(r"failed restarts: [2-6] of 6", text)
+    with study.report.with_name("runs.csv").open() as file:
+        assert [row["value"] == "" for row in csv.DictReader(file)] == [False] * 4 + [True] * 2
 
 
 def test_a_sweep_of_which_nothing_can_be_finished_is_an_error(tiny_task, tmp_path):

@@ -39,6 +39,25 @@ def test_an_undefined_value_makes_a_point_worse_not_better():
     assert (summary.mean, summary.best, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)
 
 
+def test_diverged_restarts_count_as_restarts_that_learned_nothing():
+    records = [record("mixout", seed, 0.8) for seed in (1, 2)]
+    records += [record("mixout", seed, None, error="the loss is nan", seconds=1.0) for seed in (3, 4)]
+    records += [record("vanilla", seed, 0.7) for seed in (1, 2, 3, 4)]
+    best = best_points(summarize_points(records))
+    assert (best["mixout"].mean, best["mixout"].failed) == (pytest.approx((0.8 + 0.34) / 2), 2)
+    assert (best["mixout"].diverged, best["mixout"].undefined, best["mixout"].seconds) == (2, 0, 3.5)
+    (compared,) = compare_with_baseline(best)
+    assert compared.seeds == (1, 2, 3, 4)
+    assert compared.difference == pytest.approx((0.1 + 0.1 - 0.36 - 0.36) / 4)
+
+
+def test_a_point_without_a_model_is_not_the_best_where_another_has_one():
+    records = [record("mixout", seed, 0.2, ["method.p=0.1"]) for seed in (1, 2)]
+    records += [record("mixout", seed, None, ["method.p=0.2"], error="the loss is nan") for seed in (1, 2)]
+    assert best_points(summarize_points(records))["mixout"].point.label == "p 0.1"
+    assert best_points(summarize_points(records[2:]))["mixout"].failed == 2
+
+
 def test_where_lower_is_better_the_lowest_mean_is_best():
     lower = {"metric": "log_loss", "majority": 0.69}
     records = [record("mixout", seed, 0.3 + seed / 100, ["method.p=0.1"], **lower) for seed in (1, 2)]

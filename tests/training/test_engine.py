@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from dpstune.common.interruption import Interrupted
 from dpstune.common.progress import SilentProgress
 from dpstune.device.determinism import ask_for_the_same_bits
-from dpstune.errors import RequestError, RunError
+from dpstune.errors import DivergedError, RequestError, RunError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
+from dpstune.studies.records import read_divergence
 from dpstune.training import checkpoints, engine, results
 from dpstune.training.losses import LossReadings
 from tests.tiny import METHODS, some
@@ -336,6 +337,24 @@ class TestFailures:
         with pytest.raises(RunError, match="outputs for split validation are not finite: training has diverged"):
             train("training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=1")
         assert not list(tmp_path.glob("runs/*/*/*/result.json"))
+
+    def test_what_diverged_is_kept_until_the_run_is_finished(self, train, tmp_path, monkeypatch):
+        def diverge(loop):
+            raise DivergedError("no")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Loop, "evaluate", diverge)
+            with pytest.raises(DivergedError):
+                train("training.steps=4")
+        (kept,) = tmp_path.glob("runs/*/*/*/diverged.json")
+        diverged = read_divergence(kept.parent)
+        assert (diverged.diverged, diverged.value, diverged.failed) == (True, None, True)
+        assert (diverged.score, diverged.result["error"]) == (diverged.majority, "no")
+        finished = train("training.steps=4")
+        assert finished.folder == kept.parent
+        assert (diverged.majority, diverged.digest) == (finished.result["majority"], finished.result["digest"])
+        assert not kept.exists()
+        assert read_divergence(finished.folder) is None
 
     def test_weights_that_are_not_finite_are_not_saved(self, train, tmp_path):
         settings = ["training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=2"]

@@ -113,13 +113,15 @@ class _Coordinator:
             return
         self.recall_points()
         done, _ = self._sweep.finished()
+        diverged = self._sweep.diverged(job for job in self._sweep.jobs if job.identity in tally.failed)
+        scored = {**diverged, **done}
         if self.searches:
-            self._propose(tally, done)
+            self._propose(tally, scored)
         if request.prune:
-            self._give_up_the_hopeless(done)
+            self._give_up_the_hopeless(scored)
 
-    def _propose(self, tally: Tally, done: Mapping[Job, RunRecord]) -> None:
-        scores = {job.identity: record.score for job, record in done.items()}
+    def _propose(self, tally: Tally, scored: Mapping[Job, RunRecord]) -> None:
+        scores = {job.identity: record.score for job, record in scored.items()}
         if self._queue.shared:  # also runs of other machines, wherever their folders lie
             scores = {**{identity: ended.value for identity, ended in tally.done.items()}, **scores}
         ended = {*scores, *tally.failed, *tally.dropped}
@@ -142,16 +144,16 @@ class _Coordinator:
         search.tell(point, sum(own) / len(own) if own else None)
         return True
 
-    def _give_up_the_hopeless(self, done: Mapping[Job, RunRecord]) -> None:
+    def _give_up_the_hopeless(self, scored: Mapping[Job, RunRecord]) -> None:
         """Drop the waiting jobs of hopeless points; each method's points are judged apart, so that it keeps some."""
         by_point: dict[tuple[str, str], list[Job]] = defaultdict(list)
         for job in self._sweep.jobs:
             by_point[job.method, " ".join(job.overrides)].append(job)
         for method in dict.fromkeys(method for method, _ in by_point):
             values: dict[str, Sequence[float | None]] = {
-                point: [done[job].direction * done[job].score if job in done else None for job in jobs]
+                point: [scored[job].direction * scored[job].score if job in scored else None for job in jobs]
                 for (own, point), jobs in by_point.items()
                 if own == method
             }
             for point in hopeless(values):
-                self._queue.drop([job for job in by_point[method, point] if job not in done])
+                self._queue.drop([job for job in by_point[method, point] if job not in scored])

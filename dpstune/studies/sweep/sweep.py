@@ -32,7 +32,7 @@ from dpstune.studies.grid import (
     refuse_unknown_keys,
     widen,
 )
-from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_run
+from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_divergence, read_run
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
@@ -105,6 +105,7 @@ class Outcome:
     Args:
         records: The finished runs whose folders this machine sees.
         failed: The jobs that failed, with their errors.
+        diverged: Those of them of which training came to nothing; statistics count them.
         dropped: The jobs that were given up early.
         elsewhere: How many runs were done by machines whose folders this one does not see.
         left: How many jobs are still to be done.
@@ -113,10 +114,16 @@ class Outcome:
 
     records: dict[Job, RunRecord]
     failed: dict[Job, str]
+    diverged: dict[Job, RunRecord]
     dropped: list[Job]
     elsewhere: int
     left: int
     notes: list[str]
+
+    @property
+    def restarts(self) -> list[RunRecord]:
+        """What statistics are of: the finished runs, and those that diverged."""
+        return [*self.records.values(), *self.diverged.values()]
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as a mapping for JSON."""
@@ -403,7 +410,12 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
         if left:
             notes.append(f"{left} of {len(self.jobs)} runs are still to be done")
-        return Outcome(records, failed, dropped, len(elsewhere), left, notes)
+        return Outcome(records, failed, self.diverged(failed), dropped, len(elsewhere), left, notes)
+
+    def diverged(self, failed: Iterable[Job]) -> dict[Job, RunRecord]:
+        """Return those of the failed jobs of which training came to nothing, as this machine's folders say."""
+        found = {job: read_divergence(self._folder_of(job)) for job in failed}
+        return {job: record for job, record in found.items() if record is not None}
 
 
 def _flags(asked: str, point: Mapping[str, Any]) -> dict[str, str]:
