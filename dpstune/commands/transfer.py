@@ -68,6 +68,7 @@ def transfer(
     from dpstune.settings.sections import UserTask, task_name
     from dpstune.studies.dropout import found_dropout, planned_dropout, settle_dropout
     from dpstune.studies.grid import load_first
+    from dpstune.studies.records import chosen_on_a_split
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
@@ -115,7 +116,8 @@ def transfer(
     if outcome.records:
         scores = [score for run in outcome.records.values() for score in evaluator.evaluate(run)]
         cells = tabulate(scores, carried_to)
-        notes += [*filter(None, [found_dropout(list(outcome.records.values()))]), *outcome.notes]
+        runs = list(outcome.records.values())
+        notes += [*filter(None, [found_dropout(runs)]), *chosen_on_a_split(runs), *outcome.notes]
         command = command_to_repeat(context)
         report = str(write_transfer_report(sweep.folder, sweep.name, scores, cells, carried_to, notes, command))
         tell(format_transfer(cells, carried_to))

@@ -41,13 +41,17 @@ class Labels:
         self.training = "train" if "train" in raw else next(iter(raw))
         self.rows: dict[str, dict[str, list[Row]]] = {split: defaultdict(list) for split in raw}
         self.missing: list[Row] = []
+        self.expected = 0
+        """How many rows should have a label."""
         for split, part in raw.items():
             some = any(label not in unlabelled for label in part.labels)  # a test split may have none
+            asked = some or not split.startswith("test")
+            self.expected += len(part.labels) if asked else 0
             for position, label in enumerate(part.labels):
                 if label is not None and label not in unlabelled:
                     for each in dict.fromkeys(labels_of(label)):
                         self.rows[split][each].append((split, position))
-                elif some or not split.startswith("test"):
+                elif asked:
                     self.missing.append((split, position))
 
     @property
@@ -173,15 +177,14 @@ def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
 
 
 def _missing(labels: Labels, places: Places) -> Iterator[Finding]:
-    total = sum(len(part.labels) for part in labels.raw.values())
     if labels.missing:
         yield Finding(
             "unlabelled",
-            "warning" if len(labels.missing) > MANY_UNLABELLED * total else "note",
+            "warning" if len(labels.missing) > MANY_UNLABELLED * labels.expected else "note",
             len(labels.missing),
             places.some(labels.missing),
             "Label these rows, or take them out: training leaves them out.",
-            (f"no label: {part_of(len(labels.missing), total)}",),
+            (f"no label: {part_of(len(labels.missing), labels.expected)}",),
         )
 
 
@@ -295,7 +298,7 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
         "warning" if most >= LARGEST_SHARE * total else "note",
         total,
         (),
-        "Look at f1 or matthews rather than accuracy, and try training.class_weights: balanced.",
+        "Look at macro_f1 or matthews rather than accuracy, and try training.class_weights: balanced.",
         (
             f"{_quoted(largest)} has {share(most, total)} of the training rows, "
             f"{_quoted(smallest)} has {share(least, total)}",

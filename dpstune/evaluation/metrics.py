@@ -162,9 +162,11 @@ def _roc_auc(examples: Answered) -> float:
 
 def _log_loss(examples: Answered) -> float:
     """Mean of -log of the probability of the gold label, in nats; a probability below 2.2e-16 counts as that."""
+    import numpy as np
     from sklearn.metrics import log_loss
 
-    return float(log_loss(examples.gold, examples.probabilities, labels=list(range(examples.label_count))))
+    probabilities = np.asarray(examples.probabilities, dtype=np.float64)  # of float32, 1.2e-7 would be the least
+    return float(log_loss(examples.gold, probabilities, labels=list(range(examples.label_count))))
 
 
 def _calibration_error(examples: Answered) -> float:

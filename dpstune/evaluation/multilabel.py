@@ -36,7 +36,7 @@ def names_of(row: LabelRow, names: Sequence[str]) -> list[str]:
 
 
 def commonest_labels(train: Sequence[LabelRow]) -> LabelRow:
-    """Return the labels that more than half of the training examples have: the best to give always.
+    """Return the labels that more than half of the training examples have: always given, the fewest are wrong.
 
     >>> commonest_labels([(1, 0), (1, 1), (0, 0)])
     (1, 0)

@@ -8,8 +8,9 @@ from typing import Any
 from dpstune.errors import counted
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Paragraph, Table, write_report
-from dpstune.report.tables import digits, format_columns, signed, with_interval
+from dpstune.report.tables import digits, format_columns, metric_words, signed, with_interval
 from dpstune.runs.folder import write_json, write_predictions
+from dpstune.settings.metrics import direction
 from dpstune.studies.ensemble import EnsembleOutcome
 
 OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
@@ -46,9 +47,9 @@ def summary(outcome: EnsembleOutcome, how: str) -> list[str]:
     """Say what the restarts score together and what that gains, in a line or two."""
     metric, found = outcome.task.metric, outcome.together
     value = with_interval(found.value, found.low, found.high)
-    gain = with_interval(found.difference, found.difference_low, found.difference_high, "+")
+    gain = with_interval(*_gain(outcome), "+")
     lines = [
-        f"{how.capitalize()} of {len(outcome.records)} restarts: {metric} {value} on {outcome.split}; "
+        f"{how.capitalize()} of {len(outcome.records)} restarts: {metric_words(metric)} {value} on {outcome.split}; "
         f"gain over a restart {gain}"
     ]
     if outcome.model is not None:
@@ -63,7 +64,7 @@ def format_ensemble(outcome: EnsembleOutcome, how: str) -> str:
 
 def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
     """Return what the restarts do together, for programs."""
-    together = outcome.together
+    together, gain = outcome.together, _gain(outcome)
     return {
         "how": how,
         "task": outcome.task.name,
@@ -77,21 +78,27 @@ def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
         "value": together.value,
         "low": together.low,
         "high": together.high,
-        "gain": together.difference,
-        "gain_low": together.difference_low,
-        "gain_high": together.difference_high,
+        "gain": gain[0],
+        "gain_low": gain[1],
+        "gain_high": gain[2],
         "model": None if outcome.model is None else str(outcome.model),
         "notes": outcome.notes,
     }
 
 
+def _gain(outcome: EnsembleOutcome) -> tuple[float | None, float | None, float | None]:
+    """Return how much better all together are than a restart, with its interval; a loss is below 0 in any metric."""
+    found = outcome.together.in_the_metric(direction(outcome.task.metric))
+    return found.difference, found.difference_low, found.difference_high
+
+
 def _rows(outcome: EnsembleOutcome, how: str) -> list[list[str]]:
-    rows = [["", outcome.task.metric, "95% from", "to", "gain", "95% from", "to"]]
+    rows = [["", metric_words(outcome.task.metric), "95% from", "to", "gain", "95% from", "to"]]
     for record, value in zip(outcome.records, outcome.singles, strict=True):
         rows.append([f"{record.method}, seed {record.seed}", digits(value), "", "", "", "", ""])
     together = outcome.together
-    gains = [signed(each) for each in (together.difference, together.difference_low, together.difference_high)]
-    return [*rows, [how, *map(digits, (together.value, together.low, together.high)), *gains]]
+    scores = map(digits, (together.value, together.low, together.high))
+    return [*rows, [how, *scores, *map(signed, _gain(outcome))]]
 
 
 def _columns(outcome: EnsembleOutcome) -> dict[str, list[Any]]:

@@ -157,7 +157,7 @@ def _candidate_json(each: Tried) -> dict[str, Any]:
 
 def _scored_rows(outcome: FitOutcome) -> str:
     if outcome.fit.parts.test is None:
-        return f"rows that took no part in the choice ({outcome.scored_rows} rows, bootstrap)"
+        return f"rows that took no part in the choice (of {outcome.scored_rows} rows, by bootstrap)"
     return f"the {outcome.scored_rows} test rows, which took no part in the choice,"
 
 
@@ -166,7 +166,10 @@ def _nothing_learned(outcome: FitOutcome) -> list[str]:
     value, majority = outcome.verdict.value, outcome.majority
     if value is None or majority is None or better(outcome.fit.data.metric, value, majority):
         return []
-    return ["That is no better than one answer for all rows: nothing was learned. More rows or other labels may help."]
+    return [
+        "That is no better than one answer for all rows: there is no sign that anything was learned. More rows or "
+        "other labels may help."
+    ]
 
 
 def _comparison(outcome: FitOutcome) -> str:
@@ -243,8 +246,8 @@ def _explanations(outcome: FitOutcome) -> list[str]:
             "The best of many candidates looks better than it is on the rows that chose it. So the choice was repeated "
             "on bootstrap samples of the rows, and the chosen one scored on the rows outside the sample (Tsamardinos "
             "et al. 2018). Rows with equal texts or of one group are drawn together. The interval is that of these "
-            "scores. Candidates were also proposed and given up by these rows, so that the score may still be a little "
-            "too good; rows for --test would tell."
+            "scores: rather too wide, so that small differences are not told. Candidates were also proposed and given "
+            "up by these rows, so that the score may still be a little too good; rows for --test would tell."
         )
     else:
         texts.append("The score is of test rows; its interval is the bootstrap's over these rows.")

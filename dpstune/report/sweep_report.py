@@ -220,7 +220,7 @@ def _test_text(comparisons: Sequence[Comparison]) -> str:
         )
     tested = [each.smallest for each in comparisons if each.smallest is not None]
     least = min(1.0, len(tested) * min(tested, default=1.0))
-    if not few and least > SIGNIFICANT:
+    if min(tested, default=1.0) <= SIGNIFICANT < least:
         text += (
             f" Corrected for {counted(len(tested), 'method')}, the smallest p that can be reached is "
             f"{_p_digits(least)}: {SIGNIFICANT:g} takes more seeds, or fewer methods."
@@ -272,13 +272,16 @@ def _constant_settings(method: str, summaries: Sequence[PointSummary]) -> str:
 
 def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
     texts = [
-        "A point is a method with its settings; each seed is one restart of it. std divides by n - 1; it is empty for "
-        "one seed. In the table of all points the best point of each method is highlighted; a point with fewer than "
-        "half as many seeds as the method's fullest point cannot be the best.",
+        "A point is a method with its settings; each seed is one restart of it. std divides by n - 1; std and interval "
+        "are empty for one seed. In the table of all points the best point of each method is highlighted; a point with "
+        "fewer than half as many seeds as the method's fullest point cannot be the best.",
         "The 95% interval is a percentile bootstrap of the mean over seeds (10,000 resamples). With few seeds it is "
-        "too narrow.",
+        "too narrow: of normal values it holds the mean in 84% of cases with five, in 91% with ten.",
+        "Interval and p are of restarts, all scored on the same examples. They do not say how far the values would be "
+        "others on new examples; of few examples that is far.",
         f"The expected best of n runs is the expected {_extreme(summaries)}imum of n draws, with replacement, from all "
-        "runs of the method (Dodge et al. 2019). A budget is counted in runs, not in seconds.",
+        "runs of the method (Dodge et al. 2019). So points with more seeds count more, and near the number of runs "
+        "it is a little too low. A budget is counted in runs, not in seconds.",
         "points.csv and runs.csv hold all numbers in full.",
     ]
     diverged = sum(each.diverged for each in summaries)

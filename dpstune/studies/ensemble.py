@@ -28,7 +28,7 @@ from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Compared, Rows, Verdict, choose, judge_by_rows
-from dpstune.studies.records import RunRecord, read_run
+from dpstune.studies.records import RunRecord, chosen_on_a_split, read_run
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
@@ -146,7 +146,7 @@ class Ensemble:
                 shutil.rmtree(model)
         seed = self.records[best].seed
         return self._outcome(
-            answers, None, [f"the mean of the weights is not kept: it scores less than the best restart, seed {seed}"]
+            answers, None, [f"the mean of the weights is not kept: it is worse than the best restart, seed {seed}"]
         )
 
     def _units(self, ids: Sequence[str]) -> list[int]:
@@ -184,6 +184,7 @@ class Ensemble:
         every = np.arange(len(answers.ids))
         singles = [None if (value := score(number, every)) is None else way * value for number in restarts]
         together = judge_by_rows(compare, self._units(answers.ids)).in_the_metric(way)
+        notes = [*notes, *chosen_on_a_split(self.records)]
         return EnsembleOutcome(
             self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
         )

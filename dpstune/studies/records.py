@@ -175,6 +175,17 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
     return records, notes
 
 
+def chosen_on_a_split(records: Sequence[RunRecord]) -> list[str]:
+    """Say, in a line or none, that some runs' weights were chosen on a split, so that their scores there flatter."""
+    splits = {(record.result.get("kept") or {}).get("chosen_by") for record in records} - {None}
+    if not splits:
+        return []
+    named = " and ".join(sorted(map(str, splits)))
+    return [
+        f"weights, or when to stop, were chosen on {named}: scores there are optimistic, and a drop from there, too"
+    ]
+
+
 def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> dict[Hashable, RunRecord]:
     """Return one record for each key: of the records with that key, the one with the newest result.
 

@@ -25,7 +25,7 @@ class PointSummary:
         mean: Of the values.
         best: The highest value; the lowest of a metric that is better when lower.
         std: Standard deviation (n - 1 in the denominator); None for one seed.
-        low, high: 95% bootstrap interval of the mean.
+        low, high: 95% bootstrap interval of the mean; None for one seed.
         failed: Number of failed restarts.
         undefined: How many of them have no value, though they were trained.
         diverged: How many of them came to nothing.
@@ -37,8 +37,8 @@ class PointSummary:
     mean: float
     std: float | None
     best: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     failed: int
     undefined: int
     diverged: int
@@ -123,7 +123,7 @@ def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
     scores = np.array([run.score for run in runs.values()])
     metric = next(iter(runs.values())).metric
     whole = [run for run in runs.values() if not run.diverged]
-    low, high = bootstrap_interval(scores)
+    low, high = bootstrap_interval(scores) if len(scores) > 1 else (None, None)
     return PointSummary(
         point,
         runs,

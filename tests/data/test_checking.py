@@ -285,6 +285,9 @@ def test_pairs_are_the_same_where_both_texts_are(raw):
 def test_a_test_split_without_labels_is_no_flaw(raw):
     raw["test"] = replace(table("c.csv", 12, seed=3), labels=[None] * 12)
     assert check_examples(raw) == []
+    gap = {**raw, "train": replace(raw["train"], labels=[None, *raw["train"].labels[1:]])}
+    rows = sum(len(raw[split].labels) for split in ("train", "validation"))
+    assert found(gap)["unlabelled"].details[0].startswith(f"no label: 1 of {rows} rows")
     raw["test"].labels[:6] = ["yes"] * 6
     assert found(raw)["unlabelled"].count == 6
 

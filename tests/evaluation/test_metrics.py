@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from dpstune.evaluation.metrics import BINS, COMPUTED, compute_metrics, constant_metrics, load_metric, reliability
+from dpstune.evaluation.metrics import (
+    BINS,
+    COMPUTED,
+    Answered,
+    compute_metrics,
+    constant_metrics,
+    load_metric,
+    reliability,
+)
 from dpstune.settings.metrics import METRICS
 from dpstune.settings.tasks import TASKS
 
@@ -199,6 +207,16 @@ def scored(draw):
     scores = rng.dirichlet(np.full(labels, draw(st.sampled_from([0.2, 1.0, 5.0]))), count)
     answers = scores.argmax(1) if draw(st.booleans()) else rng.integers(0, labels, count)
     return labels, rng.integers(0, labels, count), answers, scores
+
+
+def test_log_loss_is_the_same_of_half_as_precise_probabilities():
+    scores = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    given = [Answered(np.array([0, 1, 1]), np.array([0, 1, 0]), 2, scores.astype(kind)) for kind in ("f4", "f8")]
+    assert (
+        COMPUTED["log_loss"](given[0])
+        == COMPUTED["log_loss"](given[1])
+        == pytest.approx(-np.log(2.2e-16) / 3, rel=1e-2)
+    )
 
 
 @settings(max_examples=40)

@@ -152,6 +152,15 @@ def test_text_says_what_was_run_and_what_to_beware_of(sweep):
         assert expected in text
 
 
+def test_too_few_seeds_for_several_methods_are_told_beside_a_method_that_shares_fewer(tmp_path):
+    methods = {"vanilla": 6, "mixout": 6, "dps-mix": 6, "r3f": 2}
+    records = [record(name, seed, 0.5 + seed / 100) for name, count in methods.items() for seed in range(1, count + 1)]
+    write_sweep_report(tmp_path, records)
+    text = " ".join(assert_whole(tmp_path).texts)
+    assert "The smallest p that can be reached is 0.5000 with 2 shared seeds" in text
+    assert "Corrected for 3 methods, the smallest p that can be reached is 0.0938" in text
+
+
 def test_the_same_runs_give_the_same_bytes(sweep, tmp_path):
     folder, _ = sweep
     records, notes = read_runs(folder)
@@ -166,7 +175,7 @@ def test_one_run_alone(tmp_path):
     page = assert_whole(tmp_path)
     (row,) = read_csv(tmp_path / "points.csv")
     assert (row["method"], row["seeds"], row["mean"], row["std"]) == ("mixout", "1", "0.5", "")
-    assert (row["low"], row["high"]) == ("0.5", "0.5")
+    assert (row["low"], row["high"]) == ("", "")
     text = " ".join(page.texts)
     assert "1 run of 1 point (1 method: mixout), seed 1." in text
     assert "There are no runs of vanilla" in text

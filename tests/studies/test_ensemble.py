@@ -59,6 +59,19 @@ def test_the_mean_of_a_runs_weights_with_themselves_is_that_run_and_is_kept(zygo
     assert pipeline("text-classification", model=told["model"])("the cat")[0]["label"] in ("yes", "no")
 
 
+def test_a_gain_is_above_0_where_it_is_better_also_where_lower_is(zygote, tiny_task, tmp_path):
+    changes = ["--set", "task.metric=log_loss", "--set", "training.keep=best"]
+    run = zygote.run("train", "--recipe", tiny_task, "--seeds", 2, "--output", tmp_path, *changes)
+    assert run.code == 0, run.stderr
+    folders = sorted(result.parent for result in tmp_path.glob("*/*/*/result.json"))
+    told = together(zygote, tmp_path, *folders)
+    singles = [each["value"] for each in told["restarts"]]
+    assert told["value"] < sum(singles) / 2  # the mean of probabilities never has a larger log loss
+    assert told["gain"] == pytest.approx(sum(singles) / 2 - told["value"])
+    assert told["gain_low"] <= told["gain"] <= told["gain_high"]
+    assert any("chosen on validation: scores there are optimistic" in note for note in told["notes"])
+
+
 def spoil(run):
     """Make a run's head answer the other way round, three times as loudly: a mean with it is worse than the run."""
     file = run / "model" / "model.safetensors"

@@ -178,6 +178,12 @@ def count_votes(
                 "leave --restarts out to take what there is"
             )
     notes += _strange_labels(methods, gathered.examples)
+    if len({each.restarts for each in methods}) > 1:
+        numbers = ", ".join(f"{method.name} {method.restarts}" for method in methods)
+        notes.append(
+            f"restarts differ ({numbers}): with fewer, other examples of the same method are easy or hard, so that "
+            "these counts cannot be compared"
+        )
     chosen = choose_baseline(baseline, {each.name: each.method for each in methods})
     if chosen is None and len(methods) > 1:
         notes.append(

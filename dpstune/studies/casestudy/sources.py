@@ -21,7 +21,7 @@ from dpstune.studies.casestudy.ballots import Gathered, choose_baseline, count_v
 from dpstune.studies.casestudy.casestudy import CaseStudy
 from dpstune.studies.dropout import found_dropout
 from dpstune.studies.points import read_runs
-from dpstune.studies.records import RunRecord
+from dpstune.studies.records import RunRecord, chosen_on_a_split
 from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
@@ -61,7 +61,7 @@ def study_sweep(
     if not records:
         return None
     dropout = found_dropout(list(outcome.records.values()))
-    gathered = Gathered(notes=[*filter(None, [dropout]), *outcome.notes])
+    gathered = Gathered(notes=[*filter(None, [dropout]), *chosen_on_a_split(records), *outcome.notes])
     subject = add_runs(gathered, records, split)
     add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
     return count_votes(gathered, subject, baseline=baseline)
@@ -126,6 +126,7 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
             gathered.files.append(source)
             subjects.append(source.name)
     if records:
+        gathered.notes += chosen_on_a_split(records)
         subjects.insert(0, add_runs(gathered, records, request.split))
     gathered.select(request.methods)
     if request.recipe is not None:

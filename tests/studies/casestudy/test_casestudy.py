@@ -156,6 +156,15 @@ class TestFiles:
         with pytest.raises(RequestError, match="example '5' is missing, but others answer it"):
             study(*files)
 
+    def test_methods_with_other_numbers_of_restarts_are_not_to_be_compared(self, tmp_path):
+        def told(numbers):
+            rows = [{"id": 1, "method": m, "seed": s, "correct": 1} for m, count in numbers for s in range(count)]
+            return [note for note in study(write_table(tmp_path / "mine.csv", rows)).notes if "restarts differ" in note]
+
+        (note,) = told([("vanilla", 3), ("mixout", 2)])
+        assert note.startswith("restarts differ (vanilla 3, mixout 2): with fewer, other examples")
+        assert told([("vanilla", 3), ("mixout", 3)]) == []
+
     def test_restarts_of_several_files_are_put_together(self, tmp_path):
         files = [
             write_table(tmp_path / f"{seed}.csv", [{"id": 1, "method": "m", "seed": seed, "correct": seed % 2}])
