@@ -193,7 +193,19 @@ def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, d
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+    _give_each_a_storage(loaded)
     return loaded, report
+
+
+def _give_each_a_storage(model: torch.nn.Module) -> None:
+    """Copy parameters that are views of one tensor: safetensors saves none of them.
+
+    So transformers leaves queries, keys and values that a checkpoint holds as one matrix (GTE, Nomic BERT). What is
+    tied is one parameter, and stays so.
+    """
+    for parameter in model.parameters():
+        if parameter.untyped_storage().nbytes() != parameter.nbytes:
+            parameter.data = parameter.data.clone()
 
 
 def weight_shapes(file: Path) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from transformers import AutoConfig
 
 from dpstune.errors import RequestError
@@ -20,6 +20,7 @@ from dpstune.models.loading import (
 from dpstune.settings.sections import ModelSection
 from tests.tiny import FAMILIES, save_tiny_model, tiny_classifier, tiny_tokenizer
 
+WEIGHTS = "model.safetensors"
 LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -95,6 +96,24 @@ def test_half_precision_weights_are_loaded_in_full(folder):
     weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert {p.dtype for p in load(folder).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", ["gte", "nomic_bert", "jina_embeddings_v3"])
+def test_weights_that_are_one_matrix_in_the_folder_are_saved_and_loaded_apart(tmp_path, family):
+    save_tiny_model(tmp_path, family)
+    model = load(tmp_path)
+    assert not model.state_dict().keys() >= {f"{model.base_model_prefix}.{k}" for k in load_file(tmp_path / WEIGHTS)}
+    save_model(model, str(tmp_path / "checkpoint"))
+    other = load(tmp_path, init="random")
+    load_model(other, str(tmp_path / "checkpoint"))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_tied_weights_stay_one_parameter(tmp_path):
+    save_tiny_model(tmp_path, "bart")
+    model = load(tmp_path)
+    assert model.model.shared.weight is model.model.encoder.embed_tokens.weight
 
 
 def test_a_fine_tuned_model_starts_another_task_with_a_new_head(tmp_path):
