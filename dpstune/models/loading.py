@@ -124,7 +124,7 @@ def positions(config: PretrainedConfig) -> int:
 def load_classifier(
     model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
 ) -> PreTrainedModel:
-    """Load a sequence classifier in float32 on the CPU; its head is new even if the model has one.
+    """Load a sequence classifier in float32 on the CPU; its head is new even if the model has one that was fine-tuned.
 
     Args:
         model: Which model, and whether its weights are pre-trained or random.
@@ -150,7 +150,7 @@ def load_classifier(
             return _mend_half_precision(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
         loaded, report = _read_weights(source, config)
     _refuse_incomplete_encoder(source, loaded, report)
-    _draw_head(loaded, seed)
+    _draw_head(loaded, report, seed)
     return _mend_half_precision(loaded)
 
 
@@ -169,7 +169,7 @@ def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source.place, revision=source.revision)
     with _reading(source, "weights"):
         loaded, report = _read_weights(source, config)
-    missing = sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
+    missing = sorted(_new_weights(report))
     if missing:
         raise RequestError(
             f"model {source.name}: its weights lack {missing[0]}; is it a classifier that was trained? "
@@ -353,11 +353,24 @@ def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
             setattr(config, name, dropout)
 
 
-def _draw_head(model: Any, seed: int) -> None:
-    """Draw all parts outside the pre-trained one again, so that each restart has its own head."""
+def _draw_head(model: Any, report: dict[str, Any], seed: int) -> None:
+    """Draw the parts outside the pre-trained one again, so that each restart has its own head.
+
+    What a pre-trained checkpoint holds of them stays (ModernBERT's layer below the output). One that holds the output,
+    too, is a classifier that was fine-tuned: its whole head is drawn.
+    """
+    new = _new_weights(report)
+    head = [key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")]
+    is_tuned = set(report["missing_keys"]).isdisjoint(head[-1:])
     for name, child in model.named_children():
-        if child is not model.base_model:
+        is_new = all(f"{name}.{key}" in new for key in child.state_dict())
+        if child is not model.base_model and (is_tuned or is_new):
             initialize_again(model, child, stream_seed(seed, "head", name))
+
+
+def _new_weights(report: dict[str, Any]) -> set[str]:
+    """Return the names of the weights that are not, or not of this size, in a checkpoint, by transformers' report."""
+    return {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
 
 
 def _mend_half_precision(model: Any) -> PreTrainedModel:
@@ -395,8 +408,7 @@ def _refuse_folder_without_weights(source: ModelSource) -> None:
 def _refuse_incomplete_encoder(source: ModelSource, model: Any, report: dict[str, Any]) -> None:
     """Refuse weights that leave part of the encoder new; the head and the pooler may be new."""
     prefix = f"{model.base_model_prefix}."
-    missing = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
-    new = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)
+    new = sorted(key for key in _new_weights(report) if key.startswith(prefix) and "pooler" not in key)
     if new:
         raise RequestError(
             f"model {source.name}: its weights lack {len(new)} of the encoder's tensors, {new[0]} first; "

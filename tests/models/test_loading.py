@@ -18,7 +18,7 @@ from dpstune.models.loading import (
     read_config,
 )
 from dpstune.settings.sections import ModelSection
-from tests.tiny import FAMILIES, save_tiny_model, tiny_classifier, tiny_tokenizer
+from tests.tiny import FAMILIES, save_tiny_masked_lm, save_tiny_model, tiny_classifier, tiny_tokenizer
 
 WEIGHTS = "model.safetensors"
 LABELS = ("entailment", "neutral", "contradiction")
@@ -129,6 +129,24 @@ def test_the_head_is_the_seeds_also_where_the_model_brings_one_of_this_size(tmp_
     first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
     assert torch.equal(first.bert.pooler.dense.weight, brought["bert.pooler.dense.weight"])
     assert not torch.equal(first.classifier.weight, brought["classifier.weight"])
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_the_layer_below_the_output_stays_where_pre_training_has_seen_it(tmp_path):
+    pretrained = save_tiny_masked_lm(tmp_path, "modernbert").state_dict()
+    first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
+    for model in (first, second):
+        assert torch.equal(model.head.dense.weight, pretrained["head.dense.weight"])
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize("labels", [3, 5])
+def test_a_fine_tuned_modernberts_whole_head_is_new(tmp_path, labels):
+    tiny_classifier("modernbert", num_labels=labels).save_pretrained(tmp_path)
+    brought = load_file(tmp_path / WEIGHTS)
+    first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
+    assert not torch.equal(first.head.dense.weight, brought["head.dense.weight"])
+    assert not torch.equal(first.head.dense.weight, second.head.dense.weight)
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
