@@ -346,10 +346,14 @@ def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """Set every dropout of a configuration: hidden, attention, classifier, whatever each is called there."""
+    """Set every dropout of a configuration: hidden, attention, classifier, whatever each is called there.
+
+    Rates at which whole layers or paths are dropped (``layerdrop``, ``drop_path_rate``) are none.
+    """
     for name, value in config.to_dict().items():
+        is_dropout = "dropout" in name or name.endswith("pdrop")  # GPT-2's attn_pdrop
         is_rate = isinstance(value, int | float) or (value is None and name == "classifier_dropout")
-        if "dropout" in name and is_rate and not isinstance(value, bool):
+        if is_dropout and is_rate and not isinstance(value, bool):
             setattr(config, name, dropout)
 
 

@@ -75,7 +75,7 @@ def test_regression_has_one_output(tiny_model):
     torch.testing.assert_close(output.loss, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "openai-gpt", "ctrl", "phi"])
 def test_dropout_reaches_every_dropout_of_the_model(tmp_path, family):
     save_tiny_model(tmp_path / "model", family)
     ids = torch.randint(7, 40, (4, 12))
