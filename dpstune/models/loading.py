@@ -16,7 +16,7 @@ from dpstune.common.garbage import no_garbage_search
 from dpstune.common.hub import asking_the_hub_for, first_line, is_hub_id
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
-from dpstune.models.structure import initialize_again
+from dpstune.models.structure import initialize_again, mark_new
 from dpstune.settings.sections import ModelSection
 from dpstune.settings.tasks import Kind
 
@@ -151,6 +151,7 @@ def load_classifier(
         loaded, report = _read_weights(source, config)
     _refuse_incomplete_encoder(source, loaded, report)
     _draw_head(loaded, report, seed)
+    mark_new(loaded, _new_weights(report))
     return _mend_half_precision(loaded)
 
 
