@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
@@ -230,10 +231,23 @@ def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:
 
 
 def _above(base: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """List the base model's parts that come after the one that holds the top layer."""
-    children = list(base.children())
-    holders = [position for position, child in enumerate(children) if any(m is layers[-1] for m in child.modules())]
-    return children[holders[-1] + 1 :] if holders else []
+    """List the base model's parts that come after the top layer: the pooler, and what is declared after the layers.
+
+    Nothing that embeds is above, wherever it is declared; nor is what follows an embedding that is declared after the
+    layers: DeBERTa's relative positions, and their norm.
+    """
+    from torch import nn
+
+    pooling = pooler(base)
+    above = [] if pooling is None else [pooling]
+    holder = base
+    while holder is not layers[-1]:
+        children = list(holder.named_children())
+        place = max(n for n, (_, child) in enumerate(children) if any(part is layers[-1] for part in child.modules()))
+        after = takewhile(lambda child: not isinstance(child[1], nn.Embedding), children[place + 1 :])
+        above += [child for name, child in after if "embed" not in name]
+        holder = children[place][1]
+    return above
 
 
 def initialize_again(model: Any, module: nn.Module, seed: int) -> None:

@@ -155,6 +155,11 @@ LAYERS_OF = {
 
 
 class TestTopLayers:
+    @pytest.mark.parametrize("family", ["gte", "nomic_bert"])
+    def test_a_pooler_trains_also_where_it_is_declared_before_the_layers(self, family):
+        model, _ = attached({"name": "top-layers", "layers": 1}, family)
+        assert all(parameter.requires_grad for parameter in pooler(model).parameters())
+
     @pytest.mark.parametrize("family", LAYERS_OF)
     def test_the_top_layers_and_what_is_above_them_train(self, family):
         layers, above = LAYERS_OF[family]
