@@ -77,9 +77,9 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
 
     source = find_model(model.name, model.revision)
     with _reading(source, "tokenizer"):
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.place, **_options(source))
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.place, revision=source.revision, config=config
+            source.place, **_options(source), config=config
         )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # so transformers builds one without files
         raise RequestError(f"model {source.name}: cannot read its tokenizer: it has no vocabulary")
@@ -100,7 +100,7 @@ def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
 
     source = _shipped_architecture(model) or find_model(model.name, model.revision)
     with _reading(source, "configuration"):
-        return source, AutoConfig.from_pretrained(source.place, revision=source.revision)
+        return source, AutoConfig.from_pretrained(source.place, **_options(source))
 
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:
@@ -167,7 +167,7 @@ def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
 
     source = find_model(model.name, model.revision)
     with _reading(source, "configuration"):
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.place, **_options(source))
     with _reading(source, "weights"):
         loaded, report = _read_weights(source, config)
     missing = sorted(_new_weights(report))
@@ -187,7 +187,7 @@ def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, d
     _refuse_folder_without_weights(source)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         source.place,
-        revision=source.revision,
+        **_options(source),
         config=config,
         dtype=torch.float32,
         use_safetensors=True,
@@ -330,8 +330,18 @@ def _reading(source: ModelSource, part: str) -> Iterator[None]:
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             if not source.local and error.__cause__ is not None:
                 raise error.__cause__ from None  # transformers wraps what the hub said
+            if "trust_remote_code" in str(error):
+                raise RequestError(
+                    f"model {source.name}: its {part} needs code of its own (auto_map in config.json), which dpstune "
+                    "never runs; choose a model that transformers itself has the code for"
+                ) from None
             hint = "" if source.local else "; its revision on the hub must hold safetensors weights and a tokenizer"
             raise RequestError(f"model {source.name}: cannot read its {part}: {first_line(error)}{hint}") from None
+
+
+def _options(source: ModelSource) -> dict[str, Any]:
+    """Return how transformers is to read a model: code in its folder is not run, and nobody is asked whether it may."""
+    return {"revision": source.revision, "trust_remote_code": False}
 
 
 def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind) -> None:

@@ -13,6 +13,7 @@ from dpstune.models.loading import (
     find_model,
     load_classifier,
     load_tokenizer,
+    load_trained_classifier,
     model_fingerprint,
     positions,
     read_config,
@@ -27,6 +28,14 @@ LABELS = ("entailment", "neutral", "contradiction")
 def load(folder, *, labels=LABELS, kind="classification", dropout=None, seed=1, **section):
     section = ModelSection(name=str(folder), **section)
     return load_classifier(section, label_names=labels, kind=kind, dropout=dropout, seed=seed)
+
+
+def read_tokenizer(folder):
+    return load_tokenizer(ModelSection(name=str(folder)))
+
+
+def trained(folder):
+    return load_trained_classifier(ModelSection(name=str(folder)))
 
 
 @pytest.fixture
@@ -230,9 +239,6 @@ class TestRefusals:
         assert str(folder) in str(caught.value)
         return str(caught.value)
 
-    def tokenizer(self, folder):
-        return load_tokenizer(ModelSection(name=str(folder)))
-
     def test_no_folder(self, tmp_path):
         assert "there is no folder" in self.refused(tmp_path / "nowhere")
 
@@ -277,14 +283,24 @@ class TestRefusals:
         save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
         assert "its weights lack 16 of the encoder's tensors" in self.refused(folder)
 
+    @pytest.mark.parametrize("part", [load, trained, read_tokenizer])
+    def test_code_of_its_own_is_not_run_and_nobody_is_asked(self, folder, monkeypatch, part):
+        monkeypatch.setattr("builtins.input", lambda question: pytest.fail("asked at the terminal"))
+        path = folder / "config.json"
+        own = {"model_type": "abacus", "auto_map": {"AutoConfig": "own.Config"}}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+        (folder / "own.py").write_text("raise SystemExit('the code was run')\n")
+        refused = self.refused(folder, part=part)
+        assert "needs code of its own (auto_map in config.json), which dpstune never runs" in refused
+
     def test_no_tokenizer(self, folder):
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / name).unlink()
-        assert "cannot read its tokenizer" in self.refused(folder, part=self.tokenizer)
+        assert "cannot read its tokenizer" in self.refused(folder, part=read_tokenizer)
 
     def test_a_tokenizer_that_cannot_pad(self, folder):
         path = folder / "tokenizer_config.json"
         settings = json.loads(path.read_text())
         del settings["pad_token"]
         path.write_text(json.dumps(settings))
-        assert "no padding token" in self.refused(folder, part=self.tokenizer)
+        assert "no padding token" in self.refused(folder, part=read_tokenizer)
