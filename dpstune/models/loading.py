@@ -134,7 +134,8 @@ def load_classifier(
         seed: New weights are drawn from it alone; no global generator changes.
 
     Raises:
-        RequestError: There is no such model, it is not a classifier, or it has no (safetensors) weights.
+        RequestError: There is no such model, it is not a classifier, it has no (safetensors) weights, or neither it nor
+            its tokenizer has a padding token.
         RunError: The hub could not be reached.
     """
     import torch
@@ -147,11 +148,15 @@ def load_classifier(
     with _reading(source, "weights"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
         if model.init == "random":
-            return _mend_half_precision(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
-        loaded, report = _read_weights(source, config)
-    _refuse_incomplete_encoder(source, loaded, report)
-    _draw_head(loaded, report, seed)
-    mark_new(loaded, _new_weights(report))
+            loaded = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            loaded, report = _read_weights(source, config)
+            _refuse_incomplete_encoder(source, loaded, report)
+            _draw_head(loaded, report, seed)
+            mark_new(loaded, _new_weights(report))
+    settings = loaded.config.get_text_config()
+    if getattr(settings, "pad_token_id", 0) is None:  # a decoder classifies by the last token that is no padding
+        settings.pad_token_id = load_tokenizer(model).pad_token_id
     return _mend_half_precision(loaded)
 
 

@@ -107,6 +107,18 @@ def test_half_precision_weights_are_loaded_in_full(folder):
     assert {p.dtype for p in load(folder).parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("init", ["pretrained", "random"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_decoder_that_names_no_padding_has_its_tokenizers(tmp_path, family, init):
+    """It classifies by the last token that is no padding."""
+    save_tiny_model(tmp_path, family, num_key_value_heads=2, pad_token_id=None)
+    model, tokenizer = load(tmp_path, init=init, dropout=0.0), load_tokenizer(ModelSection(name=str(tmp_path)))
+    texts = ["the cat", "a dog sleeps in the house"]
+    together = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    alone = [model(**tokenizer(text, return_tensors="pt")).logits for text in texts]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
 @pytest.mark.parametrize("family", ["gte", "nomic_bert", "jina_embeddings_v3"])
 def test_weights_that_are_one_matrix_in_the_folder_are_saved_and_loaded_apart(tmp_path, family):
     save_tiny_model(tmp_path, family)
