@@ -123,3 +123,16 @@ def save_tiny_model(folder, family="bert", **changes):
     """Write a pre-trained encoder's folder: weights without a head, config, tokenizer."""
     tiny_classifier(family, **changes).base_model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+
+
+def save_tiny_masked_lm(folder, family="bert", **changes):
+    """Write the folder of a masked language model, which has a head of its own and may have no pooler; return it."""
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(tiny_config(family, **changes))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return model

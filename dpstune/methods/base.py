@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -104,6 +105,9 @@ class Method(Generic[C]):
     learns_by_steps: bool = True
     """Whether steps change the model; where they do not, a run of one step is a whole one."""
 
+    works_on_linears: bool = False
+    """Whether it acts on the weights of linear layers alone: a model that has few of them is refused."""
+
     adds_keys: bool = False
     """Whether the model has weights of the method, and so other state-dict keys, from ``freeze`` to ``detach``."""
 
@@ -141,7 +145,8 @@ class Method(Generic[C]):
             criterion: The task's loss; None for the model's own.
 
         Raises:
-            RequestError: The method already holds a model, or ``total_steps`` is below 1.
+            RequestError: The method already holds a model, ``total_steps`` is below 1, or the model is not one that the
+                method can train.
         """
         if self.model is not None:
             raise RequestError(f"{self.config.name} is attached to a model already; detach it first")
@@ -155,6 +160,8 @@ class Method(Generic[C]):
         self.linears = linear_layers(model)
         self._mask_source = mask_source
         try:
+            if self.works_on_linears:
+                refuse_other_layers(model, self.linears, self.config.name)
             self.acquire(model)
         except BaseException:
             self.model, self.linears, self._mask_source = None, {}, None
@@ -286,6 +293,35 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
             seen.add(id(module.weight))
             layers[name] = module
     return layers
+
+
+def refuse_other_layers(model: nn.Module, linears: Mapping[str, nn.Linear], method: str) -> None:
+    """Refuse a model most of whose weights are not those of linear layers: ``method`` would leave them as they are.
+
+    GPT-2 has ``Conv1D`` layers, I-BERT ``QuantLinear`` ones. What counts are trainable matrices outside embeddings.
+
+    Args:
+        model: The model.
+        linears: Its linear layers, see ``linear_layers``.
+        method: The method's name.
+
+    Raises:
+        RequestError: It is such a model.
+    """
+    from torch import nn
+
+    seen = {id(linear.weight) for linear in linears.values()}
+    sizes: Counter[str] = Counter()  # of the other layers' weights, by the layers' kind
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.ndim == 2 and parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                sizes[type(module).__name__] += 0 if isinstance(module, nn.Embedding) else parameter.numel()
+    if sizes.total() > sum(linear.weight.numel() for linear in linears.values()):
+        raise RequestError(
+            f"{method} works on nn.Linear layers, and most weights of {type(model).__name__} are in layers of another "
+            f"kind ({sizes.most_common(1)[0][0]}); choose another method"
+        )
 
 
 def new_accumulator(weight: torch.Tensor) -> torch.Tensor:

@@ -26,8 +26,9 @@ class BitFit(FreezingMethod[BitFitConfig]):
 
     The bias terms of the pre-trained part train, and all of the head: b in W x + b of every linear layer, and the
     biases of normalisation. All else is frozen. A bias term is a parameter whose name ends in ``bias``, as in the
-    authors' code: so DeBERTa's ``q_bias`` and ``v_bias`` are. Of BERT's pooler, which is pre-trained, only the bias
-    trains; RoBERTa, ELECTRA, BART and DeBERTa have layers above the pre-trained part, which train as a whole.
+    authors' code: so DeBERTa's ``q_bias`` and ``v_bias`` are. Of a pooler that the checkpoint holds, as BERT's does,
+    only the bias trains, whether pre-training used it or not; a pooler that it lacks is new, and trains as a whole. So
+    do the layers that RoBERTa, ELECTRA, BART and DeBERTa have above the pre-trained part.
 
     Source: Ben Zaken et al. 2022, section 3; the authors' code, benzakenelad/BitFit, GLUEvaluator.py.
 

@@ -57,6 +57,7 @@ class DpsDense(Method[DpsDenseConfig]):
     """
 
     config_class = DpsDenseConfig
+    works_on_linears = True
 
     def __init__(self, config: DpsDenseConfig) -> None:
         super().__init__(config)

@@ -33,6 +33,8 @@ class MixingMethod(Method[C]):
     and m are. Under autocast the weights of all layers are mixed at once, in the first forward pass of a step.
     """
 
+    works_on_linears = True
+
     def acquire(self, model: nn.Module) -> None:
         """Copy the weights as W0, and have every linear layer compute with its mixture.
 

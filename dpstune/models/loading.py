@@ -16,7 +16,7 @@ from dpstune.common.garbage import no_garbage_search
 from dpstune.common.hub import asking_the_hub_for, first_line, is_hub_id
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
-from dpstune.models.structure import initialize_again
+from dpstune.models.structure import initialize_again, mark_new
 from dpstune.settings.sections import ModelSection
 from dpstune.settings.tasks import Kind
 
@@ -77,9 +77,9 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
 
     source = find_model(model.name, model.revision)
     with _reading(source, "tokenizer"):
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.place, **_options(source))
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.place, revision=source.revision, config=config
+            source.place, **_options(source), config=config
         )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # so transformers builds one without files
         raise RequestError(f"model {source.name}: cannot read its tokenizer: it has no vocabulary")
@@ -100,7 +100,7 @@ def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
 
     source = _shipped_architecture(model) or find_model(model.name, model.revision)
     with _reading(source, "configuration"):
-        return source, AutoConfig.from_pretrained(source.place, revision=source.revision)
+        return source, AutoConfig.from_pretrained(source.place, **_options(source))
 
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:
@@ -124,7 +124,7 @@ def positions(config: PretrainedConfig) -> int:
 def load_classifier(
     model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
 ) -> PreTrainedModel:
-    """Load a sequence classifier in float32 on the CPU; its head is new even if the model has one.
+    """Load a sequence classifier in float32 on the CPU; its head is new even if the model has one that was fine-tuned.
 
     Args:
         model: Which model, and whether its weights are pre-trained or random.
@@ -134,7 +134,8 @@ def load_classifier(
         seed: New weights are drawn from it alone; no global generator changes.
 
     Raises:
-        RequestError: There is no such model, it is not a classifier, or it has no (safetensors) weights.
+        RequestError: There is no such model, it is not a classifier, it has no (safetensors) weights, or neither it nor
+            its tokenizer has a padding token.
         RunError: The hub could not be reached.
     """
     import torch
@@ -147,10 +148,15 @@ def load_classifier(
     with _reading(source, "weights"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
         if model.init == "random":
-            return _mend_half_precision(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
-        loaded, report = _read_weights(source, config)
-    _refuse_incomplete_encoder(source, loaded, report)
-    _draw_head(loaded, seed)
+            loaded = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            loaded, report = _read_weights(source, config)
+            _refuse_incomplete_encoder(source, loaded, report)
+            _draw_head(loaded, report, seed)
+            mark_new(loaded, _new_weights(report))
+    settings = loaded.config.get_text_config()
+    if getattr(settings, "pad_token_id", 0) is None:  # a decoder classifies by the last token that is no padding
+        settings.pad_token_id = load_tokenizer(model).pad_token_id
     return _mend_half_precision(loaded)
 
 
@@ -166,10 +172,10 @@ def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
 
     source = find_model(model.name, model.revision)
     with _reading(source, "configuration"):
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.place, **_options(source))
     with _reading(source, "weights"):
         loaded, report = _read_weights(source, config)
-    missing = sorted([*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])])
+    missing = sorted(_new_weights(report))
     if missing:
         raise RequestError(
             f"model {source.name}: its weights lack {missing[0]}; is it a classifier that was trained? "
@@ -186,14 +192,26 @@ def _read_weights(source: ModelSource, config: PretrainedConfig) -> tuple[Any, d
     _refuse_folder_without_weights(source)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         source.place,
-        revision=source.revision,
+        **_options(source),
         config=config,
         dtype=torch.float32,
         use_safetensors=True,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+    _give_each_a_storage(loaded)
     return loaded, report
+
+
+def _give_each_a_storage(model: torch.nn.Module) -> None:
+    """Copy parameters that are views of one tensor: safetensors saves none of them.
+
+    So transformers leaves queries, keys and values that a checkpoint holds as one matrix (GTE, Nomic BERT). What is
+    tied is one parameter, and stays so.
+    """
+    for parameter in model.parameters():
+        if parameter.untyped_storage().nbytes() != parameter.nbytes:
+            parameter.data = parameter.data.clone()
 
 
 def weight_shapes(file: Path) -> dict[str, list[int]]:
@@ -317,8 +335,18 @@ def _reading(source: ModelSource, part: str) -> Iterator[None]:
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             if not source.local and error.__cause__ is not None:
                 raise error.__cause__ from None  # transformers wraps what the hub said
+            if "trust_remote_code" in str(error):
+                raise RequestError(
+                    f"model {source.name}: its {part} needs code of its own (auto_map in config.json), which dpstune "
+                    "never runs; choose a model that transformers itself has the code for"
+                ) from None
             hint = "" if source.local else "; its revision on the hub must hold safetensors weights and a tokenizer"
             raise RequestError(f"model {source.name}: cannot read its {part}: {first_line(error)}{hint}") from None
+
+
+def _options(source: ModelSource) -> dict[str, Any]:
+    """Return how transformers is to read a model: code in its folder is not run, and nobody is asked whether it may."""
+    return {"revision": source.revision, "trust_remote_code": False}
 
 
 def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind) -> None:
@@ -334,18 +362,35 @@ def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """Set every dropout of a configuration: hidden, attention, classifier, whatever each is called there."""
+    """Set every dropout of a configuration: hidden, attention, classifier, whatever each is called there.
+
+    Rates at which whole layers or paths are dropped (``layerdrop``, ``drop_path_rate``) are none.
+    """
     for name, value in config.to_dict().items():
+        is_dropout = "dropout" in name or name.endswith("pdrop")  # GPT-2's attn_pdrop
         is_rate = isinstance(value, int | float) or (value is None and name == "classifier_dropout")
-        if "dropout" in name and is_rate and not isinstance(value, bool):
+        if is_dropout and is_rate and not isinstance(value, bool):
             setattr(config, name, dropout)
 
 
-def _draw_head(model: Any, seed: int) -> None:
-    """Draw all parts outside the pre-trained one again, so that each restart has its own head."""
+def _draw_head(model: Any, report: dict[str, Any], seed: int) -> None:
+    """Draw the parts outside the pre-trained one again, so that each restart has its own head.
+
+    What a pre-trained checkpoint holds of them stays (ModernBERT's layer below the output). One that holds the output,
+    too, is a classifier that was fine-tuned: its whole head is drawn.
+    """
+    new = _new_weights(report)
+    head = [key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")]
+    is_tuned = set(report["missing_keys"]).isdisjoint(head[-1:])
     for name, child in model.named_children():
-        if child is not model.base_model:
+        is_new = all(f"{name}.{key}" in new for key in child.state_dict())
+        if child is not model.base_model and (is_tuned or is_new):
             initialize_again(model, child, stream_seed(seed, "head", name))
+
+
+def _new_weights(report: dict[str, Any]) -> set[str]:
+    """Return the names of the weights that are not, or not of this size, in a checkpoint, by transformers' report."""
+    return {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
 
 
 def _mend_half_precision(model: Any) -> PreTrainedModel:
@@ -383,8 +428,7 @@ def _refuse_folder_without_weights(source: ModelSource) -> None:
 def _refuse_incomplete_encoder(source: ModelSource, model: Any, report: dict[str, Any]) -> None:
     """Refuse weights that leave part of the encoder new; the head and the pooler may be new."""
     prefix = f"{model.base_model_prefix}."
-    missing = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
-    new = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)
+    new = sorted(key for key in _new_weights(report) if key.startswith(prefix) and "pooler" not in key)
     if new:
         raise RequestError(
             f"model {source.name}: its weights lack {len(new)} of the encoder's tensors, {new[0]} first; "

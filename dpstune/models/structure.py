@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
@@ -148,16 +149,28 @@ def output_layer(model: nn.Module) -> nn.Linear:
     return above[-1]
 
 
+_NEW = "_dpstune_new"
+
+
+def mark_new(model: nn.Module, names: Iterable[str]) -> None:
+    """Have ``head_parameters`` count parameters as the head's that were drawn, since the checkpoint does not hold them.
+
+    Such is the pooler where a masked language model is the checkpoint: frozen, it would stay random.
+    """
+    setattr(model, _NEW, frozenset(names))
+
+
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters above the base model: the head's, which most pre-training has not seen.
 
-    In DeBERTa those of the pooler are among them. Of a module without a base model, or with nothing above it, they are
-    the last linear layer's.
+    In DeBERTa those of the pooler are among them. So are those of a pooler that the checkpoint lacks, see ``mark_new``.
+    Of a module without a base model, or with nothing above it, they are the last linear layer's.
     """
     from torch import nn
 
-    below = {id(parameter) for parameter in base_model(model).parameters()}
-    above = [parameter for parameter in model.parameters() if id(parameter) not in below]
+    below = {id(p) for p in base_model(model).parameters()}
+    new: frozenset[str] = getattr(model, _NEW, frozenset())
+    above = [parameter for name, parameter in model.named_parameters() if id(parameter) not in below or name in new]
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return above or [parameter for layer in layers[-1:] for parameter in layer.parameters()]
 
@@ -218,10 +231,23 @@ def parameter_depths(model: nn.Module) -> tuple[dict[str, int], int]:
 
 
 def _above(base: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """List the base model's parts that come after the one that holds the top layer."""
-    children = list(base.children())
-    holders = [position for position, child in enumerate(children) if any(m is layers[-1] for m in child.modules())]
-    return children[holders[-1] + 1 :] if holders else []
+    """List the base model's parts that come after the top layer: the pooler, and what is declared after the layers.
+
+    Nothing that embeds is above, wherever it is declared; nor is what follows an embedding that is declared after the
+    layers: DeBERTa's relative positions, and their norm.
+    """
+    from torch import nn
+
+    pooling = pooler(base)
+    above = [] if pooling is None else [pooling]
+    holder = base
+    while holder is not layers[-1]:
+        children = list(holder.named_children())
+        place = max(n for n, (_, child) in enumerate(children) if any(part is layers[-1] for part in child.modules()))
+        after = takewhile(lambda child: not isinstance(child[1], nn.Embedding), children[place + 1 :])
+        above += [child for name, child in after if "embed" not in name]
+        holder = children[place][1]
+    return above
 
 
 def initialize_again(model: Any, module: nn.Module, seed: int) -> None:

@@ -176,7 +176,7 @@ def narrow(model: nn.Module, ids: Tensor, begun_with: Tensor | None = None) -> A
 
 
 def refuse_unknown_tokens(model: nn.Module, largest: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse texts with a token for which a model has no word embedding.
+    """Refuse texts with a token, or padding, for which a model has no word embedding.
 
     Args:
         model: A classifier, before ``narrow``.
@@ -190,6 +190,7 @@ def refuse_unknown_tokens(model: nn.Module, largest: int, tokenizer: PreTrainedT
         modules = word_embeddings(model)
     except RequestError:  # it embeds no words one by one
         return
+    largest = max(largest, tokenizer.pad_token_id or 0)
     rows = min((each.num_embeddings for each in modules if isinstance(each, nn.Embedding)), default=largest + 1)
     if largest >= rows:
         token = tokenizer.convert_ids_to_tokens(largest)

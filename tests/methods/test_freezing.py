@@ -11,12 +11,13 @@ from torch import nn
 
 from dpstune import build_method
 from dpstune.errors import RequestError
-from dpstune.models.loading import recompute_activations
+from dpstune.models.loading import load_classifier, recompute_activations
+from dpstune.models.structure import pooler
 from dpstune.models.vocabulary import UsedWords, narrow
-from dpstune.settings.sections import TrainingSection
+from dpstune.settings.sections import ModelSection, TrainingSection
 from dpstune.training.optim import build_optimizer, parameter_groups
 from tests.methods.test_twin import batch
-from tests.tiny import FAMILIES, LAYERS, tiny_classifier
+from tests.tiny import FAMILIES, LAYERS, save_tiny_masked_lm, tiny_classifier
 
 BITFIT = {"name": "bitfit"}
 FREEZING = [BITFIT, {"name": "top-layers", "layers": 0}, {"name": "top-layers", "layers": 2}]
@@ -74,6 +75,18 @@ def check_recomputed_gradients(model, method):
     assert gradients[0].keys() == gradients[1].keys() == trainable(model)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "gte"])
+@pytest.mark.parametrize("method", ["bitfit", "lora"])
+def test_a_pooler_that_the_checkpoint_lacks_trains_with_the_head(tmp_path, family, method):
+    """A masked language model has none: the drawn one would stay random."""
+    save_tiny_masked_lm(tmp_path, family)
+    section = ModelSection(name=str(tmp_path))
+    model = load_classifier(section, label_names=("a", "b"), kind="classification", dropout=None, seed=1)
+    build_method({"name": method}).attach(model, total_steps=10)
+    assert all(parameter.requires_grad for parameter in pooler(model).parameters())
+    assert not model.get_input_embeddings().weight.requires_grad
 
 
 class TestBitFit:
@@ -142,6 +155,11 @@ LAYERS_OF = {
 
 
 class TestTopLayers:
+    @pytest.mark.parametrize("family", ["gte", "nomic_bert"])
+    def test_a_pooler_trains_also_where_it_is_declared_before_the_layers(self, family):
+        model, _ = attached({"name": "top-layers", "layers": 1}, family)
+        assert all(parameter.requires_grad for parameter in pooler(model).parameters())
+
     @pytest.mark.parametrize("family", LAYERS_OF)
     def test_the_top_layers_and_what_is_above_them_train(self, family):
         layers, above = LAYERS_OF[family]

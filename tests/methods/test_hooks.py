@@ -11,6 +11,7 @@ from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, method_class
 from tests.methods.rounds import backward
+from tests.tiny import tiny_classifier
 
 STEPS = 12
 NEED_AN_ENCODER = {"r3f", "reinit", "top-layers", "smart", "lora", "linear-probe"}
@@ -342,3 +343,21 @@ def test_a_weight_that_is_computed_is_refused(name, norm):
     method = build_method({"name": name})
     with pytest.raises(RequestError, match="the weight of layer 1 is computed from other"):
         method.attach(model, total_steps=STEPS)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "Conv1D"), ("ibert", "QuantLinear")])
+@pytest.mark.parametrize("name", ["dps-dense", "dps-mix", "mixout"])
+def test_a_model_of_other_than_linear_layers_is_refused(name, family, kind):
+    """The method would act on the head alone, in silence."""
+    model = tiny_classifier(family)
+    method = build_method({"name": name})
+    with pytest.raises(RequestError, match=rf"^{name} works on nn.Linear layers, and most .* another kind \({kind}\)"):
+        method.attach(model, total_steps=STEPS)
+
+
+@pytest.mark.parametrize("name", ["dps-dense", "dps-mix", "mixout"])
+def test_embeddings_and_frozen_weights_are_none_that_a_method_misses(name):
+    """However large they are beside the linear layers that train."""
+    model = nn.Sequential(nn.Embedding(500, 6), nn.RNN(6, 6), nn.Linear(6, 2))
+    model[1].requires_grad_(False)
+    build_method({"name": name}).attach(model, total_steps=STEPS)

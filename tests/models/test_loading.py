@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from transformers import AutoConfig
 
 from dpstune.errors import RequestError
@@ -13,19 +13,29 @@ from dpstune.models.loading import (
     find_model,
     load_classifier,
     load_tokenizer,
+    load_trained_classifier,
     model_fingerprint,
     positions,
     read_config,
 )
 from dpstune.settings.sections import ModelSection
-from tests.tiny import FAMILIES, save_tiny_model, tiny_classifier, tiny_tokenizer
+from tests.tiny import FAMILIES, save_tiny_masked_lm, save_tiny_model, tiny_classifier, tiny_tokenizer
 
+WEIGHTS = "model.safetensors"
 LABELS = ("entailment", "neutral", "contradiction")
 
 
 def load(folder, *, labels=LABELS, kind="classification", dropout=None, seed=1, **section):
     section = ModelSection(name=str(folder), **section)
     return load_classifier(section, label_names=labels, kind=kind, dropout=dropout, seed=seed)
+
+
+def read_tokenizer(folder):
+    return load_tokenizer(ModelSection(name=str(folder)))
+
+
+def trained(folder):
+    return load_trained_classifier(ModelSection(name=str(folder)))
 
 
 @pytest.fixture
@@ -74,7 +84,7 @@ def test_regression_has_one_output(tiny_model):
     torch.testing.assert_close(output.loss, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "openai-gpt", "ctrl", "phi"])
 def test_dropout_reaches_every_dropout_of_the_model(tmp_path, family):
     save_tiny_model(tmp_path / "model", family)
     ids = torch.randint(7, 40, (4, 12))
@@ -97,6 +107,36 @@ def test_half_precision_weights_are_loaded_in_full(folder):
     assert {p.dtype for p in load(folder).parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("init", ["pretrained", "random"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_decoder_that_names_no_padding_has_its_tokenizers(tmp_path, family, init):
+    """It classifies by the last token that is no padding."""
+    save_tiny_model(tmp_path, family, num_key_value_heads=2, pad_token_id=None)
+    model, tokenizer = load(tmp_path, init=init, dropout=0.0), load_tokenizer(ModelSection(name=str(tmp_path)))
+    texts = ["the cat", "a dog sleeps in the house"]
+    together = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    alone = [model(**tokenizer(text, return_tensors="pt")).logits for text in texts]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("family", ["gte", "nomic_bert", "jina_embeddings_v3"])
+def test_weights_that_are_one_matrix_in_the_folder_are_saved_and_loaded_apart(tmp_path, family):
+    save_tiny_model(tmp_path, family)
+    model = load(tmp_path)
+    assert not model.state_dict().keys() >= {f"{model.base_model_prefix}.{k}" for k in load_file(tmp_path / WEIGHTS)}
+    save_model(model, str(tmp_path / "checkpoint"))
+    other = load(tmp_path, init="random")
+    load_model(other, str(tmp_path / "checkpoint"))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_tied_weights_stay_one_parameter(tmp_path):
+    save_tiny_model(tmp_path, "bart")
+    model = load(tmp_path)
+    assert model.model.shared.weight is model.model.encoder.embed_tokens.weight
+
+
 def test_a_fine_tuned_model_starts_another_task_with_a_new_head(tmp_path):
     tiny_classifier("bert", num_labels=5).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
@@ -110,6 +150,24 @@ def test_the_head_is_the_seeds_also_where_the_model_brings_one_of_this_size(tmp_
     first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
     assert torch.equal(first.bert.pooler.dense.weight, brought["bert.pooler.dense.weight"])
     assert not torch.equal(first.classifier.weight, brought["classifier.weight"])
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_the_layer_below_the_output_stays_where_pre_training_has_seen_it(tmp_path):
+    pretrained = save_tiny_masked_lm(tmp_path, "modernbert").state_dict()
+    first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
+    for model in (first, second):
+        assert torch.equal(model.head.dense.weight, pretrained["head.dense.weight"])
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize("labels", [3, 5])
+def test_a_fine_tuned_modernberts_whole_head_is_new(tmp_path, labels):
+    tiny_classifier("modernbert", num_labels=labels).save_pretrained(tmp_path)
+    brought = load_file(tmp_path / WEIGHTS)
+    first, second = load(tmp_path, seed=1), load(tmp_path, seed=2)
+    assert not torch.equal(first.head.dense.weight, brought["head.dense.weight"])
+    assert not torch.equal(first.head.dense.weight, second.head.dense.weight)
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
@@ -193,9 +251,6 @@ class TestRefusals:
         assert str(folder) in str(caught.value)
         return str(caught.value)
 
-    def tokenizer(self, folder):
-        return load_tokenizer(ModelSection(name=str(folder)))
-
     def test_no_folder(self, tmp_path):
         assert "there is no folder" in self.refused(tmp_path / "nowhere")
 
@@ -240,14 +295,24 @@ class TestRefusals:
         save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
         assert "its weights lack 16 of the encoder's tensors" in self.refused(folder)
 
+    @pytest.mark.parametrize("part", [load, trained, read_tokenizer])
+    def test_code_of_its_own_is_not_run_and_nobody_is_asked(self, folder, monkeypatch, part):
+        monkeypatch.setattr("builtins.input", lambda question: pytest.fail("asked at the terminal"))
+        path = folder / "config.json"
+        own = {"model_type": "abacus", "auto_map": {"AutoConfig": "own.Config"}}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+        (folder / "own.py").write_text("raise SystemExit('the code was run')\n")
+        refused = self.refused(folder, part=part)
+        assert "needs code of its own (auto_map in config.json), which dpstune never runs" in refused
+
     def test_no_tokenizer(self, folder):
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / name).unlink()
-        assert "cannot read its tokenizer" in self.refused(folder, part=self.tokenizer)
+        assert "cannot read its tokenizer" in self.refused(folder, part=read_tokenizer)
 
     def test_a_tokenizer_that_cannot_pad(self, folder):
         path = folder / "tokenizer_config.json"
         settings = json.loads(path.read_text())
         del settings["pad_token"]
         path.write_text(json.dumps(settings))
-        assert "no padding token" in self.refused(folder, part=self.tokenizer)
+        assert "no padding token" in self.refused(folder, part=read_tokenizer)

@@ -124,6 +124,28 @@ def test_depths_of_layerwise_rates(family):
         assert depth == expected, name
 
 
+@pytest.mark.parametrize(
+    ("family", "above"),
+    [
+        ("gte", "gte.pooler.dense"),
+        ("nomic_bert", "nomic_bert.pooler.dense"),
+        ("t5", "transformer.decoder.final_layer_norm"),
+        ("mbart", "model.decoder.layer_norm"),
+        ("megatron-bert", "bert.encoder.ln"),
+        ("xlm-roberta-xl", "roberta.encoder.LayerNorm"),
+        ("esm", "esm.encoder.emb_layer_norm_after"),
+    ],
+)
+def test_poolers_and_last_norms_are_above_the_layers_wherever_they_are_declared(family, above):
+    depths, head = parameter_depths(tiny_classifier(family))
+    assert depths[f"{above}.weight"] == head - 1
+
+
+def test_the_embedding_of_relative_positions_is_not_above_the_layers():
+    depths, _ = parameter_depths(tiny_classifier("mpnet"))
+    assert depths["mpnet.encoder.relative_attention_bias.weight"] == 0
+
+
 @families
 def test_initialisation_again_is_the_models_own_and_touches_nothing_else(family):
     model = tiny_classifier(family, seed=3)

@@ -107,6 +107,9 @@ def test_a_token_without_an_embedding_is_refused():
     with pytest.raises(RequestError, match=f"gives 'granny' the id {number}, but the model embeds {number} tokens"):
         refuse_unknown_tokens(model, number, tokenizer)
     refuse_unknown_tokens(torch.nn.Linear(1, 1), 7, tokenizer)  # it embeds no words
+    tokenizer.pad_token = "granny"
+    with pytest.raises(RequestError, match=f"gives 'granny' the id {number}, but"):
+        refuse_unknown_tokens(model, 7, tokenizer)
 
 
 def test_what_is_saved_halfway_goes_on_with_the_same_bits():
