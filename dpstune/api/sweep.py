@@ -138,12 +138,15 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.errors import DpstuneError
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
+    from dpstune.studies.cut_texts import planned_cut
     from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.sweep.queue import Tally
     from dpstune.training import engine
 
     planned.refuse_nothing_to_compare_by()
     told: Callable[[str], None] = (lambda line: None) if quiet else tell
+    if not quiet and (cut := planned_cut(planned)):
+        tell(cut)
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs))
     failed: dict[str, str] = {}

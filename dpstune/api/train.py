@@ -53,7 +53,7 @@ def train(
 
     loaded = load(recipe, method=method, seed=seed, data_dir=data_dir, changes=changes)
     progress = SilentProgress() if quiet else new_progress()
-    run = engine.train(loaded, output=as_folder("output", output), progress=progress, fresh=fresh)
+    run = engine.train(loaded, output=as_folder("output", output), progress=progress, fresh=fresh, check_data=not quiet)
     rows = [
         {"split": split, **metrics, "examples": run.result["examples"].get(split)}
         for split, metrics in kept_metrics(run.result).items()

@@ -21,12 +21,15 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
         Interrupted: See ``run_sweep``.
     """
     from dpstune.report.sweep_view import SweepView
+    from dpstune.studies.cut_texts import planned_cut
     from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.worker_count import default_workers
 
     workers = jobs or default_workers(sweep)
     if jobs is None and workers > 1:
         tell(f"up to {workers} runs at a time; --jobs sets another number")
+    if cut := planned_cut(sweep):
+        tell(cut)
     view = SweepView(sweep, workers)
     try:
         tally = run_sweep(sweep, workers, watch=view)

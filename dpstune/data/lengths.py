@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from dpstune.data.examples import Examples
 from dpstune.data.finding import RARE, Finding, Places, Row, histogram, part_of
 from dpstune.data.sources import RawSplit
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MOST_UNKNOWN = 0.5
 MANY_CUT = 0.1
 _AT_ONCE = 2000  # rows tokenised together
+_LOOKED_AT = 2000  # training rows of which it is told before training how many are cut
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,39 @@ def token_lengths(
     )
     for split, part in raw.items():
         for start in range(0, len(part.texts), _AT_ONCE):
-            columns = zip(*part.texts[start : start + _AT_ONCE], strict=True)
-            encoded = tokenizer(
-                *map(list, columns), split_special_tokens=True, return_attention_mask=False, verbose=False
-            )
-            for position, ids in enumerate(encoded["input_ids"], start):
+            for position, ids in enumerate(_whole(part.texts[start : start + _AT_ONCE], tokenizer), start):
                 lengths[split, position] = len(ids)
                 unknown[split, position] = ids.count(tokenizer.unk_token_id) / max(1, len(ids) - special)
     return Lengths(lengths, unknown, max_length, tokenizer.model_max_length, name)
+
+
+def cut_texts(training: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str | None:
+    """Say how many training texts are cut; None where they are few.
+
+    Of many rows so many are looked at, spread over all, that nobody waits.
+
+    Args:
+        training: The training rows.
+        tokenizer: The model's.
+        max_length: Where training cuts.
+    """
+    looked_at = training.texts[:: -(-len(training) // _LOOKED_AT)]
+    lengths = [len(ids) for ids in _whole(looked_at, tokenizer)]
+    cut = sum(length > max_length for length in lengths)
+    if cut < MANY_CUT * len(lengths):
+        return None
+    of = f"{len(lengths)} training rows" + (" that were looked at" if len(lengths) < len(training) else "")
+    return (
+        f"{cut} of {of} are longer than data.max_length {max_length} and are cut; the longest has {max(lengths)} tokens"
+    )
+
+
+def _whole(texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the tokens of rows that are not cut."""
+    columns = map(list, zip(*texts, strict=True))
+    encoded = tokenizer(*columns, split_special_tokens=True, return_attention_mask=False, verbose=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 def word_lengths(raw: Mapping[str, RawSplit], max_length: int) -> Lengths:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method
@@ -62,7 +63,6 @@ class MethodTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.method: Method[Any] = build_method(method)
         self._resumed_from: Path | None = None
-        self._checkpoints_in = Path(str(self.args.output_dir))
         self._seen_step = 0
         self._micro_batches: list[tuple[dict[str, Any], RandomStates]] = []  # of the current step
         self._own_loss = type(self.method.innermost).loss is not Method.loss
@@ -105,12 +105,16 @@ class MethodTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as ``Trainer`` does; a resumed run loads the method's state, too.
 
+        With True it goes on from the newest checkpoint that is whole: a kill may have left one that is not.
+
         Raises:
             RunError: The checkpoint holds no state of a method.
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
-            checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            folder = Path(str(self.args.output_dir))
+            checkpoint = newest_whole_checkpoint(folder) or get_last_checkpoint(str(folder))
+            resume_from_checkpoint = checkpoint or True  # without any, Trainer says so
         self._resumed_from = Path(str(checkpoint)) if checkpoint else None
         if self.method.adds_keys:  # an optimizer of an earlier training holds weights that are merged by now
             self.optimizer = self.lr_scheduler = None
@@ -221,16 +225,25 @@ class MethodTrainer(Trainer):
         while step := list(islice(batches, self.args.gradient_accumulation_steps)):
             yield [({key: value.to(self.args.device) for key, value in batch.items()}, 1 / len(step)) for batch in step]
 
-    def _get_output_dir(self, trial: Any) -> str:
-        """Note where ``Trainer`` saves: each trial of ``hyperparameter_search`` has a folder of its own."""
-        folder = super()._get_output_dir(trial)
-        self._checkpoints_in = Path(folder)
-        return folder
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save the method's state, then all else: at the end of it ``Trainer`` deletes older checkpoints."""
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
+        super()._save_checkpoint(model, trial)
 
-    def save_method(self, state: TrainerState) -> None:
-        """Write the method's state into the checkpoint that was just saved."""
-        folder = self._checkpoints_in / f"checkpoint-{state.global_step}"
-        write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
+
+def newest_whole_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint with a method's state and with ``Trainer``'s own, which is written last."""
+    whole = {
+        int(step): str(place)
+        for place in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (step := place.name.rpartition("-")[2]).isdigit()
+        and (place / METHOD_STATE).is_file()
+        and (place / TRAINER_STATE_NAME).is_file()
+    }
+    return whole[max(whole)] if whole else None
 
 
 RandomStates = tuple[torch.Tensor, list[torch.Tensor]]
@@ -270,7 +283,3 @@ class _Hooks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._trainer.method.after_update()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if args.should_save:
-            self._trainer.save_method(state)

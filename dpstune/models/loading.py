@@ -341,7 +341,22 @@ def _reading(source: ModelSource, part: str) -> Iterator[None]:
                     "never runs; choose a model that transformers itself has the code for"
                 ) from None
             hint = "" if source.local else "; its revision on the hub must hold safetensors weights and a tokenizer"
-            raise RequestError(f"model {source.name}: cannot read its {part}: {first_line(error)}{hint}") from None
+            # transformers asks for tiktoken wherever a SentencePiece file cannot be read, whatever the reason is
+            reason = _why_no_sentencepiece() if "tiktoken" in str(error) else f"{first_line(error)}{hint}"
+            raise RequestError(f"model {source.name}: cannot read its {part}: {reason}") from None
+
+
+def _why_no_sentencepiece() -> str:
+    """Return why a vocabulary in SentencePiece's own format, as DeBERTa-v3 has it, could not be read."""
+    try:
+        importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError:
+        return "its vocabulary is a SentencePiece file; read it with pip install sentencepiece protobuf"
+    except (
+        Exception
+    ) as error:  # protobuf has errors of its own where it is older than what sentencepiece was built with
+        return f"sentencepiece and protobuf do not fit each other: {first_line(error)}"
+    return "its vocabulary is no SentencePiece file, or a damaged one; copy or download it again"
 
 
 def _options(source: ModelSource) -> dict[str, Any]:

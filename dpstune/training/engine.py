@@ -112,7 +112,8 @@ def train(
             interrupted run is continued all the same.
         inputs: What the runs of this process share.
         keep_model: Write the finished run's model folder; False writes only its numbers and predictions.
-        check_data: Tell what is wrong with a user's own files before they are trained on.
+        check_data: Tell what is wrong with a user's own files before they are trained on, and of any task how many
+            texts are cut, where these are many.
 
     Raises:
         RequestError: The recipe asks for something that cannot be had: see each part's own errors.
@@ -182,11 +183,14 @@ def train(
             for note in [*task.notes, *([slow] if slow else [])]:
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
-            if check_data and accelerator.is_main_process and isinstance(recipe.task, OwnTask | DatasetTask):
+            if check_data and accelerator.is_main_process:
                 from dpstune.data.checking import told_before_training
 
-                for line in told_before_training(recipe.task, recipe.data, loaded.source):
-                    progress.note(line)
+                if isinstance(recipe.task, OwnTask | DatasetTask):
+                    for line in told_before_training(recipe.task, recipe.data, loaded.source):
+                        progress.note(line)
+                if cut := inputs.cut_texts(recipe):
+                    progress.note(cut)
             if accelerator.is_main_process:
                 write_text(folder.recipe, dump_recipe(recipe))
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)

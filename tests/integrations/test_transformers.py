@@ -437,6 +437,46 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused(recipe, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
 
 
+@pytest.mark.parametrize(("killed_in", "goes_on_from"), [("_save_rng_state", 7), ("on_save", 14)])
+def test_a_kill_while_it_saves_leaves_a_checkpoint_to_go_on_from(
+    recipe, tmp_path, monkeypatch, killed_in, goes_on_from
+):
+    saving = {"save_strategy": "steps", "save_steps": 7, "save_total_limit": 1}
+    whole = build_trainer(load(recipe, "dps-mix"), tmp_path / "whole")
+    whole.train()
+    killed = build_trainer(load(recipe, "dps-mix"), tmp_path, **saving)
+    place = killed.callback_handler if killed_in == "on_save" else killed
+    original = getattr(place, killed_in)
+
+    def kill(*arguments):
+        if killed.state.global_step == 14:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(place, killed_in, kill)
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = build_trainer(load(recipe, "dps-mix"), tmp_path, **saving)
+    first = note_steps(resumed)
+    resumed.train(resume_from_checkpoint=True)
+    assert first[0] == goes_on_from
+    assert all(
+        torch.equal(weight, whole.model.state_dict()[name]) for name, weight in resumed.model.state_dict().items()
+    )
+
+
+def note_steps(trainer):
+    """Return a list that fills with the steps that are done before each next one."""
+    steps, step = [], trainer.training_step
+
+    def training_step(*arguments, **more):
+        steps.append(trainer.state.global_step)
+        return step(*arguments, **more)
+
+    trainer.training_step = training_step
+    return steps
+
+
 def test_resuming_where_nothing_was_saved_is_refused_as_trainer_does(recipe, tmp_path):
     with pytest.raises(ValueError, match="No valid checkpoint found"):
         build_trainer(load(recipe, "dps-mix"), tmp_path).train(resume_from_checkpoint=True)

@@ -1,7 +1,9 @@
 """Loading: what a model folder may and may not be, its head, its dropout."""
 
+import io
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from dpstune.models.loading import (
     read_config,
 )
 from dpstune.settings.sections import ModelSection
-from tests.tiny import FAMILIES, save_tiny_masked_lm, save_tiny_model, tiny_classifier, tiny_tokenizer
+from tests.tiny import FAMILIES, WORDS, save_tiny_masked_lm, save_tiny_model, tiny_classifier, tiny_tokenizer
 
 WEIGHTS = "model.safetensors"
 LABELS = ("entailment", "neutral", "contradiction")
@@ -241,6 +243,35 @@ def test_minilm_without_its_package_says_what_to_install(monkeypatch):
     find_model.cache_clear()
 
 
+@pytest.fixture
+def deberta_v3(tmp_path):
+    """A model's folder as DeBERTa-v3 is given out, without ``tokenizer.json``, and with an ``spm.model`` of no use."""
+    tiny_classifier("deberta-v2").base_model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    (tmp_path / "spm.model").write_text("version https://git-lfs.github.com/spec/v1\n")
+    return tmp_path
+
+
+def test_a_vocabulary_may_be_a_sentencepiece_file(deberta_v3):
+    pieces = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    vocabulary = io.BytesIO()
+    pieces.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"the {animal} {verb}" for animal in WORDS for verb in WORDS]),
+        model_writer=vocabulary,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    )
+    (deberta_v3 / "spm.model").write_bytes(vocabulary.getvalue())
+    tokenizer = load_tokenizer(ModelSection(name=str(deberta_v3)))
+    ids = tokenizer("the cat")["input_ids"]
+    assert tokenizer.decode(ids) == "[CLS] the cat[SEP]"
+    assert tokenizer.model_max_length == 64
+    assert tokenizer.pad_token_id == 0
+
+
 class TestRefusals:
     """One line that names the model and what is missing."""
 
@@ -309,6 +340,17 @@ class TestRefusals:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / name).unlink()
         assert "cannot read its tokenizer" in self.refused(folder, part=read_tokenizer)
+
+    def test_a_sentencepiece_file_without_what_reads_it(self, deberta_v3, monkeypatch):
+        for module in ("sentencepiece", "sentencepiece.sentencepiece_model_pb2"):
+            monkeypatch.setitem(sys.modules, module, None)
+        message = self.refused(deberta_v3, part=self.tokenizer)
+        assert "tiktoken" not in message
+        assert message.endswith("read it with pip install sentencepiece protobuf")
+
+    def test_a_damaged_sentencepiece_file(self, deberta_v3):
+        pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+        assert "no SentencePiece file, or a damaged one" in self.refused(deberta_v3, part=self.tokenizer)
 
     def test_a_tokenizer_that_cannot_pad(self, folder):
         path = folder / "tokenizer_config.json"

@@ -54,6 +54,17 @@ def test_it_leaves_a_model_a_recipe_and_a_report(fitted, zygote):
     assert trained.read_bytes() == weights
 
 
+def test_texts_that_are_cut_are_told_once_and_in_the_report(zygote, rows, tiny_model, tmp_path):
+    few = ["--set", "data.max_length=9", "--set", "training.steps=1", "--set", "training.warmup_steps=0"]
+    run = run_fit(zygote, rows, tiny_model, tmp_path, *few, "--method", "vanilla", "--folds", 2, "--runs", 2)
+    assert run.code == 0, run.stderr
+    (note,) = [note for note in json.loads(run.stdout)["notes"] if note.endswith("tokens")]
+    assert note.startswith("60 of 60 training rows are longer than data.max_length 9 and are cut; the longest has ")
+    assert run.stderr.count(note) == 1
+    (report,) = tmp_path.glob("rows/fit-*/report.md")
+    assert note in report.read_text()
+
+
 def test_plain_fine_tuning_is_tried_with_and_without_dropout_on_every_fold(fitted):
     _, told, _ = fitted
     first, second = told["tried"][:2]

@@ -1,0 +1,32 @@
+"""What is told of texts that are cut."""
+
+import pytest
+
+from dpstune.data.examples import Examples
+from dpstune.data.lengths import cut_texts
+from tests.tiny import tiny_tokenizer
+
+
+def rows(*texts):
+    return Examples([str(number) for number in range(len(texts))], list(texts), None)
+
+
+def test_cut_texts_are_told_from_a_tenth_of_the_rows_on():
+    long, short = ("the cat " * 20,), ("the cat",)
+    told = "1 of 10 training rows are longer than data.max_length 41 and are cut; the longest has 42 tokens"
+    assert cut_texts(rows(long, *[short] * 9), tiny_tokenizer(), 41) == told  # with [CLS] and [SEP]
+    assert cut_texts(rows(long, *[short] * 10), tiny_tokenizer(), 41) is None
+    assert cut_texts(rows(long), tiny_tokenizer(), 42) is None
+
+
+def test_both_texts_of_a_pair_count():
+    told = "1 of 1 training rows are longer than data.max_length 9 and are cut; the longest has 10 tokens"
+    assert cut_texts(rows(("the cat sleeps", "a dog runs .")), tiny_tokenizer(), 9) == told
+
+
+@pytest.mark.parametrize(
+    ("count", "of"), [(2000, "2000 training rows"), (4001, "1334 training rows that were looked at")]
+)
+def test_of_many_rows_some_are_looked_at_from_the_first_to_the_last(count, of):
+    texts = [("the cat",)] * (count - 600) + [("the cat sleeps",)] * 600  # sorted, as by a label
+    assert f"of {of} are longer than data.max_length 4 " in cut_texts(rows(*texts), tiny_tokenizer(), 4)
