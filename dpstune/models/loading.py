@@ -352,9 +352,7 @@ def _why_no_sentencepiece() -> str:
         importlib.import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError:
         return "its vocabulary is a SentencePiece file; read it with pip install sentencepiece protobuf"
-    except (
-        Exception
-    ) as error:  # protobuf has errors of its own where it is older than what sentencepiece was built with
+    except Exception as error:  # protobuf's own, where it is older than what sentencepiece was built with
         return f"sentencepiece and protobuf do not fit each other: {first_line(error)}"
     return "its vocabulary is no SentencePiece file, or a damaged one; copy or download it again"
 
