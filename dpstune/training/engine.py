@@ -457,7 +457,7 @@ class Loop:
             }
             with self.words.whole():
                 self.checkpoints.save(self.state.step, self.model, saved)
-            self.best_weights.drop_unneeded(self.checkpoints.steps)
+            self.best_weights.drop_unneeded(self.checkpoints.states())
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
@@ -628,7 +628,7 @@ class Loop:
                 if self.accelerator.is_main_process:
                     with self.words.whole(), self.method.as_detached():
                         self.best_weights.save(step, self.model)
-                    self.best_weights.drop_unneeded(self.checkpoints.steps)
+                    self.best_weights.drop_unneeded(self.checkpoints.states())
                 self.accelerator.wait_for_everyone()
         else:
             self.state.stale += 1
