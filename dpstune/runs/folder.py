@@ -270,8 +270,8 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     Raises:
         RequestError, RunError: It could not be written; ``path`` is as it was.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    replaced = path.with_name(f".{path.name}.replaced")
+    put_back(path, flag)
+    beside, replaced = path.with_name(f".{path.name}.partial"), _replaced(path)
     shutil.rmtree(beside, ignore_errors=True)
     try:
         with writing_to(path, flag):
@@ -285,10 +285,30 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
             beside.rename(path)
             _sync(path.parent)
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
+        put_back(path, flag)
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def put_back(path: Path, flag: str = "--output") -> None:
+    """Put back the folder that a ``write_folder`` had renamed out of the way when it was killed.
+
+    To be called before anything looks at what is there.
+
+    Args:
+        path: The folder that was written.
+        flag: The flag that named the place.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+    with writing_to(path, flag):
+        if _replaced(path).is_dir() and not path.exists():
+            _replaced(path).rename(path)
+
+
+def _replaced(path: Path) -> Path:
+    return path.parent / f".{path.name}.replaced"  # with_name refuses the root
 
 
 def _fill(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -105,6 +105,24 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, small_disk):
     assert names(tmp_path) == ["model"]
 
 
+def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_there_again(tmp_path):
+    place, left = tmp_path / "model", tmp_path / ".model.replaced"
+    place.mkdir()
+    (place / "notes").write_text("mine")
+    script = (
+        "import os, sys; from pathlib import Path; from dpstune.runs.folder import write_folder\n"
+        "rename = Path.rename\n"
+        "Path.rename = lambda path, to: os._exit(9) if path.name.endswith('.partial') else rename(path, to)\n"
+        "write_folder(Path(sys.argv[1]), lambda folder: None)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(place)], check=False).returncode == 9
+    assert left.is_dir()
+    assert not place.exists()
+    write_folder(place, lambda folder: (folder / "notes").write_text((place / "notes").read_text()))
+    assert (place / "notes").read_text() == "mine"
+    assert names(tmp_path) == ["model"]
+
+
 def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.append([{"step": 1}, {"step": 2}])
