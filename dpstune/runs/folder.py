@@ -263,7 +263,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     """Have ``fill`` fill a folder beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The folder.
+        path: The folder; of a link, the folder that it points to is written.
         fill: Fills the folder it is given.
         flag: The flag that named the place.
 
@@ -271,8 +271,11 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
         RequestError, RunError: It could not be written; ``path`` is as it was.
     """
     put_back(path, flag)
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise RequestError(f"cannot write to {path}: it is not a folder; choose another with {flag}")
     beside, replaced = path.with_name(f".{path.name}.partial"), _replaced(path)
-    shutil.rmtree(beside, ignore_errors=True)
+    _remove(beside)
     try:
         with writing_to(path, flag):
             beside.mkdir(parents=True)
@@ -280,14 +283,22 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
             for entry in [*beside.rglob("*"), beside]:
                 _sync(entry)
             if path.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
+                _remove(replaced)
                 path.rename(replaced)
             beside.rename(path)
             _sync(path.parent)
     finally:
         put_back(path, flag)
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove(beside)
+        _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as that can be done."""
+    if path.is_symlink() or path.is_file():
+        with suppress(OSError):
+            path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def put_back(path: Path, flag: str = "--output") -> None:
@@ -302,6 +313,7 @@ def put_back(path: Path, flag: str = "--output") -> None:
     Raises:
         RequestError, RunError: See ``writing_to``.
     """
+    path = Path(os.path.realpath(path))
     with writing_to(path, flag):
         if _replaced(path).is_dir() and not path.exists():
             _replaced(path).rename(path)

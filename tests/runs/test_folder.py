@@ -14,6 +14,7 @@ from dpstune.errors import RequestError, RunError
 from dpstune.runs.folder import (
     MetricsLog,
     RunFolder,
+    put_back,
     read_metrics,
     read_predictions,
     run_hash,
@@ -103,6 +104,39 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, small_disk):
     write_folder(place, lambda folder: (folder / "b").write_text("new"))
     assert names(place) == ["b"]
     assert names(tmp_path) == ["model"]
+
+
+def test_of_a_link_the_folder_that_it_points_to_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    link.symlink_to(real)
+    for name in ("a", "b"):
+        write_folder(link, lambda folder, name=name: (folder / name).touch())
+        assert (names(real), names(real.parent)) == ([name], ["real"])
+    assert link.is_symlink()
+    real.rename(real.parent / ".real.replaced")  # as a killed process leaves it
+    put_back(link)
+    assert names(real) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_lies_where_a_folder_is_renamed_to_is_in_no_ones_way(tmp_path, kind):
+    place, left = tmp_path / "model", tmp_path / ".model.replaced"
+    place.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").touch()
+    left.touch() if kind == "file" else left.symlink_to(tmp_path / "elsewhere")
+    write_folder(place, lambda folder: (folder / "new").touch())
+    assert names(place) == ["new"]
+    assert names(tmp_path) == ["elsewhere", "model"]
+    assert names(tmp_path / "elsewhere") == ["mine"]
+
+
+def test_what_is_no_folder_is_not_replaced_by_one(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RequestError, match="it is not a folder; choose another with --output"):
+        write_folder(tmp_path / "file", lambda folder: None)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_there_again(tmp_path):
