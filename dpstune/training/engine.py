@@ -98,6 +98,7 @@ def train(
     fresh: bool = False,
     inputs: Inputs | None = None,
     keep_model: bool = True,
+    need_model: bool = False,
     check_data: bool = False,
 ) -> RunResult:
     """Train one recipe with one seed, continue an interrupted run, or return a finished one.
@@ -112,6 +113,8 @@ def train(
             interrupted run is continued all the same.
         inputs: What the runs of this process share.
         keep_model: Write the finished run's model folder; False writes only its numbers and predictions.
+        need_model: Train a finished run that holds no model again, as ``fresh`` does; without it, a finished run's
+            numbers are enough.
         check_data: Tell what is wrong with a user's own files before they are trained on.
 
     Raises:
@@ -161,7 +164,10 @@ def train(
         with folder.lock() if accelerator.is_main_process else nullcontext():
             accelerator.wait_for_everyone()
             finished = folder.read_result()
-            if finished is not None and not fresh:
+            lacks_model = need_model and not folder.model.is_dir()
+            if finished is not None and not fresh and lacks_model:
+                progress.note(f"{folder.path} holds no model, as sweep --no-models leaves it: trained anew")
+            elif finished is not None and not fresh:
                 if accelerator.is_main_process:  # the run may have been killed before it did this itself
                     Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
