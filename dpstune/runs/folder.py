@@ -163,7 +163,7 @@ def set_aside(path: Path) -> Path:
         RequestError, RunError: See ``writing_to``.
     """
     number = 1
-    while (aside := path.with_name(f"{path.name}.earlier-{number}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.earlier-{number}")):
         number += 1
     with writing_to(path):
         path.rename(aside)
@@ -179,7 +179,7 @@ def writing_to(path: Path, flag: str = "--output") -> Iterator[None]:
         flag: The flag that named the place.
 
     Raises:
-        RequestError: The place is read-only, not permitted or no folder.
+        RequestError: The place is read-only, not permitted or no folder, or its name is too long.
         RunError: The disk is full or broken.
     """
     try:
@@ -200,16 +200,22 @@ def make_writable_folder(path: Path, flag: str = "--output") -> None:
     """
     with writing_to(path, flag):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{uuid4().hex[:8]}"
+        probe = path / _temporary_name()
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
+
+
+def _temporary_name() -> str:
+    """Return a name that no other process uses, and that ``RunFolder.clear_partial`` removes."""
+    return f".{uuid4().hex[:8]}.partial"
 
 
 _NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError
+_NO_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def _write_error(path: Path, flag: str, error: OSError) -> RequestError | RunError:
-    if isinstance(error, _NO_PLACE) or error.errno == errno.EROFS:
+    if isinstance(error, _NO_PLACE) or error.errno in _NO_PLACE_NUMBERS:
         return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with {flag}")
     return RunError(
         f"writing to {path} failed: {error.strerror or error}; what was saved before is untouched: "
@@ -231,7 +237,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     if os.path.exists(path) and not os.path.isfile(path):
         raise RequestError(f"cannot write to {path}: it is not a file; choose another with {flag}")
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
+    beside = path.with_name(_temporary_name())  # two processes may write the same report
     try:
         with writing_to(path, flag):
             path.parent.mkdir(parents=True, exist_ok=True)

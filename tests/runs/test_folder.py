@@ -14,10 +14,12 @@ from dpstune.errors import RequestError, RunError
 from dpstune.runs.folder import (
     MetricsLog,
     RunFolder,
+    make_writable_folder,
     put_back,
     read_metrics,
     read_predictions,
     run_hash,
+    set_aside,
     write_folder,
     write_json,
     write_predictions,
@@ -62,6 +64,40 @@ def test_hash_sees_values_but_not_their_order():
     assert run_hash({"a": 1, "b": [1, 2]}) == run_hash({"b": [1, 2], "a": 1})
     assert run_hash({"a": 1}) != run_hash({"a": 2})
     assert len(run_hash({})) == 10
+
+
+def test_a_name_is_used_up_to_the_longest_that_is_legal(tmp_path):
+    write_text(tmp_path / ("x" * 255), "a")
+    write_folder(tmp_path / ("y" * 240), lambda folder: None)
+    assert names(tmp_path) == ["x" * 255, "y" * 240]
+
+
+def test_a_name_that_is_too_long_is_a_wrong_request(tmp_path):
+    place, told = tmp_path / ("x" * 256), "File name too long; choose another folder with --output"
+    for write in (
+        lambda: write_text(place, "a"),
+        lambda: write_folder(place, lambda folder: None),
+        lambda: make_writable_folder(place),
+        lambda: set_aside(place),
+    ):
+        with pytest.raises(RequestError, match=told):
+            write()
+    assert names(tmp_path) == []
+
+
+def test_links_in_a_circle_are_a_wrong_request(tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(RequestError, match="Too many levels of symbolic links; choose another folder with --output"):
+        make_writable_folder(tmp_path / "link" / "a" / "b")
+
+
+def test_what_a_killed_process_left_in_a_run_is_removed(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        make_writable_folder(tmp_path / "run")
+    assert len(names(tmp_path / "run")) == 1
+    RunFolder(tmp_path / "run").create()
+    assert names(tmp_path / "run") == ["checkpoints"]
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, small_disk):
