@@ -126,7 +126,7 @@ class TestTrain:
         """Answer for the engine, and return what it was asked."""
         asked = []
 
-        def train(loaded, *, output, progress, fresh, inputs, check_data):
+        def train(loaded, *, output, progress, fresh, inputs, need_model, check_data):
             print("a library's chatter")
             asked.append((loaded.recipe, output, fresh))
             result = {

@@ -24,6 +24,8 @@ def train(
 ) -> TrainResult:
     """Train one recipe with one seed; go on where the run was interrupted; return it where it is finished.
 
+    A finished run without a model, of a sweep that kept none, is trained anew, as with ``fresh``.
+
     Args:
         recipe: A shipped recipe's name, a YAML file, or a mapping of sections to keys.
         method: Another method than the recipe's, at its defaults; or a section, ``{"name": "mixout", "p": 0.7}``.
@@ -53,7 +55,14 @@ def train(
 
     loaded = load(recipe, method=method, seed=seed, data_dir=data_dir, changes=changes)
     progress = SilentProgress() if quiet else new_progress()
-    run = engine.train(loaded, output=as_folder("output", output), progress=progress, fresh=fresh, check_data=not quiet)
+    run = engine.train(
+        loaded,
+        output=as_folder("output", output),
+        progress=progress,
+        fresh=fresh,
+        need_model=True,
+        check_data=not quiet,
+    )
     rows = [
         {"split": split, **metrics, "examples": run.result["examples"].get(split)}
         for split, metrics in kept_metrics(run.result).items()

@@ -42,7 +42,8 @@ def train(
 ) -> None:
     """Train one recipe, or go on with an interrupted run.
 
-    The same command again continues what was interrupted; what is finished it shows.
+    The same command again continues what was interrupted; what is finished it shows;
+    a finished run without a model, of a sweep with --no-models, it trains anew.
 
     Example: dpstune train --recipe demo --method dps-mix --seed 3
     """
@@ -90,7 +91,13 @@ def _train_one(loaded: LoadedRecipe, output: Path, fresh: bool, command: str, *,
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         inputs = Inputs()
         run = engine.train(
-            loaded, output=output, progress=new_progress(), fresh=fresh, inputs=inputs, check_data=check_data
+            loaded,
+            output=output,
+            progress=new_progress(),
+            fresh=fresh,
+            inputs=inputs,
+            need_model=True,
+            check_data=check_data,
         )
     if is_main_process():
         print_result(run.folder, run.result, task_kind(loaded.recipe.task))

@@ -64,7 +64,7 @@ def find_trained(place: Path) -> TrainedPlace:
             raise RequestError(f"{place} is a run that is not finished; the command that trained it continues it")
         if not run.model.is_dir():
             raise RequestError(
-                f"{place} holds no model (a sweep with --no-models keeps none); rename the run and train it again"
+                f"{place} holds no model (a sweep with --no-models keeps none); dpstune train trains it anew"
             )
         return TrainedPlace(name, run.model, run, load_run_recipe(run.recipe))
     if not (place / "config.json").is_file():

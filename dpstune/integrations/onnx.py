@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.common.hub import first_line
 from dpstune.errors import RequestError, RunError, shortened
-from dpstune.runs.folder import make_writable_folder, write_folder
+from dpstune.runs.folder import make_writable_folder, put_back, write_folder
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,7 @@ def refuse_what_cannot_be_exported(folder: Path, *, force: bool) -> None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise RequestError(f"--onnx: {missing[0]} is not installed; pip install 'dpstune[onnx]' brings it")
+    put_back(folder.absolute(), "--onnx")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not (folder / MODEL_FILE).is_file():
             raise RequestError(f"--onnx {folder}: it holds something else than an export; choose another folder")

@@ -162,9 +162,13 @@ class MixingMethod(Method[C]):
             self._draw_columns()
 
     def held_bytes(self) -> int:
-        """Return the bytes of the buffers and of the step's column masks."""
-        groups = [*self._buffers().values(), self.columns, self._gates]
-        return sum(buffer.nbytes for group in groups for buffer in group.values())
+        """Return the bytes of the buffers, and of a step's column masks as bools and as numbers of the weight's dtype.
+
+        The masks count where none is drawn yet, too, as in Stage II after a resume: a run's result is the same then.
+        """
+        buffers = sum(buffer.nbytes for group in self._buffers().values() for buffer in group.values())
+        layers = self.linears.values()
+        return buffers + sum(linear.in_features * (1 + linear.weight.element_size()) for linear in layers)
 
     def release(self) -> None:
         """Let the layers compute plainly again and drop the buffers."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -15,6 +17,7 @@ from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"
 ID, RIGHT_LABEL = "id", "right_label"
+_AS_WRITTEN = f".{FILE}.sha256"  # of the list as dpstune wrote it: what differs from it, a person has changed
 _MOST_LISTED = 10
 
 
@@ -23,8 +26,9 @@ def write_wrong_labels(
 ) -> Path:
     """Write the suspects into a CSV file, in their order, with a column for the right label.
 
-    What a person has filled in there in an earlier file stays, by the row's id. Where a row is no longer among the
-    suspects, or the earlier file has other columns, the earlier file is kept under another name.
+    What a person has filled in there in an earlier file stays, by the row's id. Where such a row is no longer among the
+    suspects, or anything else than the right labels is not as it was written, the earlier file is kept under another
+    name.
 
     Args:
         folder: Where to.
@@ -32,34 +36,50 @@ def write_wrong_labels(
         ids: Of all examples.
         texts: Of all examples; an empty tuple where they are not known.
     """
-    file = folder / FILE
-    filled = _filled_in(file)
-    if filled is None or not filled.keys() <= {ids[each.place] for each in suspects}:
-        set_aside(file)
+    file, written = folder / FILE, folder / _AS_WRITTEN
+    filled: dict[str, str] = {}
+    if file.exists():
+        earlier = _rows(file.read_bytes())
+        filled = _right_labels(earlier)
+        is_as_written = written.is_file() and written.read_bytes() == _digest(earlier).encode()
+        if not is_as_written or not filled.keys() <= {ids[each.place] for each in suspects}:
+            set_aside(file)
     most = max((len(texts[each.place]) for each in suspects), default=0)
     rows = [
         [
             ids[each.place],
             *texts[each.place],
             *[""] * (most - len(texts[each.place])),
-            *(each.label, each.answer, each.label_probability, each.restarts, (filled or {}).get(ids[each.place])),
+            *(each.label, each.answer, each.label_probability, each.restarts, filled.get(ids[each.place])),
         ]
         for each in suspects
     ]
     columns = [ID, *text_columns(most), "label", "answer", "label_probability", "restarts", RIGHT_LABEL]
-    write_text(file, csv_text([columns, *rows]))
+    text = csv_text([columns, *rows])
+    write_text(file, text)
+    write_text(written, _digest(_rows(text.encode())))
     return file
 
 
-def _filled_in(file: Path) -> dict[str, str] | None:
-    """Return the right labels that a person wrote into an earlier file, by id; None where it is not as it was."""
-    if not file.exists():
-        return {}
+def _rows(content: bytes) -> list[list[str]]:
+    """Return the rows of a list, the header first; none where it cannot be read."""
     try:
-        rows = list(csv.DictReader(StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
-        return {row[ID]: row[RIGHT_LABEL] for row in rows if row[RIGHT_LABEL]}
-    except (KeyError, UnicodeDecodeError, csv.Error):
-        return None
+        return [row for row in csv.reader(StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _right_labels(rows: list[list[str]]) -> dict[str, str]:
+    """Return what is filled in, by id; nothing where the columns are others."""
+    found = (dict(zip(rows[0], row, strict=False)) for row in rows[1:])
+    return {row[ID]: row[RIGHT_LABEL] for row in found if ID in row and row.get(RIGHT_LABEL)}
+
+
+def _digest(rows: list[list[str]]) -> str:
+    """Return what tells a list from others, whatever its right labels are."""
+    filled = rows[0].index(RIGHT_LABEL) if rows and RIGHT_LABEL in rows[0] else None
+    kept = [[cell for place, cell in enumerate(row) if place != filled] for row in rows]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 def wrong_labels_section(

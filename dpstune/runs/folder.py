@@ -163,7 +163,7 @@ def set_aside(path: Path) -> Path:
         RequestError, RunError: See ``writing_to``.
     """
     number = 1
-    while (aside := path.with_name(f"{path.name}.earlier-{number}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.earlier-{number}")):
         number += 1
     with writing_to(path):
         path.rename(aside)
@@ -179,7 +179,7 @@ def writing_to(path: Path, flag: str = "--output") -> Iterator[None]:
         flag: The flag that named the place.
 
     Raises:
-        RequestError: The place is read-only, not permitted or no folder.
+        RequestError: The place is read-only, not permitted or no folder, or its name is too long.
         RunError: The disk is full or broken.
     """
     try:
@@ -200,16 +200,22 @@ def make_writable_folder(path: Path, flag: str = "--output") -> None:
     """
     with writing_to(path, flag):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{uuid4().hex[:8]}"
+        probe = path / _temporary_name()
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
+
+
+def _temporary_name() -> str:
+    """Return a name that no other process uses, and that ``RunFolder.clear_partial`` removes."""
+    return f".{uuid4().hex[:8]}.partial"
 
 
 _NO_PLACE = PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError
+_NO_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def _write_error(path: Path, flag: str, error: OSError) -> RequestError | RunError:
-    if isinstance(error, _NO_PLACE) or error.errno == errno.EROFS:
+    if isinstance(error, _NO_PLACE) or error.errno in _NO_PLACE_NUMBERS:
         return RequestError(f"cannot write to {path}: {error.strerror}; choose another folder with {flag}")
     return RunError(
         f"writing to {path} failed: {error.strerror or error}; what was saved before is untouched: "
@@ -231,7 +237,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     if os.path.exists(path) and not os.path.isfile(path):
         raise RequestError(f"cannot write to {path}: it is not a file; choose another with {flag}")
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")  # two processes may write the same report
+    beside = path.with_name(_temporary_name())  # two processes may write the same report
     try:
         with writing_to(path, flag):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,16 +269,19 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     """Have ``fill`` fill a folder beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The folder.
+        path: The folder; of a link, the folder that it points to is written.
         fill: Fills the folder it is given.
         flag: The flag that named the place.
 
     Raises:
         RequestError, RunError: It could not be written; ``path`` is as it was.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    replaced = path.with_name(f".{path.name}.replaced")
-    shutil.rmtree(beside, ignore_errors=True)
+    put_back(path, flag)
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise RequestError(f"cannot write to {path}: it is not a folder; choose another with {flag}")
+    beside, replaced = path.with_name(f".{path.name}.partial"), _replaced(path)
+    _remove(beside)
     try:
         with writing_to(path, flag):
             beside.mkdir(parents=True)
@@ -280,15 +289,44 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
             for entry in [*beside.rglob("*"), beside]:
                 _sync(entry)
             if path.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
+                _remove(replaced)
                 path.rename(replaced)
             beside.rename(path)
             _sync(path.parent)
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        put_back(path, flag)
+        _remove(beside)
+        _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as that can be done."""
+    if path.is_symlink() or path.is_file():
+        with suppress(OSError):
+            path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def put_back(path: Path, flag: str = "--output") -> None:
+    """Put back the folder that a ``write_folder`` had renamed out of the way when it was killed.
+
+    To be called before anything looks at what is there.
+
+    Args:
+        path: The folder that was written.
+        flag: The flag that named the place.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+    path = Path(os.path.realpath(path))
+    with writing_to(path, flag):
+        if _replaced(path).is_dir() and not path.exists():
+            _replaced(path).rename(path)
+
+
+def _replaced(path: Path) -> Path:
+    return path.parent / f".{path.name}.replaced"  # with_name refuses the root
 
 
 def _fill(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
 from dpstune.settings.sections import TrainingSection
@@ -44,9 +44,8 @@ def refuse_nothing_to_choose_by(training: TrainingSection, task: TaskData) -> No
 class BestWeights:
     """The weights of the best evaluations of a run, a folder a step beside its checkpoints.
 
-    A checkpoint says by its state which was the best so far; those weights stay as long as the checkpoint does. Since
-    each is better than the ones before, they are the latest that are not later than the checkpoint. A run that goes on
-    from the last one ends with the latest of all.
+    A checkpoint says by its state which was the best so far; those weights stay as long as the checkpoint does. Which
+    that is cannot be told from its step: one that a signal asked for may lie before the evaluation after that step.
 
     Args:
         folder: Where the checkpoints lie.
@@ -79,11 +78,11 @@ class BestWeights:
         """Remove what is later than ``step``: a run that goes on from there makes it again."""
         self._drop([each for each in self._steps() if each > step])
 
-    def drop_unneeded(self, checkpoints: Sequence[int]) -> None:
-        """Remove all but the latest, and what each checkpoint (by its step) says is the best."""
-        steps = self._steps()
-        needed = {max((each for each in steps if each <= checkpoint), default=0) for checkpoint in checkpoints}
-        self._drop([each for each in steps[:-1] if each not in needed])
+    def drop_unneeded(self, checkpoints: Iterable[dict[str, Any]]) -> None:
+        """Remove all but the latest, and what each checkpoint's state names as the best."""
+        if earlier := self._steps()[:-1]:
+            needed = {state["loop"]["best"].get("step") for state in checkpoints}
+            self._drop([each for each in earlier if each not in needed])
 
     def _place(self, step: int) -> Path:
         return self._folder / f"best-{step:08d}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -71,10 +71,11 @@ class Checkpoints:
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
 
-    @property
-    def steps(self) -> list[int]:
-        """The steps of the checkpoints that are kept, the newest first."""
-        return [int(folder.name.removeprefix("step-")) for folder in self._newest_first()]
+    def states(self) -> Iterator[dict[str, Any]]:
+        """Read the states of the checkpoints that are kept; their tensors stay on the disk."""
+        for folder in self._newest_first():
+            if (state := _read_state(folder, mmap=True)) is not None:
+                yield state
 
     def newest(
         self, is_usable: Callable[[dict[str, Any]], bool] = lambda state: True
@@ -88,7 +89,7 @@ class Checkpoints:
         """
         notes: list[str] = []
         for folder in self._newest_first():
-            state = _read(folder)
+            state = _read_state(folder) if is_whole(folder, (WEIGHTS, STATE)) else None
             if state is not None and is_usable(state):
                 return Checkpoint(folder, state), notes
             notes.append(f"checkpoint {folder} is damaged; falling back to the one before")
@@ -137,14 +138,12 @@ def is_whole(folder: Path, names: Sequence[str]) -> bool:
         return False
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Return the state of a whole checkpoint, None where anything of it is missing or was changed."""
+def _read_state(folder: Path, *, mmap: bool = False) -> dict[str, Any] | None:
+    """Return a checkpoint's state, None where it cannot be read."""
     import torch
 
-    if not is_whole(folder, (WEIGHTS, STATE)):
-        return None
     try:
-        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, UnpicklingError):
         return None
     return state

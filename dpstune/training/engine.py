@@ -98,6 +98,7 @@ def train(
     fresh: bool = False,
     inputs: Inputs | None = None,
     keep_model: bool = True,
+    need_model: bool = False,
     check_data: bool = False,
 ) -> RunResult:
     """Train one recipe with one seed, continue an interrupted run, or return a finished one.
@@ -112,6 +113,8 @@ def train(
             interrupted run is continued all the same.
         inputs: What the runs of this process share.
         keep_model: Write the finished run's model folder; False writes only its numbers and predictions.
+        need_model: Train a finished run that holds no model again, as ``fresh`` does; without it, a finished run's
+            numbers are enough.
         check_data: Tell what is wrong with a user's own files before they are trained on, and of any task how many
             texts are cut, where these are many.
 
@@ -162,7 +165,10 @@ def train(
         with folder.lock() if accelerator.is_main_process else nullcontext():
             accelerator.wait_for_everyone()
             finished = folder.read_result()
-            if finished is not None and not fresh:
+            lacks_model = need_model and not folder.model.is_dir()
+            if finished is not None and not fresh and lacks_model:
+                progress.note(f"{folder.path} holds no model, as sweep --no-models leaves it: trained anew")
+            elif finished is not None and not fresh:
                 if accelerator.is_main_process:  # the run may have been killed before it did this itself
                     Checkpoints(folder.checkpoints).clear()
                 progress.note(f"finished already: {folder.path}")
@@ -461,7 +467,7 @@ class Loop:
             }
             with self.words.whole():
                 self.checkpoints.save(self.state.step, self.model, saved)
-            self.best_weights.drop_unneeded(self.checkpoints.steps)
+            self.best_weights.drop_unneeded(self.checkpoints.states())
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
@@ -632,7 +638,7 @@ class Loop:
                 if self.accelerator.is_main_process:
                     with self.words.whole(), self.method.as_detached():
                         self.best_weights.save(step, self.model)
-                    self.best_weights.drop_unneeded(self.checkpoints.steps)
+                    self.best_weights.drop_unneeded(self.checkpoints.states())
                 self.accelerator.wait_for_everyone()
         else:
             self.state.stale += 1

@@ -86,3 +86,15 @@ def test_every_section_of_a_recipe_can_be_changed(tiny_task, tmp_path):
     kept = load(run.folder / "recipe.yaml", changes={}).recipe
     assert (kept.method.p, kept.training.steps, kept.data.train_size, kept.model.dropout) == (0.2, 1, 6, 0.2)
     assert run.result["steps"] == 1
+
+
+def test_a_finished_run_without_a_model_is_trained_anew_but_not_by_a_sweep(tiny_task, tmp_path):
+    short = {"training": {"steps": 2}}
+    asked = {"methods": ["vanilla"], "seeds": 1, "output": tmp_path, "quiet": True, **short}
+    (swept,) = dpstune.sweep(tiny_task, keep_models=False, **asked).runs
+    assert dpstune.sweep(tiny_task, **asked).runs == [swept]
+    assert not (swept / "model").exists()
+    run = dpstune.train(tiny_task, method="vanilla", output=tmp_path, quiet=True, **short)
+    assert run.folder == swept
+    assert (run.model / "config.json").is_file()
+    assert swept.with_name(f"{swept.name}.earlier-1").is_dir()

@@ -88,6 +88,13 @@ class TestThePlace:
             refuse_what_cannot_be_exported(tmp_path, force=False)
         refuse_what_cannot_be_exported(tmp_path, force=True)
 
+    def test_one_that_a_killed_export_had_renamed_away_is_there_again(self, tmp_path):
+        (tmp_path / ".export.replaced").mkdir()
+        (tmp_path / ".export.replaced" / "model.onnx").touch()
+        with pytest.raises(RequestError, match="it exists; choose another folder, or replace it with --force"):
+            refuse_what_cannot_be_exported(tmp_path / "export", force=False)
+        assert (tmp_path / "export" / "model.onnx").is_file()
+
     def test_what_else_a_user_keeps_there_stays(self, tmp_path):
         earlier, beside = tmp_path / "earlier", tmp_path / "beside"
         (earlier / "notes").mkdir(parents=True)

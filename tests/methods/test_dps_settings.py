@@ -177,12 +177,12 @@ def test_without_stage_two_a_run_is_another_methods_to_the_bit(method, other):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize(("method", "bytes_a_weight"), [("dps-dense", 0), ("dps-mix", 4)])
-def test_without_stage_two_nothing_is_kept_for_it(method, bytes_a_weight):
+@pytest.mark.parametrize(("method", "bytes_a_column"), [("dps-dense", 0), ("dps-mix", 64 * 4 + 5)])  # W0 and masks
+def test_without_stage_two_nothing_is_kept_for_it(method, bytes_a_column):
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     chosen = build_method({"name": method, "stage2": "none"})
     chosen.attach(model, total_steps=9)
-    assert chosen.held_bytes() == bytes_a_weight * 2 * 64 * 64
+    assert chosen.held_bytes() == bytes_a_column * 2 * 64
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.999])

@@ -127,6 +127,7 @@ def test_a_method_that_resumes_at_any_step_goes_on_bit_for_bit(settings, tmp_pat
         resumed.load_state_dict(saved["model"])
         resumed_optimizer.load_state_dict(saved["optimizer"])
         resumed_method.load_state_dict(saved["method"])
+        assert resumed_method.held_bytes() == method.held_bytes()
         for step in range(stopped_before, STEPS + 1):
             take_step(resumed, resumed_method, resumed_optimizer, step)
         for a, b in zip(model.parameters(), resumed.parameters(), strict=True):

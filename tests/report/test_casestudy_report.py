@@ -89,6 +89,7 @@ def read_csv(path):
 def test_nothing_else_is_written_and_the_same_study_gives_the_same_bytes(written, tmp_path):
     folder, study = written
     names = [
+        ".wrong_labels.csv.sha256",
         "examples.csv",
         "figure.png",
         "figure.svg",

@@ -26,12 +26,17 @@ def fill_in(file, name, label):
     file.write_text("".join(f"{line}{label if line.startswith(f'{name},') else ''}\n" for line in lines))
 
 
+def visible(folder):
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def test_what_a_person_filled_in_stays_when_the_list_is_written_again(tmp_path):
     file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
     assert right_labels(file) == {"r1": "", "r2": ""}
     fill_in(file, "r2", "maybe")
     assert right_labels(write_wrong_labels(tmp_path, suspects(2, 1), IDS, TEXTS)) == {"r3": "", "r2": "maybe"}
-    assert list(tmp_path.iterdir()) == [file]
+    write_wrong_labels(tmp_path, suspects(1), IDS, TEXTS)
+    assert visible(tmp_path) == [file]
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text, lambda text: text.replace(",", ";")])
@@ -43,6 +48,29 @@ def test_a_list_whose_answers_have_no_place_in_the_new_one_is_kept_beside_it(tmp
     write_wrong_labels(tmp_path, suspects(0), IDS, TEXTS)
     assert right_labels(file) == {"r1": ""}
     assert (tmp_path / "wrong_labels.csv.earlier-1").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("right_label\n", "right_label,comment\n"),
+        ("r1,a cat,yes,no,0.1,2,", "r1,a cat,yes,no,0.1,2,,asked Anna"),
+        ("r1,a cat,yes,no", "r1,a cat,yes,unclear"),
+        ("r1,a cat", "r1,a black cat"),
+        ("right_label\n", "right_label\nr9,a new one,yes,no,0.5,2,no\n"),
+        ("r1,a cat,yes,no,0.1,2,\n", ""),
+    ],
+)
+def test_a_list_in_which_a_person_changed_anything_else_is_kept_beside_the_new_one(tmp_path, written, changed):
+    file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
+    fill_in(file, "r2", "maybe")
+    assert written in file.read_text()
+    file.write_text(edited := file.read_text().replace(written, changed))
+    for _ in range(2):
+        write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
+        assert right_labels(file) == {"r1": "", "r2": "maybe"}
+        assert visible(tmp_path) == [file, tmp_path / "wrong_labels.csv.earlier-1"]
+    assert (tmp_path / "wrong_labels.csv.earlier-1").read_text() == edited
 
 
 @pytest.mark.parametrize(

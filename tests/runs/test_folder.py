@@ -14,9 +14,12 @@ from dpstune.errors import RequestError, RunError
 from dpstune.runs.folder import (
     MetricsLog,
     RunFolder,
+    make_writable_folder,
+    put_back,
     read_metrics,
     read_predictions,
     run_hash,
+    set_aside,
     write_folder,
     write_json,
     write_predictions,
@@ -63,6 +66,40 @@ def test_hash_sees_values_but_not_their_order():
     assert len(run_hash({})) == 10
 
 
+def test_a_name_is_used_up_to_the_longest_that_is_legal(tmp_path):
+    write_text(tmp_path / ("x" * 255), "a")
+    write_folder(tmp_path / ("y" * 240), lambda folder: None)
+    assert names(tmp_path) == ["x" * 255, "y" * 240]
+
+
+def test_a_name_that_is_too_long_is_a_wrong_request(tmp_path):
+    place, told = tmp_path / ("x" * 256), "File name too long; choose another folder with --output"
+    for write in (
+        lambda: write_text(place, "a"),
+        lambda: write_folder(place, lambda folder: None),
+        lambda: make_writable_folder(place),
+        lambda: set_aside(place),
+    ):
+        with pytest.raises(RequestError, match=told):
+            write()
+    assert names(tmp_path) == []
+
+
+def test_links_in_a_circle_are_a_wrong_request(tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(RequestError, match="Too many levels of symbolic links; choose another folder with --output"):
+        make_writable_folder(tmp_path / "link" / "a" / "b")
+
+
+def test_what_a_killed_process_left_in_a_run_is_removed(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        make_writable_folder(tmp_path / "run")
+    assert len(names(tmp_path / "run")) == 1
+    RunFolder(tmp_path / "run").create()
+    assert names(tmp_path / "run") == ["checkpoints"]
+
+
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, small_disk):
     path = tmp_path / "result.json"
     write_json(path, {"value": 1})
@@ -102,6 +139,57 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, small_disk):
     assert (place / "a").read_text() == "old"
     write_folder(place, lambda folder: (folder / "b").write_text("new"))
     assert names(place) == ["b"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_of_a_link_the_folder_that_it_points_to_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    link.symlink_to(real)
+    for name in ("a", "b"):
+        write_folder(link, lambda folder, name=name: (folder / name).touch())
+        assert (names(real), names(real.parent)) == ([name], ["real"])
+    assert link.is_symlink()
+    real.rename(real.parent / ".real.replaced")  # as a killed process leaves it
+    put_back(link)
+    assert names(real) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_lies_where_a_folder_is_renamed_to_is_in_no_ones_way(tmp_path, kind):
+    place, left = tmp_path / "model", tmp_path / ".model.replaced"
+    place.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").touch()
+    left.touch() if kind == "file" else left.symlink_to(tmp_path / "elsewhere")
+    write_folder(place, lambda folder: (folder / "new").touch())
+    assert names(place) == ["new"]
+    assert names(tmp_path) == ["elsewhere", "model"]
+    assert names(tmp_path / "elsewhere") == ["mine"]
+
+
+def test_what_is_no_folder_is_not_replaced_by_one(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RequestError, match="it is not a folder; choose another with --output"):
+        write_folder(tmp_path / "file", lambda folder: None)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_there_again(tmp_path):
+    place, left = tmp_path / "model", tmp_path / ".model.replaced"
+    place.mkdir()
+    (place / "notes").write_text("mine")
+    script = (
+        "import os, sys; from pathlib import Path; from dpstune.runs.folder import write_folder\n"
+        "rename = Path.rename\n"
+        "Path.rename = lambda path, to: os._exit(9) if path.name.endswith('.partial') else rename(path, to)\n"
+        "write_folder(Path(sys.argv[1]), lambda folder: None)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(place)], check=False).returncode == 9
+    assert left.is_dir()
+    assert not place.exists()
+    write_folder(place, lambda folder: (folder / "notes").write_text((place / "notes").read_text()))
+    assert (place / "notes").read_text() == "mine"
     assert names(tmp_path) == ["model"]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dpstune.common.interruption import Interrupted
 from dpstune.common.progress import SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
@@ -20,6 +21,7 @@ from dpstune.studies.sweep.coordinator import run_sweep
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.training import checkpoints, engine
 from dpstune.training.best import BestWeights
+from tests.training.stopping import stop_within_an_evaluation
 
 EVERY = ["training.eval_every=2", "training.save_every=3"]
 BEST = [*EVERY, "training.keep=best"]  # of the tiny task's dps-mix it is in the middle
@@ -166,6 +168,10 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing below the command catches it."""
 
 
+def die(*_, **__):
+    raise Killed
+
+
 def train_and_die(loaded, output, monkeypatch, number, *, written):
     """Train until the folder of the given number is to be written, or was; return whether it came to that."""
     write, count = checkpoints.write_folder, []
@@ -231,6 +237,28 @@ class TestResume:
         run = engine.train(recipe(*BEST), output=tmp_path, progress=notes)
         assert "continuing after step 9 of 24" in notes.told
         assert weights(run) == weights(best)
+
+    @pytest.mark.parametrize("step", [8, 24])
+    def test_a_checkpoint_that_a_signal_made_before_an_evaluation_keeps_its_best(
+        self, recipe, tmp_path, monkeypatch, step
+    ):
+        loaded = recipe("training.eval_every=4", "training.keep=best")
+        monkeypatch.setattr(engine, "better", lambda *_: True)
+        whole = engine.train(loaded, output=tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            stop_within_an_evaluation(patch, step)
+            with pytest.raises(Interrupted):
+                engine.train(loaded, output=tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Loop, "optimizer_step", die)
+            patch.setattr(engine.Loop, "finish", die)
+            with pytest.raises(Killed):
+                engine.train(loaded, output=tmp_path)
+        notes = Notes()
+        again = engine.train(loaded, output=tmp_path, progress=notes)
+        assert f"continuing after step {step} of 24" in notes.told
+        assert weights(again) == weights(whole)
+        assert again.result["kept"] == whole.result["kept"]
 
 
 class Unevaluated(Inputs):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 
 import pytest
@@ -161,3 +162,17 @@ def test_a_finished_run_is_not_run_again_unless_told(zygote, tiny_task, tmp_path
     assert len(list((tmp_path / "out").glob("*/*/*/result.json"))) == 2
     for result in (tmp_path / "out").glob("*/*/*/result.json"):
         assert (result.parent / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_without_a_model_is_trained_anew_where_one_is_needed(zygote, tiny_task, tmp_path):
+    command = arguments(tiny_task, tmp_path, "vanilla")
+    first = zygote.run(*command, "--json")
+    (model,) = tmp_path.glob("*/*/*/model")
+    shutil.rmtree(model)  # as a sweep with --no-models leaves it
+    again = zygote.run(*command, "--json")
+    assert again.code == 0, again.stderr
+    assert f"{model.parent} holds no model, as sweep --no-models leaves it: trained anew" in again.stderr
+    assert "the earlier run is kept as" in again.stderr
+    assert (model / "model.safetensors").is_file()
+    assert json.loads(again.stdout)["value"] == json.loads(first.stdout)["value"]
+    assert "finished already" in zygote.run(*command).stderr

@@ -345,7 +345,12 @@ class Fit:
         from dpstune.training import engine
 
         return engine.train(
-            loaded, output=self.request.output, inputs=self.inputs[part], keep_model=keep_model, progress=progress
+            loaded,
+            output=self.request.output,
+            inputs=self.inputs[part],
+            keep_model=keep_model,
+            need_model=keep_model,
+            progress=progress,
         )
 
     def _patiently(self, train: Callable[[], RunResult], tell: Tell) -> RunResult:
