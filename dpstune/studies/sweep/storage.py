@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
+
+from filelock import FileLock
 
 from dpstune.common.hub import first_line
 from dpstune.errors import RequestError
@@ -78,6 +82,32 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
                 why = hide_passwords(url, f"{url}: cannot be opened: {first_line(error)}")
                 raise RequestError(f"--storage {why}{hint}") from None
         wait_a_moment()
+
+
+@contextmanager
+def alone(storage: RDBStorage, study: str) -> Iterator[None]:
+    """Keep other processes from changing a study's trials after we read them and before we change them.
+
+    For SQLite this is a lock file; for PostgreSQL an advisory lock, which ends with its transaction, and so with the
+    process that holds it. With other databases only each trial's row lock protects it.
+
+    Args:
+        storage: The storage.
+        study: The study's name.
+    """
+    file = sqlite_file(storage.url)
+    if file is not None:
+        with FileLock(f"{file}.lock"):
+            yield
+    elif storage.engine.dialect.name == "postgresql":
+        from sqlalchemy import text
+
+        with storage.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": study})
+            yield
+    else:
+        yield
 
 
 def has_study(url: str, name: str) -> bool:

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.methods.r3f import R3F, R3FConfig
 from dpstune.runs.folder import read_metrics
 from dpstune.studies.points import read_runs
-from dpstune.studies.sweep.coordinator import run_sweep
+from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import Workers
 
@@ -324,6 +324,59 @@ def test_a_signal_while_workers_start_leaves_none(tiny_task, tmp_path, monkeypat
         run_sweep(a_sweep, 2)
     assert len(started) == 1
     assert not started[0].is_alive()
+
+
+def search_of(recipe, output, budget):
+    """A search whose points have two seeds."""
+    return Sweep(SweepRequest(str(recipe), ("mixout",), 2, output, overrides=("training.steps=2",), budget=budget))
+
+
+def test_a_search_is_not_done_before_its_last_point_is_chosen(tiny_task, tmp_path):
+    searched = search_of(tiny_task, tmp_path, budget=3)
+    queue = searched.open_queue()
+    (search,) = open_searches(searched)
+    search.propose()
+    open_searches(searched)
+    assert (len(searched.jobs), searched.outcome(queue.tally()).left) == (2, 6)
+    with pytest.raises(RunError, match="6 of 6 runs are left"):
+        searched.outcome(queue.tally()).refuse_what_is_missing()
+
+
+def test_the_runs_of_a_point_whose_coordinator_died_as_it_had_proposed_it_are_queued_by_another(tiny_task, tmp_path):
+    searched = search_of(tiny_task, tmp_path, budget=1)
+    queue = searched.open_queue()
+    coordinator = _Coordinator(searched, queue, workers=1)
+    (search,) = open_searches(search_of(tiny_task, tmp_path, budget=1))
+    search.propose()
+    coordinator.advance(queue.tally())
+    assert queue.tally().waiting == 2
+    queue.drop(searched.jobs)
+    coordinator.advance(queue.tally())
+    assert queue.tally().waiting == 0, "what was given up is not added again"
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_when_the_coordinator_that_came_last_is_killed(zygote, tiny_task, tmp_path):
+    rates = ["--grid", "training.learning_rate=0.001,0.01", "--grid", "method.p=0.1,0.9"]
+    asked = ["sweep", "--recipe", tiny_task, "--output", tmp_path, "--method", "mixout", *rates, *SHORT, "--json"]
+    asked += ["--sampler", "tpe", "--budget", "5", "--seeds", "1", "--jobs", "1"]
+
+    def ended():
+        return len(list(tmp_path.glob("tiny/mixout/*/result.json")))
+
+    first = zygote.start(*asked)
+    while not ended():
+        assert first.alive, first.wait().stderr
+        time.sleep(0.01)
+    last = zygote.start(*asked)
+    while not children(last.pid):
+        assert last.alive, last.wait().stderr
+        time.sleep(0.01)
+    last.send_to_all(signal.SIGKILL)
+    done = first.wait()
+    assert done.code == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (len(outcome["runs"]), outcome["left"]) == (5, 0)
 
 
 @pytest.mark.slow
