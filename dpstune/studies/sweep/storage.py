@@ -88,26 +88,32 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 def alone(storage: RDBStorage, study: str) -> Iterator[None]:
     """Keep other processes from changing a study's trials after we read them and before we change them.
 
-    For SQLite this is a lock file; for PostgreSQL an advisory lock, which ends with its transaction, and so with the
-    process that holds it. With other databases only each trial's row lock protects it.
+    For SQLite this is a lock file. For a server it is a lock that ends with the transaction (PostgreSQL) or with the
+    connection (MySQL, MariaDB), and so with the process that holds it; the server ends both after a minute of silence.
 
     Args:
         storage: The storage.
         study: The study's name.
     """
+    from sqlalchemy import text
+
     file = sqlite_file(storage.url)
     if file is not None:
         with FileLock(f"{file}.lock"):
             yield
     elif storage.engine.dialect.name == "postgresql":
-        from sqlalchemy import text
-
         with storage.engine.begin() as connection:
             connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": study})
             yield
     else:
-        yield
+        with storage.engine.connect() as connection:
+            connection.detach()  # closed at the end; in the pool it would keep the lock
+            connection.execute(text(f"SET SESSION wait_timeout = {GRACE_SECONDS}"))
+            taken = text(f"SELECT GET_LOCK(SHA2(:study, 256), {GRACE_SECONDS})")  # MariaDB cannot wait without a limit
+            while not connection.execute(taken, {"study": study}).scalar():
+                pass
+            yield
 
 
 def has_study(url: str, name: str) -> bool:
