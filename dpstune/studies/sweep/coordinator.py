@@ -36,9 +36,9 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
     queue = sweep.open_queue()
     coordinator = _Coordinator(sweep, queue, workers)
     coordinator.advance(queue.tally())
+    queue.take_over_the_dead()  # before jobs are added: one that it gives up is tried again, as any that failed
     done, _ = sweep.finished()
     queue.add([job for job in sweep.jobs if job not in done], also_dropped=not sweep.request.prune)
-    queue.take_over_the_dead()
     tally = queue.tally()
     processes = Workers(sweep.request, min(workers, tally.waiting + tally.running or int(coordinator.more_may_come)))
     with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:

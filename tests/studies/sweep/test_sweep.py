@@ -21,7 +21,9 @@ from dpstune.errors import RequestError, RunError
 from dpstune.methods.r3f import R3F, R3FConfig
 from dpstune.runs.folder import read_metrics
 from dpstune.studies.points import read_runs
+from dpstune.studies.sweep import worker_names
 from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
+from dpstune.studies.sweep.storage import DEATHS
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import Workers
 
@@ -143,6 +145,19 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
     assert failed["error"].startswith("method.layers: 9 is more than the 3 layers of BertFor")
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 runs failed; the first with: method.layers")
     assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
+
+
+def test_a_command_tries_a_run_again_whose_workers_were_all_killed_with_the_commands_before(sweep, tiny_task, tmp_path):
+    request = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=("training.steps=2",))
+    killed = Sweep(request)
+    queue = killed.open_queue()
+    queue.add(killed.jobs)
+    for _ in range(DEATHS):
+        queue.take_over_the_dead()
+        assert queue.take(f"0 here 999999999 1 {worker_names._machine()}") is not None
+    done = sweep(tiny_task, tmp_path, "--method", "vanilla", "--seeds", "1", "--set", "training.steps=2", "--json")
+    assert done.code == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 1
 
 
 @pytest.mark.slow
