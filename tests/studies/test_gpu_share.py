@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import time
+from ctypes import c_bool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,7 +163,7 @@ def work(url, number, share, taken, sees):
     workers.Sweep = Sweep
     processes._end_with_the_parent = lambda: None
     workers.wait_a_moment = lambda: time.sleep(0.01)
-    workers._work(None, number, 3, share)
+    workers._work(None, c_bool(False), number, 3, share)
 
 
 def run_all(tmp_path, sees, jobs=JOBS, workers_on_it=3, others=0):

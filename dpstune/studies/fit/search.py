@@ -101,13 +101,16 @@ class CandidateSearch:
 
     def begin(self) -> Trial:
         """Begin another trial; what those that are open try is avoided."""
+        return self._begun(self._study.ask())
+
+    def _begun(self, asked: Any) -> Trial:
+        """Choose a trial's candidate: the one that was put in line, else one that is drawn."""
         from optuna.samplers import TPESampler
 
         seed = stream_seed(self._seed, "fit", len(self.trials())) % 2**32
         self._study.sampler = TPESampler(
             seed=seed, multivariate=True, group=True, n_startup_trials=8, constant_liar=True
         )
-        asked = self._study.ask()
         method = asked.suggest_categorical("method", list(self.space.methods))
         grid = self.space.grid(method)
         settings = {key: suggest(asked, key, values, name=_parameter(method, key)) for key, values in grid.items()}
@@ -129,7 +132,7 @@ class CandidateSearch:
         if before.state != "open":
             self._note_late(trial, part, taken or 0.0)
             return before
-        asked = self._asked(trial)
+        asked = self._asked(trial.number)
         if taken is not None:
             asked.set_user_attr(_TAKEN, {**before.taken, part: taken})
         asked.report(value, part)
@@ -146,7 +149,7 @@ class CandidateSearch:
         if before.state != "open":
             self._note_late(trial, part, seconds)
             return before
-        asked = self._asked(trial)
+        asked = self._asked(trial.number)
         asked.set_user_attr(_ERROR, error)
         asked.set_user_attr(_SECONDS, seconds)
         self._study.tell(trial.number, state=TrialState.FAIL)
@@ -171,7 +174,7 @@ class CandidateSearch:
         """
         from optuna.trial import TrialState
 
-        asked, count = self._asked(trial), _compared(trial.values)
+        asked, count = self._asked(trial.number), _compared(trial.values)
         if len(trial.values) == self.parts:
             self._study.tell(trial.number, sum(trial.values.values()) / self.parts)
         elif not trial.always and count > asked.user_attrs.get(_JUDGED, 0):
@@ -196,17 +199,20 @@ class CandidateSearch:
         return sum(other > mean(trial) for other in others) >= math.ceil((len(others) + 1) / HALVING)
 
     def _mend(self) -> None:
-        """Ask again for what was lost with a process that was killed as it began it, and end what it had not ended."""
+        """Go on where a process was killed as it began or ended a trial.
+
+        A candidate that was put in line keeps its place. One that was partly drawn is left: the next trial draws all of
+        it anew, since the rest alone would be drawn otherwise.
+        """
         from optuna.trial import TrialState
 
-        trials = self._study.get_trials(deepcopy=False)
-        waiting = [trial.system_attrs.get(_ASKED) for trial in trials if trial.state == TrialState.WAITING]
-        for number, trial in enumerate(trials):
-            if trial.state == TrialState.RUNNING and _CANDIDATE not in trial.user_attrs:
-                asked = trial.system_attrs.get(_ASKED)
-                if asked is not None and asked not in waiting:
-                    self._study.enqueue_trial(asked, user_attrs=trial.user_attrs)
-                self._study.tell(number, state=TrialState.FAIL)
+        for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if _CANDIDATE in trial.user_attrs:
+                continue
+            if _ASKED in trial.system_attrs:
+                self._begun(self._asked(trial.number))
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
         for each in self.trials():
             if each.state == "open":
                 self._settled(each)
@@ -214,10 +220,10 @@ class CandidateSearch:
     def _trial(self, number: int) -> Trial:
         return _read(self._study.get_trials(deepcopy=False)[number])
 
-    def _asked(self, trial: Trial) -> Any:
+    def _asked(self, number: int) -> Any:
         from optuna.trial import Trial as OptunaTrial
 
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        frozen = self._study.get_trials(deepcopy=False)[number]
         return OptunaTrial(self._study, frozen._trial_id)
 
     def _enqueue(self, candidate: Candidate, *, always: bool) -> None:

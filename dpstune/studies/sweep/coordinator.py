@@ -1,7 +1,8 @@
 """Runs a sweep: fills its queue, keeps this machine's workers running, and waits until the whole sweep is done.
 
 In Optuna a trial is a point, and each worker asks for its own. Here a point is several runs, which several workers
-train. So one process proposes points, and tells Optuna the mean of a point once its last seed has ended.
+train. So the coordinator, one process of each machine, proposes points, and tells Optuna the mean of a point once its
+last seed has ended. Several of them share one search; each goes on alone when the others stop or die.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import PointSearch, hopeless
 from dpstune.studies.sweep.storage import wait_a_moment
 from dpstune.studies.sweep.sweep import Sweep
-from dpstune.studies.sweep.worker_names import worker_name
 from dpstune.studies.sweep.workers import Workers
 
 
@@ -36,18 +36,19 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
     queue = sweep.open_queue()
     coordinator = _Coordinator(sweep, queue, workers)
     coordinator.advance(queue.tally())
+    queue.take_over_the_dead()  # before jobs are added: one that it gives up is tried again, as any that failed
     done, _ = sweep.finished()
     queue.add([job for job in sweep.jobs if job not in done], also_dropped=not sweep.request.prune)
-    queue.take_over_the_dead()
     tally = queue.tally()
-    queue.say_more_may_come(worker_name(-1) if coordinator.searches else None)
-    processes = Workers(sweep.request, min(workers, tally.waiting + tally.running))
+    processes = Workers(sweep.request, min(workers, tally.waiting + tally.running or int(coordinator.more_may_come)))
     with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
         try:
+            processes.more_may_come = coordinator.more_may_come
             processes.start()
             while processes.alive:
                 tally = queue.tally()
                 coordinator.advance(tally)
+                processes.more_may_come = coordinator.more_may_come
                 watch(tally)
                 wait_a_moment()
                 signals.end_if_asked()
@@ -96,6 +97,7 @@ class _Coordinator:
         self._sweep, self._queue, self._workers = sweep, queue, workers
         self._ended: tuple[int, int, int] | None = None  # how many jobs had ended at the last look
         self.searches = open_searches(sweep)
+        self.more_may_come = False  # while a search has an open point, it may propose another once that has ended
 
     def recall_points(self) -> None:
         """Plan the points that other machines' coordinators proposed."""
@@ -128,10 +130,12 @@ class _Coordinator:
         for search in self.searches:
             open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
             while open_points < self._workers and (proposed := search.propose()) is not None:
-                self._queue.add(self._sweep.plan([(search.method, proposed)]))
+                self._sweep.plan([(search.method, proposed)])
                 open_points += not self._told(search, proposed, scores, ended)  # a point may be proposed again
-        if ended >= {job.identity for job in self._sweep.jobs}:
-            self._queue.say_more_may_come(None)
+        self.recall_points()  # another coordinator may have died before it added the jobs of a point it proposed
+        left = [job for job in self._sweep.jobs if job.identity not in ended]
+        self._queue.add(left, also_ended=False)
+        self.more_may_come = bool(left)
 
     def _told(
         self, search: PointSearch, point: Mapping[str, Any], scores: Mapping[str, float], ended: set[str]

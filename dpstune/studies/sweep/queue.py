@@ -18,23 +18,21 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from filelock import FileLock
-
 from dpstune.common.hub import first_line
 from dpstune.errors import RunError
 from dpstune.recipe.recipe import split_override
 from dpstune.studies.sweep.storage import (
     DEATHS,
-    GRACE_SECONDS,
     HEARTBEAT_SECONDS,
     Direction,
+    alone,
     hide_passwords,
     open_storage,
     sqlite_file,
@@ -197,38 +195,20 @@ class RunQueue:
             storage=self._storage, study_name=name, direction=direction, load_if_exists=True
         )
         self.url = url
-        file = sqlite_file(url)
-        self.shared = file is None
-        self._lock = None if file is None else FileLock(f"{file}.lock")
+        self.shared = sqlite_file(url) is None
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Keep other processes from changing a trial's state after we read it and before we change it.
-
-        For SQLite this is a lock file; for PostgreSQL an advisory lock, which ends with its transaction, and so with
-        the process that holds it. With other databases only each trial's row lock protects it.
-        """
-        if self._lock is not None:
-            with self._lock:
-                yield
-        elif self._storage.engine.dialect.name == "postgresql":
-            from sqlalchemy import text
-
-            with self._storage.engine.begin() as connection:
-                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": self._name})
-                yield
-        else:
-            yield
+    def _changing(self) -> AbstractContextManager[None]:
+        return alone(self._storage, self._name)
 
     @patient
-    def add(self, jobs: Sequence[Job], *, also_dropped: bool = True) -> None:
+    def add(self, jobs: Sequence[Job], *, also_ended: bool = True, also_dropped: bool = True) -> None:
         """Add the jobs that the queue does not hold, in this order; a job that failed is tried again.
 
         In a storage on this machine, a complete job is added again, too: the caller has not found its run.
 
         Args:
             jobs: The jobs whose finished runs the caller has not found.
+            also_ended: Whether to add jobs again that the queue held before.
             also_dropped: Whether to add jobs again that were dropped.
         """
         from optuna import create_trial
@@ -239,6 +219,7 @@ class RunQueue:
             states = [TrialState.WAITING, TrialState.RUNNING]
             states += [TrialState.COMPLETE] if self.shared else []
             states += [] if also_dropped else [TrialState.PRUNED]
+            states = states if also_ended else list(TrialState)
             there = {trial.user_attrs["identity"] for trial in self._trials(*states)}
             for job in jobs:
                 if job.identity in there:
@@ -353,17 +334,6 @@ class RunQueue:
             for trial in self._trials(TrialState.WAITING):
                 if trial.user_attrs["identity"] in identities:
                     self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
-
-    @patient
-    def say_more_may_come(self, coordinator: str | None) -> None:
-        """Make workers wait for jobs that ``coordinator``, a process's name, may still add; None ends this."""
-        self._study.set_user_attr("coordinator", coordinator)
-
-    @patient
-    def more_may_come(self) -> bool:
-        """Tell whether a living coordinator may add jobs."""
-        coordinator = self._study.user_attrs.get("coordinator")
-        return coordinator is not None and not is_dead(coordinator)
 
     @patient
     def take_over_the_dead(self) -> None:

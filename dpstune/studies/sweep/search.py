@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from statistics import median
 from typing import Any
 
 from dpstune.device.randomness import stream_seed
 from dpstune.studies.grid import Grid
-from dpstune.studies.sweep.storage import Direction, open_storage
+from dpstune.studies.sweep.storage import Direction, alone, open_storage
 
 LOG_SPAN = 10.0  # a range whose high end is so many times its low end is searched on a logarithmic scale
 POINTS_TO_COMPARE = 4
@@ -42,8 +43,9 @@ class PointSearch:
         import optuna
 
         self.method, self._grid, self._budget = method, grid, budget
+        self._storage = open_storage(url, heartbeats=False)
         self._study = optuna.create_study(
-            storage=open_storage(url, heartbeats=False),
+            storage=self._storage,
             study_name=f"{name}: {method}",
             direction=direction,
             load_if_exists=True,
@@ -63,28 +65,37 @@ class PointSearch:
         return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
 
     def propose(self) -> dict[str, Any] | None:
-        """Return another point; None if the budget is used up, or if all possible points were proposed."""
+        """Return another point; None if the budget is used up, or if all possible points were proposed.
+
+        Processes that search together propose one after the other, so that each sees what the others have proposed.
+        """
         from optuna.samplers import TPESampler
 
-        chosen = self.points()
-        if self.to_come(chosen) == 0:
-            return None
-        # A new seed each time: machines that search together should not draw the same points.
-        seed = stream_seed(len(chosen), self._study.study_name) % 2**32
-        self._study.sampler = TPESampler(seed=seed, constant_liar=True)
-        trial = self._study.ask()
-        point = {key: suggest(trial, key, values) for key, values in self._grid.items()}
-        trial.set_user_attr("point", point)
-        return point
+        with alone(self._storage, self._study.study_name):
+            chosen = self.points()
+            if self.to_come(chosen) == 0:
+                return None
+            # A new seed each time: machines that search together should not draw the same points.
+            seed = stream_seed(len(chosen), self._study.study_name) % 2**32
+            self._study.sampler = TPESampler(seed=seed, constant_liar=True)
+            trial = self._study.ask()
+            point = {key: suggest(trial, key, values) for key, values in self._grid.items()}
+            trial.set_user_attr("point", point)
+            return point
 
     def tell(self, point: Mapping[str, Any], mean: float | None) -> None:
-        """Tell Optuna, once, the mean of a point's finished seeds; None if all of them failed."""
+        """Tell Optuna, once, the mean of a point's finished seeds; None if all of them failed.
+
+        Another process may have told it at the same moment; what was told first stays.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         for trial in self._trials(TrialState.RUNNING):
             if trial.user_attrs["point"] == dict(point):
                 state = TrialState.FAIL if mean is None else TrialState.COMPLETE
-                self._study.tell(trial.number, mean, state=state)
+                with suppress(UpdateFinishedTrialError):
+                    self._study.tell(trial.number, mean, state=state, skip_if_finished=True)
 
     def _trials(self, *states: Any) -> list[Any]:
         trials = self._study.get_trials(deepcopy=False, states=states or None)

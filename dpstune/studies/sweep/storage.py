@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
+
+from filelock import FileLock
 
 from dpstune.common.hub import first_line
 from dpstune.errors import RequestError
@@ -78,6 +82,38 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
                 why = hide_passwords(url, f"{url}: cannot be opened: {first_line(error)}")
                 raise RequestError(f"--storage {why}{hint}") from None
         wait_a_moment()
+
+
+@contextmanager
+def alone(storage: RDBStorage, study: str) -> Iterator[None]:
+    """Keep other processes from changing a study's trials after we read them and before we change them.
+
+    For SQLite this is a lock file. For a server it is a lock that ends with the transaction (PostgreSQL) or with the
+    connection (MySQL, MariaDB), and so with the process that holds it; the server ends both after a minute of silence.
+
+    Args:
+        storage: The storage.
+        study: The study's name.
+    """
+    from sqlalchemy import text
+
+    file = sqlite_file(storage.url)
+    if file is not None:
+        with FileLock(f"{file}.lock"):
+            yield
+    elif storage.engine.dialect.name == "postgresql":
+        with storage.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": study})
+            yield
+    else:
+        with storage.engine.connect() as connection:
+            connection.detach()  # closed at the end; in the pool it would keep the lock
+            connection.execute(text(f"SET SESSION wait_timeout = {GRACE_SECONDS}"))
+            taken = text(f"SELECT GET_LOCK(SHA2(:study, 256), {GRACE_SECONDS})")  # MariaDB cannot wait without a limit
+            while not connection.execute(taken, {"study": study}).scalar():
+                pass
+            yield
 
 
 def has_study(url: str, name: str) -> bool:

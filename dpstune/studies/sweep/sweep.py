@@ -108,7 +108,7 @@ class Outcome:
         diverged: Those of them of which training came to nothing; statistics count them.
         dropped: The jobs that were given up early.
         elsewhere: How many runs were done by machines whose folders this one does not see.
-        left: How many jobs are still to be done.
+        left: How many jobs are still to be done, with those of points that a search is yet to choose, at most.
         notes: What a reader of the report should know.
     """
 
@@ -407,9 +407,10 @@ class Sweep:
             )
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
-        left = len(missing) - len(failed) - len(dropped) - len(elsewhere)
+        to_come = len(self.yet_to_choose())
+        left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
-            notes.append(f"{left} of {len(self.jobs)} runs are still to be done")
+            notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
         return Outcome(records, failed, self.diverged(failed), dropped, len(elsewhere), left, notes)
 
     def diverged(self, failed: Iterable[Job]) -> dict[Job, RunRecord]:

@@ -5,6 +5,9 @@ Optuna's own workers are threads (``Study.optimize(n_jobs=...)``): they share to
 
 from __future__ import annotations
 
+from ctypes import c_bool
+from multiprocessing.sharedctypes import RawValue
+
 from dpstune.common.interruption import Interrupted
 from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
 from dpstune.studies.gpu_share import GpuShare, Turn
@@ -32,6 +35,7 @@ class Workers(Processes):
     def __init__(self, request: SweepRequest, count: int) -> None:
         super().__init__(_work, count)
         self._request = request
+        self._more_may_come = RawValue(c_bool, False)  # without a lock, which a worker that is killed would keep
         self._deaths, self._ended = 0, -1
 
     def start(self) -> None:
@@ -40,7 +44,16 @@ class Workers(Processes):
             self._start(number)
 
     def _start(self, number: int) -> None:
-        self.begin(number, self._request)
+        self.begin(number, self._request, self._more_may_come)
+
+    @property
+    def more_may_come(self) -> bool:
+        """Whether workers that find nothing to do wait for jobs that a search is yet to add, and do not end."""
+        return self._more_may_come.value
+
+    @more_may_come.setter
+    def more_may_come(self, more: bool) -> None:
+        self._more_may_come.value = more
 
     def replace_the_dead(self, *, ended: int) -> None:
         """Start a new worker for each that was killed or crashed, but not for ever.
@@ -57,7 +70,7 @@ class Workers(Processes):
                 self._start(number)
 
 
-def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> None:
+def _work(request: SweepRequest, more_may_come: c_bool, number: int, workers: int, share: GpuShare) -> None:
     """Take runs until none is left: the life of a worker process."""
     stopping = begin_life(workers)
     try:
@@ -70,7 +83,7 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
                 taken = queue.take(name) if turn is not None and share.has_room(sweep.peaks) else None
                 if taken is not None and turn is not None:
                     _do(sweep, queue, taken, share, turn)
-            if share.left or (taken is None and not _more_to_do(queue)):
+            if share.left or (taken is None and not more_may_come.value and _is_empty(queue)):
                 return
             if taken is None:
                 wait_a_moment()  # another worker may still fail or die, or a search may propose another point
@@ -81,9 +94,9 @@ def _work(request: SweepRequest, number: int, workers: int, share: GpuShare) -> 
     raise SystemExit(128 + stopping[0])
 
 
-def _more_to_do(queue: RunQueue) -> bool:
+def _is_empty(queue: RunQueue) -> bool:
     tally = queue.tally()
-    return bool(tally.running or tally.waiting) or queue.more_may_come()
+    return not (tally.running or tally.waiting)
 
 
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:

@@ -135,15 +135,21 @@ class TestKilled:
         assert again.next().number == 3
         assert again.trials()[2].state == "given up"
 
-    @pytest.mark.parametrize("again_at", [(), ("optuna.study.Study.enqueue_trial",), ("optuna.study.Study.tell",)])
-    def test_as_the_first_candidate_began_and_again_while_that_was_mended(self, file, monkeypatch, again_at):
-        for target in ("optuna.trial.Trial.set_user_attr", *again_at):
-            self.killed_at(monkeypatch, target, lambda: self.reopened(file).next())
+    @pytest.mark.parametrize("target", ["set_user_attr", "suggest_categorical", "suggest_float", "suggest_int"])
+    @pytest.mark.parametrize("begun", [0, 3, 6, 9])
+    def test_as_a_candidate_began_it_is_tried_in_its_place(self, file, monkeypatch, begun, target):
+        def score(candidate, part):
+            return candidate.settings["training.learning_rate"]
+
+        whole = CandidateSearch(file.with_name("whole"), lambda: SPACE, parts=1, seed=1)
+        run(whole, score, 12)
+        run(self.reopened(file, parts=1), score, begun)
+        for _ in range(3):
+            self.killed_at(monkeypatch, f"optuna.trial.Trial.{target}", lambda: self.reopened(file, parts=1).next())
         again = self.reopened(file, parts=1)
-        run(again, lambda candidate, part: 0.5, 5)
-        tried = [trial.candidate for trial in again.trials()]
-        assert sorted(each.settings["model.dropout"] for each in tried if each.method == "vanilla") == [0.0, 0.1]
-        assert len({each.name for each in tried}) == 5
+        run(again, score, 12 - begun)
+        tried = [[(trial.candidate, trial.always) for trial in search.trials()] for search in (again, whole)]
+        assert tried[0] == tried[1]
 
     def test_while_candidates_were_put_in_line(self, file, monkeypatch):
         import optuna

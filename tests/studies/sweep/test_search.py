@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 
 import optuna
 import pytest
@@ -60,6 +61,41 @@ def test_it_goes_on_with_what_was_proposed_and_told(url):
     again.tell(points[1], None)
     assert again.propose() is not None
     assert again.propose() is None
+
+
+def test_two_that_search_together_keep_to_the_budget_and_propose_different_points(url):
+    first, second = (PointSearch(url, "sweep", "any", GRID, budget=2) for _ in range(2))
+    first.propose()
+    meanwhile, look = threading.Thread(target=second.propose), first.points
+
+    def look_slowly():
+        chosen = look()
+        if not meanwhile.ident:
+            meanwhile.start()
+            meanwhile.join(1)
+        return chosen
+
+    first.points = look_slowly
+    first.propose()
+    meanwhile.join()
+    points = look()
+    assert len(points) == 2
+    assert points[0] != points[1]
+
+
+def test_what_two_tell_at_the_same_moment_is_what_was_told_first(url, monkeypatch):
+    first, second = (PointSearch(url, "sweep", "any", GRID, budget=2) for _ in range(2))
+    point, look = first.propose(), first._trials
+
+    def look_slowly(*states):
+        found = look(*states)
+        second.tell(point, 0.5)
+        return found
+
+    monkeypatch.setattr(first, "_trials", look_slowly)
+    first.tell(point, 0.6)
+    (trial,) = optuna.load_study(study_name="sweep: any", storage=url).trials
+    assert trial.value == 0.5
 
 
 def test_what_is_hopeless():

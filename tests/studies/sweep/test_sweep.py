@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.methods.r3f import R3F, R3FConfig
 from dpstune.runs.folder import read_metrics
 from dpstune.studies.points import read_runs
-from dpstune.studies.sweep.coordinator import run_sweep
+from dpstune.studies.sweep import worker_names
+from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
+from dpstune.studies.sweep.storage import DEATHS
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import Workers
 
@@ -143,6 +145,19 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
     assert failed["error"].startswith("method.layers: 9 is more than the 3 layers of BertFor")
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 runs failed; the first with: method.layers")
     assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
+
+
+def test_a_command_tries_a_run_again_whose_workers_were_all_killed_with_the_commands_before(sweep, tiny_task, tmp_path):
+    request = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=("training.steps=2",))
+    killed = Sweep(request)
+    queue = killed.open_queue()
+    queue.add(killed.jobs)
+    for _ in range(DEATHS):
+        queue.take_over_the_dead()
+        assert queue.take(f"0 here 999999999 1 {worker_names._machine()}") is not None
+    done = sweep(tiny_task, tmp_path, "--method", "vanilla", "--seeds", "1", "--set", "training.steps=2", "--json")
+    assert done.code == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 1
 
 
 @pytest.mark.slow
@@ -324,6 +339,59 @@ def test_a_signal_while_workers_start_leaves_none(tiny_task, tmp_path, monkeypat
         run_sweep(a_sweep, 2)
     assert len(started) == 1
     assert not started[0].is_alive()
+
+
+def search_of(recipe, output, budget):
+    """A search whose points have two seeds."""
+    return Sweep(SweepRequest(str(recipe), ("mixout",), 2, output, overrides=("training.steps=2",), budget=budget))
+
+
+def test_a_search_is_not_done_before_its_last_point_is_chosen(tiny_task, tmp_path):
+    searched = search_of(tiny_task, tmp_path, budget=3)
+    queue = searched.open_queue()
+    (search,) = open_searches(searched)
+    search.propose()
+    open_searches(searched)
+    assert (len(searched.jobs), searched.outcome(queue.tally()).left) == (2, 6)
+    with pytest.raises(RunError, match="6 of 6 runs are left"):
+        searched.outcome(queue.tally()).refuse_what_is_missing()
+
+
+def test_the_runs_of_a_point_whose_coordinator_died_as_it_had_proposed_it_are_queued_by_another(tiny_task, tmp_path):
+    searched = search_of(tiny_task, tmp_path, budget=1)
+    queue = searched.open_queue()
+    coordinator = _Coordinator(searched, queue, workers=1)
+    (search,) = open_searches(search_of(tiny_task, tmp_path, budget=1))
+    search.propose()
+    coordinator.advance(queue.tally())
+    assert queue.tally().waiting == 2
+    queue.drop(searched.jobs)
+    coordinator.advance(queue.tally())
+    assert queue.tally().waiting == 0, "what was given up is not added again"
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_when_the_coordinator_that_came_last_is_killed(zygote, tiny_task, tmp_path):
+    rates = ["--grid", "training.learning_rate=0.001,0.01", "--grid", "method.p=0.1,0.9"]
+    asked = ["sweep", "--recipe", tiny_task, "--output", tmp_path, "--method", "mixout", *rates, *SHORT, "--json"]
+    asked += ["--sampler", "tpe", "--budget", "5", "--seeds", "1", "--jobs", "1"]
+
+    def ended():
+        return len(list(tmp_path.glob("tiny/mixout/*/result.json")))
+
+    first = zygote.start(*asked)
+    while not ended():
+        assert first.alive, first.wait().stderr
+        time.sleep(0.01)
+    last = zygote.start(*asked)
+    while not children(last.pid):
+        assert last.alive, last.wait().stderr
+        time.sleep(0.01)
+    last.send_to_all(signal.SIGKILL)
+    done = first.wait()
+    assert done.code == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (len(outcome["runs"]), outcome["left"]) == (5, 0)
 
 
 @pytest.mark.slow

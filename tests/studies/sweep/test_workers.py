@@ -10,7 +10,7 @@ from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import Workers
 
 
-def note(folder, number, workers, share):
+def note(folder, more_may_come, number, workers, share):
     """Stand in a worker's place: write down what it was started with."""
     (folder / str(number)).write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {share.gpu} {share.guest}")
 
