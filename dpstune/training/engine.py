@@ -275,8 +275,9 @@ class Loop:
             dropout=self.method.dropout(self.total_steps) if dropout is None else dropout,
             seed=recipe.seed,
         ).to(accelerator.device)
-        largest_id = max(dataset.largest_id for dataset in self.datasets.values())
-        refuse_unknown_tokens(self.model, largest_id, self.tokenizer)
+        if self.tokenizer is not None:  # a profile's tokens are made up
+            largest_id = max(dataset.largest_id for dataset in self.datasets.values())
+            refuse_unknown_tokens(self.model, largest_id, self.tokenizer)
         if training.gradient_checkpointing:
             again = {"context_fn": alike_again} if has_own_kernels(recipe, accelerator) else {}
             recompute_activations(self.model, **again)

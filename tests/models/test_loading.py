@@ -344,13 +344,13 @@ class TestRefusals:
     def test_a_sentencepiece_file_without_what_reads_it(self, deberta_v3, monkeypatch):
         for module in ("sentencepiece", "sentencepiece.sentencepiece_model_pb2"):
             monkeypatch.setitem(sys.modules, module, None)
-        message = self.refused(deberta_v3, part=self.tokenizer)
+        message = self.refused(deberta_v3, part=read_tokenizer)
         assert "tiktoken" not in message
         assert message.endswith("read it with pip install sentencepiece protobuf")
 
     def test_a_damaged_sentencepiece_file(self, deberta_v3):
         pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
-        assert "no SentencePiece file, or a damaged one" in self.refused(deberta_v3, part=self.tokenizer)
+        assert "no SentencePiece file, or a damaged one" in self.refused(deberta_v3, part=read_tokenizer)
 
     def test_a_tokenizer_that_cannot_pad(self, folder):
         path = folder / "tokenizer_config.json"
