@@ -174,7 +174,7 @@ def _best_section(
     for method, each in best.items():
         tried = sum(other.point.method == method for other in summaries)
         row = [method, each.point.label, str(tried), str(each.count), digits(each.mean), digits(each.std)]
-        row += [digits(each.best), f"{each.failed}/{each.count}"]
+        row += [digits(each.best), _failures(each)]
         if comparisons:
             found = by_method.get(method)
             row += _comparison_cells(found) if found else [""] * 5
@@ -239,13 +239,19 @@ def _points_section(summaries: Sequence[PointSummary], best: dict[str, PointSumm
             each.point.label,
             str(each.count),
             *map(digits, (each.mean, each.std, each.best, each.low, each.high)),
-            f"{each.failed}/{each.count}",
+            _failures(each),
             f"{each.seconds:.1f}",
         ]
         for each in summaries
     ]
     chosen = frozenset(index for index, each in enumerate(summaries) if best[each.point.method] is each)
     return [Heading("All points"), Table(header, rows, words=2, strong=chosen)]
+
+
+def _failures(each: PointSummary) -> str:
+    """Write how many restarts failed, of how many, and how many of these diverged."""
+    diverged = f" ({each.diverged} diverged)" if each.diverged else ""
+    return f"{each.failed}/{each.count}{diverged}"
 
 
 def _extreme(summaries: Sequence[PointSummary]) -> str:

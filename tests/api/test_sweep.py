@@ -56,6 +56,7 @@ def test_restarts_that_diverge_count_as_restarts_that_learned_nothing(study):
     assert (diverged["seeds"], diverged["failed"], diverged["mean"]) == (2, 2, pytest.approx(always))
     text = study.report.with_suffix(".md").read_text()
     assert "2 restarts diverged and left no model." in text
+    assert "2/2 (2 diverged)" in text
     assert "they count as always answering the shares of the training labels, and as failed" in text
     assert re.search(r"failed restarts: [2-6] of 6", text)
     with study.report.with_name("runs.csv").open() as file:
