@@ -298,7 +298,8 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 def refuse_other_layers(model: nn.Module, linears: Mapping[str, nn.Linear], method: str) -> None:
     """Refuse a model most of whose weights are not those of linear layers: ``method`` would leave them as they are.
 
-    GPT-2 has ``Conv1D`` layers, I-BERT ``QuantLinear`` ones. What counts are trainable matrices outside embeddings.
+    GPT-2 has ``Conv1D`` layers, I-BERT ``QuantLinear`` ones, SqueezeBERT convolutions. What counts are trainable
+    matrices, and stacks of them, outside embeddings.
 
     Args:
         model: The model.
@@ -314,7 +315,7 @@ def refuse_other_layers(model: nn.Module, linears: Mapping[str, nn.Linear], meth
     sizes: Counter[str] = Counter()  # of the other layers' weights, by the layers' kind
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            if parameter.ndim == 2 and parameter.requires_grad and id(parameter) not in seen:
+            if parameter.ndim >= 2 and parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 sizes[type(module).__name__] += 0 if isinstance(module, nn.Embedding) else parameter.numel()
     if sizes.total() > sum(linear.weight.numel() for linear in linears.values()):

@@ -293,7 +293,7 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
     diverged = sum(each.diverged for each in summaries)
     if diverged:
         texts.append(
-            f"{counted(diverged, 'restart')} diverged and left no model. Without them a point would look better than "
+            f"{counted(diverged, 'restart')} diverged and left no model. Without them a point would look other than "
             f"it is: in all statistics they count as {_nothing_learned(summaries)}, and as failed; empty in runs.csv."
         )
     undefined = sum(each.undefined for each in summaries)

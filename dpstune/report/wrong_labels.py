@@ -40,8 +40,8 @@ def write_wrong_labels(
     filled: dict[str, str] = {}
     if file.exists():
         earlier = _rows(file.read_bytes())
-        filled = _right_labels(earlier)
-        is_as_written = written.is_file() and written.read_bytes() == _digest(earlier).encode()
+        filled = _right_labels(earlier or [])
+        is_as_written = earlier is not None and written.is_file() and written.read_bytes() == _digest(earlier).encode()
         if not is_as_written or not filled.keys() <= {ids[each.place] for each in suspects}:
             set_aside(file)
     most = max((len(texts[each.place]) for each in suspects), default=0)
@@ -57,16 +57,16 @@ def write_wrong_labels(
     columns = [ID, *text_columns(most), "label", "answer", "label_probability", "restarts", RIGHT_LABEL]
     text = csv_text([columns, *rows])
     write_text(file, text)
-    write_text(written, _digest(_rows(text.encode())))
+    write_text(written, _digest(_rows(text.encode()) or []))
     return file
 
 
-def _rows(content: bytes) -> list[list[str]]:
-    """Return the rows of a list, the header first; none where it cannot be read."""
+def _rows(content: bytes) -> list[list[str]] | None:
+    """Return the rows of a list, the header first; None where it cannot be read."""
     try:
         return [row for row in csv.reader(StringIO(content.decode("utf-8-sig"), newline="")) if row]
     except (UnicodeDecodeError, csv.Error):
-        return []
+        return None
 
 
 def _right_labels(rows: list[list[str]]) -> dict[str, str]:

@@ -228,6 +228,11 @@ def read_run(folder: Path) -> RunRecord:
     return _checked(folder, result, run.result.name)
 
 
+def every_divergence(folder: Path) -> list[RunRecord]:
+    """Read the runs anywhere below a folder that came to nothing."""
+    return [record for run in _run_folders(folder) if (record := read_divergence(run)) is not None]
+
+
 def read_divergence(folder: Path) -> RunRecord | None:
     """Read a run that came to nothing; None where it has not, or what it says is damaged."""
     run = RunFolder(folder)

@@ -23,7 +23,7 @@ class PointSummary:
         point: Method and settings.
         runs: Its runs by seed.
         mean: Of the values.
-        best: The highest value; the lowest of a metric that is better when lower.
+        best: The highest value of a run that did not diverge; the lowest of a metric that is better when lower.
         std: Standard deviation (n - 1 in the denominator); None for one seed.
         low, high: 95% bootstrap interval of the mean; None for one seed.
         failed: Number of failed restarts.
@@ -129,7 +129,7 @@ def _summarize(point: Point, runs: SeedRecords) -> PointSummary:
         runs,
         mean=float(scores.mean()),
         std=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-        best=float(scores.max() if direction(metric) > 0 else scores.min()),
+        best=float((max if direction(metric) > 0 else min)(run.score for run in whole or runs.values())),
         low=low,
         high=high,
         failed=sum(run.failed for run in runs.values()),

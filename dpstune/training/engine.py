@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.device.randomness import seed_torch
-from dpstune.errors import DivergedError
+from dpstune.errors import DivergedError, RunError
 from dpstune.settings.metrics import better
 
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ def train(
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
                 write_json(folder.environment, environment | {"determinism": loop.determinism})
             loop.resume()
+            if accelerator.is_main_process:
+                folder.diverged.unlink(missing_ok=True)  # of an earlier try
             try:
                 with loop.log:
                     evaluations = loop.run()
@@ -312,6 +314,7 @@ class Loop:
         logged = 0
         if self.checkpoint is not None:
             saved = self.checkpoint.state
+            self._refuse_other_groups(saved["optimizer"]["param_groups"])
             with self.words.whole():
                 self.checkpoint.load_weights(self.model)
             self.words.factor = saved.get("words")
@@ -338,6 +341,14 @@ class Loop:
             recipe=self.recipe,
         )
         self.accelerator.wait_for_everyone()
+
+    def _refuse_other_groups(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse a checkpoint of other weights: what counts as head, or as above the layers, can change by version."""
+        if [len(group["params"]) for group in saved] != [len(each["params"]) for each in self.optimizer.param_groups]:
+            raise RunError(
+                f"{self.folder.checkpoints} was begun by an earlier dpstune, which trains other weights of this model, "
+                "or at other rates: go on with that version, or remove the folder to train the run anew"
+            )
 
     def run(self) -> dict[str, Evaluation]:
         """Train to the last step, or until patience ends, and return the evaluations made after it."""
@@ -535,7 +546,6 @@ class Loop:
             if keep_model:
                 save_model_folder(self.folder.model, model, self.tokenizer, self.recipe, self.task, result)
             write_json(self.folder.result, result)
-            self.folder.diverged.unlink(missing_ok=True)
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
         return result

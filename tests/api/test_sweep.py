@@ -63,6 +63,25 @@ def test_restarts_that_diverge_count_as_restarts_that_learned_nothing(study):
         assert [row["value"] == "" for row in csv.DictReader(file)] == [False] * 4 + [True] * 2
 
 
+def test_the_commands_report_counts_what_diverged_too(study, tiny_task, zygote):
+    grid = ",".join(map(str, RATES["training.learning_rate"]))
+    few = [f"--set={key}.{below}={value}" for key, values in FEW.items() for below, value in values.items()]
+    same = [
+        "--method",
+        "vanilla",
+        "--seeds",
+        2,
+        "--grid",
+        f"training.learning_rate={grid}",
+        "--set=task.metric=log_loss",
+    ]
+    before = study.report.with_name("points.csv").read_text()
+    run = zygote.run("sweep", "--recipe", tiny_task, *same, *few, "--output", study.folder.parent.parent, "--report")
+    assert run.code == 0, run.stderr
+    assert study.report.with_name("points.csv").read_text() == before
+    assert "still to be done" not in study.report.with_suffix(".md").read_text()
+
+
 def test_a_sweep_of_which_nothing_can_be_finished_is_an_error(tiny_task, tmp_path):
     grid = {"training.learning_rate": [1e30]}
     with pytest.raises(RunError, match="1 of 1 runs failed; the first with: "):

@@ -346,11 +346,11 @@ def test_a_weight_that_is_computed_is_refused(name, norm):
         method.attach(model, total_steps=STEPS)
 
 
-@pytest.mark.parametrize(("family", "kind"), [("gpt2", "Conv1D"), ("ibert", "QuantLinear")])
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "Conv1D"), ("ibert", "QuantLinear"), ("squeezebert", "Conv1d")])
 @pytest.mark.parametrize("name", ["dps-dense", "dps-mix", "mixout"])
 def test_a_model_of_other_than_linear_layers_is_refused(name, family, kind):
     """The method would act on the head alone, in silence."""
-    model = tiny_classifier(family)
+    model = tiny_classifier(family, **({"embedding_size": 16} if family == "squeezebert" else {}))
     method = build_method({"name": name})
     with pytest.raises(RequestError, match=rf"^{name} works on nn.Linear layers, and most .* another kind \({kind}\)"):
         method.attach(model, total_steps=STEPS)

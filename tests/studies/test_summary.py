@@ -45,10 +45,16 @@ def test_diverged_restarts_count_as_restarts_that_learned_nothing():
     records += [record("vanilla", seed, 0.7) for seed in (1, 2, 3, 4)]
     best = best_points(summarize_points(records))
     assert (best["mixout"].mean, best["mixout"].failed) == (pytest.approx((0.8 + 0.34) / 2), 2)
+    assert best["mixout"].best == 0.8
     assert (best["mixout"].diverged, best["mixout"].undefined, best["mixout"].seconds) == (2, 0, 3.5)
     (compared,) = compare_with_baseline(best)
     assert compared.seeds == (1, 2, 3, 4)
     assert compared.difference == pytest.approx((0.1 + 0.1 - 0.36 - 0.36) / 4)
+
+
+def test_the_best_of_a_point_is_of_a_run_with_a_model():
+    (point,) = summarize_points([record(seed=1, value=0.2), record(seed=2, value=None, error="the loss is nan")])
+    assert (point.best, point.mean) == (0.2, pytest.approx(0.27))
 
 
 def test_a_point_without_a_model_is_not_the_best_where_another_has_one():

@@ -23,6 +23,7 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.studies.records import read_divergence
 from dpstune.training import checkpoints, engine, results
 from dpstune.training.losses import LossReadings
+from dpstune.training.optim import build_optimizer
 from tests.tiny import METHODS, some
 
 FOUNDATION = ["vanilla", "dps-dense", "dps-mix"]
@@ -355,6 +356,39 @@ class TestFailures:
         assert (diverged.majority, diverged.digest) == (finished.result["majority"], finished.result["digest"])
         assert not kept.exists()
         assert read_divergence(finished.folder) is None
+
+    def test_another_error_after_it_is_no_divergence(self, train, tmp_path, monkeypatch):
+        errors = [DivergedError("no"), RunError("the disk is full")]
+
+        def fail(loop):
+            raise errors[0]
+
+        monkeypatch.setattr(engine.Loop, "evaluate", fail)
+        while errors:
+            with pytest.raises(RunError, match=str(errors[0])):
+                train("training.steps=4")
+            del errors[0]
+        assert not list(tmp_path.glob("runs/*/*/*/diverged.json"))
+
+    def test_a_checkpoint_of_other_weights_is_refused_and_kept(self, train, tmp_path, monkeypatch):
+        def fail(loop):
+            raise RunError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Loop, "evaluate", fail)
+            with pytest.raises(RunError, match="full"):
+                train("training.steps=4", "training.save_every=2")
+        (kept,) = tmp_path.glob("runs/*/*/*/checkpoints/step-*2")
+
+        def with_one_more(model, training):
+            optimizer = build_optimizer(model, training)
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+            return optimizer
+
+        monkeypatch.setattr("dpstune.training.optim.build_optimizer", with_one_more)
+        with pytest.raises(RunError, match="begun by an earlier dpstune, which trains other weights"):
+            train("training.steps=4", "training.save_every=2")
+        assert kept.is_dir()
 
     def test_weights_that_are_not_finite_are_not_saved(self, train, tmp_path):
         settings = ["training.learning_rate=1e38", "training.warmup_steps=0", "training.steps=2"]

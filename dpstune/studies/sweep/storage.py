@@ -106,6 +106,8 @@ def alone(storage: RDBStorage, study: str) -> Iterator[None]:
             connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{GRACE_SECONDS}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:study))"), {"study": study})
             yield
+    elif storage.engine.dialect.name not in ("mysql", "mariadb"):  # only a row's own lock protects a trial there
+        yield
     else:
         with storage.engine.connect() as connection:
             connection.detach()  # closed at the end; in the pool it would keep the lock

@@ -32,7 +32,7 @@ from dpstune.studies.grid import (
     refuse_unknown_keys,
     widen,
 )
-from dpstune.studies.records import RunRecord, every_run, newest_of_each, read_divergence, read_run
+from dpstune.studies.records import RunRecord, every_divergence, every_run, newest_of_each, read_divergence, read_run
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
@@ -183,6 +183,7 @@ class Sweep:
         self.inputs = Inputs()
         self.to_come: dict[str, int] = {}  # the most points that each method's open search may still propose
         self._records: dict[Job, RunRecord] = {}
+        self._diverged: dict[Job, RunRecord] = {}  # those that another kind of machine trained
         self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
         for method, point in every:
@@ -339,8 +340,13 @@ class Sweep:
             return
         records, _ = every_run(self.runs_folder)
         by_digest = newest_of_each(records, [record.digest for record in records])
-        found = {job: by_digest.get(self._digest_of(job)) for job in missing}
-        self._records |= {job: record for job, record in found.items() if record is not None}
+        diverged = {record.digest: record for record in every_divergence(self.runs_folder)}
+        for job in missing:
+            digest = self._digest_of(job)
+            if digest in by_digest:
+                self._records[job] = by_digest[digest]
+            elif digest in diverged:
+                self._diverged[job] = diverged[digest]
 
     def _digest_of(self, job: Job) -> str:
         recipe = self.request.load(job).recipe
@@ -396,7 +402,9 @@ class Sweep:
         records, notes = self.finished()
         tally = tally or Tally(0, 0, {}, {}, set(), {})
         missing = [job for job in self.jobs if job not in records]
-        failed = {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
+        diverged = self.diverged(job for job in missing if job.identity not in tally.done)
+        failed = {job: str(record.result["error"]) for job, record in diverged.items()}
+        failed |= {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
         dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
         shared = self.request.storage is not None  # else no other machine can have done it
         elsewhere = [job for job in missing if shared and job.identity in tally.done]
@@ -411,11 +419,11 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
-        return Outcome(records, failed, self.diverged(failed), dropped, len(elsewhere), left, notes)
+        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes)
 
-    def diverged(self, failed: Iterable[Job]) -> dict[Job, RunRecord]:
-        """Return those of the failed jobs of which training came to nothing, as this machine's folders say."""
-        found = {job: read_divergence(self._folder_of(job)) for job in failed}
+    def diverged(self, unfinished: Iterable[Job]) -> dict[Job, RunRecord]:
+        """Return those of some jobs of which training came to nothing, as far as this machine sees their folders."""
+        found = {job: read_divergence(self._folder_of(job)) or self._diverged.get(job) for job in unfinished}
         return {job: record for job, record in found.items() if record is not None}
 
 

@@ -9,7 +9,7 @@ from ctypes import c_bool
 from multiprocessing.sharedctypes import RawValue
 
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import BusyError, DpstuneError, RequestError, unforeseen
+from dpstune.errors import BusyError, DivergedError, DpstuneError, RequestError, unforeseen
 from dpstune.studies.gpu_share import GpuShare, Turn
 from dpstune.studies.processes import CRASHED, Processes, begin_life
 from dpstune.studies.sweep.queue import RunQueue, Taken
@@ -121,7 +121,7 @@ def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn
             queue.give_back(taken, behind=True)
             wait_a_moment()
         except DpstuneError as error:
-            queue.fail(taken, str(error), again=not isinstance(error, RequestError))
+            queue.fail(taken, str(error), again=not isinstance(error, RequestError | DivergedError))
         except Exception as error:
             if not is_out_of_memory(error):
                 queue.fail(taken, unforeseen(error))
