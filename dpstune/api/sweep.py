@@ -52,8 +52,8 @@ def sweep(
 
     Raises:
         RequestError: Recipe, grid or a point of it is wrong.
-        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others; a point without
-            a finished run has no row in the table.
+        RunError: No run could be finished. Where some were, ``failed`` holds the errors of the others; a point has
+            a row in the table where a run of it is finished or diverged.
         Interrupted: A signal came; every run is saved, and the same call goes on.
 
     >>> import dpstune

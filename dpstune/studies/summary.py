@@ -97,8 +97,8 @@ def best_points(summaries: Sequence[PointSummary]) -> dict[str, PointSummary]:
     """Return the point with the best mean of each method, in the order given.
 
     A point with fewer than half as many seeds as the method's fullest point is left out: in a sweep that is still
-    going on, or that prunes, one lucky restart should not win against the mean of many. So is one of which every run
-    diverged, where another has a model. Of equal means the first wins.
+    going on, or that prunes, one lucky restart should not win against the mean of many. Left out, too, is a
+    point of which every run diverged, where another has a model. Of equal means the first wins.
     """
     best: dict[str, PointSummary] = {}
     for method in dict.fromkeys(each.point.method for each in summaries):

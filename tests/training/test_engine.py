@@ -329,6 +329,13 @@ def test_losses_are_read_before_an_evaluation_so_that_its_time_is_its_own(tiny_t
     assert steps == list(range(1, 25))
 
 
+def end_evaluations_with(patch, error):
+    def end(loop):
+        raise error
+
+    patch.setattr(engine.Loop, "evaluate", end)
+
+
 class TestFailures:
     def test_a_loss_that_is_not_finite_stops_the_run(self, train):
         with pytest.raises(RunError, match=r"the loss of step \d+ is (nan|inf); try a lower training.learning_rate"):
@@ -340,11 +347,8 @@ class TestFailures:
         assert not list(tmp_path.glob("runs/*/*/*/result.json"))
 
     def test_what_diverged_is_kept_until_the_run_is_finished(self, train, tmp_path, monkeypatch):
-        def diverge(loop):
-            raise DivergedError("no")
-
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Loop, "evaluate", diverge)
+            end_evaluations_with(patch, DivergedError("no"))
             with pytest.raises(DivergedError):
                 train("training.steps=4")
         (kept,) = tmp_path.glob("runs/*/*/*/diverged.json")
@@ -358,24 +362,15 @@ class TestFailures:
         assert read_divergence(finished.folder) is None
 
     def test_another_error_after_it_is_no_divergence(self, train, tmp_path, monkeypatch):
-        errors = [DivergedError("no"), RunError("the disk is full")]
-
-        def fail(loop):
-            raise errors[0]
-
-        monkeypatch.setattr(engine.Loop, "evaluate", fail)
-        while errors:
-            with pytest.raises(RunError, match=str(errors[0])):
+        for error in (DivergedError("no"), RunError("the disk is full")):
+            end_evaluations_with(monkeypatch, error)
+            with pytest.raises(RunError, match=str(error)):
                 train("training.steps=4")
-            del errors[0]
         assert not list(tmp_path.glob("runs/*/*/*/diverged.json"))
 
     def test_a_checkpoint_of_other_weights_is_refused_and_kept(self, train, tmp_path, monkeypatch):
-        def fail(loop):
-            raise RunError("the disk is full")
-
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Loop, "evaluate", fail)
+            end_evaluations_with(patch, RunError("the disk is full"))
             with pytest.raises(RunError, match="full"):
                 train("training.steps=4", "training.save_every=2")
         (kept,) = tmp_path.glob("runs/*/*/*/checkpoints/step-*2")

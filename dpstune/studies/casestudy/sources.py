@@ -60,7 +60,7 @@ def study_sweep(
     records = list(outcome.records.values())
     if not records:
         return None
-    dropout = found_dropout(list(outcome.records.values()))
+    dropout = found_dropout(records)
     gathered = Gathered(notes=[*filter(None, [dropout]), *chosen_on_a_split(records), *outcome.notes])
     subject = add_runs(gathered, records, split)
     add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
