@@ -108,7 +108,7 @@ def new_loop(loaded, folder, inputs):
     from dpstune.device.hardware import device_type, new_accelerator
     from dpstune.models.precision import model_precision
     from dpstune.runs.folder import RunFolder
-    from dpstune.training.engine import Loop
+    from dpstune.training.loop import Loop
     from dpstune.training.runlog import RunLog
 
     recipe = loaded.recipe

@@ -68,15 +68,16 @@ def train(recipe):
     started = time.perf_counter()
     from dpstune.recipe.recipe import load_recipe
     from dpstune.training import engine
+    from dpstune.training.loop import Loop
 
     marks = []
-    take = engine.Loop.optimizer_step
+    take = Loop.optimizer_step
 
     def first(loop, step):
         marks.append(time.perf_counter() - started)
         take(loop, step)
 
-    engine.Loop.optimizer_step = first
+    Loop.optimizer_step = first
     run = engine.train(load_recipe(str(recipe), method="vanilla"), output=recipe.parent / "runs", check_data=True)
     whole = time.perf_counter() - started
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -31,7 +31,7 @@ UNTIL_STEP_1 = f"""{SAY_WHEN}
 from dpstune.cli import main
 from dpstune.training import engine
 
-engine.Loop.optimizer_step = say_when
+Loop.optimizer_step = say_when
 main()
 """
 # What a program that trains MiniLM by transformers usually imports.
@@ -63,16 +63,17 @@ def in_one_process():
     from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import load_recipe
     from dpstune.training import engine
+    from dpstune.training.loop import Loop
 
     seconds = []
-    first_step = engine.Loop.optimizer_step
+    first_step = Loop.optimizer_step
 
     def noting_step(loop, step):
         if step == 1:
             seconds.append(round(clock() - started, 3))
         first_step(loop, step)
 
-    engine.Loop.optimizer_step = noting_step
+    Loop.optimizer_step = noting_step
     inputs = Inputs()
     short = [*SHORT, "training.batch_size=2"]
     for seed in (1, 2, 3):

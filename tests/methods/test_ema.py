@@ -19,6 +19,7 @@ from dpstune.methods.ema import Ema
 from dpstune.recipe.recipe import dump_recipe, load_recipe, load_run_recipe, recipe_schema, summarize_recipe
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys, widen
 from dpstune.training import engine
+from dpstune.training.loop import Loop
 from tests.methods.test_hooks import STEPS, examples, network, take_step
 from tests.training.stopping import stop_within_an_evaluation
 
@@ -287,7 +288,7 @@ class TestEngine:
 
     def test_what_is_scored_are_the_averages_and_the_best_of_them_are_kept(self, tiny_task, tmp_path, monkeypatch):
         scored, loops = {}, []
-        score, evaluate = scoring.score, engine.Loop.evaluate
+        score, evaluate = scoring.score, Loop.evaluate
 
         def note_and_score(model, *args, **kwargs):
             loop = loops[-1]
@@ -298,7 +299,7 @@ class TestEngine:
             return score(model, *args, **kwargs)
 
         monkeypatch.setattr(scoring, "score", note_and_score)
-        monkeypatch.setattr(engine.Loop, "evaluate", lambda loop: (loops.append(loop), evaluate(loop))[1])
+        monkeypatch.setattr(Loop, "evaluate", lambda loop: (loops.append(loop), evaluate(loop))[1])
         run, kept = self.train(tiny_task, tmp_path, "training.keep=best", "method.of.name=dps-dense")
         expected = scored[run.result["kept"]["step"]]
         assert all(torch.equal(expected[name], tensor) for name, tensor in kept.items())

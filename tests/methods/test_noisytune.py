@@ -13,6 +13,7 @@ from dpstune.common.interruption import Interrupted
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
+from dpstune.training.loop import Loop
 from tests.tiny import FAMILIES, tiny_classifier
 
 HEADS = ("classifier.", "classification_head.")
@@ -120,7 +121,7 @@ def test_a_continued_run_is_not_shaken_twice(tiny_task, tmp_path, monkeypatch):
     asked = ["training.learning_rate=1e-30", "training.save_every=2", "training.steps=6", "training.warmup_steps=0"]
     loaded = load_recipe(str(tiny_task), method="noisytune", overrides=asked)
     start = []
-    take = engine.Loop.optimizer_step
+    take = Loop.optimizer_step
 
     def take_and_stop(loop, step):
         start.append({name: tensor.clone() for name, tensor in loop.model.state_dict().items()})
@@ -129,7 +130,7 @@ def test_a_continued_run_is_not_shaken_twice(tiny_task, tmp_path, monkeypatch):
             loop.watch.received = 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "optimizer_step", take_and_stop)
+        patch.setattr(Loop, "optimizer_step", take_and_stop)
         with pytest.raises(Interrupted):
             engine.train(loaded, output=tmp_path)
         engine.train(loaded, output=tmp_path)

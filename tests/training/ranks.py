@@ -16,11 +16,12 @@ from dpstune.device import hardware
 from dpstune.device.hardware import part_from_the_other_ranks
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import checkpoints, engine
+from dpstune.training.loop import Loop
 from tests.loss_scale import LARGE, scaling_from
 
 torch.set_num_threads(1)
 folder, recipes = Path(sys.argv[1]), sys.argv[2:]
-finish = engine.Loop.finish
+finish = Loop.finish
 
 
 write, written = checkpoints.write_folder, []
@@ -42,7 +43,7 @@ def finish_and_keep(loop, *arguments, **settings):
     return finish(loop, *arguments, **settings)
 
 
-engine.Loop.finish = finish_and_keep
+Loop.finish = finish_and_keep
 checkpoints.write_folder = write_and_die
 hardware.compute_in_fp16_on_cpu = scaling_from(LARGE)
 for recipe in recipes:

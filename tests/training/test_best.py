@@ -21,6 +21,7 @@ from dpstune.studies.sweep.coordinator import run_sweep
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.training import checkpoints, engine
 from dpstune.training.best import BestWeights
+from dpstune.training.loop import Loop
 from tests.training.stopping import stop_within_an_evaluation
 
 EVERY = ["training.eval_every=2", "training.save_every=3"]
@@ -91,14 +92,14 @@ class TestTheBest:
 
     def test_takes_little_room_while_each_evaluation_is_better(self, recipe, tmp_path, monkeypatch):
         kept = []
-        monkeypatch.setattr(engine, "better", lambda *_: True)
-        take = engine.Loop.optimizer_step
+        monkeypatch.setattr("dpstune.training.loop.better", lambda *_: True)
+        take = Loop.optimizer_step
 
         def note_and_take(loop, step):
             kept.append(sorted(path.name for path in loop.folder.checkpoints.glob("best-*")))
             take(loop, step)
 
-        monkeypatch.setattr(engine.Loop, "optimizer_step", note_and_take)
+        monkeypatch.setattr(Loop, "optimizer_step", note_and_take)
         engine.train(recipe("training.eval_every=1", "training.save_every=100", "training.keep=best"), output=tmp_path)
         assert kept == [[], *([f"best-{step:08d}"] for step in range(1, 24))]
 
@@ -243,15 +244,15 @@ class TestResume:
         self, recipe, tmp_path, monkeypatch, step
     ):
         loaded = recipe("training.eval_every=4", "training.keep=best")
-        monkeypatch.setattr(engine, "better", lambda *_: True)
+        monkeypatch.setattr("dpstune.training.loop.better", lambda *_: True)
         whole = engine.train(loaded, output=tmp_path / "whole")
         with monkeypatch.context() as patch:
             stop_within_an_evaluation(patch, step)
             with pytest.raises(Interrupted):
                 engine.train(loaded, output=tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Loop, "optimizer_step", die)
-            patch.setattr(engine.Loop, "finish", die)
+            patch.setattr(Loop, "optimizer_step", die)
+            patch.setattr(Loop, "finish", die)
             with pytest.raises(Killed):
                 engine.train(loaded, output=tmp_path)
         notes = Notes()

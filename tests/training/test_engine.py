@@ -22,6 +22,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.studies.records import read_divergence
 from dpstune.training import checkpoints, engine, results
+from dpstune.training.loop import Loop
 from dpstune.training.losses import LossReadings
 from dpstune.training.optim import build_optimizer
 from tests.tiny import METHODS, some
@@ -286,7 +287,7 @@ def test_a_precision_that_the_device_emulates_is_said_to_be_slow(tiny_task, tmp_
 
 def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, tmp_path, monkeypatch):
     """On a GPU; here the trial is made on a CPU, where `put_` is an operation that strict mode refuses."""
-    settle_on_a_gpu = engine.Loop._settle_determinism
+    settle_on_a_gpu = Loop._settle_determinism
 
     def settle_here(loop):
         class Gpu:
@@ -302,7 +303,7 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
             ask_for_the_same_bits()
             return settle_on_a_gpu(loop)
 
-    monkeypatch.setattr(engine.Loop, "_settle_determinism", settle_here)
+    monkeypatch.setattr(Loop, "_settle_determinism", settle_here)
     try:
         run = engine.train(load_recipe(str(tiny_task), overrides=["training.steps=2"]), output=tmp_path)
         assert torch.is_deterministic_algorithms_warn_only_enabled()
@@ -314,14 +315,14 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
 
 def test_losses_are_read_before_an_evaluation_so_that_its_time_is_its_own(tiny_task, tmp_path, monkeypatch):
     """On a GPU steps are still under way when the host has queued them; reading their losses waits for them."""
-    evaluate = engine.Loop.evaluate
+    evaluate = Loop.evaluate
     kept = []
 
     def note_and_evaluate(loop):
         kept.append((loop.state.step, len(loop.losses.read())))
         return evaluate(loop)
 
-    monkeypatch.setattr(engine.Loop, "evaluate", note_and_evaluate)
+    monkeypatch.setattr(Loop, "evaluate", note_and_evaluate)
     monkeypatch.setattr(LossReadings, "at_reading_point", lambda readings, step: step % 10 == 0)
     run = engine.train(load_recipe(str(tiny_task), overrides=["training.eval_every=7"]), output=tmp_path)
     assert kept == [(7, 0), (14, 0), (21, 0), (24, 0)]
@@ -333,7 +334,7 @@ def end_evaluations_with(patch, error):
     def end(loop):
         raise error
 
-    patch.setattr(engine.Loop, "evaluate", end)
+    patch.setattr(Loop, "evaluate", end)
 
 
 class TestFailures:

@@ -12,6 +12,7 @@ from dpstune.methods import REGISTRY, method_class
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
+from dpstune.training.loop import Loop
 from tests.tiny import FAMILIES, FREEZING, LEARNING, LIVELY, pairs, save_tiny_model, some, tiny_classifier
 
 STEPS, STOPPED_AT = 40, 23
@@ -72,7 +73,7 @@ def test_every_method_trains_every_family(train, folder, monkeypatch, family, me
     class StopError(Exception):
         pass
 
-    take_step = engine.Loop.optimizer_step
+    take_step = Loop.optimizer_step
 
     def stop_halfway(loop, step):
         if step == STOPPED_AT:
@@ -99,10 +100,10 @@ def test_every_method_trains_every_family(train, folder, monkeypatch, family, me
 
     (whole.folder / "result.json").rename(whole.folder / "whole.json")
     whole.folder.rename(whole.folder.with_name("whole"))
-    monkeypatch.setattr(engine.Loop, "optimizer_step", stop_halfway)
+    monkeypatch.setattr(Loop, "optimizer_step", stop_halfway)
     with pytest.raises(StopError):
         train(family, method, *settings)
-    monkeypatch.setattr(engine.Loop, "optimizer_step", take_step)
+    monkeypatch.setattr(Loop, "optimizer_step", take_step)
     resumed = load_file(train(family, method, *settings).folder / "model" / "model.safetensors")
     assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items()), "resume is bit-exact"
 

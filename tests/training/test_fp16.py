@@ -18,7 +18,7 @@ from dpstune.methods.subnetwork import select
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.training import engine
-from dpstune.training.engine import Loop
+from dpstune.training.loop import Loop
 from tests.tiny import FAMILIES, FREEZING, LEARNING, LIVELY, pairs, save_tiny_model, some
 
 STEPS = 16

@@ -18,6 +18,7 @@ from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_predictions
 from dpstune.training import engine
 from dpstune.training.criterion import build_criterion
+from dpstune.training.loop import Loop
 
 NAMES = ("cat", "dog", "man")
 SERVED = [name for name in REGISTRY if name not in ("r3f", "r-drop")]
@@ -242,7 +243,7 @@ class TestRun:
         own = ["method.layers=1"] if method in ("reinit", "top-layers") else []
         loaded = load_recipe(str(task_file), method=method, overrides=[*own, "model.dropout=0.1"])
         whole = engine.train(loaded, output=tmp_path / "whole")
-        take = engine.Loop.optimizer_step
+        take = Loop.optimizer_step
 
         def take_and_signal(loop, step):
             take(loop, step)
@@ -250,7 +251,7 @@ class TestRun:
                 loop.watch.received = 2
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Loop, "optimizer_step", take_and_signal)
+            patch.setattr(Loop, "optimizer_step", take_and_signal)
             with pytest.raises(Interrupted):
                 engine.train(loaded, output=tmp_path / "parts")
         assert weights(engine.train(loaded, output=tmp_path / "parts")) == weights(whole)

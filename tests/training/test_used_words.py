@@ -11,6 +11,7 @@ from dpstune.errors import RequestError
 from dpstune.models.vocabulary import AllWords
 from dpstune.recipe.recipe import load_recipe
 from dpstune.training import engine
+from dpstune.training.loop import Loop
 from tests.tiny import save_tiny_model
 from tests.training.stopping import stop_within_an_evaluation
 
@@ -37,19 +38,19 @@ def numbers(run):
 
 
 def stop_after(monkeypatch, step):
-    take = engine.Loop.optimizer_step
+    take = Loop.optimizer_step
 
     def take_and_stop(loop, number):
         take(loop, number)
         if number == step:
             loop.watch.received = 15
 
-    monkeypatch.setattr(engine.Loop, "optimizer_step", take_and_stop)
+    monkeypatch.setattr(Loop, "optimizer_step", take_and_stop)
 
 
 def test_the_run_is_that_of_all_words(own_task, tmp_path, monkeypatch):
     narrowed, mine = train(own_task, tmp_path / "narrowed")
-    monkeypatch.setattr(engine.Loop, "_narrow_words", lambda loop: AllWords())
+    monkeypatch.setattr(Loop, "_narrow_words", lambda loop: AllWords())
     whole, others = train(own_task, tmp_path / "whole")
     assert mine.keys() == others.keys()
     for name, tensor in others.items():
@@ -92,7 +93,7 @@ def test_a_later_version_trains_the_words_that_the_run_began_with(own_task, tmp_
 
 def test_a_checkpoint_from_before_goes_on_with_all_words(own_task, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Loop, "_narrow_words", lambda loop: AllWords())
+        patch.setattr(Loop, "_narrow_words", lambda loop: AllWords())
         straight, expected = train(own_task, tmp_path / "straight")
         stop_after(patch, 3)
         with pytest.raises(Interrupted):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GeneratedInputs(Inputs):
-    """What ``engine.Loop`` asks for, without data, tokenizer or hub.
+    """What ``Loop`` asks for, without data, tokenizer or hub.
 
     There are as many labels as the recipe's task has; a user's own classification has two.
 

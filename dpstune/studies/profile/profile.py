@@ -19,7 +19,7 @@ from dpstune.errors import RequestError
 from dpstune.methods import BASELINE, build_method
 from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
-from dpstune.training.engine import Loop
+from dpstune.training.loop import Loop
 from dpstune.training.runlog import RunLog
 
 METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
