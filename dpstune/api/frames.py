@@ -1,4 +1,4 @@
-"""A data frame, written into a file that a fit reads."""
+"""A data frame: its rows, and the file that a fit reads."""
 
 from __future__ import annotations
 
@@ -66,6 +66,33 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     file = place / digest / "table.parquet"
     write_atomically(file, lambda beside: pq.write_table(table, beside))
     return file.absolute()
+
+
+def frame_rows(frame: Any) -> list[dict[str, Any]]:
+    """Return a data frame's rows by column; a cell is None where pandas or numpy marks it as missing.
+
+    Raises:
+        RequestError: It is no data frame, or two of its columns have one name.
+    """
+    import pandas as pd
+
+    from dpstune.data.tables import refuse_what_is_there_twice
+
+    if not isinstance(frame, pd.DataFrame):
+        raise RequestError(f"{shown(frame)} should be a name, a path or a pandas data frame")
+    names = [str(name) for name in frame.columns]
+    refuse_what_is_there_twice(names, "the data frame", "columns")
+    return [readable_row(row) for row in frame.to_dict("records")]
+
+
+def readable_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row by its columns' names, None for a cell that pandas or numpy marks as missing."""
+    import pandas as pd
+
+    return {
+        str(column): None if pd.api.types.is_scalar(value) and pd.isna(value) else value
+        for column, value in row.items()
+    }
 
 
 def _cells(name: str, column: Any) -> pa.Array:

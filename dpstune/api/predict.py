@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.api.arguments import as_columns, as_count_or_none, shown
 from dpstune.api.evaluate import ModelLike, model_folder
-from dpstune.data.tables import refuse_what_is_there_twice
+from dpstune.api.frames import frame_rows, readable_row
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def predict(
     trained = TrainedModel(place, as_count_or_none("max_length", max_length, FEWEST_TOKENS))
     scores = {label: f"score_{label}" for label in trained.label_names}
     refuse_taken(map(str, frame.columns), ["prediction", *scores.values()], "rows")
-    readable = ({str(column): _cell(value) for column, value in row.items()} for row in listed)
-    found = list(predict_rows(trained, enumerate(readable), "rows", columns))
+    found = list(predict_rows(trained, enumerate(map(readable_row, listed)), "rows", columns))
     added = {column: [each.scores[label] for each in found] for label, column in scores.items()}
     return frame.assign(prediction=[each.prediction for each in found], **added)
 
@@ -69,9 +68,7 @@ def _as_mappings(rows: Any) -> list[dict[Any, Any]]:
     import pandas as pd
 
     if isinstance(rows, pd.DataFrame):
-        refuse_what_is_there_twice([str(name) for name in rows.columns], "the data frame", "columns")
-        records: list[dict[Any, Any]] = rows.to_dict("records")
-        return records
+        return frame_rows(rows)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise RequestError(f"rows={shown(rows)}: should be a data frame or a list, for example [text]")
     return [_as_mapping(row, f"rows:{number}") for number, row in enumerate(rows)]
@@ -85,10 +82,3 @@ def _as_mapping(row: Any, place: str) -> dict[Any, Any]:
     if isinstance(row, list | tuple) and len(row) == 2:
         return {"text1": row[0], "text2": row[1]}
     raise RequestError(f"{place} is {shown(row)}; it should be a text, a pair of texts or a mapping by column")
-
-
-def _cell(value: Any) -> Any:
-    """Return a cell's value, None for what pandas and numpy mark as missing."""
-    import pandas as pd
-
-    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, Trained, command_to_repeat, task_names
+from dpstune.commands.options import AsJson, DataDir, Trained, asked_columns, command_to_repeat, task_names
 from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
+    from dpstune.evaluation.targets import Target
+    from dpstune.evaluation.trained import TrainedPlace
     from dpstune.settings.tasks import Kind
 
 
@@ -20,11 +23,22 @@ def evaluate(
     trained: Trained,
     task: Annotated[
         str | None,
-        typer.Option(help="A task, or a recipe whose task is meant; the run's own.", autocompletion=task_names),
+        typer.Option(
+            help="A task, a recipe whose task is meant, or a file of labelled rows; the run's own.",
+            autocompletion=task_names,
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="validation or test; of mnli both halves, unless one is named.")] = (
-        "validation"
-    ),
+    split: Annotated[
+        str | None,
+        typer.Option(help="validation or test; of mnli both halves, unless one is named.", show_default="validation"),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN[,COLUMN]", help="A file's text columns; default: those it was trained on."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A file's label column; default: that it was trained on.")
+    ] = None,
     data_dir: DataDir = None,
     metric: Annotated[
         str | None, typer.Option(metavar="NAME[,NAME]", help="Other metrics than the task's, the headline first.")
@@ -43,58 +57,53 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a trained model on its own task, or another.
+    """Score a trained model on its own task, on another, or on a file of labelled rows.
 
     Labels of another task are matched by name.
 
-    Example: dpstune eval runs/demo/dps-dense/seed-42-... --task toy-nli-shift
+    Example: dpstune eval runs/demo/dps-dense/seed-42-... --task new.csv
     """
-    from dpstune.data.reading import folder_with_task, measured_by
+    from dpstune.data.reading import measured_by
+    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file, told_of_training_rows
     from dpstune.evaluation.own_task import told_of_changes
-    from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files, write_submission
-    from dpstune.evaluation.targets import Target, evaluate_target, match_labels, read_target
+    from dpstune.evaluation.submission import write_submission
+    from dpstune.evaluation.targets import evaluate_target, match_labels
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.report.header import evaluation_header
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import print_evaluations
     from dpstune.runs.folder import make_writable_folder
-    from dpstune.settings.tasks import TASKS
 
     place = find_trained(trained.expanduser())
-    data_dir = data_dir and data_dir.expanduser()
     submission, report = submission and submission.expanduser(), report and report.expanduser()
     if metric is not None:
         _metrics(metric)
-    if task is not None:
-        own = place.recipe.data.dir if place.recipe is not None else None
-        if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
-            data_dir = own
-        target = read_target(task, split, data_dir)
-    elif place.recipe is not None:
-        target = Target(place.recipe.task, split, data_dir or place.recipe.data.dir)
-    else:
-        raise RequestError(f"{trained} is a model folder, which names no task; add --task NAME")
     if force and submission is None and report is None:
         raise RequestError("--force: overwrites what is there; add --report FOLDER or --submission FILE")
-    if submission is not None:
-        refuse_no_submission(target)
-        if len(target.splits) > 1 and not submission.is_dir():
-            parts = " and ".join(target.splits)
-            raise RequestError(f"--submission {submission}: {parts} make two files; give an existing folder")
-        refuse_taken_files(submission, target.name, target.splits, force=force)
-        make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
     if report is not None:
         refuse_taken_folder(report, force=force)
         make_writable_folder(report, "--report")
-    examples = target.read()
-    changes = told_of_changes(place, target)
+    if task is not None and names_rows(task):
+        _refuse_with_a_file({"--split": split, "--data-dir": data_dir, "--submission": submission}, task)
+        model = TrainedModel(place, max_length)
+        examples = read_labelled_file(task, model, asked_columns(text), label)
+        told = told_of_training_rows(place, examples)
+    else:
+        _refuse_without_a_file({"--text": text, "--label": label})
+        target = _target(place, task, split or "validation", data_dir and data_dir.expanduser())
+        if submission is not None:
+            _refuse_submission(submission, target, force=force)
+        examples = target.read()
+        told = told_of_changes(place, target)
+        model = TrainedModel(place, max_length)
     if metric is not None:
         examples = measured_by(examples, _metrics(metric, examples.kind))
     if report is not None and all(each.labels is None for each in examples.splits.values()):
-        raise RequestError(f"--report: split {split} of {examples.name} has no labels: there is nothing to show")
-    for note in [*examples.notes, *filter(None, [changes])]:
+        raise RequestError(
+            f"--report: split {split or 'validation'} of {examples.name} has no labels: there is nothing to show"
+        )
+    for note in [*examples.notes, *filter(None, [told])]:
         tell(note)
-    model = TrainedModel(place, max_length)
     labels = match_labels(model, examples)
     if submission is not None and labels is not None and labels.two_way:
         raise RequestError(
@@ -111,8 +120,8 @@ def evaluate(
     if report is not None:
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
-        told = [f"{changes}."] if changes is not None else []
-        page = str(write_evaluation_page(report, title, header, examples, evaluations, told=told))
+        lines = [f"{told}."] if told is not None else []
+        page = str(write_evaluation_page(report, title, header, examples, evaluations, told=lines))
         tell(f"report: {page}")
     if as_json:
         print_json(
@@ -128,6 +137,45 @@ def evaluate(
                 "report": page,
             }
         )
+
+
+def _target(place: TrainedPlace, task: str | None, split: str, data_dir: Path | None) -> Target:
+    """Return the task that is asked for, from the run's own data where they hold it; or the run's own task."""
+    from dpstune.data.reading import folder_with_task
+    from dpstune.evaluation.targets import own_target, read_target
+    from dpstune.settings.tasks import TASKS
+
+    if task is None:
+        return own_target(place, split, data_dir)
+    own = place.recipe.data.dir if place.recipe is not None else None
+    if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
+        data_dir = own
+    return read_target(task, split, data_dir)
+
+
+def _refuse_submission(submission: Path, target: Target, *, force: bool) -> None:
+    """Refuse a file for the GLUE server that cannot be written, before anything is computed."""
+    from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files
+    from dpstune.runs.folder import make_writable_folder
+
+    refuse_no_submission(target)
+    if len(target.splits) > 1 and not submission.is_dir():
+        parts = " and ".join(target.splits)
+        raise RequestError(f"--submission {submission}: {parts} make two files; give an existing folder")
+    refuse_taken_files(submission, target.name, target.splits, force=force)
+    make_writable_folder(submission if submission.is_dir() else submission.parent, "--submission")
+
+
+def _refuse_with_a_file(flags: Mapping[str, object], file: str) -> None:
+    for flag, value in flags.items():
+        if value is not None:
+            raise RequestError(f"{flag}: --task {file} is a file, all of whose rows are scored; leave {flag} out")
+
+
+def _refuse_without_a_file(flags: Mapping[str, object]) -> None:
+    for flag, value in flags.items():
+        if value is not None:
+            raise RequestError(f"{flag}: names columns of a file of rows; say which with --task FILE")
 
 
 def _metrics(asked: str, kind: Kind | None = None) -> tuple[str, ...]:

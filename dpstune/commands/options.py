@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dpstune.errors import RequestError
+
 
 def recipe_names(incomplete: str) -> list[str]:
     """Return the shipped recipes, for a shell that completes a word; files it completes by itself."""
@@ -86,3 +88,15 @@ def tell_of_the_hub(data: str) -> None:
 
     if names_a_dataset(data) and folder_called(data) is None:
         tell(f"{data}: no file or folder is called so; the hub is asked for a dataset of this name")
+
+
+def asked_columns(text: str | None) -> list[str] | None:
+    """Return the columns that ``--text`` names.
+
+    Raises:
+        RequestError: They are neither one nor two.
+    """
+    columns = text.split(",") if text is not None else None
+    if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
+        raise RequestError(f"--text {text}: should name one column, or two with a comma between them")
+    return columns

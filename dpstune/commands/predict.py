@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import Trained
+from dpstune.commands.options import Trained, asked_columns
 from dpstune.errors import RequestError
 from dpstune.report.output import print_lines, tell
 
@@ -56,9 +56,7 @@ def predict(
     form = _form(file, form)
     encoding = known_encoding(encoding) if encoding is not None else None
     place = find_trained(trained.expanduser())
-    columns = text.split(",") if text is not None else None
-    if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
-        raise RequestError(f"--text {text}: should name one column, or two with a comma between them")
+    columns = asked_columns(text)
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:
         reader = None

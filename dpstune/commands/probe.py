@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDirs, Output, command_to_repeat, task_names
-from dpstune.errors import RequestError
+from dpstune.commands.options import AsJson, DataDirs, Output, asked_columns, command_to_repeat, task_names
 from dpstune.report.output import print_json, tell
 from dpstune.studies.probe.request import FEWEST_ROWS
 
@@ -57,9 +56,7 @@ def probe(
     from dpstune.studies.probe.probe import Probe
     from dpstune.studies.probe.request import ProbeRequest
 
-    columns = text.split(",") if text is not None else None
-    if columns is not None and not 1 <= len([column for column in columns if column]) == len(columns) <= 2:
-        raise RequestError(f"--text {text}: should name one column, or two with a comma between them")
+    columns = asked_columns(text)
     request = ProbeRequest(
         runs=tuple(run.expanduser() for run in runs),
         output=output.expanduser(),

@@ -112,6 +112,20 @@ def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bo
     return read_files([path], Columns(text, label, label_required=label_required))
 
 
+def collect_rows(source: str, rows: Rows, columns: Columns) -> RawSplit:
+    """Read rows that lie in no file.
+
+    Args:
+        source: What they are called, for errors.
+        rows: Numbered rows by column.
+        columns: What is read of each.
+
+    Raises:
+        RequestError: A row lacks a column, or a cell holds no text.
+    """
+    return _join([_collect(source, rows, columns)])
+
+
 def read_files(
     paths: Sequence[Path], columns: Columns, encoding: str | None = None, remedy: str = SAVE_AS_UTF_8
 ) -> RawSplit:
@@ -182,7 +196,7 @@ def read_glue(folder: Path, layout: GlueLayout, split: str) -> RawSplit:
     columns = Columns(layout.text, layout.label, label_required=not is_test)
     # CoLA's labelled files have no header: source, label, the author's mark, sentence.
     header = None if layout.header or is_test else ("source", layout.label, "mark", *layout.text)
-    return _join([_collect(str(path), glue_rows(str(path), lines, header), columns)])
+    return collect_rows(str(path), glue_rows(str(path), lines, header), columns)
 
 
 def read_hub(

@@ -143,7 +143,7 @@ def predict_rows(
     batches = 1
     try:
         for number, row in rows:
-            columns = columns or _text_columns(model.place, text, row, name)
+            columns = columns or choose_text_columns(model.place, text, row, name)
             texts.append(_texts(row, columns, f"{name}:{number}"))
             rows_so_far.append(row)
             if len(rows_so_far) >= batches * model.batch_size or waiting():
@@ -323,7 +323,7 @@ def read_texts(path: Path, place: TrainedPlace, text: Sequence[str] | None = Non
         else:
             rows = file_rows(path, likely_columns(place, text))
         for number, row in rows:
-            columns = columns or _text_columns(place, text, row, name)
+            columns = columns or choose_text_columns(place, text, row, name)
             texts.append(_texts(row, columns, f"{name}:{number}"))
     if not texts:
         raise RequestError(f"{name} holds no rows")
@@ -337,8 +337,14 @@ def likely_columns(place: TrainedPlace, text: Sequence[str] | None) -> list[str]
     ]
 
 
-def _text_columns(place: TrainedPlace, asked: Sequence[str] | None, row: Mapping[str, Any], name: str) -> Sequence[str]:
-    """Choose the text columns: those asked for, the training task's, or the first usual ones that are there."""
+def choose_text_columns(
+    place: TrainedPlace, asked: Sequence[str] | None, row: Mapping[str, Any], name: str
+) -> Sequence[str]:
+    """Return the text columns: those asked for, the training task's, or the first usual ones that are there.
+
+    Raises:
+        RequestError: One that is asked for is not there, or none of the others is.
+    """
     if asked is not None:
         missing = next((column for column in asked if column not in row), None)
         if missing is not None:

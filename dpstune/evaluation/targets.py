@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
     from dpstune.data.tokens import TokenDataset
     from dpstune.evaluation.scoring import Evaluation
-    from dpstune.evaluation.trained import TrainedModel
+    from dpstune.evaluation.trained import TrainedModel, TrainedPlace
 
 SHORT_NAMES = {"mnli": ("mnli", "validation_matched"), "mnli-mm": ("mnli", "validation_mismatched")}
 """The tasks and splits that names stand for which are more, or less, than a task's."""
@@ -91,6 +91,28 @@ def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
         recipe = load_recipe(asked, data_dir=data_dir).recipe
         return Target(recipe.task, split, recipe.data.dir)
     return Target(get_task(asked).name, split, data_dir)
+
+
+def own_target(place: TrainedPlace, split: str, data_dir: Path | None) -> Target:
+    """Return the task that a model was trained on.
+
+    Args:
+        place: Where the model lies.
+        split: See ``Target``.
+        data_dir: Local data; the run's own where it is None.
+
+    Raises:
+        RequestError: No run tells the task, or a fit's model was trained on all of its rows.
+    """
+    if place.recipe is None:
+        raise RequestError(f"{place.name} is a model folder, which names no task; name one, or a file of labelled rows")
+    task = place.recipe.task
+    if place.run is None and isinstance(task, UserTask) and split not in task.parts.names:
+        raise RequestError(
+            f"{place.name}: the fit's model is trained on all of its rows, its score is in its report; name a file of "
+            "other labelled rows"
+        )
+    return Target(task, split, data_dir or place.recipe.data.dir)
 
 
 def find_target(asked: str, data_dirs: Sequence[Path]) -> Target:

@@ -77,9 +77,9 @@ def test_a_max_length_is_a_whole_number_of_four_or_more(tiny_run, given, functio
         function(tiny_run, max_length=given)
 
 
-def test_a_task_is_a_name_or_a_file(tiny_run):
-    with pytest.raises(RequestError, match=r"task=Empty DataFrame .*: should be a name or a path"):
-        dpstune.evaluate(tiny_run, pd.DataFrame())
+def test_a_task_is_a_name_a_path_or_a_data_frame(tiny_run):
+    with pytest.raises(RequestError, match=r"7 should be a name, a path or a pandas data frame"):
+        dpstune.evaluate(tiny_run, 7)
 
 
 @pytest.mark.parametrize("text", [[], ["first", "second", "label"], 1])

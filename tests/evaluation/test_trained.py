@@ -128,7 +128,7 @@ def unfinished(run, tmp_path):
 
 def no_task(run, tmp_path):
     shutil.copytree(run / "model", tmp_path / "model")
-    return [tmp_path / "model"], "names no task; add --task NAME"
+    return [tmp_path / "model"], "names no task; name one, or a file of labelled rows"
 
 
 def no_weights(run, tmp_path):

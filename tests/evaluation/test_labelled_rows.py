@@ -1,0 +1,265 @@
+"""Labelled rows that no recipe names, scored with a trained model: files on the command line, data frames in Python."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dpstune
+from dpstune.errors import RequestError
+from dpstune.runs.folder import read_predictions
+
+
+@pytest.fixture
+def rows(tiny_task):
+    """The validation rows of the tiny task."""
+    return pd.read_csv(tiny_task.parent / "validation.csv")
+
+
+@pytest.fixture
+def accuracy(tiny_run):
+    return json.loads((tiny_run / "result.json").read_text())["last"]["metrics"]["validation"]["accuracy"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "csv.gz"])
+def test_a_file_has_the_score_of_the_same_rows_in_a_task(run, tiny_run, rows, accuracy, tmp_path, ending):
+    file = tmp_path / f"new.{ending}"
+    write = {
+        "tsv": lambda: rows.to_csv(file, sep="\t", index=False),
+        "jsonl": lambda: rows.to_json(file, orient="records", lines=True),
+        "json": lambda: rows.to_json(file, orient="records"),
+        "parquet": lambda: rows.to_parquet(file),
+    }
+    write.get(ending, lambda: rows.to_csv(file, index=False))()
+    code, out, err = run("eval", tiny_run, "--task", file, "--json")
+    assert code == 0, err
+    scored = json.loads(out)
+    assert scored["metrics"] == {"rows": {"accuracy": accuracy}}
+    assert scored["examples"] == {"rows": len(rows)}
+
+
+def test_a_pattern_stands_for_its_files(run, tiny_run, rows, accuracy, tmp_path):
+    rows[:7].to_csv(tmp_path / "part-1.csv", index=False)
+    rows[7:].to_csv(tmp_path / "part-2.csv", index=False)
+    code, out, err = run("eval", tiny_run, "--task", tmp_path / "part-*.csv", "--json")
+    assert (code, json.loads(out)["metrics"]) == (0, {"rows": {"accuracy": accuracy}}), err
+
+
+def test_other_columns_are_named(run, tiny_run, rows, accuracy, tmp_path):
+    file = tmp_path / "new.csv"
+    rows.rename(columns={"first": "one", "second": "other", "label": "gold"}).to_csv(file, index=False)
+    unnamed = run("eval", tiny_run, "--task", file)
+    assert unnamed[0] == 2
+    assert "no column 'label', where the model's task has its labels; say which one holds them" in unnamed[2]
+    unnamed = run("eval", tiny_run, "--task", file, "--label", "gold")
+    assert unnamed[0] == 2
+    assert "which columns hold the text?" in unnamed[2]
+    code, out, err = run("eval", tiny_run, "--task", file, "--label", "gold", "--text", "one,other", "--json")
+    assert (code, json.loads(out)["metrics"]) == (0, {"rows": {"accuracy": accuracy}}), err
+
+
+def test_a_data_frame_has_the_score_of_its_file(tiny_run, rows, accuracy):
+    found = dpstune.evaluate(tiny_run, rows.sample(frac=1, random_state=1))
+    assert found.value == accuracy
+    assert found.table.to_dict("records") == [{"split": "rows", "accuracy": accuracy, "examples": len(rows)}]
+    renamed = rows.rename(columns={"first": "one", "second": "other", "label": "gold"})
+    assert dpstune.evaluate(tiny_run, renamed, text=["one", "other"], label="gold").value == accuracy
+
+
+def test_the_score_is_that_of_the_answers(tiny_run, rows):
+    part = rows[:9]
+    answers = dpstune.predict(tiny_run, part).prediction
+    assert dpstune.evaluate(tiny_run, part).value == (answers == part.label).mean()
+
+
+def test_rows_of_one_label_are_scored_by_the_models_labels(tiny_run, rows, accuracy):
+    frame = pd.DataFrame(read_predictions(tiny_run / "predictions" / "validation.parquet"))
+    for label in ("yes", "no"):
+        of_label = frame[frame.label == label]
+        found = dpstune.evaluate(tiny_run, rows[rows.label == label])
+        assert found.value == pytest.approx((of_label.prediction == label).mean())
+
+
+def test_labels_in_another_case_are_the_models(tiny_run, rows, accuracy):
+    found = dpstune.evaluate(tiny_run, rows.assign(label=rows.label.str.upper()))
+    assert (found.value, found.labels) == (accuracy, "predictions: no -> NO, yes -> YES")
+
+
+@pytest.mark.parametrize("gap", ["", None, np.nan, pd.NA])
+def test_rows_without_a_label_are_left_out_and_counted(tiny_run, rows, gap):
+    frame = rows.astype(object)
+    frame.loc[[0, 4], "label"] = gap
+    found = dpstune.evaluate(tiny_run, frame)
+    assert found.value == dpstune.evaluate(tiny_run, rows.drop([0, 4])).value
+    assert "the data frame: dropped 2 of 30 examples: no gold label" in found.notes
+
+
+def test_rows_that_the_model_was_trained_on_are_told(run, tiny_run, tiny_task, rows, tmp_path):
+    rows["first"] += [f" {'dog ' * number}" for number in range(10, 10 + len(rows))]
+    assert dpstune.evaluate(tiny_run, rows).notes == []
+    seen = pd.read_csv(tiny_task.parent / "train.csv")[:5]
+    seen["first"] = seen["first"].str.upper() + " "
+    both = pd.concat([rows, seen])
+    said = "5 of 35 rows: the training rows have the same text, so the score counts what was learned by heart"
+    assert dpstune.evaluate(tiny_run, both).notes[-1] == said
+    both.to_csv(tmp_path / "both.csv", index=False)
+    code, _, err = run("eval", tiny_run, "--task", tmp_path / "both.csv", "--report", tmp_path / "page")
+    assert code == 0
+    assert said in err
+    assert f"{said}." in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_the_training_rows_may_be_gone(zygote, tiny_task, rows, tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(tiny_task.read_text())
+    for name in ("train.csv", "validation.csv"):
+        (tmp_path / name).write_text((tiny_task.parent / name).read_text())
+    done = zygote.run("train", "--recipe", recipe, "--set", "training.steps=1", "--output", tmp_path / "runs")
+    assert done.code == 0, done.stderr
+    (result,) = (tmp_path / "runs").glob("*/*/*/result.json")
+    (tmp_path / "train.csv").unlink()
+    assert dpstune.evaluate(result.parent, rows).notes == []
+
+
+def test_a_models_metrics_are_its_tasks_or_others(zygote, run, tiny_task, rows, tmp_path):
+    arguments = ("--set", "task.metric=[macro_f1, log_loss]", "--set", "training.steps=2", "--output", tmp_path)
+    done = zygote.run("train", "--recipe", tiny_task, *arguments)
+    assert done.code == 0, done.stderr
+    (result,) = tmp_path.glob("*/*/*/result.json")
+    found = dpstune.evaluate(result.parent, rows)
+    assert found.metric == "macro_f1"
+    assert found.rows[0].keys() == {"split", "macro_f1", "log_loss", "examples"}
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    code, out, _ = run("eval", result.parent, "--task", tmp_path / "new.csv", "--metric", "matthews", "--json")
+    assert (code, json.loads(out)["metric"]) == (0, "matthews")
+
+
+def test_a_model_without_a_run_is_scored(tiny_run, rows, accuracy, tmp_path):
+    copy = shutil.copytree(tiny_run / "model", tmp_path / "copy")
+    assert dpstune.evaluate(copy, rows, text=["first", "second"], max_length=24).value == accuracy
+
+
+def test_the_demos_columns_are_the_tasks_own(zygote, tmp_path):
+    done = zygote.run("train", "--recipe", "demo", "--set", "training.steps=1", "--output", tmp_path / "runs")
+    assert done.code == 0, done.stderr
+    (result,) = (tmp_path / "runs").glob("*/*/*/result.json")
+    row = {"sentence1": "A cat sleeps.", "sentence2": "An animal sleeps.", "label": "entailment"}
+    assert dpstune.evaluate(result.parent, pd.DataFrame([row])).table.examples.tolist() == [1]
+
+
+class TestOtherKinds:
+    """Values, and several labels an example."""
+
+    @staticmethod
+    def trained(zygote, tiny_task, folder, kind, labels):
+        model = next(line for line in tiny_task.read_text().splitlines() if line.startswith("model:"))
+        for name, count in (("train", 24), ("validation", 8)):
+            with (folder / f"{name}.csv").open("w", newline="") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(["first", "gold"])
+                for number in range(count):
+                    writer.writerow([f"the man {'in a' if number % 2 else 'the'} house", labels[number % len(labels)]])
+        recipe = folder / "own.yaml"
+        recipe.write_text(
+            f"{model}\ndata: {{max_length: 24}}\nmethod: {{name: vanilla}}\n"
+            "task: {files: {train: train.csv, validation: validation.csv}, text: first, label: gold, "
+            f"kind: {kind}}}\ntraining: {{batch_size: 6, learning_rate: 0.003, steps: 4, precision: fp32}}\n"
+        )
+        done = zygote.run("train", "--recipe", recipe, "--output", folder / "runs")
+        assert done.code == 0, done.stderr
+        (result,) = (folder / "runs").glob("*/*/*/result.json")
+        return result.parent
+
+    @pytest.mark.parametrize(
+        ("kind", "labels"),
+        [("regression", ["0.5", "1.5", "-2"]), ("multilabel", ["cat", "dog; man", "", "man"])],
+    )
+    def test_the_score_is_that_of_the_task(self, zygote, tiny_task, tmp_path, kind, labels):
+        trained = self.trained(zygote, tiny_task, tmp_path, kind, labels)
+        result = json.loads((trained / "result.json").read_text())
+        frame = pd.read_csv(tmp_path / "validation.csv", keep_default_na=False)
+        found = dpstune.evaluate(trained, frame)
+        assert found.value == result["last"]["metrics"]["validation"][result["metric"]]
+        assert found.metric == result["metric"]
+
+    def test_a_label_that_is_no_value_is_refused(self, zygote, tiny_task, tmp_path):
+        trained = self.trained(zygote, tiny_task, tmp_path, "regression", ["0.5", "1.5"])
+        with pytest.raises(RequestError, match="the data frame:1: a regression label should be a finite float32"):
+            dpstune.evaluate(trained, pd.DataFrame({"first": ["a man", "a cat"], "gold": ["1", "much"]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "told"),
+    [
+        (
+            lambda rows: rows.assign(label="maybe"),
+            {},
+            "the data frame:0: unknown label 'maybe'; the labels are no, yes",
+        ),
+        (lambda rows: rows.assign(label=None), {}, "split rows has no labels: the data frame"),
+        (lambda rows: rows.assign(second=" "), {}, "the data frame: column 'second' has no text in any row"),
+        (lambda rows: rows[:0], {}, "the data frame: there are no rows"),
+        (lambda rows: rows, {"label": "gold"}, "the data frame: no column 'gold'"),
+        (lambda rows: rows, {"text": "body"}, "the data frame: no column 'body'"),
+        (lambda rows: rows, {"split": "test"}, "split='test': all rows are scored; leave it out"),
+        (lambda rows: rows, {"data_dir": "."}, "data_dir='.': all rows are scored; leave it out"),
+        (lambda _: None, {"label": "label"}, "label='label': a task has its own columns; leave it out"),
+        (lambda rows: rows.set_axis(["first", "first", "label"], axis=1), {}, "two columns are called 'first'"),
+        (lambda _: "nowhere.csv", {}, "nowhere.csv"),
+        (lambda _: "new-*.csv", {}, "no file matches new-*.csv"),
+        (lambda _: "rt", {}, "unknown task 'rt'; did you mean 'rte'?"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(tiny_run, rows, change, named, told):
+    rows = rows[["first", "second", "label"]]
+    with pytest.raises(RequestError, match=re.escape(told)) as refused:
+        dpstune.evaluate(tiny_run, change(rows), **named)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--task", "new.csv", "--split", "test"], "--split: --task new.csv is a file, all of whose rows are scored"),
+        (["--task", "new.csv", "--data-dir", "."], "--data-dir: --task new.csv is a file"),
+        (["--task", "new.csv", "--submission", "x.tsv"], "--submission: --task new.csv is a file"),
+        (["--label", "x"], "--label: names columns of a file of rows; say which with --task FILE"),
+        (["--task", "rte", "--text", "x"], "--text: names columns of a file of rows"),
+        (["--task", "new.csv", "--text", "a,b,c"], "--text a,b,c: should name one column, or two"),
+    ],
+)
+def test_flags_that_would_change_nothing_are_refused(run, tiny_run, rows, tmp_path, monkeypatch, flags, told):
+    monkeypatch.chdir(tmp_path)
+    rows.to_csv("new.csv", index=False)
+    code, _, err = run("eval", tiny_run, *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+
+
+def test_a_fits_own_rows_are_all_trained_on(zygote, tiny_task, rows, tmp_path):
+    model = re.search(r"name: ([^}]*)}", tiny_task.read_text())[1]
+    flags = [
+        "--runs",
+        1,
+        "--folds",
+        2,
+        "--method",
+        "vanilla",
+        "--model",
+        model,
+        "--set",
+        "training.steps=1",
+        "--set",
+        "data.max_length=24",
+    ]
+    columns = ["--text", "first", "--text2", "second", "--label", "label"]
+    done = zygote.run("fit", tiny_task.parent / "train.csv", *columns, *flags, "--output", tmp_path)
+    assert done.code == 0, done.stderr
+    (report,) = tmp_path.glob("*/*/report.html")
+    with pytest.raises(RequestError, match="is trained on all of its rows, its score is in its report"):
+        dpstune.evaluate(report.parent)
+    assert dpstune.evaluate(report.parent, rows).table.examples.tolist() == [len(rows)]
