@@ -29,8 +29,7 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="validation or test; of mnli both halves, unless one is named.", show_default="validation"),
+        str | None, typer.Option(help="validation (default) or test; of mnli both halves, unless one is named.")
     ] = None,
     text: Annotated[
         str | None,
