@@ -65,6 +65,7 @@ def evaluate(
     from dpstune.evaluation.targets import evaluate_target, match_labels, own_target, read_target
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.settings.sections import FEWEST_TOKENS
+    from dpstune.studies.row_interval import intervals_over_rows
 
     place = find_trained(model_folder(model))
     columns, longest = as_columns(text), as_count_or_none("max_length", max_length, FEWEST_TOKENS)
@@ -90,7 +91,9 @@ def evaluate(
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
     description = None if labels is None else labels.description
     notes = [*examples.notes, *filter(None, [told])]
-    return EvaluateResult(place.folder, rows, examples.metric, description, notes)
+    first = intervals_over_rows(examples, found).get(next(iter(found)))
+    interval = (None, None) if first is None else (first.low, first.high)
+    return EvaluateResult(place.folder, rows, examples.metric, description, notes, interval)
 
 
 def _refuse(why: str, **given: Any) -> None:

@@ -140,11 +140,13 @@ class EvaluateResult(Result):
         metric: The headline metric.
         labels: How the model's labels were read there; None for regression.
         notes: What a reader should know: rows that were left out, data that have changed since.
+        interval: The 95% interval of ``value``, by bootstrap over rows; None twice where it is undefined.
     """
 
     metric: str = ""
     labels: str | None = None
     notes: Sequence[str] = field(default=(), repr=False)
+    interval: tuple[float | None, float | None] = (None, None)
 
     @property
     def model(self) -> Path:

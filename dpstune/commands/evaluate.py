@@ -70,8 +70,9 @@ def evaluate(
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.report.header import evaluation_header
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
-    from dpstune.report.tables import print_evaluations
+    from dpstune.report.tables import INTERVAL, interval_lines, print_evaluations
     from dpstune.runs.folder import make_writable_folder
+    from dpstune.studies.row_interval import intervals_over_rows
 
     place = find_trained(trained.expanduser())
     submission, report = submission and submission.expanduser(), report and report.expanduser()
@@ -112,14 +113,16 @@ def evaluate(
     evaluations = evaluate_target(model, examples)
     files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []
     reading = labels.description if labels is not None else None
-    print_evaluations(f"{place.name} on {examples.name}", evaluations, reading)
+    intervals = intervals_over_rows(examples, evaluations)
+    certainty = interval_lines(examples.metric, intervals)
+    print_evaluations(f"{place.name} on {examples.name}", evaluations, reading, certainty)
     for file in files:
         tell(f"wrote {file}")
     page: str | None = None
     if report is not None:
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
-        lines = [f"{told}."] if told is not None else []
+        lines = [f"{line}." for line in (told, *certainty, INTERVAL if certainty else None) if line is not None]
         page = str(write_evaluation_page(report, title, header, examples, evaluations, told=lines))
         tell(f"report: {page}")
     if as_json:
@@ -131,6 +134,7 @@ def evaluate(
                 "labels": reading,
                 "precision": model.precision,
                 "metrics": {name: each.metrics for name, each in evaluations.items()},
+                "intervals": {name: [each.low, each.high] for name, each in intervals.items()},
                 "examples": {name: len(each.predictions) for name, each in evaluations.items()},
                 "submission": files,
                 "report": page,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dpstune.evaluation.scoring import Evaluation
+    from dpstune.studies.fit.choice import Verdict
 
 _LONGEST_TEXT = 160  # characters of an example in a table
 
@@ -46,12 +47,15 @@ def print_result(folder: Path, result: Mapping[str, Any], kind: Kind | None = No
     console.print(str(folder), soft_wrap=True)
 
 
-def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading: str | None) -> None:
+def print_evaluations(
+    title: str, evaluations: Mapping[str, Evaluation], reading: str | None, intervals: Sequence[str] = ()
+) -> None:
     """Print a trained model's metrics on a task on stderr, one row for each split, and how its labels were read.
 
     Args:
         title: Names model and task.
         evaluations: The evaluation of each split.
+        intervals: See ``interval_lines``.
         reading: How the model's labels were matched, in words; None for regression.
     """
     console = people_console()
@@ -60,6 +64,8 @@ def print_evaluations(title: str, evaluations: Mapping[str, Evaluation], reading
     console.print(_metrics_table(title, metrics, counts))
     if reading is not None:
         console.print(reading, soft_wrap=True)
+    for line in intervals:
+        console.print(line, soft_wrap=True)
     for split, evaluation in evaluations.items():
         if not evaluation.metrics:
             console.print(f"{split} has no labels: there is nothing to score", soft_wrap=True)
@@ -149,6 +155,19 @@ def with_interval(value: float | None, low: float | None, high: float | None, si
     if low == high:
         return f"{value:{sign}.4f} (no interval: every draw of these rows gives the same)"
     return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
+
+
+INTERVAL = (
+    "The interval is the bootstrap's over rows: how far the score hangs on which rows were scored, not on the seed"
+)
+
+
+def interval_lines(metric: str, found: Mapping[str, Verdict]) -> list[str]:
+    """Return a line a split: how far its score hangs on which rows were scored; see ``intervals_over_rows``."""
+    return [
+        f"{split}: {metric_words(metric)} {with_interval(each.value, each.low, each.high)}"
+        for split, each in found.items()
+    ]
 
 
 def percent(share: float) -> str:

@@ -40,6 +40,9 @@ def test_a_file_has_the_score_of_the_same_rows_in_a_task(run, tiny_run, rows, ac
     scored = json.loads(out)
     assert scored["metrics"] == {"rows": {"accuracy": accuracy}}
     assert scored["examples"] == {"rows": len(rows)}
+    low, high = scored["intervals"]["rows"]
+    assert low <= accuracy <= high
+    assert f"rows: accuracy {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})" in err
 
 
 def test_a_pattern_stands_for_its_files(run, tiny_run, rows, accuracy, tmp_path):
@@ -65,6 +68,8 @@ def test_other_columns_are_named(run, tiny_run, rows, accuracy, tmp_path):
 def test_a_data_frame_has_the_score_of_its_file(tiny_run, rows, accuracy):
     found = dpstune.evaluate(tiny_run, rows.sample(frac=1, random_state=1))
     assert found.value == accuracy
+    low, high = found.interval
+    assert low < accuracy < high
     assert found.table.to_dict("records") == [{"split": "rows", "accuracy": accuracy, "examples": len(rows)}]
     renamed = rows.rename(columns={"first": "one", "second": "other", "label": "gold"})
     assert dpstune.evaluate(tiny_run, renamed, text=["one", "other"], label="gold").value == accuracy
