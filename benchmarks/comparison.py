@@ -231,8 +231,8 @@ def run_all(jobs, workers, at_once, ends):
 
 def keep(row):
     """Add a row to the file, in its place; only one command at a time writes it."""
+    from dpstune.common.writing import write_text
     from dpstune.report.tables import csv_text
-    from dpstune.runs.folder import write_text
 
     rows = sorted([*read(), row], key=place)
     write_text(FILE, csv_text([list(COLUMNS), *([own[column] for column in COLUMNS] for own in rows)]))

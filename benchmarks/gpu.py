@@ -198,7 +198,7 @@ def end_group(child):
 
 
 def write(path, content):
-    from dpstune.runs.folder import write_json
+    from dpstune.common.writing import write_json
 
     write_json(path, content)
 

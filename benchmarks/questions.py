@@ -305,8 +305,8 @@ def restarts_studied(rows):
 
 
 def write_numbers(name, rows):
+    from dpstune.common.writing import write_text
     from dpstune.report.tables import csv_text
-    from dpstune.runs.folder import write_text
 
     write_text(NUMBERS / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
     print(f"wrote {NUMBERS / name}: {len(rows)} rows")

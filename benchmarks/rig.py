@@ -55,7 +55,7 @@ class Stage:
         self.write()
 
     def write(self, **rest):
-        from dpstune.runs.folder import write_json
+        from dpstune.common.writing import write_json
 
         self._rest |= rest
         write_json(self._part, {"found": self.found, **self._rest})

@@ -46,6 +46,10 @@ def unforeseen(error: BaseException) -> str:
     return out_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
 
 
+NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What CUDA and its libraries say where a GPU has no memory left."""
+
+
 def out_of_memory(error: BaseException) -> str | None:
     """Describe an out-of-memory error and say what needs less memory; return None for any other error.
 
@@ -54,7 +58,7 @@ def out_of_memory(error: BaseException) -> str | None:
     >>> out_of_memory(ValueError("no"))
     """
     told = str(error)
-    of_torch = isinstance(error, RuntimeError) and ("out of memory" in told or "DefaultCPUAllocator" in told)
+    of_torch = isinstance(error, RuntimeError) and any(words in told for words in (*NO_MEMORY, "DefaultCPUAllocator"))
     if not (of_torch or isinstance(error, MemoryError)):
         return None
     why = f" ({'. '.join(told.split('. ')[:2]).rstrip('.')})" if told else ""

@@ -62,7 +62,7 @@ def evaluate(
         told_of_training_rows,
     )
     from dpstune.evaluation.own_task import told_of_changes
-    from dpstune.evaluation.targets import evaluate_target, match_labels, own_target, read_target
+    from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.settings.sections import FEWEST_TOKENS
     from dpstune.studies.row_interval import intervals_over_rows
@@ -81,8 +81,7 @@ def evaluate(
         told = told_of_training_rows(place, examples)
     else:
         _refuse("a task has its own columns", text=text, label=label)
-        split = "validation" if split is None else split
-        target = own_target(place, split, folder) if named is None else read_target(named, split, folder)
+        target = target_of(place, named, "validation" if split is None else split, folder)
         examples = target.read()
         told = told_of_changes(place, target)
         trained = TrainedModel(place, longest)

@@ -33,9 +33,9 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from dpstune.common.writing import write_atomically
     from dpstune.data.sources import ID_COLUMNS, no_column
     from dpstune.data.tables import refuse_what_is_there_twice
-    from dpstune.runs.folder import write_atomically
 
     if not isinstance(frame, pd.DataFrame):
         raise RequestError(

@@ -82,8 +82,9 @@ def as_file(recipe: RecipeLike, output: Path) -> str:
     Raises:
         RequestError: Something in it is wrong, or the folder cannot be written to.
     """
+    from dpstune.common.writing import write_text
     from dpstune.recipe.recipe import dump_recipe
-    from dpstune.runs.folder import run_hash, write_text
+    from dpstune.runs.folder import run_hash
 
     _refuse_no_recipe(recipe)
     if not isinstance(recipe, Mapping):

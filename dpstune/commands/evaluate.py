@@ -14,7 +14,6 @@ from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
     from dpstune.evaluation.targets import Target
-    from dpstune.evaluation.trained import TrainedPlace
     from dpstune.settings.tasks import Kind
 
 
@@ -62,16 +61,16 @@ def evaluate(
 
     Example: dpstune eval runs/demo/dps-dense/seed-42-... --task new.csv
     """
+    from dpstune.common.writing import make_writable_folder
     from dpstune.data.reading import measured_by
     from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file, told_of_training_rows
     from dpstune.evaluation.own_task import told_of_changes
     from dpstune.evaluation.submission import write_submission
-    from dpstune.evaluation.targets import evaluate_target, match_labels
+    from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
     from dpstune.report.header import evaluation_header
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import INTERVAL, interval_lines, print_evaluations
-    from dpstune.runs.folder import make_writable_folder
     from dpstune.studies.row_interval import intervals_over_rows
 
     place = find_trained(trained.expanduser())
@@ -90,7 +89,7 @@ def evaluate(
         told = told_of_training_rows(place, examples)
     else:
         _refuse_without_a_file({"--text": text, "--label": label})
-        target = _target(place, task, split or "validation", data_dir and data_dir.expanduser())
+        target = target_of(place, task, split or "validation", data_dir and data_dir.expanduser())
         if submission is not None:
             _refuse_submission(submission, target, force=force)
         examples = target.read()
@@ -142,24 +141,10 @@ def evaluate(
         )
 
 
-def _target(place: TrainedPlace, task: str | None, split: str, data_dir: Path | None) -> Target:
-    """Return the task that is asked for, from the run's own data where they hold it; or the run's own task."""
-    from dpstune.data.reading import folder_with_task
-    from dpstune.evaluation.targets import own_target, read_target
-    from dpstune.settings.tasks import TASKS
-
-    if task is None:
-        return own_target(place, split, data_dir)
-    own = place.recipe.data.dir if place.recipe is not None else None
-    if data_dir is None and own is not None and task in TASKS and folder_with_task([own], task) is not None:
-        data_dir = own
-    return read_target(task, split, data_dir)
-
-
 def _refuse_submission(submission: Path, target: Target, *, force: bool) -> None:
     """Refuse a file for the GLUE server that cannot be written, before anything is computed."""
+    from dpstune.common.writing import make_writable_folder
     from dpstune.evaluation.submission import refuse_no_submission, refuse_taken_files
-    from dpstune.runs.folder import make_writable_folder
 
     refuse_no_submission(target)
     if len(target.splits) > 1 and not submission.is_dir():

@@ -33,8 +33,8 @@ def init(
 
     Example: dpstune init train.csv --label stars
     """
+    from dpstune.common.writing import write_text
     from dpstune.data.first_recipe import first_recipe
-    from dpstune.runs.folder import write_text
 
     output = output.expanduser()
     if output.exists() and not force:

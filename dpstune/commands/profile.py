@@ -41,8 +41,8 @@ def profile(
 
     Example: dpstune profile --recipe minilm-rte --method vanilla --method dps-mix
     """
+    from dpstune.common.writing import make_writable_folder, set_aside
     from dpstune.report.profile_report import print_costs, write_profile
-    from dpstune.runs.folder import make_writable_folder, set_aside
     from dpstune.studies.profile import profile as study
 
     request = study.ProfileRequest(

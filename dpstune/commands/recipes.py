@@ -61,8 +61,8 @@ def copy_recipe(
     Example: dpstune recipes copy minilm-rte mine.yaml
     """
     from dpstune.common.textfile import read_text
+    from dpstune.common.writing import write_text
     from dpstune.recipe.recipe import find_recipe, paths_lead_elsewhere
-    from dpstune.runs.folder import write_text
 
     source = find_recipe(name)
     target = Path(os.path.expanduser(file)) if file else Path(source.name)

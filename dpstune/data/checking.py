@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpstune.data.duplicates import duplicate_findings
 from dpstune.data.finding import SEVERITIES, Finding, Places
-from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, several
+from dpstune.data.gold_labels import several
 from dpstune.data.group_findings import group_findings
 from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
 from dpstune.data.lengths import Lengths, length_findings
@@ -16,90 +16,45 @@ from dpstune.data.sources import RawSplit
 from dpstune.data.text_findings import leak_findings, text_findings
 from dpstune.errors import DpstuneError
 from dpstune.settings.sections import DataSection, DatasetTask, OwnTask
-from dpstune.settings.tasks import Kind
-
-__all__ = ["Finding", "check_examples", "check_task", "told_before_training"]
 
 MOST_LINES = 5  # told before training
 MOST_CHARACTERS = 400_000  # of texts among which training looks for near duplicates first: a third of a second's worth
 
 
-def check_examples(
-    raw: Mapping[str, RawSplit],
-    *,
-    kind: Kind = "classification",
-    unlabelled: Sequence[str | None] = (*UNLABELLED, *WRITTEN_GAPS),
-    text: Sequence[str] = (),
-    label: str | None = None,
-    parts: int | None = None,
-    groups: Mapping[str, Sequence[str | None]] | None = None,
-    lengths: Lengths | None = None,
-    near: bool = True,
-) -> list[Finding]:
-    """Say what is wrong with examples, errors first.
+def check_task(task: RawTask, *, lengths: Lengths | None = None, near: bool = True) -> list[Finding]:
+    """Say what is wrong with a task's examples, errors first.
 
     Args:
-        raw: The splits as they were read, labels as they are written.
-        kind: What the labels are.
-        unlabelled: What stands in the label column where a row has no label.
-        text: The text columns' names; empty where they are not known.
-        label: The label column's name.
-        parts: How many parts the rows are yet to be cut into, such as folds; None where the splits are there.
-        groups: The group of each row, by split: rows that belong together, such as those of one author.
+        task: The splits as they were read, labels as they are written.
         lengths: How long the texts are; None to leave that out.
         near: Look for near duplicates, too; they take most of the time.
 
     >>> split = RawSplit("a.csv", ["0", "1"], [("a text",), ("A  Text",)], ["yes", "no"], [2, 3])
-    >>> [(finding.name, finding.severity, finding.places) for finding in check_examples({"train": split})][:1]
+    >>> findings = check_task(RawTask("classification", {"train": split}, (None, "")))
+    >>> [(finding.name, finding.severity, finding.places) for finding in findings][:1]
     [('label-once', 'warning', ('a.csv:2', 'a.csv:3'))]
     """
-    raw = {split: part for split, part in raw.items() if part.texts}
-    findings: list[Finding] = []
-    if raw:
-        findings += _findings(raw, kind, unlabelled, text, label, parts, groups, lengths, near)
+    raw = {split: part for split, part in task.splits.items() if part.texts}
+    findings = _findings(raw, task, lengths, near) if raw else ()
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _findings(
-    raw: Mapping[str, RawSplit],
-    kind: Kind,
-    unlabelled: Sequence[str | None],
-    text: Sequence[str],
-    label: str | None,
-    parts: int | None,
-    groups: Mapping[str, Sequence[str | None]] | None,
-    lengths: Lengths | None,
-    near: bool,
-) -> Iterator[Finding]:
-    places, labels = Places(raw), Labels(raw, unlabelled)
+def _findings(raw: Mapping[str, RawSplit], task: RawTask, lengths: Lengths | None, near: bool) -> Iterator[Finding]:
+    kind, places, parts = task.kind, Places(raw), task.parts
+    labels = Labels(raw, task.unlabelled, set_of_labels) if kind == "multilabel" else Labels(raw, task.unlabelled)
     if kind == "multilabel":
-        labels = Labels(raw, unlabelled, set_of_labels)
-        yield from several_findings(Labels(raw, unlabelled, several), labels, places, parts)
+        yield from several_findings(Labels(raw, task.unlabelled, several), labels, places, parts)
     else:
         yield from class_findings(labels, places, parts) if kind == "classification" else value_findings(labels, places)
-    if kind == "classification" or label in text:
-        yield from leak_findings(labels, text, label, places)
+    if kind == "classification" or task.label in task.text:
+        yield from leak_findings(labels, task.text, task.label, places)
     yield from duplicate_findings(raw, None if kind == "regression" else labels, places, parts, near=near)
-    yield from text_findings(raw, labels.training, text, places)
+    yield from text_findings(raw, labels.training, task.text, places)
     if lengths is not None:
         yield from length_findings(lengths, places)
-    if groups is not None:
+    groups = {split: part.groups for split, part in raw.items() if part.groups}
+    if groups:
         yield from group_findings(groups, places, parts)
-
-
-def check_task(task: RawTask, *, lengths: Lengths | None = None, near: bool = True) -> list[Finding]:
-    """Say what is wrong with a task's examples, errors first; see ``check_examples``."""
-    return check_examples(
-        task.splits,
-        kind=task.kind,
-        unlabelled=task.unlabelled,
-        text=task.text,
-        label=task.label,
-        parts=task.parts,
-        groups={split: part.groups for split, part in task.splits.items() if part.groups} or None,
-        lengths=lengths,
-        near=near,
-    )
 
 
 def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source: Path) -> list[str]:

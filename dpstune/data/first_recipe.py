@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -21,7 +20,7 @@ from dpstune.errors import RequestError, shortened, some_of
 from dpstune.methods import REGISTRY, method_class
 from dpstune.recipe.recipe import DEFAULT_METHOD
 from dpstune.recipe.yaml_text import read_value
-from dpstune.settings.base import Settings
+from dpstune.settings.base import Settings, said_of_attributes
 from dpstune.settings.sections import DataSection, ModelSection, OwnTask, TrainingSection
 
 MODEL = "minilm"
@@ -146,25 +145,15 @@ def _relative(file: Path, target: Path) -> str:
 
 def _defaults(settings: Settings, given: set[str], indent: str = "  ") -> Iterator[str]:
     """Yield a commented line for each key that is not given, with its default and what it means."""
-    meanings = {name: text for cls in reversed(type(settings).__mro__) for name, text in _meanings(cls).items()}
+    said = said_of_attributes(type(settings))
     values = settings.model_dump(mode="json", by_alias=True)
     for name, field in type(settings).model_fields.items():
         if name in given:
             continue
         key = field.alias or name
         line = f"{indent}# {key}: {_yaml(values.get(key, getattr(settings, name)))}"
-        yield shortened(f"{line}  # {meanings[name]}", _WIDTH) if name in meanings else line
-
-
-def _meanings(cls: type) -> Mapping[str, str]:
-    """Return what the docstring of a settings class says of each key, as one line."""
-    _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", attributes, flags=re.MULTILINE)
-    return {
-        name.strip(): re.sub(r"\bNone\b", "null", " ".join(meaning.split()).replace("``", "").rstrip("."))
-        for names, meaning in entries
-        for name in names.split(",")
-    }
+        meaning = re.sub(r"\bNone\b", "null", said.get(name, "").replace("``", "")).rstrip(".")
+        yield shortened(f"{line}  # {meaning}", _WIDTH) if meaning else line
 
 
 def _yaml(value: Any) -> str:

@@ -17,7 +17,7 @@ from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_examples, several, sort_names
 from dpstune.data.parts import draw_parts
-from dpstune.data.sources import Columns, RawSplit, read_file, read_files, read_glue, read_hub
+from dpstune.data.sources import Columns, MissingColumnError, RawSplit, read_files, read_glue, read_hub
 from dpstune.data.splitting import rows_together
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError, some_of
@@ -234,13 +234,11 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
     candidates = [task.hub.text, *([task.glue.text] if task.glue is not None else [])]
     if len(task.hub.text) > 1:
         candidates += [("premise", "hypothesis"), ("sentence1", "sentence2")]
-    problem: RequestError | None = None
+    problem: MissingColumnError | None = None
     for text in candidates:
         try:
-            return read_file(path, text, "label", label_required=label_required)
-        except RequestError as error:
-            if "no column" not in str(error):
-                raise
+            return read_files([path], Columns(text, "label", label_required=label_required))
+        except MissingColumnError as error:
             problem = problem or error
     assert problem is not None
     raise problem

@@ -107,11 +107,6 @@ class Columns:
                 raise no_column(source, column, there)
 
 
-def read_file(path: Path, text: Sequence[str], label: str, *, label_required: bool = True) -> RawSplit:
-    """Read one file: ``read_files`` of it alone."""
-    return read_files([path], Columns(text, label, label_required=label_required))
-
-
 def collect_rows(source: str, rows: Rows, columns: Columns) -> RawSplit:
     """Read rows that lie in no file.
 
@@ -359,10 +354,14 @@ def _join(parts: Iterable[RawSplit]) -> RawSplit:
     return joined
 
 
-def no_column(place: str, column: str, there: list[str]) -> RequestError:
+class MissingColumnError(RequestError):
+    """A table lacks a column that is asked for."""
+
+
+def no_column(place: str, column: str, there: list[str]) -> MissingColumnError:
     """Return the error that says which column is missing, and which there are."""
     hint = did_you_mean(column, there)
-    return RequestError(f"{place}: no column {column!r}; its columns are {some_of(there)}{hint}")
+    return MissingColumnError(f"{place}: no column {column!r}; its columns are {some_of(there)}{hint}")
 
 
 def plain_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.common.garbage import no_garbage_search
 from dpstune.device.determinism import ask_for_the_same_bits, fix_workspaces
-from dpstune.errors import RequestError
+from dpstune.errors import NO_MEMORY, RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -291,8 +291,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Tell whether a GPU had no memory left: torch's own error, or what CUDA and its libraries say of it."""
     import torch
 
-    told = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
     return isinstance(error, torch.OutOfMemoryError) or is_told
 
 

@@ -16,6 +16,7 @@ from dpstune.data.tables import Rows
 from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError, some_of
 from dpstune.evaluation.prediction import choose_text_columns, likely_columns
+from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
 from dpstune.settings.sections import DataSection, OwnTask, UserTask, task_name
 from dpstune.settings.tasks import TASKS, get_task
@@ -34,7 +35,7 @@ def names_rows(asked: str) -> bool:
     [True, True, False, False, False]
     """
     path = Path(asked)
-    if asked in TASKS or path.suffix in (".yaml", ".yml"):
+    if asked in TASKS or is_yaml_file(asked):
         return False
     return bool(form_of(path).format) or is_pattern(path) or path.expanduser().is_file()
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpstune.common.writing import write_text
 from dpstune.errors import RequestError
-from dpstune.runs.folder import write_text
 from dpstune.settings.sections import UserTask
 from dpstune.settings.tasks import TASKS
 

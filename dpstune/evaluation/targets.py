@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, some_of
+from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.sections import AnyTask, DataSection, UserTask, task_name
-from dpstune.settings.tasks import get_task
+from dpstune.settings.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
     from dpstune.data.labels import LabelMapping
@@ -85,7 +86,7 @@ def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
     Raises:
         RequestError: There is no such task or file.
     """
-    if Path(asked).suffix in (".yaml", ".yml"):
+    if is_yaml_file(asked):
         from dpstune.recipe.recipe import load_recipe
 
         recipe = load_recipe(asked, data_dir=data_dir).recipe
@@ -93,17 +94,25 @@ def read_target(asked: str, split: str, data_dir: Path | None) -> Target:
     return Target(get_task(asked).name, split, data_dir)
 
 
-def own_target(place: TrainedPlace, split: str, data_dir: Path | None) -> Target:
-    """Return the task that a model was trained on.
+def target_of(place: TrainedPlace, asked: str | None, split: str, data_dir: Path | None) -> Target:
+    """Return the target of a trained model: the task a user names, or the model's own.
 
     Args:
         place: Where the model lies.
+        asked: See ``read_target``; a task of the table is looked for in the run's own folder of data, too. None for the
+            task that the model was trained on.
         split: See ``Target``.
         data_dir: Local data; the run's own where it is None.
 
     Raises:
-        RequestError: No run tells the task, or a fit's model was trained on all of its rows.
+        RequestError: There is no such task or file; or none is named, and no run tells one, or a fit's model was
+            trained on all of its rows.
     """
+    own = place.recipe.data.dir if place.recipe is not None else None
+    if asked is not None:
+        if data_dir is None and own is not None and asked in TASKS and folder_with_task([own], asked) is not None:
+            data_dir = own
+        return read_target(asked, split, data_dir)
     if place.recipe is None:
         raise RequestError(f"{place.name} is a model folder, which names no task; name one, or a file of labelled rows")
     task = place.recipe.task
@@ -112,7 +121,7 @@ def own_target(place: TrainedPlace, split: str, data_dir: Path | None) -> Target
             f"{place.name}: the fit's model is trained on all of its rows, its score is in its report; name a file of "
             "other labelled rows"
         )
-    return Target(task, split, data_dir or place.recipe.data.dir)
+    return Target(task, split, data_dir or own)
 
 
 def find_target(asked: str, data_dirs: Sequence[Path]) -> Target:
@@ -127,7 +136,7 @@ def find_target(asked: str, data_dirs: Sequence[Path]) -> Target:
         RequestError: There is no such task or file.
     """
     name, _, split = asked.partition(":")
-    if Path(name).suffix in (".yaml", ".yml"):
+    if is_yaml_file(name):
         return read_target(name, split or "validation", None)
     task, usual_split = SHORT_NAMES.get(name, (name, "validation"))
     folder = folder_with_task(data_dirs, task)

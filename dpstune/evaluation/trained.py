@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.writing import read_json
 from dpstune.errors import RequestError
 from dpstune.runs.folder import FIT_RESULT, RunFolder
 from dpstune.settings.sections import DataSection, TrainingSection
@@ -38,6 +38,16 @@ class TrainedPlace:
     folder: Path
     run: RunFolder | None
     recipe: Recipe | None
+
+    @property
+    def data(self) -> DataSection:
+        """How its recipe reads texts, or the usual way."""
+        return self.recipe.data if self.recipe is not None else DataSection()
+
+    @property
+    def training(self) -> TrainingSection:
+        """How its recipe trains and evaluates, or the usual way."""
+        return self.recipe.training if self.recipe is not None else TrainingSection()
 
 
 def find_trained(place: Path) -> TrainedPlace:
@@ -94,7 +104,7 @@ class TrainedModel:
         section = ModelSection(name=str(place.folder))
         self.place = place
         self.device = torch.device(device_type())
-        recorded = _recorded(place.run)
+        recorded = (read_json(place.run.environment) if place.run is not None else None) or {}
         self.precision = _precision(recorded, section, self.device.type)
         self._determinism = recorded.get("determinism") if self.device.type == "cuda" else None
         self.model: PreTrainedModel = load_trained_classifier(section).eval()
@@ -105,13 +115,11 @@ class TrainedModel:
             self.kind = "multilabel"
         labels = self.model.config.id2label or {}
         self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
-        data = place.recipe.data if place.recipe is not None else DataSection()
-        training = place.recipe.training if place.recipe is not None else TrainingSection()
         most = self.tokenizer.model_max_length
         if max_length is not None and max_length > most:
             raise RequestError(f"--max-length: {max_length} is more than the model's {most} tokens")
-        self.max_length = max_length or min(data.max_length, most)
-        self.batch_size = training.eval_batch_size
+        self.max_length = max_length or min(place.data.max_length, most)
+        self.batch_size = place.training.eval_batch_size
 
     def score(self, dataset: TokenDataset) -> torch.Tensor:
         """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""
@@ -148,16 +156,6 @@ class TrainedModel:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
-
-
-def _recorded(run: RunFolder | None) -> dict[str, Any]:
-    """Return what a run's environment.json says; nothing where there is no run, or no such file."""
-    if run is None:
-        return {}
-    with suppress(OSError, ValueError):
-        environment = json.loads(run.environment.read_text(encoding="utf-8"))
-        return environment if isinstance(environment, dict) else {}
-    return {}
 
 
 def _precision(recorded: dict[str, Any], model: ModelSection, device: str) -> str:

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.hub import first_line
+from dpstune.common.packages import is_installed
+from dpstune.common.writing import make_writable_folder, put_back, write_folder
 from dpstune.errors import RequestError, RunError, shortened
-from dpstune.runs.folder import make_writable_folder, put_back, write_folder
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def refuse_what_cannot_be_exported(folder: Path, *, force: bool) -> None:
     Raises:
         RequestError: A package is missing, or the place is taken.
     """
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    missing = [name for name in ("onnx", "onnxscript") if not is_installed(name)]
     if missing:
         raise RequestError(f"--onnx: {missing[0]} is not installed; pip install 'dpstune[onnx]' brings it")
     put_back(folder.absolute(), "--onnx")
@@ -171,7 +171,7 @@ def _check(trained: TrainedModel, file: Path) -> float | None:
     Raises:
         RunError: It is more than is accepted.
     """
-    if find_spec("onnxruntime") is None:
+    if not is_installed("onnxruntime"):
         return None
     import onnxruntime
     import torch

@@ -13,12 +13,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method
 from dpstune.methods.base import Method, MethodConfig
 from dpstune.methods.criterion import Criterion
 from dpstune.models.loading import set_dropout
-from dpstune.runs.folder import write_atomically
 
 METHOD_STATE = "dpstune_method.pt"
 

@@ -100,10 +100,6 @@ class DpsMix(MixingMethod[DpsMixConfig]):
         self._octets = octets(device)
         super().acquire(model)  # last: if memory runs out above, no layer is patched yet
 
-    def dropout(self, total_steps: int) -> float | None:
-        """Return 0."""
-        return 0.0
-
     @property
     def _selects(self) -> bool:
         return self.config.stage2 != "none"

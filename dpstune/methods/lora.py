@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from dpstune.common.packages import is_installed
 from dpstune.errors import RequestError
 from dpstune.methods.base import MethodConfig
 from dpstune.methods.freezing import FreezingMethod
@@ -72,8 +72,7 @@ class Lora(FreezingMethod[LoraConfig]):
 
     def __init__(self, config: LoraConfig) -> None:
         super().__init__(config)
-        found = find_spec("peft")
-        if found is None or found.origin is None:  # a folder of that name has no origin
+        if not is_installed("peft"):
             raise RequestError("method lora needs PEFT: pip install 'dpstune[lora]'")
         self._adapted: nn.Module | None = None
         self._layers: dict[str, Any] = {}  # PEFT's layers, by the names of those that they stand for

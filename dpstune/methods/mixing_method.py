@@ -35,6 +35,10 @@ class MixingMethod(Method[C]):
 
     works_on_linears = True
 
+    def dropout(self, total_steps: int) -> float | None:
+        """Return 0: the mixture takes dropout's place."""
+        return 0.0
+
     def acquire(self, model: nn.Module) -> None:
         """Copy the weights as W0, and have every linear layer compute with its mixture.
 

@@ -42,7 +42,3 @@ class Mixout(MixingMethod[MixoutConfig]):
     """
 
     config_class = MixoutConfig
-
-    def dropout(self, total_steps: int) -> float | None:
-        """Return 0."""
-        return 0.0

@@ -168,11 +168,7 @@ def load_trained_classifier(model: ModelSection) -> PreTrainedModel:
         RequestError: There is no such model, it has no (safetensors) weights, or its head was never trained.
         RunError: The hub could not be reached.
     """
-    from transformers import AutoConfig
-
-    source = find_model(model.name, model.revision)
-    with _reading(source, "configuration"):
-        config = AutoConfig.from_pretrained(source.place, **_options(source))
+    source, config = read_config(model)
     with _reading(source, "weights"):
         loaded, report = _read_weights(source, config)
     missing = sorted(_new_weights(report))

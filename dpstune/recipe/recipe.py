@@ -17,7 +17,7 @@ from dpstune.common.textfile import read_text
 from dpstune.errors import RequestError, did_you_mean, shortened
 from dpstune.methods import REGISTRY, method_class, without_newer_keys
 from dpstune.methods.base import MethodConfig
-from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value, write_mapping
+from dpstune.recipe.yaml_text import KeyPath, is_yaml_file, read_mapping, read_value, write_mapping
 from dpstune.settings.base import Settings, check_settings, first_problem, listed
 from dpstune.settings.sections import (
     AnyTask,
@@ -328,7 +328,7 @@ def shipped_folder() -> Path:
 
 def may_be_a_recipe(name: str) -> bool:
     """Return whether a name is that of a shipped recipe, or ends as a YAML file's does."""
-    return name in shipped_recipes() or name.lower().endswith((".yaml", ".yml"))
+    return name in shipped_recipes() or is_yaml_file(name)
 
 
 def find_recipe(name_or_file: str) -> Path:

@@ -67,6 +67,15 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
+def is_yaml_file(name: str) -> bool:
+    """Tell whether a name ends as a YAML file's does.
+
+    >>> is_yaml_file("mine.YAML"), is_yaml_file("rte")
+    (True, False)
+    """
+    return name.lower().endswith((".yaml", ".yml"))
+
+
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return a YAML file's values, and the line on which each key stands.
 

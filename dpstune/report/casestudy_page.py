@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from dpstune.errors import counted
 from dpstune.report.page import FACTS_STYLE, Facts, block_html
 from dpstune.studies.casestudy.casestudy import CaseStudy, MethodVotes, Proportions
 
@@ -74,7 +75,7 @@ def _suspects(study: CaseStudy) -> list[str]:
     if not study.suspects:
         return []
     count, restarts = len(study.suspects), study.suspects[0].restarts
-    what = "1 example" if count == 1 else f"{count} examples"
+    what = counted(count, "example")
     return [f"{what}: all {restarts} restarts answer alike, and against the label; wrong_labels.csv lists them"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.writing import write_text
 from dpstune.report.casestudy_figure import proportions_figure
 from dpstune.report.casestudy_page import render_page
 from dpstune.report.figures import write_figure
@@ -13,7 +14,6 @@ from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
 from dpstune.report.tables import csv_text, format_columns, percent, short_text, text_columns
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
-from dpstune.runs.folder import write_text
 from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, MethodVotes
 
 _MOST_LISTED = 20

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.writing import write_json
 from dpstune.errors import counted
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Paragraph, Table, write_report
 from dpstune.report.tables import digits, format_columns, metric_words, signed, with_interval
-from dpstune.runs.folder import write_json, write_predictions
+from dpstune.runs.folder import write_predictions
 from dpstune.settings.metrics import direction
 from dpstune.studies.ensemble import EnsembleOutcome
 

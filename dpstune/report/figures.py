@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dpstune.common.writing import write_atomically
 from dpstune.report.tables import metric_words
-from dpstune.runs.folder import write_atomically
 from dpstune.settings.metrics import direction
 from dpstune.studies.points import method_order
 from dpstune.studies.records import RunRecord

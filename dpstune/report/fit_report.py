@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.writing import write_json, write_text
 from dpstune.errors import counted
 from dpstune.methods import BASELINE
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
@@ -14,7 +15,7 @@ from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table
 from dpstune.report.run_report import Picture, confusions, label_table, pictures_in
 from dpstune.report.tables import csv_text, digits, with_interval
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
-from dpstune.runs.folder import FIT_RESULT, write_json, write_text
+from dpstune.runs.folder import FIT_RESULT
 from dpstune.settings.metrics import better
 from dpstune.studies.fit.outcome import FitOutcome, Tried
 from dpstune.studies.fit.parts import VALIDATION

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.writing import read_json
 from dpstune.models.names import shown_models
 from dpstune.report.page import Fact, Facts
 from dpstune.runs.folder import RunFolder
@@ -69,7 +69,7 @@ def runs_header(records: Sequence[RunRecord], command: str | None, files: Sequen
         model=", ".join(model_names(records)),
         model_places=[name for name, shown in shown_models(names).items() if shown != name],
         task=", ".join(task_names(records)),
-        environments=filter(None, (_environment(record) for record in records)),
+        environments=filter(None, (read_json(RunFolder(record.folder).environment) for record in records)),
         dates=[_day(file) for file in (*results, *files) if file.exists()],
         command=command,
     )
@@ -111,14 +111,6 @@ def profile_header(outcome: Mapping[str, Any], command: str | None) -> Facts:
         dates=[outcome["date"]],
         command=command,
     )
-
-
-def _environment(record: RunRecord) -> Mapping[str, Any] | None:
-    try:
-        found = json.loads(RunFolder(record.folder).environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _day(file: Path) -> str:

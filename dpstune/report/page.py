@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from dpstune.common.writing import write_text
 from dpstune.report.figures import PIXELS
-from dpstune.runs.folder import write_text
 
 REPORT_FILES = ("report.md", "report.html")
 

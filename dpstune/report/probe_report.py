@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dpstune.common.writing import write_json, write_text
 from dpstune.device.hardware import describe_environment, device_type
 from dpstune.errors import counted
 from dpstune.models.names import shown_models
@@ -19,7 +20,6 @@ from dpstune.report.probe_figure import MEASURES, layers_figure
 from dpstune.report.progress import format_value
 from dpstune.report.tables import csv_text, digits, format_columns, metric_words, signed
 from dpstune.report.transfer_report import MAJORITY
-from dpstune.runs.folder import write_json, write_text
 from dpstune.studies.probe.outcome import LinearScore, Measure, Probed, ProbedPoint, ProbeOutcome
 
 PRETRAINED = "pre-trained"

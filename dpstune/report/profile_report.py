@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.writing import write_json
 from dpstune.methods import BASELINE, without_newer_keys
 from dpstune.report.output import people_console
-from dpstune.runs.folder import write_json
 from dpstune.studies.points import Point
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.writing import write_text
 from dpstune.errors import RequestError, counted
 from dpstune.methods import BASELINE
 from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, metric_words
-from dpstune.runs.folder import write_text
-from dpstune.settings.metrics import constant_answer, direction
+from dpstune.settings.metrics import METRICS, constant_answer, direction
 from dpstune.settings.sections import task_kind
 from dpstune.studies.dropout import found_dropout
 from dpstune.studies.points import format_setting, model_names, task_names
@@ -308,7 +308,9 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
 def _nothing_learned(summaries: Sequence[PointSummary]) -> str:
     """Say what a restart without a model counts as."""
     first = next(iter(summaries[0].runs.values()))
-    return "0" if first.majority is None else constant_answer(first.metric, task_kind(first.recipe.task))
+    if first.majority is None:
+        return f"{METRICS[first.metric].without_value:g}"
+    return constant_answer(first.metric, task_kind(first.recipe.task))
 
 
 def _points_csv(summaries: Sequence[PointSummary]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpstune.errors import counted
 from dpstune.report.output import people_console, tell
 from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, format_value
 
@@ -89,8 +90,7 @@ def best_line(records: Sequence[RunRecord]) -> str:
     if not records:
         return ""
     best = max(best_points(summarize_points(records)).values(), key=lambda summary: summary.merit)
-    seeds = "seed" if best.count == 1 else "seeds"
-    return f"; best so far {format_value(best.mean)} ({best.point.name}, {best.count} {seeds})"
+    return f"; best so far {format_value(best.mean)} ({best.point.name}, {counted(best.count, 'seed')})"
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:
@@ -99,5 +99,5 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     if plan["budget"] is not None:
         lines.append(f"{plan['budget']} points of each method, chosen as results come in")
     about = format_duration(plan["seconds"])
-    workers = "1 worker" if plan["workers"] == 1 else f"{plan['workers']} workers"
+    workers = counted(plan["workers"], "worker")
     return "\n".join([*lines, f"{plan['left']} of {plan['count']} runs to do; about {about} with {workers}"])

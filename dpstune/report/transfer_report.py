@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpstune.common.writing import write_json, write_text
 from dpstune.report.figures import dress, method_colour, method_marker, new_figure, plain_text, write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns, metric_words
-from dpstune.runs.folder import write_json, write_text
 from dpstune.studies.points import Point, group_points, model_names
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from dpstune.common.writing import set_aside, write_text
 from dpstune.errors import counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
-from dpstune.runs.folder import set_aside, write_text
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"

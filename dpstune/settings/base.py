@@ -21,13 +21,13 @@ def _describe_keys(schema: dict[str, Any], owner: type[BaseModel]) -> None:
     """
     if "description" in schema:
         schema["description"] = schema["description"].partition("\n\nAttributes:\n")[0]
-    said = _said_of_attributes(owner)
+    said = said_of_attributes(owner)
     for name, field in owner.model_fields.items():
         if name in said:
             schema["properties"][field.alias or name]["description"] = said[name].replace("None ", "null ")
 
 
-def _said_of_attributes(owner: type) -> dict[str, str]:
+def said_of_attributes(owner: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute; the class itself comes first."""
     said = {}
     for each in reversed(owner.__mro__):

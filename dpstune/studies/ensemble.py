@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpstune.common.writing import locked, write_folder, writing_to
 from dpstune.data.parts import units_of
 from dpstune.data.reading import read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.errors import RequestError
-from dpstune.runs.folder import RunFolder, locked, run_hash, write_folder, writing_to
+from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import has_changed
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask

@@ -16,7 +16,7 @@ from dpstune.errors import DpstuneError, RequestError
 from dpstune.recipe.recipe import Recipe, load_run_recipe
 from dpstune.runs.folder import RunFolder
 from dpstune.runs.identity import known_fingerprints, without_newer_defaults
-from dpstune.settings.metrics import better, direction
+from dpstune.settings.metrics import METRICS, better, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
@@ -99,9 +99,11 @@ class RunRecord:
     def score(self) -> float:
         """The value as statistics count it: where there is none, that of one answer to all, or no correlation.
 
-        To leave it out would make a point look better for every restart that collapsed or diverged.
+        Of a calibration error it is the worst there is. To leave it out would make a point look better for every
+        restart that collapsed or diverged.
         """
-        return self.value if self.value is not None else self.majority or 0.0
+        known = self.value if self.value is not None else self.majority
+        return METRICS[self.metric].without_value if known is None else known
 
     @property
     def failed(self) -> bool:

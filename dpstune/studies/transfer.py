@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpstune.common.writing import write_json
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, RunError
 from dpstune.evaluation.targets import (
@@ -26,7 +27,8 @@ from dpstune.evaluation.targets import (
     find_target,
     match_labels,
 )
-from dpstune.runs.folder import RunFolder, write_json, write_predictions
+from dpstune.recipe.yaml_text import is_yaml_file
+from dpstune.runs.folder import RunFolder, write_predictions
 from dpstune.settings.metrics import METRICS, direction
 from dpstune.settings.sections import UserTask, nameless, same_task, task_name
 from dpstune.settings.tasks import TASKS, Kind
@@ -224,7 +226,7 @@ def _name_target(asked: str, recipe: Recipe, data_dirs: Sequence[Path]) -> Named
     name, _, split = asked.partition(":")
     others: tuple[str, ...] = ()
     target = find_target(asked, data_dirs)
-    if Path(name).suffix in (".yaml", ".yml"):
+    if is_yaml_file(name):
         stem = Path(name).stem
         if isinstance(target.task, UserTask):
             name, others = target.name, (stem, task_name(nameless(target.task)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from dpstune.runs.folder import write_folder, writing_to
+from dpstune.common.writing import write_folder, writing_to
 
 if TYPE_CHECKING:
     from torch import nn

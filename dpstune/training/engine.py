@@ -74,6 +74,7 @@ def train(
         RunError: The work failed: a loss that is not finite, a full disk, a hub that does not answer.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
+    from dpstune.common.writing import write_json, write_text
     from dpstune.data.inputs import Inputs
     from dpstune.device.hardware import (
         describe_environment,
@@ -86,7 +87,6 @@ def train(
     from dpstune.methods import build_method
     from dpstune.models.precision import model_precision
     from dpstune.recipe.recipe import dump_recipe
-    from dpstune.runs.folder import write_json, write_text
     from dpstune.runs.identity import run_folder
     from dpstune.settings.sections import DatasetTask, OwnTask
     from dpstune.training.best import refuse_nothing_to_choose_by

@@ -340,7 +340,7 @@ class Loop:
 
     def keep_divergence(self, recipe_name: str, error: DivergedError) -> None:
         """Write that training has come to nothing, which counts where restarts are compared; see ``RunRecord``."""
-        from dpstune.runs.folder import write_json
+        from dpstune.common.writing import write_json
 
         if self.accelerator.is_main_process:
             reached = {"steps": self.state.step, "seconds": round(self.state.seconds, 3), "error": str(error)}
@@ -360,8 +360,9 @@ class Loop:
             evaluations: Those after the last step; where the best evaluation's weights are kept, theirs take the place.
             keep_model: See ``train``.
         """
+        from dpstune.common.writing import write_json
         from dpstune.evaluation.scoring import prediction_columns
-        from dpstune.runs.folder import write_json, write_predictions
+        from dpstune.runs.folder import write_predictions
         from dpstune.training.results import build_result, save_model_folder
 
         steps = self.state.step

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune import __version__
+from dpstune.common.writing import write_folder
 from dpstune.methods import without_newer_keys
 from dpstune.models.names import shown_models
-from dpstune.runs.folder import write_folder
 from dpstune.runs.identity import content_fingerprints, run_digest
 from dpstune.settings.base import listed
 from dpstune.settings.metrics import constant_answer

@@ -6,18 +6,18 @@ and the run goes on.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from dpstune.common.hub import first_line
+from dpstune.common.packages import is_installed
+from dpstune.common.writing import read_json, write_json
 from dpstune.errors import RequestError, shortened
-from dpstune.runs.folder import RunFolder, write_json
+from dpstune.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from dpstune.recipe.recipe import Recipe
@@ -54,16 +54,10 @@ def refuse_missing_trackers(names: Sequence[str] | None) -> None:
     >>> refuse_missing_trackers(None)
     """
     for name in names or ():
-        if not _is_installed(name):
+        if not is_installed(name):
             raise RequestError(
                 f"training.trackers: {name} is not installed; pip install 'dpstune[{_EXTRA[name]}]' brings it"
             )
-
-
-def _is_installed(name: str) -> bool:
-    """Tell whether there is such a package; a folder of that name, which a tracker may write, is none."""
-    found = find_spec(name)
-    return found is not None and found.origin is not None
 
 
 class Trackers:
@@ -87,7 +81,7 @@ class Trackers:
         """
         names: Sequence[str] | None = recipe.training.trackers
         if names is None:
-            names = ("tensorboard",) if _is_installed("tensorboard") else ()
+            names = ("tensorboard",) if is_installed("tensorboard") else ()
         for name in dict.fromkeys(names):
             with self._guarded(name):
                 self._open[name] = _KINDS[name](recipe, folder, after_step)
@@ -147,7 +141,7 @@ class _WandB:
     def __init__(self, recipe: Recipe, folder: RunFolder, after_step: int) -> None:
         from accelerate.tracking import WandBTracker
 
-        run_id = _known_ids(folder).get("wandb") or uuid4().hex[:8]
+        run_id = (read_json(folder.tracker_ids) or {}).get("wandb") or uuid4().hex[:8]
         self._tracker = WandBTracker(
             os.environ.get("WANDB_PROJECT", _project(folder)),
             name=_run_name(folder),
@@ -176,7 +170,7 @@ class _MLflow:
             os.environ.setdefault(variable, value)
         import mlflow
 
-        known = _known_ids(folder).get("mlflow")
+        known = (read_json(folder.tracker_ids) or {}).get("mlflow")
         self._run_id = self._start(known, folder)
         self._client = mlflow.MlflowClient()
         self._newest: dict[str, int] | None = {} if self._run_id == known else None
@@ -251,14 +245,5 @@ def _run_name(folder: RunFolder) -> str:
     return "/".join(folder.path.parts[-2:])
 
 
-def _known_ids(folder: RunFolder) -> dict[str, str]:
-    """Return by which id each tracker knows the run; empty where none does."""
-    try:
-        ids = json.loads(folder.tracker_ids.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return ids if isinstance(ids, dict) else {}
-
-
 def _remember(folder: RunFolder, tracker: str, run_id: str) -> None:
-    write_json(folder.tracker_ids, {**_known_ids(folder), tracker: run_id})
+    write_json(folder.tracker_ids, {**(read_json(folder.tracker_ids) or {}), tracker: run_id})

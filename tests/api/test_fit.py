@@ -9,7 +9,7 @@ import pytest
 import dpstune
 from dpstune.api.frames import write_frame
 from dpstune.api.results import CaseStudyResult, FitResult
-from dpstune.data.sources import read_file
+from dpstune.data.sources import Columns, read_files
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.report.wrong_labels import write_wrong_labels
@@ -34,7 +34,7 @@ def rows():
 def written(frame, place, text=("text",), label="label", **more):
     first, *others = text
     file = write_frame(frame, {"text": first, "label": label}, [*others, *more.values()], place)
-    return read_file(file, text, label)
+    return read_files([file], Columns(text, label))
 
 
 def test_a_frame_is_written_with_the_columns_that_are_read(rows, tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpstune.data.checking import check_examples, told_before_training
-from dpstune.data.gold_labels import gaps
+from dpstune.data.checking import check_task, told_before_training
+from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, gaps
 from dpstune.data.lengths import token_lengths, word_lengths
-from dpstune.data.reading import read_raw
+from dpstune.data.reading import RawTask, read_raw
 from dpstune.data.sources import RawSplit
 from dpstune.recipe.recipe import load_recipe
 from tests.conftest import write_table
@@ -34,6 +34,14 @@ def table(source, count, seed, labels=("yes", "no")):
 @pytest.fixture
 def raw():
     return {"train": table("a.csv", 40, seed=1), "validation": table("b.csv", 12, seed=2)}
+
+
+def check_examples(raw, *, kind="classification", unlabelled=(*UNLABELLED, *WRITTEN_GAPS), groups=None, **options):
+    """Return the findings on splits; ``options`` are those of ``RawTask`` and of ``check_task``."""
+    if groups is not None:
+        raw = {split: replace(part, groups=groups.get(split, [])) for split, part in raw.items()}
+    of_task = {name: options.pop(name) for name in ("text", "label", "parts") if name in options}
+    return check_task(RawTask(kind, raw, unlabelled, **of_task), **options)
 
 
 def found(raw, **options):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpstune.data.files import file_rows, find_files
-from dpstune.data.sources import Columns, read_file, read_files, read_glue, read_hub
+from dpstune.data.sources import Columns, read_files, read_glue, read_hub
 from dpstune.errors import RequestError
 from dpstune.settings.tasks import HubSource, get_task
 
@@ -33,6 +33,10 @@ def refused(path, text=("premise", "hypothesis"), label="label", **options):
         read_file(path, text, label, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def read_file(path, text, label, **options):
+    return read_files([path], Columns(text, label, **options))
 
 
 def write_csv(path, rows, delimiter=",", encoding="utf-8"):

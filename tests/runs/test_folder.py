@@ -10,21 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpstune.common.writing import make_writable_folder, put_back, set_aside, write_folder, write_json, write_text
 from dpstune.errors import RequestError, RunError
-from dpstune.runs.folder import (
-    MetricsLog,
-    RunFolder,
-    make_writable_folder,
-    put_back,
-    read_metrics,
-    read_predictions,
-    run_hash,
-    set_aside,
-    write_folder,
-    write_json,
-    write_predictions,
-    write_text,
-)
+from dpstune.runs.folder import MetricsLog, RunFolder, read_metrics, read_predictions, run_hash, write_predictions
 from dpstune.training.checkpoints import Checkpoints
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.progress import Progress, SilentProgress
+from dpstune.common.writing import locked
 from dpstune.data.checking import check_task, in_few_lines, near_in_time
 from dpstune.data.inputs import Inputs
 from dpstune.data.parts import units_of
@@ -21,7 +22,7 @@ from dpstune.data.splitting import rows_together
 from dpstune.errors import BusyError, DivergedError, RequestError, out_of_memory
 from dpstune.methods import BASELINE, method_class
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
-from dpstune.runs.folder import locked, run_hash
+from dpstune.runs.folder import run_hash
 from dpstune.runs.identity import content_fingerprints, what_decides
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.budget import RUNS, Budget

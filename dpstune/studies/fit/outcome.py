@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.common.progress import Progress, SilentProgress
+from dpstune.common.writing import write_folder, write_text
 from dpstune.errors import RequestError, RunError, counted
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
-from dpstune.runs.folder import RunFolder, write_folder, write_text
+from dpstune.runs.folder import RunFolder
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.answers import Answers, read_answers, scorer
 from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows

@@ -12,13 +12,12 @@ from dpstune.data.columns import refuse_wrong_names
 from dpstune.data.files import folder_called, names_a_dataset
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import find_recipe, refuse_told_twice, split_override
-from dpstune.recipe.yaml_text import read_mapping
+from dpstune.recipe.yaml_text import is_yaml_file, read_mapping
 from dpstune.studies.fit.candidates import METHODS
 
 MODEL = "minilm"
 RATES = {MODEL: 1e-4}  # small encoders want larger steps
 RATE = 2e-5
-RECIPES = (".yaml", ".yml")
 DECIDED = (
     *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
 )
@@ -132,7 +131,7 @@ def fit_request(
     dataset = names_a_dataset(data)
     if config is not None and not dataset:
         raise RequestError(f"--config {config} is for a dataset of the hub, and {data} is none")
-    if data.lower().endswith(RECIPES):
+    if is_yaml_file(data):
         source = find_recipe(data)
         values, _ = read_mapping(source)
         stem = source.stem

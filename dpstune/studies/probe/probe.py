@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpstune.common.writing import make_writable_folder
 from dpstune.data.examples import Examples
 from dpstune.errors import RequestError
 from dpstune.evaluation.targets import find_target
 from dpstune.evaluation.trained import TrainedPlace
-from dpstune.runs.folder import make_writable_folder
-from dpstune.settings.sections import DataSection, ModelSection, TrainingSection
+from dpstune.settings.sections import ModelSection
 from dpstune.studies.fit.answers import Answers
 from dpstune.studies.points import Point
 from dpstune.studies.probe.linear_probe import (
@@ -116,7 +116,8 @@ class Probe:
         names = name_starts(list(dict.fromkeys(subject.start for subject in self.subjects)))
         for start, name in names.items():
             begun = [subject for subject in self.subjects if subject.start == start]
-            batch_size = min(_batch_size(subject.place) for subject in begun)  # with one for all, all round alike
+            # With one for all, all round alike.
+            batch_size = min(subject.place.training.eval_batch_size for subject in begun)
             reader = _Reader(self._tokenizers[start.model], start.max_length, batch_size, self._examples, self.tasks)
             told(f"pre-trained {name}")
             states, before[start] = reader.read(start.model, start.model.name)
@@ -154,18 +155,12 @@ class Probe:
         return ProbedPoint(point, tuple(restarts), tuple(scores))
 
     def _length(self, place: TrainedPlace, model: ModelSection) -> int:
-        data = place.recipe.data if place.recipe is not None else DataSection()
-        return min(data.max_length, self._tokenizers[model].model_max_length)
+        return min(place.data.max_length, self._tokenizers[model].model_max_length)
 
     def _parent(self) -> Path:
         recipes = {str(subject.record.result["recipe"]) if subject.record else None for subject in self.subjects}
         name = recipes.pop() if len(recipes) == 1 else None
         return self._request.output / name if name is not None else self._request.output
-
-
-def _batch_size(place: TrainedPlace) -> int:
-    training = place.recipe.training if place.recipe is not None else TrainingSection()
-    return training.eval_batch_size
 
 
 class _Reader:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dpstune.common.writing import writing_to
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
@@ -17,7 +18,7 @@ from dpstune.methods import build_method, needs_own_dropout
 from dpstune.models.precision import model_precision
 from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
 from dpstune.recipe.yaml_text import read_value
-from dpstune.runs.folder import RunFolder, run_hash, writing_to
+from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask
