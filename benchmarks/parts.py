@@ -12,7 +12,7 @@ from dpstune.device.hardware import keep_freed_memory
 from dpstune.methods.base import gradients_are_finite
 from dpstune.methods.groups import add_squares
 from dpstune.methods.mixing import mix
-from dpstune.methods.subnetwork import octets, pack_bits, select, unpack_bits
+from dpstune.methods.subnetwork import octets, pack_bits, select, unpack_bytes
 
 SHAPES = [*[(384, 384)] * 24, *[(1536, 384)] * 6, *[(384, 1536)] * 6]
 P = 0.3
@@ -73,7 +73,7 @@ def parts():
         "mix in bf16: forward and backward, forward alone": (lambda: (mix_all(), mix_all()), mix_all),
         "unpack the selection: shifts, look-up": (
             lambda: [unpack_by_shifts(each, mask.shape) for each, mask in zip(packed, masks, strict=True)],
-            lambda: [unpack_bits(each, mask.shape, table) for each, mask in zip(packed, masks, strict=True)],
+            lambda: [unpack_bytes(each, table) for each in packed],
         ),
         "select (once in 2 stages): sort, k-th value": (
             lambda: [by_sorting(each) for each in scores],

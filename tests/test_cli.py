@@ -9,7 +9,8 @@ import pytest
 
 from dpstune import cli
 from dpstune.common.interruption import Interrupted
-from dpstune.recipe.recipe import load_recipe, shipped_recipes
+from dpstune.recipe.finding import shipped_recipes
+from dpstune.recipe.recipe import load_recipe
 from dpstune.training.engine import RunResult
 
 HEAVY = {

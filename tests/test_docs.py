@@ -270,7 +270,8 @@ def test_every_line_that_calls_dpstune_is_understood(words):
     from typer.main import get_command
 
     from dpstune.cli import app
-    from dpstune.recipe.recipe import load_recipe, shipped_recipes
+    from dpstune.recipe.finding import shipped_recipes
+    from dpstune.recipe.recipe import load_recipe
     from dpstune.studies.grid import parse_method
 
     command, context, words = get_command(app), None, words[1:]

@@ -70,7 +70,7 @@ def check(
     """
     from dpstune.data.checking import check_task
     from dpstune.data.files import FILE_FORMATS, form_of, names_a_dataset
-    from dpstune.recipe.recipe import may_be_a_recipe, shipped_recipes
+    from dpstune.recipe.finding import may_be_a_recipe, shipped_recipes
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
 
@@ -139,7 +139,7 @@ def _read_dataset(
     from dpstune.data.files import folder_called
     from dpstune.data.gold_labels import gaps
     from dpstune.data.reading import read_raw
-    from dpstune.recipe.recipe import shipped_recipes
+    from dpstune.recipe.finding import shipped_recipes
     from dpstune.settings.base import check_settings
     from dpstune.settings.sections import DataSection, DatasetTask
     from dpstune.studies.fit.parts import FOLDS

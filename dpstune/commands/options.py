@@ -14,7 +14,7 @@ from dpstune.errors import RequestError
 
 def recipe_names(incomplete: str) -> list[str]:
     """Return the shipped recipes, for a shell that completes a word; files it completes by itself."""
-    from dpstune.recipe.recipe import shipped_recipes
+    from dpstune.recipe.finding import shipped_recipes
 
     return [name for name in shipped_recipes() if name.startswith(incomplete)]
 

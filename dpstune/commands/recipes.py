@@ -22,7 +22,8 @@ def list_recipes() -> None:
 
     Example: dpstune recipes list
     """
-    from dpstune.recipe.recipe import describe_recipe, load_recipe, shipped_recipes
+    from dpstune.recipe.finding import describe_recipe, shipped_recipes
+    from dpstune.recipe.recipe import load_recipe
     from dpstune.report.tables import format_columns
 
     rows = [("NAME", "MODEL", "TASK", "METHOD", "WHAT")]
@@ -43,7 +44,7 @@ def show_recipe(
     Example: dpstune recipes show roberta-rte
     """
     from dpstune.common.textfile import read_text
-    from dpstune.recipe.recipe import find_recipe
+    from dpstune.recipe.finding import find_recipe
 
     print_out(read_text(find_recipe(name)))
 
@@ -62,7 +63,8 @@ def copy_recipe(
     """
     from dpstune.common.textfile import read_text
     from dpstune.common.writing import write_text
-    from dpstune.recipe.recipe import find_recipe, paths_lead_elsewhere
+    from dpstune.recipe.finding import find_recipe
+    from dpstune.recipe.recipe import paths_lead_elsewhere
 
     source = find_recipe(name)
     target = Path(os.path.expanduser(file)) if file else Path(source.name)
@@ -114,6 +116,6 @@ def print_schema() -> None:
 
     Example: dpstune recipes schema > recipe.schema.json
     """
-    from dpstune.recipe.recipe import recipe_schema
+    from dpstune.recipe.schema import recipe_schema
 
     print_json(recipe_schema())

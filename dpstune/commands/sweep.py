@@ -115,9 +115,8 @@ def sweep(
         _launch(planned, launcher, jobs or 1, launcher_options or (), as_json)
         return
     outcome = _read_outcome(planned) if report_only else run_watched(planned, jobs)
-    flag = (
-        as_flag(planned.request) if dropout is None else None
-    )  # without it the command may come to mean another study
+    # Without it the command may come to mean another study.
+    flag = as_flag(planned.request) if dropout is None else None
     command = command_to_repeat(context) + (f" --dropout {flag}" if flag else "")
     report = _write_report(planned, outcome, command)
     if as_json:

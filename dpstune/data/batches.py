@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dpstune.device.randomness import stream
 
 if TYPE_CHECKING:
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 POOL = 50  # ``bucketed`` sorts the examples of so many steps together: enough to find similar lengths
 

@@ -58,12 +58,9 @@ def duplicate_findings(
         near: Look for those that nearly repeat others, too.
     """
     look = _Look(raw, labels, places, parts)
-    yield from look.across(_THE_SAME, look.copies())
-    yield from look.within(_THE_SAME, look.copies())
-    if near:
-        copies = look.near_copies()
-        yield from look.across(_NEARLY, copies)
-        yield from look.within(_NEARLY, copies)
+    for alike, copies in [(_THE_SAME, look.copies()), *([(_NEARLY, look.near_copies())] if near else [])]:
+        yield from look.across(alike, copies)
+        yield from look.within(alike, copies)
     yield from look.contradictions()
 
 

@@ -18,7 +18,7 @@ from dpstune.common.textfile import known_encoding
 from dpstune.data.columns import Guess, Table, guess_columns, read_table, suggest_max_length
 from dpstune.errors import RequestError, shortened, some_of
 from dpstune.methods import REGISTRY, method_class
-from dpstune.recipe.recipe import DEFAULT_METHOD
+from dpstune.recipe.schema import DEFAULT_METHOD
 from dpstune.recipe.yaml_text import read_value
 from dpstune.settings.base import Settings, said_of_attributes
 from dpstune.settings.sections import DataSection, ModelSection, OwnTask, TrainingSection

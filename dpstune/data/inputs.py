@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dpstune.data.examples import Examples
     from dpstune.data.reading import TaskData
     from dpstune.data.tokens import TokenDataset
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 
 class Inputs:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dpstune.data.tokens import TokenDataset
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
     from dpstune.settings.sections import ModelSection
 
 

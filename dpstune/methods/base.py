@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
-from dpstune.methods.groups import are_finite
+from dpstune.methods.groups import are_finite, from_host
 from dpstune.settings.base import Settings
 
 if TYPE_CHECKING:
@@ -364,8 +364,6 @@ def draw_columns(
         RequestError: ``mask_source`` gave a mask of another length than the layer's in_features.
     """
     import torch
-
-    from dpstune.methods.groups import from_host
 
     widths = [linear.in_features for linear in linears.values()]
     drawn = torch.tensor(stream(seed, "columns", step).random(sum(widths), dtype="float32") >= p)

@@ -254,8 +254,8 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
 
     >>> import torch
     >>> mask = torch.tensor([[True, False, True], [False, True, True]])
-    >>> bool((unpack_bits(pack_bits(mask), mask.shape) == mask).all())
-    True
+    >>> pack_bits(mask).tolist(), unpack_bytes(pack_bits(mask), octets(mask.device))[:6].view(2, 3).equal(mask)
+    ([53], True)
     """
     import torch
 
@@ -264,23 +264,15 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
     return (padded.view(-1, 8).byte() << _shifts(flat)).sum(1, dtype=torch.uint8)
 
 
-def unpack_bits(packed: torch.Tensor, shape: torch.Size, table: torch.Tensor | None = None) -> torch.Tensor:
-    """Undo ``pack_bits``: a bool tensor of ``shape``.
+def unpack_bytes(packed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Undo ``pack_bits``: all bits of the bytes, a bool tensor [8 * bytes], of which the last few may be padding.
 
     Args:
         packed: What ``pack_bits`` returned.
-        shape: The shape that was packed.
-        table: What ``octets`` returned; saves time to a caller that unpacks often.
+        table: What ``octets`` returned.
     """
-    return unpack_bytes(packed, table)[: shape.numel()].view(shape)
-
-
-def unpack_bytes(packed: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
-    """Return all bits of some bytes: a bool tensor [8 * bytes]; see ``unpack_bits``."""
     import torch
 
-    if table is None:
-        table = octets(packed.device)
     return table.index_select(0, packed.int()).view(torch.bool)
 
 

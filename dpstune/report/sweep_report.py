@@ -9,9 +9,10 @@ from typing import Any
 from dpstune.common.writing import write_text
 from dpstune.errors import RequestError, counted
 from dpstune.methods import BASELINE
-from dpstune.report.figures import best_points_figure, expected_best_figure, settings_figure, write_figure
+from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
+from dpstune.report.sweep_figures import best_points_figure, expected_best_figure, settings_figure
 from dpstune.report.tables import csv_text, digits, metric_words
 from dpstune.settings.metrics import METRICS, constant_answer, direction
 from dpstune.settings.sections import task_kind

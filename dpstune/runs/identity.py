@@ -11,7 +11,8 @@ from dpstune.methods import newer_keys, without_newer_keys
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
-    from dpstune.recipe.recipe import LoadedRecipe, Recipe
+    from dpstune.recipe.recipe import LoadedRecipe
+    from dpstune.recipe.schema import Recipe
     from dpstune.runs.folder import RunFolder
 
 _HAVE_FINGERPRINTS = ("model", "task")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.methods import BASELINE, build_method, needs_own_dropout
-from dpstune.recipe.recipe import split_override
+from dpstune.recipe.draft import split_override
 from dpstune.studies.grid import load_first, parse_method
 
 if TYPE_CHECKING:

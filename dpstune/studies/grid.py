@@ -10,7 +10,9 @@ from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods import method_class
-from dpstune.recipe.recipe import LoadedRecipe, load_recipe, shipped_folder, split_override
+from dpstune.recipe.draft import split_override
+from dpstune.recipe.finding import shipped_folder
+from dpstune.recipe.recipe import LoadedRecipe, load_recipe
 from dpstune.recipe.yaml_text import read_mapping, read_value
 
 Grid = Mapping[str, Sequence[Any]]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.errors import DpstuneError, RequestError
-from dpstune.recipe.recipe import Recipe, load_run_recipe
+from dpstune.recipe.recipe import load_run_recipe
+from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder
 from dpstune.runs.identity import known_fingerprints, without_newer_defaults
 from dpstune.settings.metrics import METRICS, better, direction

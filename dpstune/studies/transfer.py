@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.evaluation.trained import TrainedModel
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 NLI_TARGETS = ("mnli", "mnli-mm", "snli", "sick", "scitail", "rte", "hans")
 
@@ -384,7 +384,7 @@ def refuse_what_does_not_match(targets: Sequence[NamedTarget], recipe: Recipe) -
     from dpstune.data.labels import map_labels
 
     names, kind = _labels_of(recipe)
-    trained = Target(recipe.task, "train", recipe.data.dir).name
+    trained = task_name(recipe.task)
     if kind == "multilabel":
         raise RequestError(f"--recipe: {trained} is multilabel; transfer reads one label an example in other tasks")
     for each in targets:

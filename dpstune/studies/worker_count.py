@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dpstune.recipe.recipe import Recipe
+from dpstune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

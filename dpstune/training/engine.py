@@ -7,6 +7,7 @@ before it writes anything. The training itself is ``loop.py``'s.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,7 @@ from dpstune.training.loop import Loop
 if TYPE_CHECKING:
     from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import LoadedRecipe
-
-__all__ = ["RunResult", "train"]
+    from dpstune.recipe.schema import Recipe
 
 _ONE_AT_A_TIME = threading.RLock()  # the runs of a process share torch's random numbers and settings
 
@@ -84,15 +84,10 @@ def train(
         reset_peak_memory,
         slow_precision,
     )
-    from dpstune.methods import build_method
     from dpstune.models.precision import model_precision
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.identity import run_folder
-    from dpstune.settings.sections import DatasetTask, OwnTask
-    from dpstune.training.best import refuse_nothing_to_choose_by
     from dpstune.training.checkpoints import Checkpoints
-    from dpstune.training.criterion import build_criterion
-    from dpstune.training.trackers import refuse_missing_trackers
 
     recipe = loaded.recipe
     progress = progress or SilentProgress()
@@ -125,11 +120,7 @@ def train(
                 progress.note(f"finished already: {folder.path}")
                 watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
-            refuse_missing_trackers(recipe.training.trackers)
-            build_method(recipe.method)  # refuses one whose library is missing
-            inputs.tokens(recipe)  # refuses what cannot be tokenised before anything is written
-            build_criterion(recipe.training, task)  # likewise weights for labels that are not there
-            refuse_nothing_to_choose_by(recipe.training, task)
+            _refuse_what_cannot_be_trained(recipe, inputs)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 if folder.result.exists():
@@ -140,15 +131,9 @@ def train(
             for note in [*task.notes, *([slow] if slow else [])]:
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
-            if check_data and accelerator.is_main_process:
-                from dpstune.data.checking import told_before_training
-
-                if isinstance(recipe.task, OwnTask | DatasetTask):
-                    for line in told_before_training(recipe.task, recipe.data, loaded.source):
-                        progress.note(line)
-                if cut := inputs.cut_texts(recipe):
-                    progress.note(cut)
             if accelerator.is_main_process:
+                for line in _told_of_the_data(loaded, inputs) if check_data else ():
+                    progress.note(line)
                 write_text(folder.recipe, dump_recipe(recipe))
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
                 write_json(folder.environment, environment | {"determinism": loop.determinism})
@@ -165,3 +150,30 @@ def train(
         if watch.received is not None:
             raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
         return RunResult(folder.path, result, trained=True)
+
+
+def _refuse_what_cannot_be_trained(recipe: Recipe, inputs: Inputs) -> None:
+    """Refuse what would end a run later, before anything is written."""
+    from dpstune.methods import build_method
+    from dpstune.training.best import refuse_nothing_to_choose_by
+    from dpstune.training.criterion import build_criterion
+    from dpstune.training.trackers import refuse_missing_trackers
+
+    task = inputs.task(recipe)
+    refuse_missing_trackers(recipe.training.trackers)
+    build_method(recipe.method)  # whose library may be missing
+    inputs.tokens(recipe)  # which the tokenizer may not take
+    build_criterion(recipe.training, task)  # which may weigh labels that are not there
+    refuse_nothing_to_choose_by(recipe.training, task)
+
+
+def _told_of_the_data(loaded: LoadedRecipe, inputs: Inputs) -> Iterator[str]:
+    """Yield what is wrong with a user's own files, and how many texts of any task are cut, where these are many."""
+    from dpstune.data.checking import told_before_training
+    from dpstune.settings.sections import DatasetTask, OwnTask
+
+    recipe = loaded.recipe
+    if isinstance(recipe.task, OwnTask | DatasetTask):
+        yield from told_before_training(recipe.task, recipe.data, loaded.source)
+    if cut := inputs.cut_texts(recipe):
+        yield cut

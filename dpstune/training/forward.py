@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dpstune.data.tokens import TokenDataset
     from dpstune.methods.base import Method
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 
 class ForwardPasses:

@@ -35,11 +35,9 @@ if TYPE_CHECKING:
     from dpstune.evaluation.scoring import Evaluation
     from dpstune.methods.base import Method
     from dpstune.models.vocabulary import AllWords
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
     from dpstune.runs.folder import RunFolder
     from dpstune.training.checkpoints import Checkpoint
-
-__all__ = ["Loop"]
 
 
 class _StopAskedError(Exception):
@@ -96,7 +94,6 @@ class Loop:
 
         from dpstune.data.batches import StepPlan
         from dpstune.device.cpu_kernels import alike_again
-        from dpstune.device.hardware import wait_for
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
         from dpstune.models.vocabulary import refuse_unknown_tokens
@@ -145,13 +142,7 @@ class Loop:
         self.determinism = self._settle_determinism()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
-            started = time.perf_counter()
-            rank, ranks = accelerator.process_index, accelerator.num_processes
-            first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)  # this rank's share of it
-            with self.forward.kernels():
-                self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
-            wait_for(accelerator.device)
-            self.state.other_seconds += time.perf_counter() - started
+            self._prepare_method()
         self.words = self._narrow_words()
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(
@@ -405,6 +396,18 @@ class Loop:
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
         return result
+
+    def _prepare_method(self) -> None:
+        """Let the method see the first epoch before step 1; each rank shows it its share."""
+        from dpstune.device.hardware import wait_for
+
+        started = time.perf_counter()
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        first_epoch = range(1 + rank, self.plan.steps_per_epoch + 1, ranks)
+        with self.forward.kernels():
+            self.method.prepare(self.model, (self._training_data(step) for step in first_epoch))
+        wait_for(self.accelerator.device)
+        self.state.other_seconds += time.perf_counter() - started
 
     def _narrow_words(self) -> AllWords:
         """On a CPU, train only those word embeddings that the training examples use; see ``UsedWords``."""

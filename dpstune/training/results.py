@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dpstune.data.reading import TaskData
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
     from dpstune.settings.sections import ModelSection
 
 

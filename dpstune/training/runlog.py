@@ -13,7 +13,7 @@ from dpstune.training.trackers import Point, Trackers
 
 if TYPE_CHECKING:
     from dpstune.evaluation.scoring import Evaluation
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 
 class RunLog:

@@ -20,7 +20,7 @@ from dpstune.errors import RequestError, shortened
 from dpstune.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from dpstune.recipe.recipe import Recipe
+    from dpstune.recipe.schema import Recipe
 
 _EXTRA = {"tensorboard": "tensorboard", "mlflow": "trackers", "wandb": "trackers"}
 # MLflow's own patience with a server that is gone is minutes for each call; a training step does not wait so long.

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from dpstune import cli
 from dpstune.methods import REGISTRY
-from dpstune.recipe.recipe import shipped_recipes
+from dpstune.recipe.finding import shipped_recipes
 from dpstune.settings.tasks import TASKS
 
 

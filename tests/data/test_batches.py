@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpstune.data.batches import StepPlan, step_batches
-from dpstune.recipe.recipe import Recipe
+from dpstune.recipe.schema import Recipe
 
 lengths_strategy = st.lists(st.integers(1, 40), min_size=1, max_size=120)
 batching_strategy = st.sampled_from(["random", "bucketed"])

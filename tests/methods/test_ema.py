@@ -16,7 +16,8 @@ from dpstune.evaluation import scoring
 from dpstune.methods import REGISTRY, without_newer_keys
 from dpstune.methods.base import Method
 from dpstune.methods.ema import Ema
-from dpstune.recipe.recipe import dump_recipe, load_recipe, load_run_recipe, recipe_schema, summarize_recipe
+from dpstune.recipe.recipe import dump_recipe, load_recipe, load_run_recipe, summarize_recipe
+from dpstune.recipe.schema import recipe_schema
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys, widen
 from dpstune.training import engine
 from dpstune.training.loop import Loop

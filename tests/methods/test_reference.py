@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dpstune.methods.subnetwork import unpack_bits
+from dpstune.methods.subnetwork import octets, unpack_bytes
 from tests.methods.replay import load_trajectory, replay
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
@@ -27,7 +27,8 @@ def test_every_loss_gradient_mask_and_parameter_is_reproduced(name):
 def selection(method, layer):
     if method.config.name == "dps-dense":
         return method.gam[layer].bool()
-    return unpack_bits(method.selected[layer], method.linears[layer].weight.shape)
+    weight, packed = method.linears[layer].weight, method.selected[layer]
+    return unpack_bytes(packed, octets(packed.device))[: weight.numel()].view(weight.shape)
 
 
 def test_the_recordings_hold_both_stages():

@@ -112,7 +112,7 @@ def test_labels_of_the_hub_go_by_name_and_missing_gold_labels_are_dropped(hub, t
 
     publish(hub, task.hub.id, None, columns, features, {"train": 12, "validation": 4, "test": 4})
     program = (
-        "from dpstune.data.reading import read_task; from dpstune.recipe.recipe import DataSection\n"
+        "from dpstune.data.reading import read_task; from dpstune.settings.sections import DataSection\n"
         "task = read_task('snli', DataSection())\n"
         "print([task.label_names[i] for i in task.splits['train'].labels]); print(task.notes[0])\n"
     )

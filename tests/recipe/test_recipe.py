@@ -6,17 +6,9 @@ from hypothesis import strategies as st
 
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, newer_keys, without_newer_keys
-from dpstune.recipe.recipe import (
-    Recipe,
-    describe_recipe,
-    dump_recipe,
-    find_recipe,
-    load_recipe,
-    load_run_recipe,
-    recipe_schema,
-    shipped_recipes,
-    summarize_recipe,
-)
+from dpstune.recipe.finding import describe_recipe, find_recipe, shipped_recipes
+from dpstune.recipe.recipe import dump_recipe, load_recipe, load_run_recipe, summarize_recipe
+from dpstune.recipe.schema import Recipe, recipe_schema
 
 MODELS = {
     "bert": "google-bert/bert-large-cased",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dpstune.data.examples import Examples
 from dpstune.data.reading import TaskData, read_task
 from dpstune.errors import DpstuneError, RequestError, some_of
-from dpstune.recipe.recipe import Recipe
+from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder, read_predictions
 from dpstune.settings.sections import UserTask, task_kind, task_name
 from dpstune.settings.tasks import get_task

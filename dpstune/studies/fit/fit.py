@@ -21,7 +21,8 @@ from dpstune.data.reading import read_raw
 from dpstune.data.splitting import rows_together
 from dpstune.errors import BusyError, DivergedError, RequestError, out_of_memory
 from dpstune.methods import BASELINE, method_class
-from dpstune.recipe.recipe import LoadedRecipe, build_recipe, split_override
+from dpstune.recipe.draft import split_override
+from dpstune.recipe.recipe import LoadedRecipe, build_recipe
 from dpstune.runs.folder import run_hash
 from dpstune.runs.identity import content_fingerprints, what_decides
 from dpstune.settings.metrics import direction

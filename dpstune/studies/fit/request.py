@@ -11,7 +11,9 @@ from typing import Any
 from dpstune.data.columns import refuse_wrong_names
 from dpstune.data.files import folder_called, names_a_dataset
 from dpstune.errors import RequestError
-from dpstune.recipe.recipe import find_recipe, refuse_told_twice, split_override
+from dpstune.recipe.draft import split_override
+from dpstune.recipe.finding import find_recipe
+from dpstune.recipe.recipe import refuse_told_twice
 from dpstune.recipe.yaml_text import is_yaml_file, read_mapping
 from dpstune.studies.fit.candidates import METHODS
 

@@ -10,7 +10,7 @@ from dpstune.data.reading import TaskData
 from dpstune.data.tokens import TokenDataset
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
-from dpstune.recipe.recipe import Recipe
+from dpstune.recipe.schema import Recipe
 from dpstune.settings.metrics import USUAL_METRIC
 from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import get_task

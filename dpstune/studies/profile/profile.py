@@ -17,7 +17,8 @@ from dpstune.common.progress import SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
 from dpstune.methods import BASELINE, build_method
-from dpstune.recipe.recipe import LoadedRecipe, load_recipe, split_override
+from dpstune.recipe.draft import split_override
+from dpstune.recipe.recipe import LoadedRecipe, load_recipe
 from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
 from dpstune.training.loop import Loop
 from dpstune.training.runlog import RunLog

@@ -13,7 +13,8 @@ from dpstune.data.inputs import Inputs
 
 if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
-    from dpstune.recipe.recipe import LoadedRecipe, Recipe
+    from dpstune.recipe.recipe import LoadedRecipe
+    from dpstune.recipe.schema import Recipe
     from dpstune.studies.records import RunRecord
     from dpstune.studies.sweep.queue import Job
     from dpstune.studies.sweep.sweep import Sweep

@@ -15,7 +15,7 @@ from typing import Any
 from dpstune.common.hub import first_line
 from dpstune.common.writing import writing_to
 from dpstune.errors import RequestError, RunError, did_you_mean
-from dpstune.recipe.recipe import split_override
+from dpstune.recipe.draft import split_override
 
 LAUNCHERS = ("slurm", "local")
 SECONDS_TO_SAVE = 60

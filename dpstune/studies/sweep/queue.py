@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from dpstune.common.hub import first_line
 from dpstune.errors import RunError
-from dpstune.recipe.recipe import split_override
+from dpstune.recipe.draft import split_override
 from dpstune.studies.sweep.storage import (
     DEATHS,
     HEARTBEAT_SECONDS,

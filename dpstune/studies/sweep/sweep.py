@@ -16,7 +16,9 @@ from dpstune.device.hardware import device_type
 from dpstune.errors import DpstuneError, RequestError, RunError
 from dpstune.methods import build_method, needs_own_dropout
 from dpstune.models.precision import model_precision
-from dpstune.recipe.recipe import LoadedRecipe, Recipe, load_recipe, split_override
+from dpstune.recipe.draft import split_override
+from dpstune.recipe.recipe import LoadedRecipe, load_recipe
+from dpstune.recipe.schema import Recipe
 from dpstune.recipe.yaml_text import read_value
 from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
