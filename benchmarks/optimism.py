@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from dpstune.studies.choice import choose, judge_by_bootstrap
 from dpstune.studies.fit import search
 from dpstune.studies.fit.candidates import METHODS, SearchSpace
-from dpstune.studies.fit.choice import choose, judge_by_bootstrap
 
 ROWS, FOLDS, REPEATS = 100, 5, 30
 

@@ -261,7 +261,7 @@ def _guess_label(table: Table, texts: Sequence[str]) -> tuple[str, str]:
         raise RequestError(
             f"{table.path}: no column seems to hold labels; say --label COLUMN (its columns: {some_of(table.columns)})"
         )
-    # Words before numbers, few before many; of equals the last column.
+    # Words before numbers, few before many; among equals, the last column.
     best = min(reversed(answers), key=lambda each: (each.seems_measured, each.different))
     return best.name, f"{'many numbers' if best.seems_measured else 'few values that repeat'}: {_described(best)}"
 

@@ -56,14 +56,16 @@ def draw_parts(
     return {split: examples.take(held) for split, held in rows.items()}
 
 
-def units_of(raw: RawSplit) -> dict[str, int]:
+def units_of(
+    ids: Sequence[str], texts: Sequence[tuple[str, ...]], groups: Sequence[str | None] | None = None
+) -> dict[str, int]:
     """Return what each row, by its id, counts with: rows with equal texts or of one group are one unit.
 
-    >>> units_of(RawSplit("a.csv", ["0", "1", "2"], [("a",), ("b",), ("A",)], [], [2, 3, 4]))
+    >>> units_of(["0", "1", "2"], [("a",), ("b",), ("A",)])
     {'0': 0, '2': 0, '1': 1}
     """
-    blocks = rows_together(raw.texts, raw.groups or None)
-    return {raw.ids[row]: number for number, block in enumerate(blocks) for row in block}
+    blocks = rows_together(texts, groups or None)
+    return {ids[row]: number for number, block in enumerate(blocks) for row in block}
 
 
 class _Cutter:

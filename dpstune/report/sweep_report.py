@@ -284,8 +284,8 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
         "fewer than half as many seeds as the method's fullest point cannot be the best.",
         "The 95% interval is a percentile bootstrap of the mean over seeds (10,000 resamples). With few seeds it is "
         "too narrow: of normal values it holds the mean in 84% of cases with five, in 91% with ten.",
-        "Interval and p are of restarts, all scored on the same examples. They do not say how far the values would be "
-        "others on new examples; of few examples that is far.",
+        "Interval and p are of restarts, all scored on the same examples. They do not say how much the values would "
+        "change on new examples; with few examples, much.",
         f"The expected best of n runs is the expected {_extreme(summaries)}imum of n draws, with replacement, from all "
         "runs of the method (Dodge et al. 2019). So points with more seeds count more, and near the number of runs "
         "it is a little too low. A budget is counted in runs, not in seconds.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dpstune.evaluation.scoring import Evaluation
-    from dpstune.studies.fit.choice import Verdict
+    from dpstune.studies.choice import Verdict
 
 _LONGEST_TEXT = 160  # characters of an example in a table
 

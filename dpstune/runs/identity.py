@@ -65,7 +65,10 @@ def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def what_decides(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe's plain values less what changes no result: where data lie, who shows the run, newer defaults."""
+    """Return a recipe's plain values less what changes no result: where data lie, who shows the run, newer defaults.
+
+    How often a checkpoint is saved stays, though it changes none either: without it a study would have another name.
+    """
     values = without_newer_defaults(recipe.model_dump(mode="json"))
     del values["data"]["dir"], values["training"]["trackers"]
     return values

@@ -77,7 +77,10 @@ def compares(request: SweepRequest) -> bool:
 
 
 def planned_dropout(sweep: Sweep) -> str | None:
-    """Say, before a study runs, which dropout its methods will have; None where it compares none, or dropouts."""
+    """Say, before a study runs, which dropout its methods will have.
+
+    None where only one method runs, or where the grid itself varies the dropout.
+    """
     if sweep.request.dropout is not None:
         return f"dropout {sweep.request.dropout:g} for every method{_but(sweep.with_own_dropout())}"
     if not compares(sweep.request) or any(flag == "grid" for flag, _ in _setting_dropout(sweep.request)):

@@ -18,6 +18,9 @@ from dpstune.recipe.yaml_text import read_mapping, read_value
 Grid = Mapping[str, Sequence[Any]]
 """Dotted recipe keys, each with the values to try."""
 
+LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
+"""The keys that say how long a run is."""
+
 
 def method_grid(method: str) -> Grid:
     """Return the grid that ships for a method (``recipes/grids/METHOD.yaml``, Appendix D of the paper).

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.data.parts import units_of
-from dpstune.data.sources import RawSplit
 from dpstune.settings.metrics import direction
-from dpstune.studies.fit.answers import Answers, scorer
-from dpstune.studies.fit.choice import Verdict, judge_by_rows
+from dpstune.studies.answers import Answers, scorer
+from dpstune.studies.choice import Verdict, judge_by_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +38,6 @@ def _over_rows(task: TaskData, each: Evaluation) -> Verdict:
     scores = each.scores if each.probabilities is None else each.probabilities
     answers = Answers(examples.ids, np.array(each.gold), np.array(each.predictions), scores)
     score = scorer([answers], replace(task, label_names=each.names))
-    units = units_of(RawSplit(each.split, list(examples.ids), list(examples.texts)))
+    units = units_of(examples.ids, examples.texts)
     found = judge_by_rows(lambda rows: (score(0, rows), None), [units[name] for name in examples.ids])
     return found.in_the_metric(direction(task.metric))

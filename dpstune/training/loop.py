@@ -354,7 +354,8 @@ class Loop:
         from dpstune.common.writing import write_json
         from dpstune.evaluation.scoring import prediction_columns
         from dpstune.runs.folder import write_predictions
-        from dpstune.training.results import build_result, save_model_folder
+        from dpstune.training.model_card import save_model_folder
+        from dpstune.training.results import build_result
 
         steps = self.state.step
         scaling = self.losses.scaling(steps)

@@ -1,25 +1,17 @@
-"""What a finished run leaves behind: its numbers, and a model folder that plain transformers loads."""
+"""A finished run's numbers: the content of its result.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune import __version__
-from dpstune.common.writing import write_folder
-from dpstune.methods import without_newer_keys
-from dpstune.models.names import shown_models
 from dpstune.runs.identity import content_fingerprints, run_digest
-from dpstune.settings.base import listed
-from dpstune.settings.metrics import constant_answer
 
 if TYPE_CHECKING:
     import torch
 
     from dpstune.data.reading import TaskData
     from dpstune.recipe.schema import Recipe
-    from dpstune.settings.sections import ModelSection
 
 
 def what_was_run(recipe_name: str, recipe: Recipe, task: TaskData, split: str | None, processes: int) -> dict[str, Any]:
@@ -112,7 +104,7 @@ def build_result(
 
 
 def kept_metrics(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return the metrics, by split, of a run's kept weights; a run of dpstune 0.1 kept the last."""
+    """Return the metrics, by split, of a run's kept weights; a result that says nothing of them is of a version that kept the last."""
     metrics: dict[str, dict[str, float | None]] = result.get("kept", result["last"])["metrics"]
     return metrics
 
@@ -140,89 +132,3 @@ def majority_value(task: TaskData, split: str) -> float | None:
         return None
     found = constant_metrics([task.metric], train.labels, examples.labels, label_count=len(task.label_names))
     return found[task.metric]
-
-
-def save_model_folder(
-    folder: Path, model: Any, tokenizer: Any, recipe: Recipe, task: TaskData, result: Mapping[str, Any]
-) -> None:
-    """Write weights (safetensors), config, tokenizer and model card, all of them or nothing."""
-    from transformers.utils import logging
-
-    def fill(place: Path) -> None:
-        logging.disable_progress_bar()
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        (place / "README.md").write_text(model_card(recipe, task, result), encoding="utf-8")
-
-    write_folder(folder, fill)
-
-
-def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str:
-    """Return the model card, in Markdown with the metadata header the hub reads."""
-    import yaml
-
-    from dpstune.evaluation.multilabel import THRESHOLD
-
-    metrics = kept_metrics(result)
-    header = {
-        **_base_model(recipe.model),
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["dpstune", recipe.method.name],
-        "metrics": list(metrics[result["split"]]) if result["split"] is not None else [],
-    }
-    rows = "\n".join(
-        f"| {split} | {name} | {'undefined' if value is None else f'{value:.4f}'} |"
-        for split, values in metrics.items()
-        for name, value in values.items()
-    )
-    settings = listed(without_newer_keys(result["method"])) or "no settings"
-    labels = ", ".join(task.label_names) or "one value (regression)"
-    several = task.kind == "multilabel"
-    all_labels = ", top_k=None" if several else ""
-    threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
-    note = choice_note(result)
-    always = constant_answer(task.metric, task.kind)
-    when = "after the last step" if note is None else f"after step {result['kept']['step']}"
-    scores = f"""| split | metric | value {when} |
-|---|---|---|
-{rows}
-
-{always.capitalize()} gives {_number(result["majority"])} ({result["metric"]}, {result["split"]})."""
-    if note is not None:
-        scores += f"\n\n{note[0].upper()}{note[1:]}."
-    if result["split"] is None:
-        scores = "It was not evaluated: no examples were kept for that."
-    return f"""---
-{yaml.safe_dump(header, sort_keys=False).strip()}
----
-
-# {shown_models([recipe.model.name])[recipe.model.name]} fine-tuned on {task.name}
-
-Fine-tuned with {recipe.method.name} ({settings}) by dpstune {__version__}, seed {recipe.seed}, on
-{result["examples"]["train"]} examples, {result["steps"]} steps.
-
-Labels: {labels}.
-
-{scores}
-
-## Use
-
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER"{all_labels})
-```
-{threshold}
-Numbers of one seed say little about a method: fine-tuning on small data varies from restart to restart.
-"""
-
-
-def _base_model(model: ModelSection) -> dict[str, str]:
-    """Return the metadata that names a pre-trained model of the hub; the hub takes no folder there."""
-    is_local = model.name == "minilm" or Path(model.name).expanduser().is_dir()
-    return {} if is_local or model.init == "random" else {"base_model": model.name}
-
-
-def _number(value: float | None) -> str:
-    return "no value" if value is None else f"{value:.4f}"

@@ -37,7 +37,7 @@ from dpstune.studies.fit.candidates import (
 from dpstune.studies.fit.parts import TEST, VALIDATION, Parts, decide_parts
 from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
 from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
-from dpstune.studies.grid import overrides_for, refuse_unknown_keys
+from dpstune.studies.grid import LENGTH_KEYS, overrides_for, refuse_unknown_keys
 from dpstune.studies.processes import at_once, threads_of_a_worker
 from dpstune.studies.records import NO_INFLUENCE, RunRecord, read_run
 
@@ -54,7 +54,6 @@ EVERYTHING = 0  # in the place of a part's number
 AT_THE_END_ALONE = 10**9  # steps between evaluations
 # An evaluation that chose weights or an end would be seen by the choice, and then score it.
 LAST_WEIGHTS = ("training.keep=last", "training.patience=null")
-LENGTHS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
 ONE_STEP = ("training.steps=1", "training.warmup_steps=0")  # all of a run of a method that does not learn by steps
 MOST_FAILURES = 5  # in a row
 WAIT_SECONDS = 1.0
@@ -129,7 +128,8 @@ class Fit:
 
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""
-        return units_of(self._raw.rows_of(split))
+        raw = self._raw.rows_of(split)
+        return units_of(raw.ids, raw.texts, raw.groups)
 
     def texts(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the texts of each row of a split, by its id."""
@@ -170,7 +170,7 @@ class Fit:
     def _load(self, task: Mapping[str, Any], candidate: Candidate, seed: int | None = None, *more: str) -> LoadedRecipe:
         given = overrides_for(candidate.method, self.request.overrides)
         if not method_class(candidate.method).learns_by_steps:
-            given = [*(each for each in given if split_override(each)[0] not in LENGTHS), *ONE_STEP]
+            given = [*(each for each in given if split_override(each)[0] not in LENGTH_KEYS), *ONE_STEP]
         return build_recipe(
             {"training": {}, **self.request.recipe, "task": dict(task)},
             name=self.request.name,

@@ -19,8 +19,8 @@ from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder
 from dpstune.settings.metrics import direction
-from dpstune.studies.fit.answers import Answers, read_answers, scorer
-from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
+from dpstune.studies.answers import Answers, read_answers, scorer
+from dpstune.studies.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
 from dpstune.studies.fit.parts import TEST, VALIDATION
 from dpstune.studies.fit.search import CandidateSearch, Trial

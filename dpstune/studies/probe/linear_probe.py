@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpstune.data.parts import units_of
-from dpstune.data.sources import RawSplit
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError, counted
 from dpstune.evaluation.targets import find_target
 from dpstune.settings.metrics import direction
-from dpstune.studies.fit.answers import Answers, scorer
-from dpstune.studies.fit.choice import Compared, Rows, Scorer, Verdict, judge_by_rows
+from dpstune.studies.answers import Answers, scorer
+from dpstune.studies.choice import Compared, Rows, Scorer, Verdict, judge_by_rows
 from dpstune.studies.probe.request import FEWEST_ROWS
 from dpstune.studies.probe.similarity import Features
 
@@ -182,7 +181,7 @@ def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretr
         return mean, None if mean is None or theirs is None else mean - theirs
 
     examples = task.scored
-    units = units_of(RawSplit(task.split, list(examples.ids), list(examples.texts), [], []))
+    units = units_of(examples.ids, examples.texts)
     verdict = judge_by_rows(compare, [units[name] for name in examples.ids])
     return verdict.in_the_metric(direction(task.data.metric))
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from dpstune.studies.fit.answers import Answers
-from dpstune.studies.fit.choice import Verdict
+from dpstune.studies.answers import Answers
+from dpstune.studies.choice import Verdict
 from dpstune.studies.points import Point
 from dpstune.studies.probe.linear_probe import ProbedTask, mean_of_defined
 from dpstune.studies.probe.subjects import Start, Subject

@@ -20,7 +20,7 @@ from dpstune.errors import RequestError
 from dpstune.evaluation.targets import find_target
 from dpstune.evaluation.trained import TrainedPlace
 from dpstune.settings.sections import ModelSection
-from dpstune.studies.fit.answers import Answers
+from dpstune.studies.answers import Answers
 from dpstune.studies.points import Point
 from dpstune.studies.probe.linear_probe import (
     ProbedTask,

@@ -19,14 +19,13 @@ from dpstune.errors import RequestError
 from dpstune.methods import BASELINE, build_method
 from dpstune.recipe.draft import split_override
 from dpstune.recipe.recipe import LoadedRecipe, load_recipe
-from dpstune.studies.grid import overrides_for, parse_method, refuse_unknown_keys
+from dpstune.studies.grid import LENGTH_KEYS, overrides_for, parse_method, refuse_unknown_keys
 from dpstune.training.loop import Loop
 from dpstune.training.runlog import RunLog
 
 METHODS_OF_TABLE_3 = (BASELINE, "mixout", "r3f", "r-drop", "child-tuning-d", "dps-dense", "dps-mix")
 BATCH_SIZES_OF_TABLE_3 = (16, 32)
 TIMED_OPENINGS = 3  # how often the step that opens Stage II is timed, each time after a step of Stage I
-LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "training.warmup_ratio")
 _SET_BY_THE_PROFILE = (
     "model.init",
     "training.batch_size",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpstune.errors import BusyError, DivergedError, RequestError, RunError
-from dpstune.studies.fit.choice import judge_by_bootstrap
+from dpstune.studies.choice import judge_by_bootstrap
 from dpstune.studies.fit.fit import Fit
 from dpstune.studies.fit.outcome import run_fit as run_fit_here
 from dpstune.studies.fit.request import fit_request

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dpstune.runs.folder import RunFolder, read_predictions
 from dpstune.settings.metrics import METRICS, direction
-from dpstune.studies.fit.choice import Rows, Scorer
+from dpstune.studies.choice import Rows, Scorer
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpstune.studies.fit.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
+from dpstune.studies.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 
 ROWS = 200
 
