@@ -62,7 +62,7 @@ class Task:
 
     Args:
         name: Its name.
-        kind: Classification or regression.
+        kind: What its labels are.
         labels: Label names, in the order of the model's outputs; empty for regression.
         metric: The metric family; its headline comes first among its metrics.
         splits: Split names: ``train``, the validation splits in order, then test splits.

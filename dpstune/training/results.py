@@ -104,7 +104,7 @@ def build_result(
 
 
 def kept_metrics(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return the metrics, by split, of a run's kept weights; a result that says nothing of them is of a version that kept the last."""
+    """Return the metrics, by split, of a run's kept weights: the last step's where a result does not say which."""
     metrics: dict[str, dict[str, float | None]] = result.get("kept", result["last"])["metrics"]
     return metrics
 
