@@ -5,7 +5,10 @@ import json
 import pytest
 
 from dpstune.errors import RequestError
-from dpstune.evaluation.targets import Target, read_target
+from dpstune.evaluation.targets import Target, read_target, target_of
+from dpstune.evaluation.trained import TrainedPlace
+from dpstune.recipe.recipe import load_recipe
+from dpstune.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -64,3 +67,12 @@ def test_the_fingerprint_is_that_of_the_examples(folder):
     assert Target("mnli", "validation", folder).read().fingerprint == before
     file.write_text(file.read_text().replace('"neutral"', '"entailment"'))
     assert Target("mnli", "validation", folder).read().fingerprint != before
+
+
+def test_a_task_of_the_table_is_looked_for_where_the_runs_own_data_lie(folder, tmp_path):
+    recipe = load_recipe("demo", data_dir=folder).recipe
+    place = TrainedPlace("a run", tmp_path, RunFolder(tmp_path), recipe)
+    assert target_of(place, "mnli", "validation", None) == Target("mnli", "validation", folder)
+    assert target_of(place, "mnli", "validation", tmp_path) == Target("mnli", "validation", tmp_path)
+    assert target_of(place, "sst2", "validation", None) == Target("sst2", "validation", None)
+    assert target_of(place, None, "validation", None) == Target("toy-nli", "validation", folder)

@@ -75,7 +75,7 @@ def test_a_kind_that_torch_cannot_export_is_one_line(tmp_path, monkeypatch):
 class TestThePlace:
     @pytest.fixture(autouse=True)
     def installed(self, monkeypatch):
-        monkeypatch.setattr(onnx, "find_spec", lambda name: name)
+        monkeypatch.setattr(onnx, "is_installed", lambda name: True)
 
     def test_an_empty_folder_or_none_is_taken(self, tmp_path):
         refuse_what_cannot_be_exported(tmp_path, force=False)
@@ -116,6 +116,6 @@ class TestThePlace:
                 refuse_what_cannot_be_exported(place, force=force)
 
     def test_a_package_that_is_missing_is_named(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else name)
+        monkeypatch.setattr(onnx, "is_installed", lambda name: name != "onnxscript")
         with pytest.raises(RequestError, match=r"onnxscript is not installed; pip install 'dpstune\[onnx\]' brings it"):
             refuse_what_cannot_be_exported(tmp_path / "new", force=False)

@@ -293,12 +293,12 @@ class TestMerging:
 
 class TestRefused:
     def test_without_peft_its_extra_is_named(self, monkeypatch):
-        monkeypatch.setattr("dpstune.methods.lora.find_spec", lambda name: None)
+        monkeypatch.setattr("dpstune.methods.lora.is_installed", lambda name: False)
         with pytest.raises(RequestError, match=r"^method lora needs PEFT: pip install 'dpstune\[lora\]'$"):
             build_method({"name": "lora"})
 
     def test_a_run_without_peft_writes_nothing(self, tiny_task, tmp_path, monkeypatch):
-        monkeypatch.setattr("dpstune.methods.lora.find_spec", lambda name: None)
+        monkeypatch.setattr("dpstune.methods.lora.is_installed", lambda name: False)
         with pytest.raises(RequestError, match="needs PEFT"):
             engine.train(load_recipe(str(tiny_task), method="lora"), output=tmp_path)
         assert not list(tmp_path.rglob("recipe.yaml"))

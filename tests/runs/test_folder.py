@@ -168,7 +168,7 @@ def test_a_folder_whose_writer_was_killed_between_its_two_renames_is_there_again
     place.mkdir()
     (place / "notes").write_text("mine")
     script = (
-        "import os, sys; from pathlib import Path; from dpstune.runs.folder import write_folder\n"
+        "import os, sys; from pathlib import Path; from dpstune.common.writing import write_folder\n"
         "rename = Path.rename\n"
         "Path.rename = lambda path, to: os._exit(9) if path.name.endswith('.partial') else rename(path, to)\n"
         "write_folder(Path(sys.argv[1]), lambda folder: None)\n"

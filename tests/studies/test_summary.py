@@ -39,6 +39,14 @@ def test_an_undefined_value_makes_a_point_worse_not_better():
     assert (summary.mean, summary.best, summary.undefined, summary.failed) == (0.4, 0.8, 1, 1)
 
 
+def test_a_diverged_restart_has_the_worst_calibration_error():
+    runs = [record(seed=seed, value=0.05, metric="calibration_error", majority=None) for seed in range(4)]
+    other = [record("mixout", seed, 0.02, metric="calibration_error", majority=None) for seed in range(2)]
+    lost = [record("mixout", seed, None, metric="calibration_error", majority=None, error="nan") for seed in (2, 3)]
+    means = {summary.point.method: summary.mean for summary in summarize_points([*runs, *other, *lost])}
+    assert means == pytest.approx({"vanilla": 0.05, "mixout": 0.51})
+
+
 def test_diverged_restarts_count_as_restarts_that_learned_nothing():
     records = [record("mixout", seed, 0.8) for seed in (1, 2)]
     records += [record("mixout", seed, None, error="the loss is nan", seconds=1.0) for seed in (3, 4)]
