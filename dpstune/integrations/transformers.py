@@ -15,10 +15,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
-from dpstune.methods import build_method
+from dpstune.methods import build_method, without_newer_keys
 from dpstune.methods.base import Method, MethodConfig
 from dpstune.methods.criterion import Criterion
 from dpstune.models.loading import set_dropout
+from dpstune.settings.base import listed
 
 METHOD_STATE = "dpstune_method.pt"
 
@@ -48,7 +49,7 @@ class MethodTrainer(Trainer):
         RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
             GPUs in one process, ``auto_find_batch_size``, ``load_best_model_at_end`` where a checkpoint's weights are
             not what was evaluated, reentrant gradient checkpointing where the method's loss takes gradients; or you
-            give a loss function, and the method has its own loss, or sees the data before step 1, when it cannot ask
+            give a loss function, or a ``compute_loss``, and the method has its own loss, or sees the data before step 1, when it cannot ask
             yours; or you give an optimizer, and the method adds weights to train.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -59,7 +60,7 @@ class MethodTrainer(Trainer):
     0.05
     """
 
-    def __init__(self, *args: Any, method: Mapping[str, Any] | MethodConfig, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, method: str | Mapping[str, Any] | MethodConfig | Method[Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.method: Method[Any] = build_method(method)
         self._resumed_from: Path | None = None
@@ -91,10 +92,14 @@ class MethodTrainer(Trainer):
         checkpointing: Any = self.args.gradient_checkpointing_kwargs if self.args.gradient_checkpointing else None
         if self.method.loss_takes_gradients and checkpointing and checkpointing.get("use_reentrant"):
             raise RequestError(f"{name} computes gradients within its loss; checkpoint with use_reentrant=False")
-        if type(self.method.innermost).prepare is not Method.prepare and self.compute_loss_func is not None:
+        sees_the_data = type(self.method.innermost).prepare is not Method.prepare
+        if sees_the_data and self.compute_loss_func is not None:
             raise RequestError(
                 f"{name} sees the data before step 1, without your loss function; leave out compute_loss_func"
             )
+        if (self._own_loss or sees_the_data) and type(self).compute_loss is not MethodTrainer.compute_loss:
+            why = "has a loss of its own" if self._own_loss else "sees the data before step 1, without your loss"
+            raise RequestError(f"{name} {why}; leave out the compute_loss of {type(self).__name__}")
 
     def create_accelerator_and_postprocess(self) -> None:
         """Show the method what each accelerator clips; each trial of ``hyperparameter_search`` has an accelerator."""
@@ -108,7 +113,7 @@ class MethodTrainer(Trainer):
         With True it goes on from the newest checkpoint that is whole: a kill may have left one that is not.
 
         Raises:
-            RunError: The checkpoint holds no state of a method.
+            RunError: The checkpoint holds no state of a method, or that of another method or of other settings.
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
@@ -217,20 +222,31 @@ class MethodTrainer(Trainer):
         file = checkpoint / METHOD_STATE
         if not file.is_file():
             raise RunError(f"{checkpoint} holds no {METHOD_STATE}: it was not written by a MethodTrainer")
-        self.method.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        held = torch.load(file, map_location="cpu", weights_only=True)
+        if held.keys() == {"method", "state"}:  # an earlier dpstune wrote the state alone
+            self._refuse_another_method(checkpoint, held["method"])
+            held = held["state"]
+        self.method.load_state_dict(held)
+
+    def _refuse_another_method(self, checkpoint: Path, settings: dict[str, Any]) -> None:
+        own = self.method.config.model_dump(mode="json")
+        if without_newer_keys(settings) != without_newer_keys(own):
+            theirs, ours = (f"{each['name']} ({listed(each) or 'no settings'})" for each in (settings, own))
+            raise RunError(f"{checkpoint} was written by {theirs}, and cannot be continued with {ours}")
 
     def _training_data(self) -> Iterator[list[tuple[dict[str, torch.Tensor], float]]]:
         """Yield each step's micro-batches, all with the same share, as in ``Trainer``'s own loss."""
         batches = iter(self.get_train_dataloader())
         while step := list(islice(batches, self.args.gradient_accumulation_steps)):
-            yield [({key: value.to(self.args.device) for key, value in batch.items()}, 1 / len(step)) for batch in step]
+            yield [(self._prepare_inputs(batch), 1 / len(step)) for batch in step]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save the method's state, then all else: at the end of it ``Trainer`` deletes older checkpoints."""
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / METHOD_STATE, lambda file: torch.save(self.method.state_dict(), file))
+            held = {"method": self.method.config.model_dump(mode="json"), "state": self.method.state_dict()}
+            write_atomically(folder / METHOD_STATE, lambda file: torch.save(held, file))
         super()._save_checkpoint(model, trial)
 
 

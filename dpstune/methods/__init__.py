@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods.base import Method, MethodConfig
 from dpstune.settings.base import check_settings
 
+GROUP = "dpstune.methods"
+"""The group of entry points by which another package offers its methods."""
+
 # One line for each method: its name, and where its class is. A file is imported when its method is asked for.
-REGISTRY: dict[str, str] = {
+REGISTRY: dict[str, str | EntryPoint] = {
     "vanilla": "vanilla:Vanilla",
     "dps-dense": "dps_dense:DpsDense",
     "dps-mix": "dps_mix:DpsMix",
@@ -31,6 +38,7 @@ REGISTRY: dict[str, str] = {
     "ema": "ema:Ema",
     "lora": "lora:Lora",
 }
+REGISTRY |= {each.name: each for each in entry_points(group=GROUP) if each.name not in REGISTRY}
 
 BASELINE = "vanilla"  # what the others are compared with
 
@@ -39,22 +47,57 @@ def method_class(name: str) -> type[Method[Any]]:
     """Return the class of the method called ``name``.
 
     Raises:
-        RequestError: There is no such method; the nearest name is offered.
+        RequestError: There is no such method; the nearest name is offered. Or it is another package's, and cannot be
+            imported.
     """
     if name not in REGISTRY:
         hint = did_you_mean(name, REGISTRY) or f"; there are {', '.join(REGISTRY)}"
         raise RequestError(f"unknown method {name!r}{hint}")
-    module, _, attribute = REGISTRY[name].partition(":")
+    place = REGISTRY[name]
+    if isinstance(place, EntryPoint):
+        return _class_of_another_package(place)
+    module, _, attribute = place.partition(":")
     cls: type[Method[Any]] = getattr(import_module(f"dpstune.methods.{module}"), attribute)
     return cls
 
 
-def build_method(settings: Mapping[str, Any] | MethodConfig) -> Method[Any]:
+def _class_of_another_package(place: EntryPoint) -> type[Method[Any]]:
+    package = place.dist.name if place.dist is not None else "another package"
+    what = f"method {place.name}, which {package} offers as {place.value}"
+    try:
+        found = place.load()
+    except Exception as error:  # the package's own code, with errors of any kind
+        raise RequestError(f"{what}, cannot be imported: {type(error).__name__}: {error}") from None
+    config = getattr(found, "config_class", None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise RequestError(f"{what}, is no class derived from dpstune.methods.base.Method")
+    if not (isinstance(config, type) and issubclass(config, MethodConfig)):
+        raise RequestError(f"{what}, has no config_class derived from dpstune.methods.base.MethodConfig")
+    if config.model_fields["name"].default != place.name:
+        raise RequestError(f"{what}: its config calls it {config.model_fields['name'].default!r}; both should be equal")
+    return found
+
+
+def foreign_code(config: MethodConfig) -> dict[str, str]:
+    """Return a hash of the file of each method that acts and is another package's: who edits it trains another run.
+
+    >>> foreign_code(build_method("ema").config)
+    {}
+    """
+    files = {name: inspect.getsourcefile(method_class(name)) for name in config.names if _is_foreign(name)}
+    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def _is_foreign(name: str) -> bool:
+    return isinstance(REGISTRY.get(name), EntryPoint)
+
+
+def build_method(settings: str | Mapping[str, Any] | MethodConfig | Method[Any]) -> Method[Any]:
     """Build a method from its settings.
 
     Args:
-        settings: A mapping with ``name`` and the method's own keys (those left out take their defaults), or
-            a config that was checked already.
+        settings: Its name, a mapping with ``name`` and the method's own keys (those left out take their defaults), a
+            config that was checked already, or the method itself, which is returned.
 
     Raises:
         RequestError: The name or a key is unknown, or a value is out of range.
@@ -62,8 +105,12 @@ def build_method(settings: Mapping[str, Any] | MethodConfig) -> Method[Any]:
     >>> build_method({"name": "dps-dense", "p": 0.4, "update_ratio": 0.2}).config.p
     0.4
     """
+    if isinstance(settings, Method):
+        return settings
     if isinstance(settings, MethodConfig):
         return method_class(settings.name)(settings)
+    if isinstance(settings, str):
+        settings = {"name": settings}
     name = settings.get("name") if isinstance(settings, Mapping) else None
     if not isinstance(name, str):
         raise RequestError(f"a method needs a name, as in {{'name': 'dps-mix'}}; there are {', '.join(REGISTRY)}")

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_origin
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError
@@ -57,6 +57,12 @@ class MethodConfig(Settings):
     """
 
     name: str
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _takes_a_list_for_a_tuple(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        return tuple(value) if isinstance(value, list) and get_origin(annotation) is tuple else value
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ class EmaConfig(MethodConfig):
             raise ValueError("an average of averages is not offered; give it a method that trains")
         if method_class(of.name).adds_keys:
             raise ValueError(f"the weights that {of.name} trains are not those it leaves; give it another method")
+        if not method_class(of.name).weights_decide:
+            raise ValueError(f"{of.name} already ends with other weights than it trains; give it another method")
         return of
 
     @property

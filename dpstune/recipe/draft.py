@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,14 +158,21 @@ class Draft:
                 split: _below(folder, given) if split in _PLACES else given for split, given in files.items()
             }
 
-    def check(self) -> Recipe:
-        """Check every key."""
+    def check(self, choose: Callable[[Mapping[str, Any]], type[Settings]] = method_schema) -> Recipe:
+        """Check every key.
+
+        Args:
+            choose: Returns the class of a method's settings.
+
+        Raises:
+            RequestError: One is wrong: file and line, or flag, and key are named.
+        """
         values = dict(self.values)
         for section in _SECTIONS:
             if section in values and not isinstance(values[section], dict):
                 raise RequestError(f"{self._place((section,))}: {section}: should be a mapping of keys to values")
         if "method" in values:
-            values["method"] = self._check_part(method_schema(values["method"]), values["method"], ("method",))
+            values["method"] = self._check_part(choose(values["method"]), values["method"], ("method",))
         task = values.get("task")
         if isinstance(task, dict):
             checked = self._check_part(task_schema(task), task, ("task",))

@@ -14,7 +14,7 @@ from dpstune.errors import RequestError, shortened
 from dpstune.methods import without_newer_keys
 from dpstune.recipe.draft import Draft, split_override
 from dpstune.recipe.finding import find_recipe
-from dpstune.recipe.schema import Recipe
+from dpstune.recipe.schema import Recipe, run_method_schema
 from dpstune.recipe.yaml_text import write_mapping
 from dpstune.settings.base import listed
 from dpstune.settings.sections import UserTask, task_name
@@ -138,7 +138,8 @@ def load_run_recipe(file: Path) -> Recipe:
     """Load the recipe that a run wrote into its folder.
 
     A run writes out every default. If a key is missing, the dpstune that trained the run did not know it. The key then
-    has the value that the run trained with, even if the default is another one now.
+    has the value that the run trained with, even if the default is another one now. A method that is not known here is
+    taken as it is.
 
     Args:
         file: ``recipe.yaml`` in a run's folder.
@@ -151,7 +152,7 @@ def load_run_recipe(file: Path) -> Recipe:
     if isinstance(method, dict):
         draft.values["method"] = {**_BEFORE_IT_WAS_A_KEY.get(str(method.get("name")), {}), **method}
     draft.make_paths_absolute()
-    return draft.check()
+    return draft.check(run_method_schema)
 
 
 def refuse_told_twice(overrides: Sequence[str], flags: Mapping[str, str | None]) -> None:

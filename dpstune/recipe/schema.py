@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, method_class
@@ -29,7 +29,9 @@ DEFAULT_METHOD = "dps-dense"
 
 
 class _AnyMethod(MethodConfig):
-    """Checks a method whose name is missing or unknown, to report that."""
+    """Checks a method whose name is missing or unknown, to report that and nothing else."""
+
+    model_config = ConfigDict(extra="ignore")
 
     @field_validator("name")
     @classmethod
@@ -39,6 +41,12 @@ class _AnyMethod(MethodConfig):
         except RequestError as error:
             raise ValueError(str(error)) from None
         return name
+
+
+class UnknownMethod(MethodConfig):
+    """A method that is not known here, of a run that was trained elsewhere: its model can be used all the same."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Recipe(Settings):
@@ -85,7 +93,7 @@ class Recipe(Settings):
     def _method_suits_the_task(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
         task = info.data.get("task")
         several = task is not None and task_kind(task) == "multilabel"
-        unserved = [name for name in method.names if not method_class(name).serves_several_labels]
+        unserved = [name for name in _known(method) if not method_class(name).serves_several_labels]
         if several and unserved:
             raise ValueError(
                 f"{unserved[0]} compares one distribution an example, and a multilabel task has one a label; "
@@ -102,6 +110,16 @@ class Recipe(Settings):
                 if getattr(training, key):
                     raise ValueError(f"{key} is for labels, and the task is regression")
         return training
+
+
+def _known(method: MethodConfig) -> list[str]:
+    return [name for name in method.names if name in REGISTRY]
+
+
+def run_method_schema(values: Mapping[str, Any]) -> type[Settings]:
+    """Return ``method_schema`` of a method that trained a run; here it need not be known."""
+    name = values.get("name", DEFAULT_METHOD)
+    return UnknownMethod if isinstance(name, str) and name not in REGISTRY else method_schema(values)
 
 
 def task_schema(values: Mapping[str, Any]) -> type[Settings]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dpstune.methods import newer_keys, without_newer_keys
+from dpstune.methods import foreign_code, newer_keys, without_newer_keys
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
@@ -171,7 +171,9 @@ def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
 
     ingredients = what_decides(recipe)
     del ingredients["model"]["name"], ingredients["task"], ingredients["training"]["save_every"]
+    code = foreign_code(recipe.method)
     return ingredients | {
+        **({"method_code": code} if code else {}),
         "task": [task.kind, _measured(task), task.label_names, task.fingerprint],
         "model_fingerprint": model_fingerprint(recipe.model),
     }

@@ -131,6 +131,8 @@ def listed(settings: Mapping[str, Any]) -> str:
 def _in_words(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
+    if "name" not in value:
+        return str(dict(value))
     below = listed(value)
     return f"{value['name']} ({below})" if below else str(value["name"])
 

@@ -25,6 +25,8 @@ LENGTH_KEYS = ("training.steps", "training.epochs", "training.warmup_steps", "tr
 def method_grid(method: str) -> Grid:
     """Return the grid that ships for a method (``recipes/grids/METHOD.yaml``, Appendix D of the paper).
 
+    A method of another package has none: its grid is what ``--grid`` says.
+
     Raises:
         RequestError: There is no such method.
 
@@ -32,8 +34,8 @@ def method_grid(method: str) -> Grid:
     [0.05, 0.1, 0.2]
     """
     method_class(method)
-    values, _ = read_mapping(grid_files()[method])
-    return values
+    file = grid_files().get(method)
+    return read_mapping(file)[0] if file is not None else {}
 
 
 def parse_method(asked: str) -> tuple[str, list[str]]:

@@ -136,6 +136,7 @@ class Loop:
             again = {"context_fn": alike_again} if has_own_kernels(recipe, accelerator) else {}
             recompute_activations(self.model, **again)
         self.model.train()
+        self._keys = set(self.model.state_dict())
         criterion = build_criterion(training, task, accelerator.device)
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
         self.forward = ForwardPasses(recipe, self.datasets["train"], self.model, self.method, accelerator)
@@ -243,6 +244,8 @@ class Loop:
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.method.after_update()
+        if self.method.step != step + 1:
+            raise RunError(f"method {self.method.config.name}: its after_update should call super().after_update()")
         self.state.step = step
         self.state.tokens += self.plan.tokens(chunks)
         self.losses.add(step, total, rate)
@@ -317,7 +320,7 @@ class Loop:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "method": self.method.state_dict(),
+                "method": _loadable(self.method),
                 "words": self.words.factor,
                 "word_ids": self.words.ids,
                 "pass_cost": asdict(self.forward.cost),
@@ -365,6 +368,7 @@ class Loop:
         method_bytes = self.method.held_bytes()
         self.method.detach()
         self.words.restore()
+        self._refuse_other_keys()
         last = {split: evaluation.metrics for split, evaluation in evaluations.items()}
         kept_step = self.state.best["step"] if self.recipe.training.keep == "best" and self.state.best else steps
         if kept_step != steps:
@@ -397,6 +401,14 @@ class Loop:
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
         return result
+
+    def _refuse_other_keys(self) -> None:
+        """Refuse a model in which a method has left something, or taken something out: nothing would load it."""
+        if other := self._keys ^ self.model.state_dict().keys():
+            raise RunError(
+                f"method {self.method.config.name} should leave the model's weights under the names that they had; "
+                f"{min(other)!r} is new, or gone"
+            )
 
     def _prepare_method(self) -> None:
         """Let the method see the first epoch before step 1; each rank shows it its share."""
@@ -526,3 +538,33 @@ class Loop:
             f"stopped early after step {self.state.step} of {self.total_steps}: no better {self.task.metric} on "
             f"{self.headline_split} {since}"
         )
+
+
+def _loadable(method: Method[Any]) -> dict[str, Any]:
+    """Return a method's state.
+
+    Raises:
+        RunError: It holds what a checkpoint cannot be continued from.
+    """
+    state = method.state_dict()
+    strange = next(_strange(state, "state_dict()"), None)
+    if strange is not None:
+        raise RunError(
+            f"method {method.config.name}: {strange}; a checkpoint holds tensors, numbers, texts, None, and lists and "
+            "dicts of these"
+        )
+    return state
+
+
+def _strange(value: Any, place: str) -> Iterator[str]:
+    """Yield what of a state cannot be loaded without running code."""
+    import torch
+
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _strange(below, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            yield from _strange(below, f"{place}[{number}]")
+    elif not (value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str)):
+        yield f"{place} is of type {type(value).__name__}"

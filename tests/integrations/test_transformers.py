@@ -437,6 +437,50 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused(recipe, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
 
 
+def test_a_checkpoint_of_another_method_or_of_other_settings_is_not_continued(recipe, tmp_path):
+    build_trainer(load(recipe, "child-tuning-f"), tmp_path, save_strategy="steps", save_steps=7).train()
+    for other, told in (
+        (
+            {"name": "child-tuning-f", "p": 0.6},
+            r"written by child-tuning-f \(p 0.3\), and .* with child-tuning-f \(p 0.6\)",
+        ),
+        ("vanilla", r"written by child-tuning-f \(p 0.3\), and cannot be continued with vanilla \(no settings\)"),
+    ):
+        trainer = build_trainer(load(recipe, "vanilla"), tmp_path, save_strategy="steps", save_steps=7)
+        trainer.method = build_method(other)
+        with pytest.raises(RunError, match=told):
+            trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+
+
+def test_a_checkpoint_that_an_earlier_dpstune_wrote_is_continued(recipe, tmp_path):
+    loaded = load(recipe, "dps-mix")
+    first = build_trainer(loaded, tmp_path, save_strategy="steps", save_steps=7)
+    first.train()
+    file = tmp_path / "checkpoint-7" / METHOD_STATE
+    held = torch.load(file, weights_only=True)
+    assert held["method"]["name"] == "dps-mix"
+    torch.save(held["state"], file)
+    second = build_trainer(loaded, tmp_path, save_strategy="no")
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    assert all(torch.equal(first.model.state_dict()[name], each) for name, each in second.model.state_dict().items())
+
+
+def test_a_compute_loss_of_your_own_takes_no_methods_loss_away(recipe, tmp_path):
+    class Mine(MethodTrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            return model(**inputs).loss
+
+    one = build_trainer(load(recipe, "vanilla"), tmp_path)
+    for method, told in (
+        ("r3f", "r3f has a loss of its own; leave out the compute_loss of Mine"),
+        ("smart", "smart has a loss of its own"),
+        ("child-tuning-d", "child-tuning-d sees the data before step 1, without your loss; leave out the compute_loss"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            Mine(one.model, one.args, method=method)
+    Mine(one.model, one.args, method="dps-dense")
+
+
 @pytest.mark.parametrize(("killed_in", "goes_on_from"), [("_save_rng_state", 7), ("on_save", 14)])
 def test_a_kill_while_it_saves_leaves_a_checkpoint_to_go_on_from(
     recipe, tmp_path, monkeypatch, killed_in, goes_on_from

@@ -69,3 +69,9 @@ def test_what_is_no_replacement_is_refused(replacement):
 def test_keys_of_a_wrapped_method_wait_for_the_point_that_says_which_it_is():
     loaded = load_first("demo", ["ema:of=dps-dense"], ["method.of.p=0.4", "training.steps=9"])
     assert (loaded.recipe.method.name, loaded.recipe.training.steps) == ("ema", 9)
+
+
+def test_a_method_without_a_grid_is_tried_where_grid_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("dpstune.studies.grid.grid_files", dict)
+    assert method_grid("mixout") == {}
+    assert widen(method_grid("mixout"), "mixout", ["method.p=0.5,0.6"]) == {"method.p": [0.5, 0.6]}

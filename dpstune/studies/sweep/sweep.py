@@ -173,6 +173,7 @@ class Sweep:
         self.first_seed = first.recipe.seed
         self.fixed_dropout = first.recipe.model.dropout  # the recipe's, for every method; None where it says none
         self.grids = {asked: self._grid(asked) for asked in dict.fromkeys(request.methods)}
+        self._refuse_what_no_method_is_tried_with()
         self.jobs: list[Job] = []
         self._folders: dict[Job, Path] = {}
         refuse_missing_trackers(first.recipe.training.trackers)
@@ -212,6 +213,13 @@ class Sweep:
         grid = widen(method_grid(method), method, self.request.grid) if self.request.search else {}
         given = {split_override(override)[0] for override in (*self.request.overrides, *own)}
         return {key: values for key, values in grid.items() if key not in given}
+
+    def _refuse_what_no_method_is_tried_with(self) -> None:
+        """Refuse values to try of a key that --set or each --method fixes."""
+        for replacement in self.request.grid if self.request.search else ():
+            key = split_override(replacement)[0]
+            if not any(key in grid for grid in self.grids.values()):
+                raise RequestError(f"--grid {replacement}: --set or --method gives {key} one value; leave one out")
 
     def restarts(self, asked: str, point: Mapping[str, Any]) -> list[Job]:
         """Return a point's jobs, one for each seed."""

@@ -263,6 +263,11 @@ def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tm
     request = SweepRequest(str(tiny_task), ("mixout",), 1, tmp_path, grid=("method.p=0.5,1.0",))
     with pytest.raises(RequestError, match=r"^--grid method\.p=1\.0: method\.p: should be less than 1, not 1\.0"):
         Sweep(request)
+    fixed = SweepRequest(str(tiny_task), ("mixout:p=0.5", "vanilla"), 1, tmp_path, grid=("method.p=0.3,0.7",))
+    with pytest.raises(RequestError, match=r"^--grid method.p=0.3,0.7: --set or --method gives method.p one value"):
+        Sweep(fixed)
+    tried = Sweep(replace(fixed, methods=("mixout:p=0.5", "mixout")))
+    assert [grid.get("method.p") for grid in tried.grids.values()] == [None, [0.3, 0.7]]
     own = SweepRequest(str(tiny_task), ("mixout:p=1.50",), 1, tmp_path)
     with pytest.raises(RequestError, match=r"^--method mixout:p=1\.50: method\.p: should be less than 1"):
         Sweep(own)
