@@ -6,7 +6,9 @@ interrupted. A command imports what it needs when it runs, so that ``--help`` an
 
 from __future__ import annotations
 
+import codecs
 import gc
+import json
 import os
 import re
 import signal
@@ -104,14 +106,21 @@ def main() -> NoReturn:
     """Run the command line and exit with its code; every error is one line on stderr."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
     again = sys.unraisablehook = _SignalAgain()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    codecs.register_error("jsonescape", _as_json_escapes)
+    sys.stdout.reconfigure(errors="jsonescape")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = run(sys.argv[1:] or ["--help"])
     finally:
         again.stop()
     gc.freeze()  # else Python searches all of torch and transformers for garbage once more, which takes a second
     sys.exit(code or again.exit_code())
+
+
+def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """Write what stdout's encoding lacks so that JSON is still JSON."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def run(arguments: Sequence[str]) -> int:

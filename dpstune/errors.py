@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _MOST_SHOWN = 80  # characters of a value
 _MOST_NAMED = 8
 _MOST_OF_A_NAME = 40  # characters; a file without a header gives its first row of texts as the names of its columns
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class DpstuneError(Exception):
@@ -96,6 +98,15 @@ def counted(count: int, what: str) -> str:
     ('1 run', '2 runs')
     """
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def printable(text: str) -> str:
+    r"""Return a text with what a terminal would obey, or what turns the direction of writing, as escapes.
+
+    >>> printable("a\x1b[2Jb\u202e\n")
+    'a\\x1b[2Jb\\u202e\n'
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def some_of(names: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.writing import can_name_a_folder
 from dpstune.errors import RequestError, shortened
 
 
@@ -137,7 +138,7 @@ def as_name(name: Any) -> str:
     Raises:
         RequestError: It cannot.
     """
-    if not isinstance(name, str) or name.strip(" .") == "" or "/" in name or "\\" in name:
+    if not isinstance(name, str) or not can_name_a_folder(name) or "/" in name or "\\" in name:
         raise RequestError(f"name={shown(name)}: should be a name without slashes")
     return name
 

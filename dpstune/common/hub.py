@@ -130,6 +130,10 @@ def _unreachable(what: str, error: BaseException, remedy: str) -> RunError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type where it has none; without a user's part of a URL.
+
+    >>> first_line(OSError("no answer of https://me:secret@host/api"))
+    'no answer of https://***@host/api'
+    """
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return re.sub(r"://[^/\s@]*@", "://***@", lines[0]) if lines else type(error).__name__

@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable
 from encodings.aliases import aliases
 from pathlib import Path
@@ -166,3 +167,12 @@ def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
     text = io.StringIO()
     csv.writer(text, delimiter=separator).writerow(cells)  # with another line end than \r\n a lone \r would stay bare
     return text.getvalue().removesuffix("\r\n")
+
+
+def markdown_text(text: str) -> str:
+    r"""Put text on one line and escape what Markdown or HTML would not read as text, except underscores in words.
+
+    >>> print(markdown_text("a|b\n## <c> snake_case"))
+    a\|b ## \<c\> snake_case
+    """
+    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -138,6 +138,19 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
             beside.unlink()
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no name may hold: control characters, line ends, and half of a character."""
+
+
+def can_name_a_folder(name: str) -> bool:
+    r"""Tell whether a folder can be called so, without leading elsewhere.
+
+    >>> [can_name_a_folder(name) for name in ("rte", "..", "a\nb", "")]
+    [True, False, False, False]
+    """
+    return name.strip(" .") != "" and CONTROL.search(name) is None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the mapping that a JSON file holds; None if it is missing or damaged."""
     try:

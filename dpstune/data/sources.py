@@ -315,7 +315,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
             columns.refuse_missing(source, there)
         place = f"{source}:{number}"
         split.texts.append(tuple(text_cell(row, column, place) for column in columns.text))
-        split.ids.append(_identity(row, position))
+        split.ids.append(_identity(row, position, place))
         split.rows.append(number)
         if isinstance(row.get(columns.label), list) and split.first_list is None:
             split.first_list = f"{place}: column {columns.label!r}"
@@ -418,8 +418,17 @@ def label_cell(row: Mapping[str, Any], column: str, place: str) -> str | None:
     return LABEL_SEPARATOR.join(label or "" for label in labels)
 
 
-def _identity(row: Mapping[str, Any], position: int) -> str:
+def _identity(row: Mapping[str, Any], position: int, place: str) -> str:
     for column in ID_COLUMNS:
         if row.get(column) is not None:
-            return str(row[column])
+            name = str(row[column])
+            _refuse_what_no_file_holds(name, column, place)
+            return name
     return str(position)
+
+
+def _refuse_what_no_file_holds(text: str, column: str, place: str) -> None:
+    try:
+        text.encode()
+    except ValueError as error:
+        raise RequestError(f"{place}: column {column!r} does not hold text: {first_line(error)}") from None

@@ -49,8 +49,8 @@ class MethodTrainer(Trainer):
         RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
             GPUs in one process, ``auto_find_batch_size``, ``load_best_model_at_end`` where a checkpoint's weights are
             not what was evaluated, reentrant gradient checkpointing where the method's loss takes gradients; or you
-            give a loss function, or a ``compute_loss``, and the method has its own loss, or sees the data before step 1, when it cannot ask
-            yours; or you give an optimizer, and the method adds weights to train.
+            give a loss function, or a ``compute_loss``, and the method has its own loss, or sees the data before step
+            1, when it cannot ask yours; or you give an optimizer, and the method adds weights to train.
 
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
     >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, hidden_size=12, vocab_size=10))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -73,11 +73,11 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         RequestError: There is no such model, or its tokenizer is missing or cannot pad.
         RunError: The hub could not be reached.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     source = find_model(model.name, model.revision)
     with _reading(source, "tokenizer"):
-        config = AutoConfig.from_pretrained(source.place, **_options(source))
+        config = _config(source)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.place, **_options(source), config=config
         )
@@ -96,11 +96,36 @@ def read_config(model: ModelSection) -> tuple[ModelSource, PretrainedConfig]:
         RequestError: There is no such model.
         RunError: The hub could not be reached.
     """
-    from transformers import AutoConfig
-
     source = _shipped_architecture(model) or find_model(model.name, model.revision)
     with _reading(source, "configuration"):
-        return source, AutoConfig.from_pretrained(source.place, **_options(source))
+        return source, _config(source)
+
+
+def _config(source: ModelSource) -> PretrainedConfig:
+    """Read a configuration.
+
+    Raises:
+        RequestError: It names kernels of another repository, which transformers would fetch and run.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    written, _ = PretrainedConfig.get_config_dict(source.place, **_options(source))
+    kernels = next(_foreign_kernels(written), None)
+    if kernels is not None:
+        raise RequestError(
+            f"model {source.name}: its config.json names {kernels}, which is code of another repository, and dpstune "
+            "never runs such; remove the key"
+        )
+    config: PretrainedConfig = AutoConfig.from_pretrained(source.place, **_options(source))
+    return config
+
+
+def _foreign_kernels(written: Any) -> Iterator[str]:
+    """Yield what a configuration, or one within it, names that transformers would look for on the hub."""
+    for key, value in written.items() if isinstance(written, Mapping) else ():
+        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            yield f"{key}: {value}"
+        yield from _foreign_kernels(value)
 
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from dpstune.common.writing import CONTROL
 from dpstune.errors import RequestError, shortened
 from dpstune.recipe.schema import DEFAULT_METHOD, Recipe, method_schema, task_schema
 from dpstune.recipe.yaml_text import KeyPath, read_mapping, read_value
@@ -32,7 +32,6 @@ _PAIRS: dict[KeyPath, tuple[KeyPath, ...]] = {
 }
 _SECTIONS = ("model", "data", "method", "training")
 _PLACES = ("train", "validation", "test")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LONGEST_TASK_NAME = 200  # bytes: of the 255 that a file's name may have, the rest is for what is written around it
 
 
@@ -146,8 +145,8 @@ class Draft:
         if isinstance(name, str) and name.startswith((".", "~")):
             model["name"] = str(folder / os.path.expanduser(name))  # type: ignore[index]
         if isinstance(data, dict) and isinstance(data.get("dir"), str):
-            folder = folder / os.path.expanduser(data["dir"])
-            data["dir"] = str(folder)
+            data["dir"] = _below(folder, data["dir"]) or str(folder)
+            folder = Path(data["dir"])
         if not isinstance(task, dict):
             return
         dataset, files = task.get("dataset"), task.get("files")
@@ -186,7 +185,7 @@ class Draft:
             return
         wrong = f"task.name: should be {{}}, not {shortened(repr(name))}"
         place = self._place(("task", "name"))
-        if _CONTROL.search(name):
+        if CONTROL.search(name):
             raise RequestError(f"{place}: {wrong.format('one line without control characters')}")
         if len(name.encode()) > _LONGEST_TASK_NAME:
             raise RequestError(f"{place}: {wrong.format(f'at most {_LONGEST_TASK_NAME} bytes long')}")
@@ -215,6 +214,8 @@ def _below(folder: Path, given: Any) -> Any:
     """Return a path, or those in a list, anchored to a folder; anything else as it is."""
     if isinstance(given, list):
         return [_below(folder, each) for each in given]
+    if isinstance(given, str) and "\0" in given:
+        raise RequestError(f"{shortened(repr(given))}: a path holds no zero byte")
     return str(folder / os.path.expanduser(given)) if isinstance(given, str) and given else given
 
 

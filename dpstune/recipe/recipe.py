@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dpstune.common.writing import can_name_a_folder
 from dpstune.errors import RequestError, shortened
 from dpstune.methods import without_newer_keys
 from dpstune.recipe.draft import Draft, split_override
@@ -117,6 +118,8 @@ def _finish(
         if told is not None:
             raise RequestError(f"--data-dir {data_dir} and {told} set the same key; give one of them")
         draft.set(("data", "dir"), str(data_dir.absolute()), f"--data-dir {data_dir}")
+    if not can_name_a_folder(name):
+        raise RequestError(f"a recipe called {shortened(repr(name))} cannot name its runs' folder; rename it")
     draft.make_paths_absolute()
     recipe = draft.check()
     draft.refuse_a_task_name_for_no_file(recipe)

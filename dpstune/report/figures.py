@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dpstune.common.writing import write_atomically
+from dpstune.errors import printable
 from dpstune.studies.points import method_order
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ def wrap_label(label: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    r"""Escape text so that matplotlib does not read it as a formula.
+    r"""Escape text so that matplotlib does not read it as a formula, and an SVG can hold it.
 
     >>> print(plain_text("5 $ a run"))
     5 \$ a run
     """
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def line_looks(methods: Sequence[str | None]) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dpstune.errors import RunError
+from dpstune.errors import RunError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,7 @@ def print_lines(lines: Iterable[str]) -> None:
 def tell(text: str) -> None:
     """Print text for people to stderr; if that fails, say nothing: there is no place left to say it."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
 
@@ -60,8 +60,13 @@ def tell(text: str) -> None:
 def people_console() -> Console:
     """Return a console on stderr that prints text as it is, since a folder's name may look like markup or an emoji."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    class PeopleConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return PeopleConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def _silence(stream: TextIO) -> None:

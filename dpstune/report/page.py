@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from dpstune.common.textfile import markdown_text
 from dpstune.common.writing import write_text
 from dpstune.report.figures import PIXELS
 
@@ -174,7 +175,7 @@ def render_markdown(title: str, blocks: Sequence[Block]) -> str:
     | x\|y | 1 |
     <BLANKLINE>
     """
-    return "\n\n".join([f"# {_plain(title)}", *(_markdown(block) for block in blocks)]) + "\n"
+    return "\n\n".join([f"# {markdown_text(title)}", *(_markdown(block) for block in blocks)]) + "\n"
 
 
 def block_html(block: Block) -> str:
@@ -237,23 +238,23 @@ def _html_table(table: Table) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text):
-            return f"## {_plain(text)}"
+            return f"## {markdown_text(text)}"
         case Paragraph(text):
-            return _plain(text)
+            return markdown_text(text)
         case Bullets(items):
-            return "\n".join(f"- {_plain(item)}" for item in items)
+            return "\n".join(f"- {markdown_text(item)}" for item in items)
         case Image(path, description):
-            return f"![{_plain(description)}]({path.name})"
+            return f"![{markdown_text(description)}]({path.name})"
         case Facts(items):
             return "\n".join(f"- {item.label}: {_fact_markdown(item)}" for item in items)
         case Table():
             marks = [":--" if column < block.words else "--:" for column in range(len(block.header))]
             rows = [
-                [f"**{cell}**" if index in block.strong and cell else cell for cell in map(_plain, row)]
+                [f"**{cell}**" if index in block.strong and cell else cell for cell in map(markdown_text, row)]
                 for index, row in enumerate(block.rows)
             ]
             lines = [
-                _markdown_row([_plain(cell) for cell in block.header]),
+                _markdown_row([markdown_text(cell) for cell in block.header]),
                 f"|{'|'.join(marks)}|",
                 *map(_markdown_row, rows),
             ]
@@ -262,14 +263,9 @@ def _markdown(block: Block) -> str:
 
 def _fact_markdown(item: Fact) -> str:
     ticks, space = ("``", " ") if "`" in item.text else ("`", "")
-    text = f"{ticks}{space}{item.text}{space}{ticks}" if item.code else _plain(item.text)
-    return f"{text} ({_plain(item.details)})" if item.details else text
+    text = f"{ticks}{space}{item.text}{space}{ticks}" if item.code else markdown_text(item.text)
+    return f"{text} ({markdown_text(item.details)})" if item.details else text
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Put text on one line and escape what Markdown or HTML would not read as text, except underscores in words."""
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dpstune.common.writing import locked, make_writable_folder, read_json, set_aside, write_atomically, writing_to
+from dpstune.errors import RequestError
 
 FIT_RESULT = "fit.json"
 """What a fit found, in its folder; the winner's ``model`` and ``recipe.yaml`` lie beside it."""
@@ -95,6 +96,10 @@ class RunFolder:
         Raises:
             RequestError: The place cannot be written to.
         """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"--output {self.path}: its name is no UTF-8 text; choose another folder") from None
         make_writable_folder(self.path)
         with writing_to(self.path):
             self.checkpoints.mkdir(exist_ok=True)

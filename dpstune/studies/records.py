@@ -258,6 +258,8 @@ def _checked(folder: Path, result: Any, file: str) -> RunRecord:
     for key in ("value", "majority", "seconds"):
         if _number(result[key]) is None and (key == "seconds" or result[key] is not None):
             raise ValueError(f"{key} in {file} is {json.dumps(result[key])}; it should be a finite number")
+    if not isinstance(result.get("kept", {}), dict):
+        raise ValueError(f"kept in {file} holds no mapping")
     record = RunRecord(folder, load_run_recipe(RunFolder(folder).recipe), result)
     if result["seed"] != record.seed:
         raise ValueError(f"{file} is of seed {result['seed']}, recipe.yaml of seed {record.seed}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune import __version__
+from dpstune.common.textfile import markdown_text
 from dpstune.common.writing import write_folder
 from dpstune.methods import without_newer_keys
 from dpstune.models.names import shown_models
@@ -55,7 +56,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
         for name, value in values.items()
     )
     settings = listed(without_newer_keys(result["method"])) or "no settings"
-    labels = ", ".join(task.label_names) or "one value (regression)"
+    labels = ", ".join(map(markdown_text, task.label_names)) or "one value (regression)"
     several = task.kind == "multilabel"
     all_labels = ", top_k=None" if several else ""
     threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
@@ -75,7 +76,7 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
 {yaml.safe_dump(header, sort_keys=False).strip()}
 ---
 
-# {shown_models([recipe.model.name])[recipe.model.name]} fine-tuned on {task.name}
+# {shown_models([recipe.model.name])[recipe.model.name]} fine-tuned on {markdown_text(task.name)}
 
 Fine-tuned with {recipe.method.name} ({settings}) by dpstune {__version__}, seed {recipe.seed}, on
 {result["examples"]["train"]} examples, {result["steps"]} steps.

@@ -148,7 +148,7 @@ class _WandB:
             id=run_id,
             resume="allow",
             dir=os.environ.get("WANDB_DIR", str(folder.path)),
-            settings={"console": "off"},
+            settings={"console": "off", "x_disable_meta": True},  # the command line may hold a storage's password
         )
         self._tracker.start()
         _remember(folder, "wandb", run_id)

@@ -21,7 +21,7 @@ from dpstune.errors import DivergedError, RequestError, RunError
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.studies.records import read_divergence
-from dpstune.training import checkpoints, engine, results
+from dpstune.training import checkpoints, engine, model_card
 from dpstune.training.loop import Loop
 from dpstune.training.losses import LossReadings
 from dpstune.training.optim import build_optimizer
@@ -393,13 +393,13 @@ class TestFailures:
         assert not list(tmp_path.glob("runs/*/*/*/checkpoints/*"))
 
     def test_a_signal_while_results_are_written_ends_what_comes_after(self, train, tmp_path, monkeypatch):
-        save = results.save_model_folder
+        save = model_card.save_model_folder
 
         def save_and_signal(*arguments):
             os.kill(os.getpid(), signal.SIGINT)
             save(*arguments)
 
-        monkeypatch.setattr(results, "save_model_folder", save_and_signal)
+        monkeypatch.setattr(model_card, "save_model_folder", save_and_signal)
         with pytest.raises(Interrupted, match="all of it is saved") as caught:
             train("training.steps=3")
         assert caught.value.exit_code == 130

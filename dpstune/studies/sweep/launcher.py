@@ -42,6 +42,8 @@ def refuse_wrong_options(launcher: str | None, options: Sequence[str]) -> None:
             raise RequestError(
                 f"--launcher-set {option}: should be KEY=VALUE, for example partition=gpu, without dashes"
             )
+        if not option.isprintable():
+            raise RequestError(f"--launcher-set {option!r}: should be one line without control characters")
         if key in _TAKEN:
             raise RequestError(f"--launcher-set {option}: cannot be set: {_TAKEN[key]}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +43,7 @@ from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sql
 from dpstune.training.best import headline_split
 from dpstune.training.trackers import refuse_missing_trackers
 
+MOST_RUNS = 100_000
 _OWN_DROPOUT = "model.dropout=null"  # the method's own; a recipe may say another
 
 
@@ -189,11 +191,23 @@ class Sweep:
         self._records: dict[Job, RunRecord] = {}
         self._diverged: dict[Job, RunRecord] = {}  # those that another kind of machine trained
         self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
+        self._refuse_too_many()
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
         for method, point in every:
             self._refuse_what_is_no_recipe(method, point)
         if request.budget is None:
             self.plan(every)
+
+    def _refuse_too_many(self) -> None:
+        """Refuse more runs than anyone has meant, before their points are made."""
+        grids, budget, seeds = self.grids.values(), self.request.budget, self.request.seeds
+        count = sum(math.prod(len(values) for values in grid.values()) for grid in grids)
+        runs = seeds * (count if budget is None else sum(most_points(grid, budget) for grid in grids))
+        if max(count, runs) > MOST_RUNS:
+            raise RequestError(
+                f"the grids have {count:,} points, which makes {runs:,} runs with {seeds:,} seeds each; a sweep has at "
+                f"most {MOST_RUNS:,}: give fewer values to --grid, fewer --seeds or a smaller --budget"
+            )
 
     def _defaults(self, asked: str) -> dict[str, Any]:
         """Return the settings of a method that is asked for, where no grid sets them."""
@@ -240,7 +254,8 @@ class Sweep:
     def plan(self, chosen: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job]:
         """Add the jobs of some points, the first seed of every point first; return the new jobs."""
         by_seed = zip(*(self.restarts(*point) for point in chosen), strict=True)
-        new = [job for job in dict.fromkeys(chain.from_iterable(by_seed)) if job not in self.jobs]
+        there = set(self.jobs)
+        new = [job for job in dict.fromkeys(chain.from_iterable(by_seed)) if job not in there]
         self.jobs += new
         return new
 
