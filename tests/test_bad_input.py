@@ -1,6 +1,7 @@
 """Wrong input at the command line: exit 2 (or 1 where the work failed), one line with place and remedy."""
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -81,6 +82,20 @@ def a_missing_column(folder):
 def a_missing_file(folder):
     (folder / "validation.csv").unlink()
     return f"there is no file {folder}/validation.csv"
+
+
+@wrong
+def an_id_that_is_half_a_character(folder):
+    row = {"first": "a", "second": "b", "label": "yes", "id": "\ud800"}
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
+    spoil(folder, "train: train.csv", "train: train.jsonl")
+    return f"{folder}/train.jsonl:1: column 'id' does not hold text: 'utf-8' codec can't encode character"
+
+
+@wrong
+def a_path_with_a_zero_byte(folder):
+    spoil(folder, "train: train.csv", 'train: "a\\0.csv"')
+    return r"'a\x00.csv': a path holds no zero byte"
 
 
 @wrong

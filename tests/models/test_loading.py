@@ -336,6 +336,16 @@ class TestRefusals:
         refused = self.refused(folder, part=part)
         assert "needs code of its own (auto_map in config.json), which dpstune never runs" in refused
 
+    @pytest.mark.parametrize("part", [load, trained, read_tokenizer])
+    @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "_experts_implementation"])
+    @pytest.mark.parametrize("within", [False, True])
+    def test_kernels_of_another_repository_are_not_fetched(self, folder, part, key, within):
+        path = folder / "config.json"
+        own = {key: "somebody/kernels"}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **({"text_config": own} if within else own)}))
+        refused = self.refused(folder, part=part)
+        assert f"its config.json names {key}: somebody/kernels, which is code of another repository" in refused
+
     def test_no_tokenizer(self, folder):
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / name).unlink()

@@ -482,3 +482,10 @@ def test_a_wrong_name_of_a_task_is_refused(write, name, message):
 def test_the_name_of_an_earlier_run_s_task_may_be_one_that_is_refused_now(write):
     kept = write(OWN_TASK.replace("task: {", f"task: {{name: {'n' * 300}, "), "recipe.yaml")
     assert load_run_recipe(Path(kept)).task.name == "n" * 300
+
+
+@pytest.mark.parametrize("name", ["...yaml", "a\nb.yaml", "esc\x1b[31m.yaml"])
+def test_a_file_whose_name_no_folder_can_have_is_no_recipe(tmp_path, name):
+    (tmp_path / name).write_text("model: {name: minilm}\ntask: toy-nli\n")
+    with pytest.raises(RequestError, match="cannot name its runs' folder; rename it"):
+        load_recipe(str(tmp_path / name))

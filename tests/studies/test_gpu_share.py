@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from dpstune.common.interruption import Interrupted
+from dpstune.errors import RunError
 from dpstune.studies import gpu_share, processes
 from dpstune.studies.gpu_share import GpuShare
 from dpstune.studies.sweep import workers
@@ -30,6 +31,18 @@ def folder(tmp_path, monkeypatch):
     """The locks' folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows")
+def test_a_link_in_the_place_of_the_locks_folder_is_not_followed(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / f"dpstune-gpus-{os.getuid()}").symlink_to(folder / "elsewhere")
+    with (
+        pytest.raises(RunError, match="should be a folder of this user; remove it, or set TMPDIR"),
+        GpuShare("0").present(),
+    ):
+        pass
+    assert not [*(folder / "elsewhere").iterdir()]
 
 
 def in_process(target, *arguments):

@@ -190,6 +190,7 @@ def test_wandb_keeps_its_files_in_the_runs_folder_under_one_id(train, monkeypatc
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_DIR", raising=False)
+    monkeypatch.setattr("sys.argv", ["dpstune", "sweep", "--storage", "postgresql://me:geheim@host/db"])
     with pytest.raises(RuntimeError, match="a power cut"):
         train("wandb", progress=Notes(stop_after=8))
     finished = train("wandb")
@@ -201,3 +202,4 @@ def test_wandb_keeps_its_files_in_the_runs_folder_under_one_id(train, monkeypatc
         assert b"train/learning_rate" in file
         assert f"dps-dense/{finished.folder.name}".encode() in file
     assert b"validation/accuracy" in second
+    assert not [path for path in finished.folder.rglob("*") if path.is_file() and b"geheim" in path.read_bytes()]

@@ -56,6 +56,10 @@ def wait_for(what):
     [
         (["--launcher", "slrum"], "--launcher slrum: should be slurm or local; did you mean 'slurm'?"),
         (["--launcher", "slurm", "--plan"], "--plan, --report and --launcher: give only one of them"),
+        (
+            ["--launcher", "slurm", "--launcher-set", "comment=a\ntouch pwned"],
+            r"--launcher-set 'comment=a\ntouch pwned': should be one line without control characters",
+        ),
         (["--launcher-set", "time=60"], "--launcher-set time=60: is an option of sbatch; add --launcher slurm"),
         (
             ["--launcher", "slurm", "--jobs", "2"],

@@ -38,6 +38,7 @@ def test_a_password_is_not_repeated(password):
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
         ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
         ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
+        ("postgresql//me:secret@host/db", "postgresql//me:***@host/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
     ],
 )

@@ -269,6 +269,14 @@ def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tm
         Sweep(fixed)
     tried = Sweep(replace(fixed, methods=("mixout:p=0.5", "mixout")))
     assert [grid.get("method.p") for grid in tried.grids.values()] == [None, [0.3, 0.7]]
+    many = ",".join(map(str, range(1, 60)))
+    for more, what in (
+        ({"seeds": 10**7}, "the grids have 1 points, which makes 10,000,000 runs with 10,000,000 seeds each"),
+        ({"grid": [f"training.{key}={many}" for key in ("steps", "batch_size", "eval_batch_size")]}, "205,379 points"),
+        ({"grid": ["training.learning_rate=1e-5,1e-4"], "budget": 10**9, "search": True}, "1,000,000,000 runs"),
+    ):
+        with pytest.raises(RequestError, match=what):
+            Sweep(SweepRequest(str(tiny_task), ("vanilla",), **{"seeds": 1, "output": tmp_path, **more}))
     own = SweepRequest(str(tiny_task), ("mixout:p=1.50",), 1, tmp_path)
     with pytest.raises(RequestError, match=r"^--method mixout:p=1\.50: method\.p: should be less than 1"):
         Sweep(own)
