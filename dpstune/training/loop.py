@@ -243,8 +243,9 @@ class Loop:
             self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        counted = self.method.step
         self.method.after_update()
-        if self.method.step != step + 1:
+        if self.method.step == counted:
             raise RunError(f"method {self.method.config.name}: its after_update should call super().after_update()")
         self.state.step = step
         self.state.tokens += self.plan.tokens(chunks)

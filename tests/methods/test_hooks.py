@@ -234,8 +234,8 @@ def test_dropout_rule(settings, total, dropout):
     [
         ({"name": "dps-dens"}, "did you mean 'dps-dense'"),
         ({}, "needs a name"),
-        ("dps-mix", "needs a name, as in {'name': 'dps-mix'}"),
-        (None, "needs a name"),
+        ("dps-dens", "did you mean 'dps-dense'"),
+        (None, "needs a name, as in {'name': 'dps-mix'}"),
         ({"name": "dps-dense", "p": 1.0}, "p: should be less than 1"),
         ({"name": "dps-dense", "p": -0.1}, "p: should be greater than or equal to 0"),
         ({"name": "dps-mix", "update_ratio": 0}, "update_ratio: should be greater than 0"),
