@@ -70,6 +70,8 @@ def evaluate(
     place = find_trained(model_folder(model))
     columns, longest = as_columns(text), as_count_or_none("max_length", max_length, FEWEST_TOKENS)
     folder = as_folder_or_none("data_dir", data_dir)
+    if label is not None and not isinstance(label, str):
+        raise RequestError(f"label={shown(label)}: should be the name of a column")
     named = as_text("task", task) if isinstance(task, str | Path | None) else None
     if (named is None and task is not None) or (named is not None and names_rows(named)):
         _refuse("all rows are scored", split=split, data_dir=data_dir)

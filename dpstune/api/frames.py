@@ -86,13 +86,17 @@ def frame_rows(frame: Any) -> list[dict[str, Any]]:
 
 
 def readable_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row by its columns' names, None for a cell that pandas or numpy marks as missing."""
+    """Return a row by its columns' names; a cell that is marked as missing is None, one that is an array a list."""
+    return {str(column): _readable(value) for column, value in row.items()}
+
+
+def _readable(value: Any) -> Any:
+    import numpy as np
     import pandas as pd
 
-    return {
-        str(column): None if pd.api.types.is_scalar(value) and pd.isna(value) else value
-        for column, value in row.items()
-    }
+    if isinstance(value, np.ndarray | tuple | set | frozenset):
+        return sorted(value) if isinstance(value, set | frozenset) else list(value)
+    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
 def _cells(name: str, column: Any) -> pa.Array:

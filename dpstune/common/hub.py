@@ -136,4 +136,4 @@ def first_line(error: BaseException) -> str:
     'no answer of https://***@host/api'
     """
     lines = str(error).strip().splitlines()
-    return re.sub(r"://[^/\s@]*@", "://***@", lines[0]) if lines else type(error).__name__
+    return re.sub(r"://\S*@", "://***@", lines[0]) if lines else type(error).__name__

@@ -65,6 +65,8 @@ def find_files(given: Path | Iterable[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in [given] if isinstance(given, Path) else given:
+        if "\0" in str(path):
+            raise RequestError(f"{str(path)!r}: a path holds no zero byte")
         files = [path]
         if is_pattern(path) and not path.exists():
             files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]

@@ -18,7 +18,7 @@ from dpstune.errors import RequestError, some_of
 from dpstune.evaluation.prediction import choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
-from dpstune.settings.sections import DataSection, OwnTask, UserTask, task_name
+from dpstune.settings.sections import OwnTask, UserTask, task_name
 from dpstune.settings.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_labelled_rows(
 
 
 def told_of_training_rows(place: TrainedPlace, examples: TaskData) -> str | None:
-    """Say how many of some rows have texts that a model was trained on, as far as its own files still tell.
+    """Say how many of some rows have texts that a model was trained on; None where its files have changed since.
 
     Case, spaces and Unicode form do not count, as in ``dpstune check``.
 
@@ -96,13 +96,18 @@ def told_of_training_rows(place: TrainedPlace, examples: TaskData) -> str | None
         place: Where the model lies.
         examples: The rows, a task of one split.
     """
-    from dpstune.data.reading import read_task
+    from dpstune.data.reading import draw_training_part, read_task
+    from dpstune.runs.identity import has_changed, known_fingerprints
 
-    task = place.recipe.task if place.recipe is not None else None
-    if not isinstance(task, OwnTask):
+    recipe = place.recipe
+    if recipe is None or not isinstance(recipe.task, OwnTask):
         return None
     try:
-        train = read_task(task, DataSection(), splits=("train",)).splits["train"]
+        task = read_task(recipe.task, recipe.data)
+        since = known_fingerprints((place.run.read_result() if place.run is not None else None) or {})
+        if has_changed(task, since):
+            return None
+        train = draw_training_part(task, recipe.data.train_size, seed=recipe.seed).splits["train"]
     except RequestError:  # the files are gone, or no longer what they were
         return None
     [rows] = examples.splits.values()
@@ -140,7 +145,10 @@ def _columns(
         )
     if found is None:
         raise no_column(name, candidates[0], list(row))
-    return Columns(choose_text_columns(place, text, row, name), found)
+    texts = choose_text_columns(place, text, row, name)
+    if len({*texts, found}) <= len(texts):
+        raise RequestError(f"{name}: text and label should be different columns, not {', '.join([*texts, found])}")
+    return Columns(texts, found)
 
 
 def _as_task(name: str, raw: RawSplit, columns: Columns, model: TrainedModel) -> TaskData:

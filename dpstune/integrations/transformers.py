@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method, without_newer_keys
-from dpstune.methods.base import Method, MethodConfig
+from dpstune.methods.base import Method, MethodConfig, loadable_state
 from dpstune.methods.criterion import Criterion
 from dpstune.models.loading import set_dropout
 from dpstune.settings.base import listed
@@ -245,7 +245,7 @@ class MethodTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            held = {"method": self.method.config.model_dump(mode="json"), "state": self.method.state_dict()}
+            held = {"method": self.method.config.model_dump(mode="json"), "state": loadable_state(self.method)}
             write_atomically(folder / METHOD_STATE, lambda file: torch.save(held, file))
         super()._save_checkpoint(model, trial)
 
@@ -298,4 +298,8 @@ class _Hooks(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer.method.after_update()
+        method = self._trainer.method
+        counted = method.step
+        method.after_update()
+        if method.step == counted:
+            raise RunError(f"method {method.config.name}: its after_update should call super().after_update()")

@@ -74,7 +74,7 @@ def _class_of_another_package(place: EntryPoint) -> type[Method[Any]]:
     if not (isinstance(config, type) and issubclass(config, MethodConfig)):
         raise RequestError(f"{what}, has no config_class derived from dpstune.methods.base.MethodConfig")
     if config.model_fields["name"].default != place.name:
-        raise RequestError(f"{what}: its config calls it {config.model_fields['name'].default!r}; both should be equal")
+        raise RequestError(f"{what}: the name in its config should be {place.name!r}, by default")
     return found
 
 
@@ -84,11 +84,12 @@ def foreign_code(config: MethodConfig) -> dict[str, str]:
     >>> foreign_code(build_method("ema").config)
     {}
     """
-    files = {name: inspect.getsourcefile(method_class(name)) for name in config.names if _is_foreign(name)}
+    files = {name: inspect.getsourcefile(method_class(name)) for name in config.names if is_foreign(name)}
     return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
 
 
-def _is_foreign(name: str) -> bool:
+def is_foreign(name: str) -> bool:
+    """Tell whether a method is another package's."""
     return isinstance(REGISTRY.get(name), EntryPoint)
 
 
@@ -127,7 +128,10 @@ def newer_keys(name: Any) -> Mapping[str, Any]:
     >>> dict(newer_keys("dps-mix"))
     {'stage2': 'select', 'scope': 'all', 'score': 'squared'}
     """
-    return method_class(name).config_class.newer_keys if name in REGISTRY else {}
+    try:
+        return method_class(name).config_class.newer_keys if name in REGISTRY else {}
+    except RequestError:  # another package's, which cannot be imported
+        return {}
 
 
 def without_newer_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

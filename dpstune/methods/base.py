@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, ge
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 from dpstune.methods.groups import are_finite, from_host
 from dpstune.settings.base import Settings
 
@@ -384,3 +384,34 @@ def draw_columns(
                 )
             mask.copy_(columns)
     return from_host(drawn, next(iter(linears.values())).weight.device) if linears else drawn
+
+
+def loadable_state(method: Method[Any]) -> dict[str, Any]:
+    """Return a method's state.
+
+    Raises:
+        RunError: It holds what a checkpoint cannot be continued from.
+    """
+    state = method.state_dict()
+    strange = next(_strange(state, "state_dict()"), None)
+    if strange is not None:
+        raise RunError(
+            f"method {method.config.name}: {strange}; a checkpoint holds tensors, numbers, texts, None, and lists and "
+            "dicts of these"
+        )
+    return state
+
+
+def _strange(value: Any, place: str) -> Iterator[str]:
+    """Yield what of a state torch does not load with ``weights_only``."""
+    import torch
+
+    if type(value) in (dict, OrderedDict):
+        for key, below in value.items():
+            yield from _strange(key, f"a key of {place}")
+            yield from _strange(below, f"{place}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for number, below in enumerate(value):
+            yield from _strange(below, f"{place}[{number}]")
+    elif not (value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str)):
+        yield f"{place} is of type {type(value).__name__}"

@@ -120,12 +120,15 @@ def _config(source: ModelSource) -> PretrainedConfig:
     return config
 
 
-def _foreign_kernels(written: Any) -> Iterator[str]:
-    """Yield what a configuration, or one within it, names that transformers would look for on the hub."""
-    for key, value in written.items() if isinstance(written, Mapping) else ():
-        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            yield f"{key}: {value}"
-        yield from _foreign_kernels(value)
+def _foreign_kernels(written: Any, key: str = "") -> Iterator[str]:
+    """Yield what a configuration, or one within it, names that transformers would look for on the hub.
+
+    An implementation is a name, or a mapping of names by part of the model.
+    """
+    if isinstance(written, str) and key.endswith("_implementation") and "/" in written:
+        yield f"{key}: {written}"
+    for own, value in written.items() if isinstance(written, Mapping) else ():
+        yield from _foreign_kernels(value, key if key.endswith("_implementation") else str(own))
 
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:

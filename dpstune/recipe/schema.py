@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from dpstune.errors import RequestError
-from dpstune.methods import REGISTRY, method_class
+from dpstune.methods import REGISTRY, is_foreign, method_class
 from dpstune.methods.base import MethodConfig
 from dpstune.settings.base import Settings, check_settings
 from dpstune.settings.sections import (
@@ -113,13 +113,24 @@ class Recipe(Settings):
 
 
 def _known(method: MethodConfig) -> list[str]:
-    return [name for name in method.names if name in REGISTRY]
+    return [] if isinstance(method, UnknownMethod) else [name for name in method.names if name in REGISTRY]
 
 
 def run_method_schema(values: Mapping[str, Any]) -> type[Settings]:
-    """Return ``method_schema`` of a method that trained a run; here it need not be known."""
-    name = values.get("name", DEFAULT_METHOD)
-    return UnknownMethod if isinstance(name, str) and name not in REGISTRY else method_schema(values)
+    """Return ``method_schema`` of a method that trained a run.
+
+    One of another package, or of an average over it, need not be known here, nor have the keys it had.
+    """
+    wrapped = values.get("of")
+    names = [values.get("name", DEFAULT_METHOD), *([wrapped.get("name")] if isinstance(wrapped, Mapping) else [])]
+    if all(isinstance(name, str) and name in REGISTRY and not is_foreign(name) for name in names):
+        return method_schema(values)
+    try:
+        schema = method_schema(values)
+        schema.model_validate(values)
+    except (RequestError, ValidationError):
+        return UnknownMethod
+    return schema
 
 
 def task_schema(values: Mapping[str, Any]) -> type[Settings]:
@@ -147,13 +158,19 @@ def recipe_schema() -> dict[str, Any]:
     definitions.pop("MethodConfig", None)
     variants: list[dict[str, Any]] = [{"type": "string", "enum": list(REGISTRY)}]
     for name in REGISTRY:
-        config = method_class(name).config_class.model_json_schema()
+        try:
+            config = method_class(name).config_class.model_json_schema()
+        except RequestError:  # another package's, which cannot be imported
+            if not is_foreign(name):
+                raise
+            continue
         if name != DEFAULT_METHOD:
             config["required"] = ["name"]
         if config.pop("$defs", None) is not None:  # it wraps a method
             _offer(config["properties"]["of"], variants)
-        definitions[config["title"]] = config
-        variants.append({"$ref": f"#/$defs/{config['title']}"})
+        title = name if is_foreign(name) else config["title"]  # two packages may call their classes alike
+        definitions[title] = config
+        variants.append({"$ref": f"#/$defs/{title}"})
     _offer(schema["properties"]["method"], variants)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dpstune recipe"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dpstune.errors import printable
 from dpstune.report.output import people_console
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def fit_view() -> Iterator[Show]:
     from rich.text import Text
 
     def show(running: Mapping[int, str]) -> None:
-        lines = [Text(f"  worker {number}: {run}", style="dim") for number, run in running.items()]
+        lines = [Text(printable(f"  worker {number}: {run}"), style="dim") for number, run in running.items()]
         live.update(Group(*lines), refresh=True)
 
     with Live(console=people_console(), auto_refresh=False, transient=True) as live:

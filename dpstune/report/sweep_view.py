@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpstune.errors import counted
+from dpstune.errors import counted, printable
 from dpstune.report.output import people_console, tell
 from dpstune.report.progress import SECONDS_BETWEEN_LINES, format_duration, format_value
 
@@ -76,10 +76,10 @@ class SweepView:
         from rich.console import Group
         from rich.text import Text
 
-        lines: list[RenderableType] = [Text(self._headline(tally))]
+        lines: list[RenderableType] = [Text(printable(self._headline(tally)))]
         for worker, job in sorted(tally.workers.items()):
             number, host, *_ = worker.split()
-            lines.append(Text(f"  worker {number} on {host}: {job}", style="dim"))
+            lines.append(Text(printable(f"  worker {number} on {host}: {job}"), style="dim"))
         self._live.update(Group(*lines), refresh=True)
 
 

@@ -143,16 +143,16 @@ def with_interval(value: float | None, low: float | None, high: float | None, si
 
     Args:
         value: The value; None where it is undefined.
-        low, high: The interval's ends. That of no width, such as where all answers are right, is none: to draw the
-            same rows again cannot tell how sure that is.
+        low, high: The interval's ends; None, or equal, for none: where every draw of the rows gives the same, as
+            where all answers are right, draws cannot tell how sure that is.
         sign: ``+`` writes the sign of all three.
 
     >>> with_interval(0.5, 0.25, 0.75), with_interval(1.0, 1.0, 1.0)
     ('0.5000 (95% interval 0.2500 to 0.7500)', '1.0000 (no interval: every draw of these rows gives the same)')
     """
-    if value is None or low is None or high is None:
+    if value is None:
         return "undefined"
-    if low == high:
+    if low is None or high is None or low == high:
         return f"{value:{sign}.4f} (no interval: every draw of these rows gives the same)"
     return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
 

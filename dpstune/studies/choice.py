@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import astuple, dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,17 +79,17 @@ def judge_by_bootstrap(
         units: One a row; rows of one unit are drawn together.
         seed: Of the draws.
     """
-    members = _members(units)
+    members = _Units(units)
     rng = np.random.default_rng(seed)
     values: list[float] = []
     differences: list[float] = []
     for _ in range(REPEATS):
         drawn = rng.integers(len(members), size=len(members))
-        inside = np.concatenate([members[unit] for unit in drawn])
+        inside = members.rows(drawn)
         left = np.setdiff1d(np.arange(len(members)), drawn)
         if not len(left):
             continue
-        outside = np.concatenate([members[unit] for unit in left])
+        outside = members.rows(left)
         winner = choose(score, candidates, inside)
         value = score(winner, outside)
         if value is None:
@@ -129,22 +130,40 @@ def judge_by_rows(compare: Callable[[Rows], Compared], units: Sequence[Hashable]
         units: One a row; rows of one unit are drawn together.
         seed: Of the draws.
     """
-    members = _members(units)
+    members = _Units(units)
     rng = np.random.default_rng(seed)
     draws = (rng.integers(len(members), size=len(members)) for _ in range(REPEATS))
-    found = [compare(np.concatenate([members[unit] for unit in drawn])) for drawn in draws]
-    value, difference = compare(np.concatenate(members))
+    found = [compare(members.rows(drawn)) for drawn in draws]
+    value, difference = compare(members.rows(np.arange(len(members))))
     _, low, high = _mean_and_interval([ours for ours, _ in found if ours is not None])
     _, difference_low, difference_high = _mean_and_interval([each for _, each in found if each is not None])
     return Verdict(value, low, high, difference, difference_low, difference_high)
 
 
-def _members(units: Sequence[Hashable]) -> list[Rows]:
-    """Return the rows of each unit."""
-    positions: dict[Hashable, list[int]] = {}
-    for row, unit in enumerate(units):
-        positions.setdefault(unit, []).append(row)
-    return [np.array(rows, dtype=np.int64) for rows in positions.values()]
+class _Units:
+    """What is drawn: rows, or several that count as one.
+
+    Args:
+        units: One a row.
+    """
+
+    def __init__(self, units: Sequence[Hashable]) -> None:
+        positions: dict[Hashable, list[int]] = {}
+        for row, unit in enumerate(units):
+            positions.setdefault(unit, []).append(row)
+        self._rows = np.array(list(chain.from_iterable(positions.values())), dtype=np.int64)
+        self._sizes = np.array([len(rows) for rows in positions.values()], dtype=np.int64)
+        self._starts = self._sizes.cumsum() - self._sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def rows(self, drawn: Rows) -> Rows:
+        """Return the rows of some units, one unit after the other."""
+        sizes = self._sizes[drawn]
+        within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        found: Rows = self._rows[np.repeat(self._starts[drawn], sizes) + within]
+        return found
 
 
 def _mean_and_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:

@@ -115,7 +115,8 @@ class GpuShare:
     def _folder(self) -> Path:
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
         own = Path(tempfile.gettempdir()) / f"dpstune-gpus-{user}"
-        own.mkdir(exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            own.mkdir(mode=0o700)
         _refuse_another_users(own)
         folder = own / gpu_identity(str(self.gpu)).replace("/", "-")
         folder.mkdir(exist_ok=True, mode=0o700)

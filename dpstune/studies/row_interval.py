@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def intervals_over_rows(task: TaskData, evaluations: Mapping[str, Evaluation]) -> dict[str, Verdict]:
-    """Return the headline metric of each split with its 95% interval; a split on which it is undefined has none.
+    """Return the headline metric of each split with its 95% interval; a split on which it is undefined is left out.
+
+    Where every draw gives the same, as where all answers are right, there is no interval: its ends are None.
 
     Rows with equal texts are drawn together. Another seed's model is another one: how far a score hangs on that,
     restarts tell.
@@ -40,4 +42,5 @@ def _over_rows(task: TaskData, each: Evaluation) -> Verdict:
     score = scorer([answers], replace(task, label_names=each.names))
     units = units_of(examples.ids, examples.texts)
     found = judge_by_rows(lambda rows: (score(0, rows), None), [units[name] for name in examples.ids])
-    return found.in_the_metric(direction(task.metric))
+    found = found.in_the_metric(direction(task.metric))
+    return replace(found, low=None, high=None) if found.low == found.high else found

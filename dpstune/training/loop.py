@@ -23,6 +23,7 @@ from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress
 from dpstune.device.randomness import seed_torch
 from dpstune.errors import DivergedError, RunError
+from dpstune.methods.base import loadable_state
 from dpstune.settings.metrics import better
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class Loop:
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             self._prepare_method()
+        loadable_state(self.method)  # refuses before step 1 what the first checkpoint could not hold
         self.words = self._narrow_words()
         optimizer = build_optimizer(self.model, training)
         self.scheduler: LRScheduler = build_scheduler(
@@ -321,7 +323,7 @@ class Loop:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "method": _loadable(self.method),
+                "method": loadable_state(self.method),
                 "words": self.words.factor,
                 "word_ids": self.words.ids,
                 "pass_cost": asdict(self.forward.cost),
@@ -539,33 +541,3 @@ class Loop:
             f"stopped early after step {self.state.step} of {self.total_steps}: no better {self.task.metric} on "
             f"{self.headline_split} {since}"
         )
-
-
-def _loadable(method: Method[Any]) -> dict[str, Any]:
-    """Return a method's state.
-
-    Raises:
-        RunError: It holds what a checkpoint cannot be continued from.
-    """
-    state = method.state_dict()
-    strange = next(_strange(state, "state_dict()"), None)
-    if strange is not None:
-        raise RunError(
-            f"method {method.config.name}: {strange}; a checkpoint holds tensors, numbers, texts, None, and lists and "
-            "dicts of these"
-        )
-    return state
-
-
-def _strange(value: Any, place: str) -> Iterator[str]:
-    """Yield what of a state cannot be loaded without running code."""
-    import torch
-
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from _strange(below, f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for number, below in enumerate(value):
-            yield from _strange(below, f"{place}[{number}]")
-    elif not (value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str)):
-        yield f"{place} is of type {type(value).__name__}"

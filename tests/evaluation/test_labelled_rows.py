@@ -118,6 +118,16 @@ def test_rows_that_the_model_was_trained_on_are_told(run, tiny_run, tiny_task, r
     assert f"{said}." in (tmp_path / "page" / "report.md").read_text()
 
 
+def test_rows_that_this_run_drew_none_of_are_not_told(zygote, tiny_task, rows, tmp_path):
+    short = ["--set", "training.steps=1", "--set", "data.train_size=6", "--output", tmp_path / "runs"]
+    done = zygote.run("train", "--recipe", tiny_task, *short)
+    assert done.code == 0, done.stderr
+    (result,) = (tmp_path / "runs").glob("*/*/*/result.json")
+    train = pd.read_csv(tiny_task.parent / "train.csv").drop_duplicates(["first", "second"])
+    (told,) = dpstune.evaluate(result.parent, train).notes
+    assert int(told.split()[0]) <= 6
+
+
 def test_the_training_rows_may_be_gone(zygote, tiny_task, rows, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(tiny_task.read_text())
@@ -190,6 +200,9 @@ class TestOtherKinds:
         found = dpstune.evaluate(trained, frame)
         assert found.value == result["last"]["metrics"]["validation"][result["metric"]]
         assert found.metric == result["metric"]
+        if kind == "multilabel":
+            lists = frame.assign(gold=[np.array([each for each in text.split("; ") if each]) for text in frame.gold])
+            assert dpstune.evaluate(trained, lists).value == found.value
 
     def test_a_label_that_is_no_value_is_refused(self, zygote, tiny_task, tmp_path):
         trained = self.trained(zygote, tiny_task, tmp_path, "regression", ["0.5", "1.5"])
@@ -209,6 +222,13 @@ class TestOtherKinds:
         (lambda rows: rows.assign(second=" "), {}, "the data frame: column 'second' has no text in any row"),
         (lambda rows: rows[:0], {}, "the data frame: there are no rows"),
         (lambda rows: rows, {"label": "gold"}, "the data frame: no column 'gold'"),
+        (lambda rows: rows, {"label": 3}, "label=3: should be the name of a column"),
+        (
+            lambda rows: rows,
+            {"text": ["first", "label"]},
+            "text and label should be different columns, not first, label",
+        ),
+        (lambda _: "a\0.csv", {}, "a path holds no zero byte"),
         (lambda rows: rows, {"text": "body"}, "the data frame: no column 'body'"),
         (lambda rows: rows, {"split": "test"}, "split='test': all rows are scored; leave it out"),
         (lambda rows: rows, {"data_dir": "."}, "data_dir='.': all rows are scored; leave it out"),

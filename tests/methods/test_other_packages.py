@@ -14,8 +14,8 @@ import pytest
 from dpstune.errors import RequestError
 from dpstune.evaluation.trained import find_trained
 from dpstune.methods import GROUP, REGISTRY, build_method, foreign_code, method_class
-from dpstune.recipe.recipe import load_recipe
-from dpstune.recipe.schema import UnknownMethod
+from dpstune.recipe.recipe import load_recipe, load_run_recipe
+from dpstune.recipe.schema import UnknownMethod, recipe_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 CODE = re.search(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)[1]
@@ -71,7 +71,7 @@ def test_the_pages_method_is_there_for_every_command(package, tiny_task, tmp_pat
     wrapped = package("train", "--recipe", tiny_task, "--method", "ema", "--set", "method.of=gradient-noise", *short)
     assert wrapped.returncode == 0, wrapped.stderr
     schema = json.loads(package("recipes", "schema").stdout)
-    assert "GradientNoiseConfig" in schema["$defs"]
+    assert "eta" in schema["$defs"]["gradient-noise"]["properties"]
     assert "seed-" in package("eval", run, "--json").stdout
 
     before = {*run.parent.glob("seed-*")}
@@ -131,13 +131,27 @@ def test_what_cannot_be_imported_or_is_no_method_is_one_line(offered):
     with pytest.raises(RequestError, match=r"is no class derived from dpstune\.methods\.base\.Method"):
         build_method("broken")
     offered("broken", method_class("vanilla"))
-    with pytest.raises(RequestError, match="its config calls it 'vanilla'; both should be equal"):
+    with pytest.raises(RequestError, match="the name in its config should be 'broken', by default"):
         build_method("broken")
 
 
 def test_an_unknown_method_is_what_is_told_whatever_its_keys():
     with pytest.raises(RequestError, match="unknown method 'score-mask'"):
         load_recipe("demo", method="score-mask", overrides=["method.keep=0.5"])
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["{name: ema, of: {name: score-mask, keep: 0.5}}", "{name: score-mask, keep: 0.5}", "{name: broken, a: [1]}"],
+)
+def test_a_run_of_one_that_cannot_be_had_is_read(offered, tmp_path, method):
+    offered("broken", None, "no_such_module:Thing")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"model: {{name: minilm}}\ntask: toy-nli\nmethod: {method}\n")
+    assert isinstance(load_run_recipe(file).method, UnknownMethod)
+    assert "$defs" in recipe_schema()
+    with pytest.raises(RequestError, match=r"unknown method 'score-mask'|cannot be imported"):
+        load_recipe(str(file))
 
 
 def test_a_method_is_built_of_its_name_and_of_itself():

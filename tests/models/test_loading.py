@@ -338,10 +338,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize("part", [load, trained, read_tokenizer])
     @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "_experts_implementation"])
+    @pytest.mark.parametrize("by_part", [False, True])
     @pytest.mark.parametrize("within", [False, True])
-    def test_kernels_of_another_repository_are_not_fetched(self, folder, part, key, within):
+    def test_kernels_of_another_repository_are_not_fetched(self, folder, part, key, within, by_part):
         path = folder / "config.json"
-        own = {key: "somebody/kernels"}
+        own = {key: {"": "somebody/kernels"} if by_part else "somebody/kernels"}
         path.write_text(json.dumps({**json.loads(path.read_text()), **({"text_config": own} if within else own)}))
         refused = self.refused(folder, part=part)
         assert f"its config.json names {key}: somebody/kernels, which is code of another repository" in refused

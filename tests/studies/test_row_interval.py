@@ -68,6 +68,12 @@ def test_values_and_several_labels_have_one_too():
     assert found.low < found.value < found.high
 
 
+def test_where_all_answers_are_right_there_is_none():
+    gold, logits = with_share_right(20, 20)
+    [found] = intervals_over_rows(*evaluated("accuracy", gold, logits)).values()
+    assert (found.value, found.low, found.high) == (1.0, None, None)
+
+
 def test_an_undefined_score_has_none():
     task, evaluations = evaluated("spearman", [1.0, 2.0, 3.0], [[1.0], [1.0], [1.0]], "regression", ())
     assert intervals_over_rows(task, evaluations) == {}

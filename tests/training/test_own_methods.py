@@ -72,9 +72,11 @@ def train(tiny_task, tmp_path, monkeypatch):
         (Unloadable, "method own: state_dict()['drawn'][0]['by'] is of type Generator; a checkpoint holds tensors"),
     ],
 )
-def test_one_that_would_lose_a_users_work_is_an_error_of_one_line(train, cls, told):
+def test_one_that_would_lose_a_users_work_is_an_error_of_one_line(train, tmp_path, cls, told):
     with pytest.raises(RunError) as refused:
         train(cls)
+    if cls is Unloadable:  # before a step is lost
+        assert not [path for path in tmp_path.rglob("metrics.jsonl") if path.read_text()]
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
 
