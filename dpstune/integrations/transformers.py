@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method, without_newer_keys
-from dpstune.methods.base import Method, MethodConfig, loadable_state
+from dpstune.methods.base import Method, MethodConfig, end_update, loadable_state
 from dpstune.methods.criterion import Criterion
 from dpstune.models.loading import set_dropout
 from dpstune.settings.base import listed
@@ -298,8 +298,4 @@ class _Hooks(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        method = self._trainer.method
-        counted = method.step
-        method.after_update()
-        if method.step == counted:
-            raise RunError(f"method {method.config.name}: its after_update should call super().after_update()")
+        end_update(self._trainer.method)

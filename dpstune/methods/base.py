@@ -386,6 +386,18 @@ def draw_columns(
     return from_host(drawn, next(iter(linears.values())).weight.device) if linears else drawn
 
 
+def end_update(method: Method[Any]) -> None:
+    """Call ``after_update``.
+
+    Raises:
+        RunError: The method did not count the step, so that every draw would be the same.
+    """
+    counted = method.step
+    method.after_update()
+    if method.step == counted:
+        raise RunError(f"method {method.config.name}: its after_update should call super().after_update()")
+
+
 def loadable_state(method: Method[Any]) -> dict[str, Any]:
     """Return a method's state.
 

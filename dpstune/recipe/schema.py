@@ -93,7 +93,8 @@ class Recipe(Settings):
     def _method_suits_the_task(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
         task = info.data.get("task")
         several = task is not None and task_kind(task) == "multilabel"
-        unserved = [name for name in _known(method) if not method_class(name).serves_several_labels]
+        known = () if isinstance(method, UnknownMethod) else method.names
+        unserved = [name for name in known if not method_class(name).serves_several_labels]
         if several and unserved:
             raise ValueError(
                 f"{unserved[0]} compares one distribution an example, and a multilabel task has one a label; "
@@ -110,10 +111,6 @@ class Recipe(Settings):
                 if getattr(training, key):
                     raise ValueError(f"{key} is for labels, and the task is regression")
         return training
-
-
-def _known(method: MethodConfig) -> list[str]:
-    return [] if isinstance(method, UnknownMethod) else [name for name in method.names if name in REGISTRY]
 
 
 def run_method_schema(values: Mapping[str, Any]) -> type[Settings]:

@@ -23,7 +23,7 @@ from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress
 from dpstune.device.randomness import seed_torch
 from dpstune.errors import DivergedError, RunError
-from dpstune.methods.base import loadable_state
+from dpstune.methods.base import end_update, loadable_state
 from dpstune.settings.metrics import better
 
 if TYPE_CHECKING:
@@ -245,10 +245,7 @@ class Loop:
             self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        counted = self.method.step
-        self.method.after_update()
-        if self.method.step == counted:
-            raise RunError(f"method {self.method.config.name}: its after_update should call super().after_update()")
+        end_update(self.method)
         self.state.step = step
         self.state.tokens += self.plan.tokens(chunks)
         self.losses.add(step, total, rate)
