@@ -29,6 +29,7 @@ from dpstune.commands.evaluate import evaluate
 from dpstune.commands.export import export
 from dpstune.commands.fit import fit
 from dpstune.commands.init import init
+from dpstune.commands.methods import methods
 from dpstune.commands.predict import predict
 from dpstune.commands.probe import probe
 from dpstune.commands.profile import profile
@@ -48,7 +49,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 # In the order in which a newcomer needs them; the help shows them under these headings.
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Begin": {"init": init, "check": check},
+    "Begin": {"init": init, "check": check, "methods": methods},
     "Train": {"fit": fit, "train": train},
     "Look": {"eval": evaluate, "predict": predict, "export": export},
     "Study": {

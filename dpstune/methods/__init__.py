@@ -62,8 +62,7 @@ def method_class(name: str) -> type[Method[Any]]:
 
 
 def _class_of_another_package(place: EntryPoint) -> type[Method[Any]]:
-    package = place.dist.name if place.dist is not None else "another package"
-    what = f"method {place.name}, which {package} offers as {place.value}"
+    what = f"method {place.name}, which {package_of(place.name)} offers as {place.value}"
     try:
         found = place.load()
     except Exception as error:  # the package's own code, with errors of any kind
@@ -91,6 +90,18 @@ def foreign_code(config: MethodConfig) -> dict[str, str]:
 def is_foreign(name: str) -> bool:
     """Tell whether a method is another package's."""
     return isinstance(REGISTRY.get(name), EntryPoint)
+
+
+def package_of(name: str) -> str:
+    """Return the name of the package that offers a method of the registry.
+
+    >>> package_of("sam")
+    'dpstune'
+    """
+    place = REGISTRY[name]
+    if not isinstance(place, EntryPoint):
+        return "dpstune"
+    return place.dist.name if place.dist is not None else "another package"
 
 
 def build_method(settings: str | Mapping[str, Any] | MethodConfig | Method[Any]) -> Method[Any]:

@@ -52,7 +52,7 @@ def test_the_list_of_commands_is_short_and_in_the_order_of_a_first_day(monkeypat
     cli.run(["--help"])
     shown = capsys.readouterr().out
     listed = re.findall(r"^│ ([a-z]+)  +", shown, flags=re.MULTILINE)
-    assert listed[:4] == ["init", "check", "recipes", "fit"]
+    assert listed[:4] == ["init", "check", "methods", "recipes"]
     assert set(listed) == {words[0] for words in COMMANDS if len(words) == 1}
     assert re.findall(r"─ (\w+) ─", shown) == ["Options", *cli.COMMANDS]
 

@@ -73,6 +73,10 @@ def test_the_pages_method_is_there_for_every_command(package, tiny_task, tmp_pat
     schema = json.loads(package("recipes", "schema").stdout)
     assert "eta" in schema["$defs"]["gradient-noise"]["properties"]
     assert "seed-" in package("eval", run, "--json").stdout
+    listed = package("methods")
+    assert re.search(r"^gradient-noise +mymethods +Normal noise of variance", listed.stdout, flags=re.MULTILINE)
+    assert re.search(r"^vanilla +dpstune ", listed.stdout, flags=re.MULTILINE)
+    assert "method.eta: number; 0.01 by default" in package("methods", "gradient-noise").stdout
 
     before = {*run.parent.glob("seed-*")}
     again = package("train", "--recipe", tiny_task, "--method", "gradient-noise", "--set", "method.eta=0.5", *short)
@@ -158,3 +162,12 @@ def test_a_method_is_built_of_its_name_and_of_itself():
     assert build_method("dps-mix").config == build_method({"name": "dps-mix"}).config
     method = build_method("mixout")
     assert build_method(method) is method
+
+
+def test_the_list_of_methods_says_which_cannot_be_had(offered, run):
+    offered("broken", None, "no_such_module:Thing")
+    code, out, err = run("methods")
+    assert code == 0
+    assert "broken" not in out
+    assert "left out: method broken, which another package offers as no_such_module:Thing, cannot be imported" in err
+    assert run("methods", "broken")[0] == 2
