@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from dpstune.common.textfile import decode
 from dpstune.common.writing import set_aside, write_text
-from dpstune.errors import counted
+from dpstune.errors import RequestError, counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
@@ -19,6 +20,7 @@ FILE = "wrong_labels.csv"
 ID, RIGHT_LABEL = "id", "right_label"
 _AS_WRITTEN = f".{FILE}.sha256"  # of the list as dpstune wrote it: what differs from it, a person has changed
 _MOST_LISTED = 10
+_SEPARATORS = ",;\t"  # a spreadsheet whose decimals have a comma writes another
 
 
 def write_wrong_labels(
@@ -62,10 +64,12 @@ def write_wrong_labels(
 
 
 def _rows(content: bytes) -> list[list[str]] | None:
-    """Return the rows of a list, the header first; None where it cannot be read."""
+    """Return the rows of a list, the header first, also as a spreadsheet saves it; None where it cannot be read."""
     try:
-        return [row for row in csv.reader(StringIO(content.decode("utf-8-sig"), newline="")) if row]
-    except (UnicodeDecodeError, csv.Error):
+        text = decode(content, FILE)
+        separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
+        return [row for row in csv.reader(StringIO(text, newline=""), delimiter=separator) if row]
+    except (RequestError, csv.Error):
         return None
 
 

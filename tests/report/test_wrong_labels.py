@@ -73,6 +73,18 @@ def test_a_list_in_which_a_person_changed_anything_else_is_kept_beside_the_new_o
     assert (tmp_path / "wrong_labels.csv.earlier-1").read_text() == edited
 
 
+@pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_what_a_person_filled_in_with_a_spreadsheet_stays(tmp_path, separator, encoding):
+    file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
+    fill_in(file, "r2", "maybe")
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.reader(opened))
+    with file.open("w", newline="", encoding=encoding) as opened:
+        csv.writer(opened, delimiter=separator).writerows(rows)
+    assert right_labels(write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)) == {"r1": "", "r2": "maybe"}
+    assert visible(tmp_path) == [file]
+
+
 @pytest.mark.parametrize(
     ("asked", "heading", "text"),
     [

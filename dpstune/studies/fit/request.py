@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ DECIDED = (
     *("training.keep", "training.patience", "training.eval_every", "data.held_out", "data.train_size", "method.name"),
 )
 """Keys that ``--set`` cannot change."""
+
+MINUTES_OF_A_YEAR = 525_600
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def refuse_an_empty_budget(request: FitRequest) -> None:
     Raises:
         RequestError: That is so.
     """
-    if request.minutes is not None and not 0 < request.minutes < math.inf:
-        raise RequestError(f"--minutes {request.minutes:g}: give a number above 0")
+    if request.minutes is not None and not 0 < request.minutes <= MINUTES_OF_A_YEAR:
+        raise RequestError(f"--minutes {request.minutes:g}: give a number above 0, and at most {MINUTES_OF_A_YEAR:,}")
     if request.runs is not None and request.runs < 1:
         raise RequestError(f"--runs {request.runs}: give 1 or more")
 

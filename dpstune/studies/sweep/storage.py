@@ -185,7 +185,9 @@ def _passwords_in(url: str) -> list[str]:
     An unescaped ``@`` in a password counts as part of it, so that what follows the ``@`` is hidden, too.
     """
     found = re.findall(r"(?i)[?&]\w*pass(?:word|wd)?=([^&]*)", url)
-    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@([^/?]*)", url)
+    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@([^/?]*)", url) or re.match(
+        r"(?:[^:/]+:)?[^:/]*:(?!//)([^@]*)@([^/?]*)", url
+    )
     if user_info is not None:
         password, host = user_info.groups()
         found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)

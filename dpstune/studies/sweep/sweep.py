@@ -205,8 +205,8 @@ class Sweep:
         runs = seeds * (count if budget is None else sum(most_points(grid, budget) for grid in grids))
         if max(count, runs) > MOST_RUNS:
             raise RequestError(
-                f"the grids have {count:,} points, which makes {runs:,} runs with {seeds:,} seeds each; a sweep has at "
-                f"most {MOST_RUNS:,}: give fewer values to --grid, fewer --seeds or a smaller --budget"
+                f"the grids have {count:,} points, which makes {runs:,} runs with {seeds:,} seeds each; a study has at "
+                f"most {MOST_RUNS:,}: ask for fewer values, fewer seeds or a smaller budget"
             )
 
     def _defaults(self, asked: str) -> dict[str, Any]:

@@ -394,6 +394,7 @@ def test_plan_trains_nothing(zygote, rows, tiny_model, tmp_path):
         (["rows.csv", "--text", "first", "--label", "label", "--set", "method=mixout"], "name single keys of method"),
         (["rows.csv", "--text", "first", "--label", "label", "--set", "training={steps: 9}"], "name single keys"),
         (["rows.csv", "--text", "first", "--label", "label", "--minutes", "inf"], "give a number above 0"),
+        (["rows.csv", "--text", "first", "--label", "label", "--minutes", "1e300"], "and at most 525,600"),
         (["rows.csv", "--text", "first", "--label", "label", "--jobs", "0"], "Invalid value for '--jobs'"),
         (["task: {files: rows.csv, text: first, label: label}"], "should be a mapping"),
         (["task: {files: {}, text: first, label: label}"], "should be a mapping"),

@@ -39,6 +39,9 @@ def test_a_password_is_not_repeated(password):
         ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
         ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
         ("postgresql//me:secret@host/db", "postgresql//me:***@host/db"),
+        ("postgresql:me:secret@host/db", "postgresql:me:***@host/db"),
+        ("me:secret@host/db", "me:***@host/db"),
+        ("sqlite:////runs@home/study.db", "sqlite:////runs@home/study.db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
     ],
 )

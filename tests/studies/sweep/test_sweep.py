@@ -271,7 +271,10 @@ def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tm
     assert [grid.get("method.p") for grid in tried.grids.values()] == [None, [0.3, 0.7]]
     many = ",".join(map(str, range(1, 60)))
     for more, what in (
-        ({"seeds": 10**7}, "the grids have 1 points, which makes 10,000,000 runs with 10,000,000 seeds each"),
+        (
+            {"seeds": 10**7},
+            "the grids have 1 points, which makes 10,000,000 runs with 10,000,000 seeds each; a study has at most",
+        ),
         ({"grid": [f"training.{key}={many}" for key in ("steps", "batch_size", "eval_batch_size")]}, "205,379 points"),
         ({"grid": ["training.learning_rate=1e-5,1e-4"], "budget": 10**9, "search": True}, "1,000,000,000 runs"),
     ):
