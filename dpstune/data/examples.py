@@ -17,12 +17,14 @@ class Examples:
         labels: Label indices; values for regression; for several labels an example a row of 0 and 1, one per label of
             the task. None where the split has no labels.
         phenomena: What decides each example of a toy task; None for other tasks.
+        groups: What says which examples belong together, None where an example stands alone; None where nothing does.
     """
 
     ids: list[str]
     texts: list[tuple[str, ...]]
     labels: list[Any] | None
     phenomena: list[str] | None = None
+    groups: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,4 +36,5 @@ class Examples:
             [self.texts[i] for i in indices],
             None if self.labels is None else [self.labels[i] for i in indices],
             None if self.phenomena is None else [self.phenomena[i] for i in indices],
+            None if self.groups is None else [self.groups[i] for i in indices],
         )

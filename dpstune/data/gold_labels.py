@@ -74,7 +74,7 @@ def label_examples(
     if not raw.labels or all(label in empty for label in raw.labels):
         if not split.startswith("test"):
             raise RequestError(f"split {split} has no labels: {raw.source}")
-        return Examples(raw.ids, raw.texts, None)
+        return Examples(raw.ids, raw.texts, None, groups=raw.groups or None)
     kept = [i for i, without in enumerate(unlabelled) if not without]
     if len(kept) < len(raw.ids):
         written = next((label for label in raw.labels if label in WRITTEN_GAPS), None)
@@ -82,7 +82,8 @@ def label_examples(
         notes.append(f"{raw.source}: dropped {len(raw.ids) - len(kept)} of {len(raw.ids)} examples: {why}")
     to_label = {"regression": _value, "classification": _index, "multilabel": _row}[kind]
     labels: list[Any] = [to_label(raw, i, names) for i in kept]
-    return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels)
+    groups = [raw.groups[i] for i in kept] if raw.groups else None
+    return Examples([raw.ids[i] for i in kept], [raw.texts[i] for i in kept], labels, groups=groups)
 
 
 def several(text: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from dpstune.settings.sections import UserTask
 
 
 def draw_parts(
-    task: UserTask, raw: RawSplit, examples: Examples, names: Sequence[str], notes: list[str]
+    task: UserTask, source: str, examples: Examples, names: Sequence[str], notes: list[str]
 ) -> dict[str, Examples]:
     """Cut the parts that lie in no place of their own off a training split; ids stay those of the whole.
 
@@ -21,7 +21,7 @@ def draw_parts(
 
     Args:
         task: The task.
-        raw: The training split as it was read; says which rows belong together.
+        source: What the training split was read from.
         examples: Its labelled examples.
         names: The labels; empty for regression.
         notes: Takes what a reader should know.
@@ -34,7 +34,7 @@ def draw_parts(
     """
     parts = task.parts
     test, validation = parts.share("test"), parts.share("validation")
-    cutter = _Cutter(task, raw, examples)
+    cutter = _Cutter(task, source, examples)
     train, drawn = list(range(len(examples))), {}
     if test:
         train, drawn["test"] = cutter.cut(train, [1 - test, test])
@@ -49,23 +49,21 @@ def draw_parts(
     for split, held in rows.items():
         if not held:
             what = f"a share of {parts.share(split):g}" if split in drawn else "what is left"
-            raise RequestError(f"{raw.source}: {split}: {what} of {counted(len(examples), 'row')} is no row")
-    notes.append(_told(task, raw.source, rows))
+            raise RequestError(f"{source}: {split}: {what} of {counted(len(examples), 'row')} is no row")
+    notes.append(_told(task, source, rows))
     if names:
-        notes += _missing_labels(task, raw.source, names, cutter.labels, rows)
+        notes += _missing_labels(task, source, names, cutter.labels, rows)
     return {split: examples.take(held) for split, held in rows.items()}
 
 
-def units_of(
-    ids: Sequence[str], texts: Sequence[tuple[str, ...]], groups: Sequence[str | None] | None = None
-) -> dict[str, int]:
+def units_of(rows: Examples | RawSplit) -> dict[str, int]:
     """Return what each row, by its id, counts with: rows with equal texts or of one group are one unit.
 
-    >>> units_of(["0", "1", "2"], [("a",), ("b",), ("A",)])
+    >>> units_of(Examples(["0", "1", "2"], [("a",), ("b",), ("A",)], None))
     {'0': 0, '2': 0, '1': 1}
     """
-    blocks = rows_together(texts, groups or None)
-    return {ids[row]: number for number, block in enumerate(blocks) for row in block}
+    blocks = rows_together(rows.texts, rows.groups or None)
+    return {rows.ids[row]: number for number, block in enumerate(blocks) for row in block}
 
 
 class _Cutter:
@@ -73,28 +71,28 @@ class _Cutter:
 
     Args:
         task: Their task.
-        raw: As they were read.
+        source: What they were read from.
         examples: The rows.
     """
 
-    def __init__(self, task: UserTask, raw: RawSplit, examples: Examples) -> None:
+    def __init__(self, task: UserTask, source: str, examples: Examples) -> None:
         assert examples.labels is not None
         several = task.kind == "multilabel"
         self.labels: list[tuple[float, ...]] = [
             tuple(index for index, is_there in enumerate(label) if is_there) if several else (label,)
             for label in examples.labels
         ]
-        self._task, self._source, self._examples = task, raw.source, examples
-        self._groups = dict(zip(raw.ids, raw.groups, strict=True)) if raw.groups else {}
+        self._task, self._source, self._examples = task, source, examples
 
     def cut(self, rows: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
         """Return the rows of each part."""
+        groups = self._examples.groups
         values = self._task.kind == "regression"
         try:
             cuts = split_rows(
                 [self.labels[row][0] if values else self.labels[row] for row in rows],
                 [self._examples.texts[row] for row in rows],
-                [self._groups.get(self._examples.ids[row]) for row in rows],
+                None if groups is None else [groups[row] for row in rows],
                 shares=shares,
                 seed=self._task.split_seed,
                 values=values,

@@ -265,7 +265,7 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
     splits = {split: label_examples(part, task.kind, names, split, notes, marks) for split, part in raw.items()}
     if parts.are_drawn:
-        splits |= draw_parts(task, raw["train"], splits["train"], names, notes)
+        splits |= draw_parts(task, raw["train"].source, splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
     return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
 
@@ -277,17 +277,16 @@ def _refuse_a_column_without_text(train: RawSplit, columns: Sequence[str]) -> No
         )
 
 
-def _read_own(task: OwnTask | DatasetTask, split: str, *, grouped: bool = False) -> RawSplit:
-    """Read a split that lies in a place of its own; the groups of ``train``, and of others where ``grouped``."""
-    place, label_required = task.parts.place(split), split != "test"
-    group, group_required = task.group if grouped or split == "train" else None, split == "train"
+def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
+    """Read a split that lies in a place of its own; only that of ``train`` must have the group column."""
+    place, label_required, group_required = task.parts.place(split), split != "test", split == "train"
     if isinstance(task, OwnTask):
-        columns = Columns(task.text, task.label, group, label_required, group_required)
+        columns = Columns(task.text, task.label, task.group, label_required, group_required)
         return read_files(find_files(place), columns, task.encoding, ASK_FOR_AN_ENCODING)
     return read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,
-        group=group,
+        group=task.group,
         label_required=label_required,
         group_required=group_required,
         values=task.kind == "regression",
@@ -389,7 +388,7 @@ def read_raw(task: AnyTask, data: DataSection) -> RawTask:
         RunError: The hub could not be reached.
     """
     if isinstance(task, OwnTask | DatasetTask):
-        raw = {split: _read_own(task, split, grouped=True) for split in _given_splits(task)}
+        raw = {split: _read_own(task, split) for split in _given_splits(task)}
         return RawTask(task.kind, raw, gaps(task.kind), task.text, task.label, _parts_to_cut(task))
     known = _known_task(task)
     wanted = ("train", *known.validation_splits)

@@ -18,7 +18,7 @@ from dpstune.errors import RequestError, some_of
 from dpstune.evaluation.prediction import choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
-from dpstune.settings.sections import OwnTask, UserTask, task_name
+from dpstune.settings.sections import AnyTask, OwnTask, UserTask, task_name
 from dpstune.settings.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
@@ -121,9 +121,14 @@ def _form(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(text_form, texts))
 
 
+def _task_of(place: TrainedPlace) -> AnyTask | None:
+    """Return the task that a model was trained on; None where it is not known."""
+    return place.recipe.task if place.recipe is not None else None
+
+
 def _label_columns(place: TrainedPlace, asked: str | None) -> list[str]:
     """Return the names that the label column may have: the one asked for, or those of the model's task."""
-    task = place.recipe.task if place.recipe is not None else None
+    task = _task_of(place)
     if asked is not None:
         return [asked]
     if isinstance(task, UserTask):
@@ -148,7 +153,8 @@ def _columns(
     texts = choose_text_columns(place, text, row, name)
     if len({*texts, found}) <= len(texts):
         raise RequestError(f"{name}: text and label should be different columns, not {', '.join([*texts, found])}")
-    return Columns(texts, found)
+    group = task.group if isinstance(task := _task_of(place), UserTask) else None
+    return Columns(texts, found, group, group_required=False)
 
 
 def _as_task(name: str, raw: RawSplit, columns: Columns, model: TrainedModel) -> TaskData:

@@ -20,12 +20,10 @@ import numpy as np
 
 from dpstune.common.writing import locked, write_folder, writing_to
 from dpstune.data.parts import units_of
-from dpstune.data.reading import read_raw
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import has_changed
 from dpstune.settings.metrics import direction
-from dpstune.settings.sections import UserTask
 from dpstune.studies.answers import Answers, read_answers, scorer
 from dpstune.studies.choice import Compared, Rows, Verdict, choose, judge_by_rows
 from dpstune.studies.records import RunRecord, chosen_on_a_split, read_run
@@ -151,12 +149,7 @@ class Ensemble:
 
     def _units(self, ids: Sequence[str]) -> list[int]:
         """Return what each row counts with: rows with equal texts, or of one group, are one unit."""
-        recipe = self.records[0].recipe
-        examples = self.task.splits[self.split]
-        units = units_of(examples.ids, examples.texts)
-        if isinstance(recipe.task, UserTask) and recipe.task.group is not None:
-            raw = read_raw(recipe.task, recipe.data).rows_of(self.split)
-            units = units_of(raw.ids, raw.texts, raw.groups)
+        units = units_of(self.task.splits[self.split])
         return [units[name] for name in ids]
 
     def _answers_of(self, model: Path) -> Answers:

@@ -24,8 +24,8 @@ def intervals_over_rows(task: TaskData, evaluations: Mapping[str, Evaluation]) -
 
     Where every draw gives the same, as where all answers are right, there is no interval: its ends are None.
 
-    Rows with equal texts are drawn together. Another seed's model is another one: how far a score hangs on that,
-    restarts tell.
+    Rows with equal texts, or of one group, are drawn together. Another seed's model is another one: how far a score
+    hangs on that, restarts tell.
 
     Args:
         task: What was evaluated.
@@ -40,7 +40,7 @@ def _over_rows(task: TaskData, each: Evaluation) -> Verdict:
     scores = each.scores if each.probabilities is None else each.probabilities
     answers = Answers(examples.ids, np.array(each.gold), np.array(each.predictions), scores)
     score = scorer([answers], replace(task, label_names=each.names))
-    units = units_of(examples.ids, examples.texts)
+    units = units_of(examples)
     found = judge_by_rows(lambda rows: (score(0, rows), None), [units[name] for name in examples.ids])
     found = found.in_the_metric(direction(task.metric))
     return replace(found, low=None, high=None) if found.low == found.high else found

@@ -673,6 +673,20 @@ def test_groups_and_equal_texts_stand_on_one_side(tmp_path):
     assert "groups of 'user' kept together" in load(task).notes[-1]
 
 
+def test_examples_keep_their_groups_in_every_split(tmp_path):
+    rows = [("one", "yes", "ann"), ("two", "no", ""), ("three", "", "bob"), ("four", "no", "bob")]
+    task = drawn_task(
+        tmp_path, rows, ("text", "label", "user"), validation=tmp_path / "all.csv", more={"group": "user"}
+    )
+    loaded = load(task)
+    for split in ("train", "validation"):
+        assert loaded.splits[split].groups == ["ann", None, "bob"]
+    assert loaded.splits["train"].take([2, 0]).groups == ["bob", "ann"]
+    (tmp_path / "plain.csv").write_text("text,label\nfive,no\n")
+    without = drawn_task(tmp_path, rows, ("text", "label", "user"), validation=tmp_path / "plain.csv")
+    assert [each.groups for each in load(without).splits.values()] == [None, None]
+
+
 def test_rows_without_a_label_are_left_out_before_parts_are_drawn(tmp_path):
     loaded = load(drawn_task(tmp_path, [*MANY, ("a", ""), ("b", "")], validation=0.2))
     assert sum(map(len, loaded.splits.values())) == 60

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import dpstune
 from dpstune.errors import RequestError
@@ -92,6 +93,20 @@ def test_rows_of_one_label_are_scored_by_the_models_labels(tiny_run, rows, accur
 def test_labels_in_another_case_are_the_models(tiny_run, rows, accuracy):
     found = dpstune.evaluate(tiny_run, rows.assign(label=rows.label.str.upper()))
     assert (found.value, found.labels) == (accuracy, "predictions: no -> NO, yes -> YES")
+
+
+def test_rows_of_one_group_are_drawn_together_for_the_interval(tiny_run, rows, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    recipe["task"]["group"] = "author"
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    rows["first"] += [f" {'dog ' * number}" for number in range(len(rows))]  # no two are equal
+    alone = dpstune.evaluate(tiny_run, rows).interval
+    assert dpstune.evaluate(tmp_path / "run", rows).interval == alone
+    assert dpstune.evaluate(tmp_path / "run", rows.assign(author=[None] * len(rows))).interval == alone
+    by_two = dpstune.evaluate(tmp_path / "run", rows.assign(author=["ann"] * 15 + ["bob"] * 15)).interval
+    scores = [dpstune.evaluate(tiny_run, part).value for part in (rows[:15], rows[15:])]
+    assert by_two == pytest.approx([min(scores), max(scores)])
 
 
 @pytest.mark.parametrize("gap", ["", None, np.nan, pd.NA])

@@ -10,10 +10,10 @@ from dpstune.evaluation.scoring import evaluate_split
 from dpstune.studies.row_interval import intervals_over_rows
 
 
-def evaluated(metric, gold, logits, kind="classification", names=("no", "yes"), texts=None):
+def evaluated(metric, gold, logits, kind="classification", names=("no", "yes"), texts=None, groups=None):
     """Return a task of one split, and what logits score on it."""
     ids = [str(number) for number in range(len(gold))]
-    examples = Examples(ids, texts or [(f"row {number}",) for number in ids], list(gold))
+    examples = Examples(ids, texts or [(f"row {number}",) for number in ids], list(gold), groups=groups)
     task = TaskData("task", kind, names, metric, {"rows": examples}, ())
     return task, {"rows": evaluate_split(task, "rows", torch.as_tensor(logits, dtype=torch.float32))}
 
@@ -39,6 +39,16 @@ def test_rows_with_equal_texts_count_as_one():
     [once] = intervals_over_rows(*evaluated("accuracy", gold, logits, texts=texts)).values()
     [often] = intervals_over_rows(*evaluated("accuracy", gold * 10, logits * 10, texts=texts * 10)).values()
     assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_rows_of_one_group_count_as_one():
+    gold, logits = with_share_right(40, 30)
+    groups = [f"group {number}" for number in range(40)]
+    [once] = intervals_over_rows(*evaluated("accuracy", gold, logits)).values()
+    [grouped] = intervals_over_rows(*evaluated("accuracy", gold * 10, logits * 10, groups=groups * 10)).values()
+    [alone] = intervals_over_rows(*evaluated("accuracy", gold * 10, logits * 10, groups=[None] * 400)).values()
+    assert (grouped.value, grouped.low, grouped.high) == pytest.approx((once.value, once.low, once.high))
+    assert alone.high - alone.low < (grouped.high - grouped.low) / 2
 
 
 @pytest.mark.parametrize("metric", ["f1", "macro_f1", "matthews", "roc_auc", "log_loss", "calibration_error"])

@@ -128,8 +128,7 @@ class Fit:
 
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""
-        raw = self._raw.rows_of(split)
-        return units_of(raw.ids, raw.texts, raw.groups)
+        return units_of(self._raw.rows_of(split))
 
     def texts(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the texts of each row of a split, by its id."""

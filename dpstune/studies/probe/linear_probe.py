@@ -165,8 +165,9 @@ def answer_linearly(task: ProbedTask, train: Features, scored: Features) -> Answ
 def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretrained: Answers) -> Verdict:
     """Compare the mean of restarts' scores with the pre-trained model's, with intervals by paired bootstrap over rows.
 
-    Rows with equal texts are drawn together. An undefined score is left out of the mean, which is undefined where all
-    are; a sample of rows on which it is undefined is left out of the interval. See ``score_of`` for correlations.
+    Rows with equal texts, or of one group, are drawn together. An undefined score is left out of the mean, which is
+    undefined where all are; a sample of rows on which it is undefined is left out of the interval. See ``score_of`` for
+    correlations.
 
     Args:
         task: The task.
@@ -180,9 +181,8 @@ def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretr
         mean = mean_of_defined(own)
         return mean, None if mean is None or theirs is None else mean - theirs
 
-    examples = task.scored
-    units = units_of(examples.ids, examples.texts)
-    verdict = judge_by_rows(compare, [units[name] for name in examples.ids])
+    units = units_of(task.scored)
+    verdict = judge_by_rows(compare, [units[name] for name in task.scored.ids])
     return verdict.in_the_metric(direction(task.data.metric))
 
 
