@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.api.arguments import as_columns, as_count_or_none, as_folder, as_folder_or_none, as_text, shown
+from dpstune.api.arguments import as_columns, as_count_or_none, as_folder, as_folder_or_none, as_names, as_text, shown
 from dpstune.api.frames import frame_rows
 from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
 from dpstune.errors import RequestError
+from dpstune.settings.metrics import check_metrics
+from dpstune.settings.tasks import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,7 @@ def evaluate(
     split: str | None = None,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
+    metric: str | Sequence[str] | None = None,
     data_dir: str | Path | None = None,
     max_length: int | None = None,
 ) -> EvaluateResult:
@@ -37,12 +40,13 @@ def evaluate(
         split: Of a task, validation (when left out) or test.
         text: The one or two text columns of a file or data frame; those the model was trained on.
         label: Their label column; that of the model's task.
+        metric: What is measured, the headline first; the task's.
         data_dir: Local data in the place of the hub.
         max_length: Tokens an example is cut to; the run's.
 
     Raises:
-        RequestError: There is no such model, task, split or column, labels do not match, or the run's rows have changed
-            and what is evaluated would be drawn from them anew.
+        RequestError: There is no such model, task, split, column or metric, labels do not match, or the run's rows have
+            changed and what is evaluated would be drawn from them anew.
         RunError: The hub could not be reached, or a score is not finite.
 
     >>> import dpstune, pandas
@@ -54,7 +58,10 @@ def evaluate(
     >>> row = {"premise": "A cat sleeps.", "hypothesis": "An animal sleeps.", "label": "entailment"}
     >>> dpstune.evaluate(run, pandas.DataFrame([row])).table["examples"].tolist()
     [1]
+    >>> dpstune.evaluate(run, metric=["log_loss", "macro_f1"]).table.columns[1:3].tolist()
+    ['log_loss', 'macro_f1']
     """
+    from dpstune.data.reading import measured_by
     from dpstune.evaluation.labelled_rows import (
         names_rows,
         read_labelled_file,
@@ -70,6 +77,9 @@ def evaluate(
     place = find_trained(model_folder(model))
     columns, longest = as_columns(text), as_count_or_none("max_length", max_length, FEWEST_TOKENS)
     folder = as_folder_or_none("data_dir", data_dir)
+    metrics = None if metric is None else as_names("metric", metric, '["macro_f1", "log_loss"]')
+    if metrics is not None:
+        _refuse_metrics(metrics)
     if label is not None and not isinstance(label, str):
         raise RequestError(f"label={shown(label)}: should be the name of a column")
     named = as_text("task", task) if isinstance(task, str | Path | None) else None
@@ -87,6 +97,9 @@ def evaluate(
         examples = target.read()
         told = told_of_changes(place, target)
         trained = TrainedModel(place, longest)
+    if metrics is not None:
+        _refuse_metrics(metrics, examples.kind)
+        examples = measured_by(examples, metrics)
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
@@ -102,6 +115,14 @@ def _refuse(why: str, **given: Any) -> None:
     for parameter, value in given.items():
         if value is not None:
             raise RequestError(f"{parameter}={shown(value)}: {why}; leave it out")
+
+
+def _refuse_metrics(asked: Sequence[str], kind: Kind | None = None) -> None:
+    """Refuse metrics that are none, or do not suit a task of a kind."""
+    try:
+        check_metrics(asked, kind)
+    except RequestError as error:
+        raise RequestError(f"metric={shown(list(asked))}: {error}") from None
 
 
 def model_folder(model: ModelLike) -> Path:

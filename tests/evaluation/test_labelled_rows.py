@@ -76,6 +76,34 @@ def test_a_data_frame_has_the_score_of_its_file(tiny_run, rows, accuracy):
     assert dpstune.evaluate(tiny_run, renamed, text=["one", "other"], label="gold").value == accuracy
 
 
+def test_a_metric_is_measured_as_the_command_does(run, tiny_run, rows, tmp_path):
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    code, out, err = run("eval", tiny_run, "--task", tmp_path / "new.csv", "--metric", "macro_f1,log_loss", "--json")
+    assert code == 0, err
+    scored = json.loads(out)
+    for task in (rows, tmp_path / "new.csv"):
+        found = dpstune.evaluate(tiny_run, task, metric=["macro_f1", "log_loss"])
+        assert found.metric == "macro_f1"
+        [row] = found.table.to_dict("records")
+        assert {name: row[name] for name in ("macro_f1", "log_loss")} == scored["metrics"]["rows"]
+        assert [*found.interval] == scored["intervals"]["rows"]
+    assert dpstune.evaluate(tiny_run, metric="log_loss").metric == "log_loss"
+
+
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        (7, r"metric=7: should be a list of names"),
+        ([], r"metric=\[\]: names no metric"),
+        ("accurracy", r"metric=\['accurracy'\]: unknown metric 'accurracy'; did you mean 'accuracy'"),
+        (["f1", "rmse"], r"metric rmse does not suit a classification task"),
+    ],
+)
+def test_a_metric_that_is_none_is_one_line(tiny_run, rows, metric, why):
+    with pytest.raises(RequestError, match=why):
+        dpstune.evaluate(tiny_run, rows, metric=metric)
+
+
 def test_the_score_is_that_of_the_answers(tiny_run, rows):
     part = rows[:9]
     answers = dpstune.predict(tiny_run, part).prediction
