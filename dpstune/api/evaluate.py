@@ -79,7 +79,7 @@ def evaluate(
     folder = as_folder_or_none("data_dir", data_dir)
     metrics = None if metric is None else as_names("metric", metric, '["macro_f1", "log_loss"]')
     if metrics is not None:
-        _refuse_metrics(metrics)
+        _refuse_metrics(metric, metrics)
     if label is not None and not isinstance(label, str):
         raise RequestError(f"label={shown(label)}: should be the name of a column")
     named = as_text("task", task) if isinstance(task, str | Path | None) else None
@@ -98,7 +98,7 @@ def evaluate(
         told = told_of_changes(place, target)
         trained = TrainedModel(place, longest)
     if metrics is not None:
-        _refuse_metrics(metrics, examples.kind)
+        _refuse_metrics(metric, metrics, examples.kind)
         examples = measured_by(examples, metrics)
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
@@ -117,12 +117,12 @@ def _refuse(why: str, **given: Any) -> None:
             raise RequestError(f"{parameter}={shown(value)}: {why}; leave it out")
 
 
-def _refuse_metrics(asked: Sequence[str], kind: Kind | None = None) -> None:
-    """Refuse metrics that are none, or do not suit a task of a kind."""
+def _refuse_metrics(given: Any, asked: Sequence[str], kind: Kind | None = None) -> None:
+    """Refuse metrics that are none, or do not suit a task of a kind; ``given`` is how they were asked for."""
     try:
         check_metrics(asked, kind)
     except RequestError as error:
-        raise RequestError(f"metric={shown(list(asked))}: {error}") from None
+        raise RequestError(f"metric={shown(given)}: {error}") from None
 
 
 def model_folder(model: ModelLike) -> Path:

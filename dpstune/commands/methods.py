@@ -19,7 +19,7 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[METHOD]", help="The method to describe; all when left out.", autocompletion=method_names
+            metavar="METHOD", help="The method to describe; all when left out.", autocompletion=method_names
         ),
     ] = None,
     as_json: AsJson = False,

@@ -322,7 +322,7 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
         label = label_cell(row, columns.label, place)
         split.labels.append(label if label is None or label.strip() else "")
         if columns.group is not None:
-            split.groups.append(plain_cell(row, columns.group, place) or None)
+            split.groups.append(_group_cell(row, columns, place))
             has_group = has_group or columns.group in row
         has_label = has_label or columns.label in row
     if not has_label:
@@ -332,6 +332,16 @@ def _collect(source: str, rows: Rows, columns: Columns, there: Sequence[str] | N
     if not has_group:
         split.groups = []
     return split
+
+
+def _group_cell(row: Mapping[str, Any], columns: Columns, place: str) -> str | None:
+    """Return a row's group; where no group is required, a cell that cannot be one says that the row has none."""
+    try:
+        return plain_cell(row, str(columns.group), place) or None
+    except RequestError:
+        if columns.group_required:
+            raise
+        return None
 
 
 def _join(parts: Iterable[RawSplit]) -> RawSplit:

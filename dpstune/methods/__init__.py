@@ -40,6 +40,7 @@ REGISTRY: dict[str, str | EntryPoint] = {
 }
 REGISTRY |= {each.name: each for each in entry_points(group=GROUP) if each.name not in REGISTRY}
 
+OWN_PACKAGE = "dpstune"
 BASELINE = "vanilla"  # what the others are compared with
 
 
@@ -100,7 +101,7 @@ def package_of(name: str) -> str:
     """
     place = REGISTRY[name]
     if not isinstance(place, EntryPoint):
-        return "dpstune"
+        return OWN_PACKAGE
     return place.dist.name if place.dist is not None else "another package"
 
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import PydanticUserError
+
+from dpstune.errors import RequestError
 from dpstune.methods import is_foreign, method_class, package_of
 from dpstune.methods.base import MethodConfig
 
@@ -61,36 +64,47 @@ def describe_method(name: str) -> MethodDescription:
     MethodKey(name='rho', values='number', required=False, default=0.05, what='How far the weights are moved, as the \
 2-norm over all parameters together, above 0.')
     """
-    cls = method_class(name)
+    cls, package = method_class(name), package_of(name)
     how = _prose(cls)
     if is_foreign(name):  # whose file may hold several methods
-        what, _, how = how.partition("\n")
+        what, _, how = how.partition("\n\n")
     else:
         what = _prose(sys.modules[cls.__module__])
-    return MethodDescription(name, package_of(name), what, how.strip(), _keys(cls.config_class))
+    try:
+        keys = _keys(cls.config_class)
+    except PydanticUserError as error:
+        raise RequestError(f"the keys of method {name}, of {package}, cannot be shown: {error.message}") from None
+    return MethodDescription(name, package, " ".join(what.split()), how.strip(), keys)
 
 
 def _keys(config_class: type[MethodConfig]) -> tuple[MethodKey, ...]:
     schema = config_class.model_json_schema()
-    required = schema.get("required", ())
-    return tuple(
-        MethodKey(
-            name=name,
-            values=_values(field),
-            required=name in required,
-            default=field.get("default"),
-            what=field.get("description", "").replace("``", ""),
+    keys = []
+    for name, field in config_class.model_fields.items():
+        if name == "name":
+            continue
+        shown = schema["properties"][field.alias or name]
+        made = None if field.is_required() else field.get_default(call_default_factory=True)
+        keys.append(
+            MethodKey(
+                name=field.alias or name,
+                values=_values(shown, schema.get("$defs", {})),
+                required=field.is_required(),
+                default=shown.get("default", made),
+                what=_with_plain_marks(shown.get("description", "")),
+            )
         )
-        for name, field in schema["properties"].items()
-        if name != "name"
-    )
+    return tuple(keys)
 
 
-def _values(field: Mapping[str, Any]) -> str:
+def _values(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "enum" in field:
         return "|".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return "|".join(_values(each, definitions) for each in field["anyOf"])
     if "$ref" in field:
-        return "a method"
+        name = field["$ref"].rpartition("/")[2]
+        return "a method" if name == MethodConfig.__name__ else _values(definitions[name], definitions)
     kind = str(field.get("type", "value"))
     return {"boolean": "true|false", "array": "list"}.get(kind, kind)
 
@@ -98,5 +112,10 @@ def _values(field: Mapping[str, Any]) -> str:
 def _prose(documented: object) -> str:
     """Return a docstring without its example and what is for callers alone."""
     text = inspect.cleandoc(documented.__doc__ or "")
-    text = re.sub(r"^(Args|Raises):\n(.+\n?)+\n*", "", text.partition("\n>>> ")[0], flags=re.MULTILINE)
-    return text.replace("``", "").strip()
+    text = re.split(r"\n(?:Examples?:\n)?\s*>>> ", text)[0]
+    text = re.sub(r"^(Args|Raises):\n(.+\n?)+\n*", "", text, flags=re.MULTILINE)
+    return _with_plain_marks(text).strip()
+
+
+def _with_plain_marks(text: str) -> str:
+    return text.replace("``", "`")

@@ -36,7 +36,7 @@ class DpsDense(Method[DpsDenseConfig]):
     ``stage2: prune``: during Stage II the other weights, in train mode, also count as zero. Their values are still
     there: eval mode sees them, a checkpoint holds them, the next Stage I trains them, and as with ``select`` AdamW's
     moments and weight decay go on moving them. ``stage2: none``: all weights train at all
-    steps, and there are no buffers. ``score`` says what takes the place of g * g in GAM; see ``add_scores``. Selections
+    steps, and there are no buffers. ``score`` says what takes the place of g * g in GAM. Selections
     at ``random`` have exactly ceil(n * (1 - p)) weights and differ from one Stage II to the next.
 
     Source: Zhang et al. 2022, Algorithm 1 (DPS Dense). The other settings are ours, not the paper's. Its published code

@@ -45,7 +45,8 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     """Dynamic Parameter Selection, mixing variant.
 
     In train mode each linear layer of weight W [out, in] computes with W_eff = T + m * (W - T) / (1 - p), and W
-    receives the gradient dL/dW_eff * m; in Stage II ``before_clip`` applies this mask.
+    receives the gradient dL/dW_eff * m, in Stage II masked before clipping. Steps come in blocks of
+    us = max(1, int(N * update_ratio)), Stage I and Stage II in turn.
 
     Stage I: T = W0, the pre-trained weight; m is one Bernoulli(1 - p) draw for each input column, new at every step.
     GAM += g * g per weight, FAM += m per column.
@@ -56,8 +57,8 @@ class DpsMix(MixingMethod[DpsMixConfig]):
     Buffers of each linear weight: W0 (float32), one float32 that is GAM in Stage I and T in Stage II, and one bit.
 
     ``stage2: prune``: T = 0 in Stage II. ``stage2: none``: Stage I at all steps; W0 is then the only buffer.
-    ``scope: encoder``: all other layers compute plainly. ``score`` says what takes the place of g * g in GAM; see
-    ``add_scores``. At ``random`` nothing is added: the selection is drawn, of exactly ceil(n * (1 - p)) weights.
+    ``scope: encoder``: all other layers compute plainly. ``score`` says what takes the place of g * g in GAM. At
+    ``random`` nothing is added: the selection is drawn, of exactly ceil(n * (1 - p)) weights.
 
     Source: Zhang et al. 2022, Algorithm 1 (DPS Mix). The last paragraph is ours, not the paper's, whose published code
     knows T = W alone.

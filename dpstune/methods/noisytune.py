@@ -16,7 +16,7 @@ class NoisyTuneConfig(MethodConfig):
     """Settings of NoisyTune (Wu et al. 2022, arXiv 2202.12024).
 
     Attributes:
-        lambda_: ``lambda`` in YAML: width of the noise in standard deviations of a matrix, 0 or more. The paper takes
+        lambda_: Width of the noise in standard deviations of a matrix, 0 or more. The paper takes
             0.15 for GLUE.
     """
 

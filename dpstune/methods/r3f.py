@@ -21,7 +21,7 @@ class R3FConfig(MethodConfig):
     Attributes:
         noise: Distribution of the noise.
         sigma: Its scale, above 0: the standard deviation, or half the width of the uniform interval.
-        lambda_: ``lambda`` in YAML: weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 5.
+        lambda_: Weight of the divergence, 0 or more. The grid is 0.1, 0.5, 1, 5.
         detach: Whether the noisy forward pass takes the word embeddings as constants, as the authors' code does. If
             not, they receive a gradient through it, too.
     """

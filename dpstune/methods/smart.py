@@ -19,7 +19,7 @@ class SmartConfig(MethodConfig):
     """Settings of SMART (Jiang et al. 2020, arXiv 1911.03437).
 
     Attributes:
-        lambda_: ``lambda`` in YAML: weight of the divergence, 0 or more. The paper tries 1, 3 and 5.
+        lambda_: Weight of the divergence, 0 or more. The paper tries 1, 3 and 5.
         sigma: Standard deviation of the normal noise that the search starts from, above 0: there the divergence has no
             slope.
         steps: Steps of the search, 1 or more.

@@ -50,11 +50,13 @@ class ModelSource:
     Args:
         name: The recipe's ``model.name``.
         place: Hub id, or local folder.
-        commit: The commit on the hub, whatever branch or tag led to it; None for a local folder.
+        revision: Branch, tag or commit on the hub.
+        commit: The commit that revision stands for; None for a local folder.
     """
 
     name: str
     place: str
+    revision: str | None = None
     commit: str | None = None
 
     @property
@@ -333,7 +335,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
 
     with asking_the_hub_for(f"model {name}", _WITHOUT_THE_HUB):
         config = Path(hf_hub_download(name, "config.json", revision=revision))
-    return ModelSource(name, name, commit=config.parent.name)
+    return ModelSource(name, name, revision or "main", commit=config.parent.name)
 
 
 def _minilm_folder() -> Path:
@@ -380,12 +382,8 @@ def _why_no_sentencepiece() -> str:
 
 
 def _options(source: ModelSource) -> dict[str, Any]:
-    """Return how transformers is to read a model.
-
-    All files are of the commit that a run's fingerprint names, also where the branch moves meanwhile. Code in its
-    folder is not run, and nobody is asked whether it may.
-    """
-    return {"revision": source.commit, "trust_remote_code": False}
+    """Return how transformers is to read a model: code in its folder is not run, and nobody is asked whether it may."""
+    return {"revision": source.revision, "trust_remote_code": False}
 
 
 def _set_head(config: PretrainedConfig, label_names: tuple[str, ...], kind: Kind) -> None:

@@ -7,12 +7,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpstune.methods import OWN_PACKAGE
 from dpstune.report.tables import format_columns
 
 if TYPE_CHECKING:
     from dpstune.methods.describing import MethodDescription, MethodKey
 
 _WIDTH = 100
+_NOTATION = (
+    "W: the weight of a linear layer, of n elements; g: its gradient; N: the run's number of steps;\n"
+    "CE: cross-entropy; KL: Kullback-Leibler divergence."
+)
 
 
 def method_table(methods: Sequence[MethodDescription]) -> str:
@@ -25,7 +30,8 @@ def method_table(methods: Sequence[MethodDescription]) -> str:
 def method_page(method: MethodDescription) -> str:
     """Return all that is said of a method: what it is, a step in formulas, the source, the keys."""
     keys = "\n".join(map(_key_lines, method.keys)) or "It has no keys."
-    return "\n\n".join(part for part in (method.what, method.how, keys) if part)
+    about = _NOTATION if method.package == OWN_PACKAGE else f"It is a method of the package {method.package}."
+    return "\n\n".join(part for part in (method.what, method.how, about, keys) if part)
 
 
 def _key_lines(key: MethodKey) -> str:

@@ -63,11 +63,23 @@ def write_wrong_labels(
     return file
 
 
+def read_list(content: bytes) -> tuple[str, str]:
+    """Return the text of a list and what stands between its columns, also as a spreadsheet saved it.
+
+    Raises:
+        RequestError: It is neither UTF-8 nor UTF-16.
+
+    >>> read_list(b"id;text;label;right_label")
+    ('id;text;label;right_label', ';')
+    """
+    text = decode(content, FILE)
+    return text, max(_SEPARATORS, key=text.partition("\n")[0].count)
+
+
 def _rows(content: bytes) -> list[list[str]] | None:
     """Return the rows of a list, the header first, also as a spreadsheet saves it; None where it cannot be read."""
     try:
-        text = decode(content, FILE)
-        separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
+        text, separator = read_list(content)
         return [row for row in csv.reader(StringIO(text, newline=""), delimiter=separator) if row]
     except (RequestError, csv.Error):
         return None

@@ -31,9 +31,10 @@ def test_the_page_of_a_method_has_its_keys_and_no_code(name, capsys):
     keys = [field.alias or key for key, field in method_class(name).config_class.model_fields.items() if key != "name"]
     assert re.findall(r"^method\.(\w+): ", out, flags=re.MULTILINE) == keys
     assert ("It has no keys." in out) == (not keys)
-    for code_alone in (">>>", "``", "Raises:", "Args:"):
+    for code_alone in (">>>", "``", "Raises:", "Args:", "before_clip", "add_scores"):
         assert code_alone not in out
     assert name == "vanilla" or "Source: " in out
+    assert "KL: Kullback-Leibler divergence." in out
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -95,7 +95,7 @@ def test_a_metric_is_measured_as_the_command_does(run, tiny_run, rows, tmp_path)
     [
         (7, r"metric=7: should be a list of names"),
         ([], r"metric=\[\]: names no metric"),
-        ("accurracy", r"metric=\['accurracy'\]: unknown metric 'accurracy'; did you mean 'accuracy'"),
+        ("accurracy", r"metric='accurracy': unknown metric 'accurracy'; did you mean 'accuracy'"),
         (["f1", "rmse"], r"metric rmse does not suit a classification task"),
     ],
 )

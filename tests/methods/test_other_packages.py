@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from dpstune.errors import RequestError
 from dpstune.evaluation.trained import find_trained
@@ -162,6 +165,47 @@ def test_a_method_is_built_of_its_name_and_of_itself():
     assert build_method("dps-mix").config == build_method({"name": "dps-mix"}).config
     method = build_method("mixout")
     assert build_method(method) is method
+
+
+def test_the_page_of_one_shows_keys_of_any_kind(offered, run):
+    vanilla = method_class("vanilla")
+
+    class OtherConfig(vanilla.config_class):
+        name: Literal["other"] = "other"
+        rates: list[float] = Field(default_factory=lambda: [0.5, 1.0])
+        most: float | None = None
+        least: int
+
+    class Other(vanilla):
+        """What it is, in a line
+        and a half.
+
+        How it is.
+
+        Example:
+            >>> 1 / 0
+        """
+
+        config_class = OtherConfig
+
+    offered("other", Other)
+    code, out, _ = run("methods", "other")
+    assert code == 0
+    assert out.startswith("What it is, in a line and a half.\n\nHow it is.\n\nIt is a method of the package ")
+    assert "method.rates: list; [0.5, 1.0] by default\n" in out
+    assert "method.most: number|null; null by default\n" in out
+    assert "method.least: integer; must be given\n" in out
+    assert "Example" not in out
+
+
+def test_one_whose_keys_cannot_be_shown_is_left_out_of_the_list(offered, run):
+    vanilla = method_class("vanilla")
+    keys = {"name": Literal["other"], "of": Callable[[int], int]}
+    config = type("OtherConfig", (vanilla.config_class,), {"__annotations__": keys, "name": "other", "of": abs})
+    offered("other", type("Other", (vanilla,), {"config_class": config}))
+    code, out, err = run("methods")
+    assert (code, "dps-mix" in out) == (0, True)
+    assert "left out: the keys of method other, of another package, cannot be shown" in err
 
 
 def test_the_list_of_methods_says_which_cannot_be_had(offered, run):

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from dpstune.settings.tasks import TASKS
-from tests.hub_server import COMMIT, running_hub
+from tests.hub_server import running_hub
 from tests.tiny import save_tiny_model
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -87,11 +87,7 @@ def test_roberta_rte_trains_from_the_hub_and_again_from_its_cache(hub, tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"examples": {\n    "train": 24,\n    "validation": 8\n  }' in done.stdout
     assert any("/datasets/nyu-mll/glue/" in request for request in hub.requests)
-    files = [
-        request.split("/resolve/")[1].split("/") for request in hub.requests if "/roberta-large/resolve/" in request
-    ]
-    assert ["main", "config.json"] in files
-    assert {commit for commit, file in files if file != "config.json"} == {COMMIT}  # main may have moved on
+    assert any("/FacebookAI/roberta-large/resolve/" in request for request in hub.requests)
     hub.requests.clear()
     offline = {"endpoint": hub.url, "home": tmp_path / "home", "HF_HUB_OFFLINE": "1"}
     done = dpstune(*train, "--output", tmp_path / "b", **offline)

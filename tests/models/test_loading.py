@@ -369,3 +369,15 @@ class TestRefusals:
         del settings["pad_token"]
         path.write_text(json.dumps(settings))
         assert "no padding token" in self.refused(folder, part=read_tokenizer)
+
+
+def test_a_model_of_the_hub_is_asked_for_at_main_where_alone_converted_weights_are_found(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("dpstune.common.hub._go_offline_where_unreachable", lambda: None)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *words, **more: asked.append(more) or str(tmp_path / "commit" / "x")
+    )
+    find_model.cache_clear()
+    found = find_model("someone/without-safetensors")
+    assert (asked, found.revision, found.commit) == ([{"revision": None}], "main", "commit")
+    find_model.cache_clear()

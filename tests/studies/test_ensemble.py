@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from safetensors.torch import load, load_file, save_file
 
@@ -104,6 +105,18 @@ def test_what_lies_in_folders_of_a_model_and_its_card_do_not_become_the_means(zy
     told = together(zygote, tmp_path, *runs, "--weights")
     there = {file.name for file in (runs[0] / "model").iterdir()}
     assert {file.name for file in Path(told["model"]).iterdir()} == there - {"onnx", "README.md"}
+
+
+def test_rows_of_one_group_are_drawn_together(zygote, restarts, tmp_path):
+    for number, run in enumerate(restarts):
+        shutil.copytree(run, tmp_path / f"seed-{number}")
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        recipe["task"]["group"] = "second"  # the same in all rows
+        (tmp_path / f"seed-{number}" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    alone, grouped = (together(zygote, tmp_path / "out", *runs) for runs in (restarts, tmp_path.glob("seed-*")))
+    assert alone["value"] == grouped["value"]
+    assert alone["low"] < alone["high"]
+    assert grouped["low"] == grouped["value"] == grouped["high"]
 
 
 def test_two_processes_are_not_at_one_ensemble(zygote, restarts, tmp_path):

@@ -35,7 +35,7 @@ from dpstune.studies.fit.candidates import (
     has_fixed_length,
 )
 from dpstune.studies.fit.parts import TEST, VALIDATION, Parts, decide_parts
-from dpstune.studies.fit.request import FitRequest, refuse_an_empty_budget, refuse_what_fit_decides
+from dpstune.studies.fit.request import FitRequest, refuse_a_wrong_budget, refuse_what_fit_decides
 from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
 from dpstune.studies.grid import LENGTH_KEYS, overrides_for, refuse_unknown_keys
 from dpstune.studies.processes import at_once, threads_of_a_worker
@@ -72,7 +72,7 @@ class Fit:
 
     def __init__(self, request: FitRequest) -> None:
         self.request = request
-        refuse_an_empty_budget(request)
+        refuse_a_wrong_budget(request)
         refuse_what_fit_decides(request.overrides)
         self.inputs: defaultdict[int, Inputs] = defaultdict(Inputs)  # each part's, read once; 0 is everything
         self._records: dict[tuple[int, int], RunRecord] = {}

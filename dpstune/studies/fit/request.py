@@ -58,14 +58,14 @@ class FitRequest:
     jobs: int = 1
 
 
-def refuse_an_empty_budget(request: FitRequest) -> None:
-    """Refuse minutes or runs of which nothing can be tried.
+def refuse_a_wrong_budget(request: FitRequest) -> None:
+    """Refuse minutes or runs of which nothing can be tried, and more than a year.
 
     Raises:
         RequestError: That is so.
     """
     if request.minutes is not None and not 0 < request.minutes <= MINUTES_OF_A_YEAR:
-        raise RequestError(f"--minutes {request.minutes:g}: give a number above 0, and at most {MINUTES_OF_A_YEAR:,}")
+        raise RequestError(f"--minutes {request.minutes:,}: give a number above 0, and at most {MINUTES_OF_A_YEAR:,}")
     if request.runs is not None and request.runs < 1:
         raise RequestError(f"--runs {request.runs}: give 1 or more")
 

@@ -49,10 +49,11 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
-    if not url.startswith(_DATABASES) or url == _SQLITE:
+    if not url.startswith(_DATABASES) or "://" not in url or url == _SQLITE:
+        written = "***" if set("@=") & set(url) else url  # it may hold a password
         raise RequestError(
-            f"--storage {hide_passwords(url, url)}: should be the URL of a database that Optuna keeps studies in: "
-            "postgresql://..., mysql://... or sqlite:///..."
+            f"--storage {written}: should be the URL of a database that Optuna keeps studies in: postgresql://..., "
+            "mysql://... or sqlite:///..."
         )
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -185,9 +186,7 @@ def _passwords_in(url: str) -> list[str]:
     An unescaped ``@`` in a password counts as part of it, so that what follows the ``@`` is hidden, too.
     """
     found = re.findall(r"(?i)[?&]\w*pass(?:word|wd)?=([^&]*)", url)
-    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@([^/?]*)", url) or re.match(
-        r"(?:[^:/]+:)?[^:/]*:(?!//)([^@]*)@([^/?]*)", url
-    )
+    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@([^/?]*)", url)
     if user_info is not None:
         password, host = user_info.groups()
         found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)

@@ -1,6 +1,6 @@
 """A linear probe on features that were made so that its score is known."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -91,6 +91,19 @@ def test_the_comparison_is_of_the_mean_over_restarts_with_an_interval_that_holds
     assert verdict.difference_low * verdict.difference_high > 0  # it is told apart
     same = compare_with_pretrained(task, [found["one"]], found["one"])
     assert (same.difference, same.difference_low, same.difference_high) == (0.0, 0.0, 0.0)
+
+
+def test_rows_of_one_group_are_drawn_together(rng):
+    train, scored = rng.integers(3, size=200), rng.integers(3, size=80)
+    alone = probed(train.tolist(), scored.tolist())
+    groups = [f"group {n % 8}" for n in range(80)]
+    grouped = replace(alone, scored=replace(alone.scored, groups=groups))
+    found = answer_linearly(alone, features(train, rng, 0.5), features(scored, rng, 0.5))
+    right = np.array([np.mean((found.predictions == scored)[n::8]) for n in range(8)])
+    one, other = (compare_with_pretrained(task, [found], found) for task in (alone, grouped))
+    assert one.value == other.value
+    assert right.min() <= other.low < other.high <= right.max()
+    assert (one.low, one.high) != (other.low, other.high)
 
 
 def test_a_score_that_these_rows_leave_undefined_is_no_zero(rng):

@@ -39,14 +39,29 @@ def test_a_password_is_not_repeated(password):
         ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
         ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
         ("postgresql//me:secret@host/db", "postgresql//me:***@host/db"),
-        ("postgresql:me:secret@host/db", "postgresql:me:***@host/db"),
-        ("me:secret@host/db", "me:***@host/db"),
         ("sqlite:////runs@home/study.db", "sqlite:////runs@home/study.db"),
+        ("task={text: e@mail, label: gold}", "task={text: e@mail, label: gold}"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
     ],
 )
 def test_no_url_tells_a_password(url, told):
     assert hide_passwords(url, url) == told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "me:secret@host/db",
+        "postgresql:me:secret@host/db",
+        "//me:secret@db/x",
+        "/me:secret@host",
+        "host=db password=secret",
+    ],
+)
+def test_what_is_no_url_is_not_repeated_where_it_may_hold_a_password(url):
+    with pytest.raises(RequestError, match=r"^--storage \*\*\*: should be the URL of a database") as caught:
+        RunQueue(url, "study")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_at_sign_in_a_password_is_refused():
