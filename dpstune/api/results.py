@@ -130,7 +130,7 @@ class CaseStudyResult(Result):
     @property
     def wrong_labels(self) -> pd.DataFrame:
         """The examples whose labels are likely wrong, the likeliest first; ids and labels are texts."""
-        return _read_wrong_labels(self.folder)
+        return _read_wrong_labels(self.folder / "wrong_labels.csv")
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,8 @@ class FitResult(Result):
         Ids and labels are texts. ``id`` is the row's name in the data frame's index, unless the frame has a column of
         ids.
         """
-        return _read_wrong_labels(self.folder) if (self.folder / "wrong_labels.csv").exists() else None
+        file = self.folder / "wrong_labels.csv"
+        return _read_wrong_labels(file) if file.exists() else None
 
     @property
     def picture(self) -> Path | None:
@@ -237,18 +238,14 @@ class FitResult(Result):
         return " ".join(self.found["answer"])
 
 
-def _read_wrong_labels(folder: Path) -> pd.DataFrame:
-    from dpstune.report.wrong_labels import FILE, read_list
+def _read_wrong_labels(file: Path) -> pd.DataFrame:
+    from dpstune.report.wrong_labels import read_list
 
-    text, separator = read_list((folder / FILE).read_bytes())
-    return _as_frame(StringIO(text), separator)
-
-
-def _read_csv(file: Path) -> pd.DataFrame:
-    return _as_frame(file)
+    text, separator = read_list(file.read_bytes())
+    return _read_csv(StringIO(text), separator)
 
 
-def _as_frame(source: Path | StringIO, separator: str = ",") -> pd.DataFrame:
+def _read_csv(source: Path | StringIO, separator: str = ",") -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_csv(source, sep=separator, keep_default_na=False, dtype=dict.fromkeys(_OF_TEXTS, str))

@@ -80,7 +80,15 @@ def _recognise(lines: Iterator[str], wanted: Collection[str]) -> tuple[Iterator[
         begun.append(line)
         if line.strip():
             break
-    header = begun[-1] if begun else ""
+    return chain(begun, lines), separator_of(begun[-1] if begun else "", wanted)
+
+
+def separator_of(header: str, wanted: Collection[str]) -> str:
+    """Return what stands between a CSV's columns: with it most of the wanted ones stand in the header.
+
+    >>> separator_of("id;text, in full;label", ["id", "label"])
+    ';'
+    """
 
     def found(separator: str) -> tuple[int, int]:
         try:
@@ -89,7 +97,7 @@ def _recognise(lines: Iterator[str], wanted: Collection[str]) -> tuple[Iterator[
             return (0, 0)
         return (len({*wanted}.intersection(cells)), len(cells))
 
-    return chain(begun, lines), max(_SEPARATORS_OF_CSV, key=found)
+    return max(_SEPARATORS_OF_CSV, key=found)
 
 
 class _Reader(Protocol):

@@ -10,6 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from pydantic import PydanticUserError
+
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.methods.base import Method, MethodConfig
 from dpstune.settings.base import check_settings
@@ -103,6 +105,24 @@ def package_of(name: str) -> str:
     if not isinstance(place, EntryPoint):
         return OWN_PACKAGE
     return place.dist.name if place.dist is not None else "another package"
+
+
+def keys_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of a method's settings.
+
+    Raises:
+        RequestError: There is no such method; or it is another package's, and cannot be imported, or has a key that no
+            schema describes.
+
+    >>> list(keys_schema("sam")["properties"])
+    ['name', 'rho']
+    """
+    config_class = method_class(name).config_class
+    try:
+        return config_class.model_json_schema()
+    except PydanticUserError as error:
+        what = f"the keys of method {name}, of {package_of(name)}"
+        raise RequestError(f"{what}, cannot be shown: {error.message}") from None
 
 
 def build_method(settings: str | Mapping[str, Any] | MethodConfig | Method[Any]) -> Method[Any]:

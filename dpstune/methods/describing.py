@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import PydanticUserError
-
-from dpstune.errors import RequestError
-from dpstune.methods import is_foreign, method_class, package_of
+from dpstune.methods import is_foreign, keys_schema, method_class, package_of
 from dpstune.methods.base import MethodConfig
 
 
@@ -58,27 +55,23 @@ def describe_method(name: str) -> MethodDescription:
     """Describe a method by what its file, its class and its config say of themselves.
 
     Raises:
-        RequestError: There is no such method; or it is another package's, and cannot be imported.
+        RequestError: There is no such method; or it is another package's, and cannot be imported or shown.
 
     >>> describe_method("sam").keys[0]
     MethodKey(name='rho', values='number', required=False, default=0.05, what='How far the weights are moved, as the \
 2-norm over all parameters together, above 0.')
     """
-    cls, package = method_class(name), package_of(name)
+    cls = method_class(name)
     how = _prose(cls)
     if is_foreign(name):  # whose file may hold several methods
         what, _, how = how.partition("\n\n")
     else:
         what = _prose(sys.modules[cls.__module__])
-    try:
-        keys = _keys(cls.config_class)
-    except PydanticUserError as error:
-        raise RequestError(f"the keys of method {name}, of {package}, cannot be shown: {error.message}") from None
-    return MethodDescription(name, package, " ".join(what.split()), how.strip(), keys)
+    keys = _keys(cls.config_class, keys_schema(name))
+    return MethodDescription(name, package_of(name), " ".join(what.split()), how.strip(), keys)
 
 
-def _keys(config_class: type[MethodConfig]) -> tuple[MethodKey, ...]:
-    schema = config_class.model_json_schema()
+def _keys(config_class: type[MethodConfig], schema: Mapping[str, Any]) -> tuple[MethodKey, ...]:
     keys = []
     for name, field in config_class.model_fields.items():
         if name == "name":

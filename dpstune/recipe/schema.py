@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from dpstune.errors import RequestError
-from dpstune.methods import REGISTRY, is_foreign, method_class
+from dpstune.methods import REGISTRY, is_foreign, keys_schema, method_class
 from dpstune.methods.base import MethodConfig
 from dpstune.settings.base import Settings, check_settings
 from dpstune.settings.sections import (
@@ -156,8 +156,8 @@ def recipe_schema() -> dict[str, Any]:
     variants: list[dict[str, Any]] = [{"type": "string", "enum": list(REGISTRY)}]
     for name in REGISTRY:
         try:
-            config = method_class(name).config_class.model_json_schema()
-        except RequestError:  # another package's, which cannot be imported
+            config = keys_schema(name)
+        except RequestError:  # another package's, which cannot be imported or shown
             if not is_foreign(name):
                 raise
             continue

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dpstune.common.textfile import decode
 from dpstune.common.writing import set_aside, write_text
+from dpstune.data.tables import separator_of
 from dpstune.errors import RequestError, counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
@@ -20,7 +21,6 @@ FILE = "wrong_labels.csv"
 ID, RIGHT_LABEL = "id", "right_label"
 _AS_WRITTEN = f".{FILE}.sha256"  # of the list as dpstune wrote it: what differs from it, a person has changed
 _MOST_LISTED = 10
-_SEPARATORS = ",;\t"  # a spreadsheet whose decimals have a comma writes another
 
 
 def write_wrong_labels(
@@ -73,7 +73,7 @@ def read_list(content: bytes) -> tuple[str, str]:
     ('id;text;label;right_label', ';')
     """
     text = decode(content, FILE)
-    return text, max(_SEPARATORS, key=text.partition("\n")[0].count)
+    return text, separator_of(text.partition("\n")[0], (ID, RIGHT_LABEL))
 
 
 def _rows(content: bytes) -> list[list[str]] | None:

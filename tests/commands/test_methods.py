@@ -5,18 +5,12 @@ import re
 
 import pytest
 
-from dpstune import cli
 from dpstune.methods import REGISTRY, build_method, method_class
 from dpstune.methods.describing import describe_method
 
 
-def run(capsys, *arguments):
-    code = cli.run(["methods", *arguments])
-    return code, *capsys.readouterr()
-
-
-def test_the_list_has_a_line_for_each_method(capsys):
-    code, out, err = run(capsys)
+def test_the_list_has_a_line_for_each_method(run):
+    code, out, err = run("methods")
     header, *lines = out.splitlines()
     assert (code, header.split()) == (0, ["NAME", "WHAT"])
     assert [line.split()[0] for line in lines] == list(REGISTRY)
@@ -25,8 +19,8 @@ def test_the_list_has_a_line_for_each_method(capsys):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_the_page_of_a_method_has_its_keys_and_no_code(name, capsys):
-    code, out, _ = run(capsys, name)
+def test_the_page_of_a_method_has_its_keys_and_no_code(name, run):
+    code, out, _ = run("methods", name)
     assert code == 0
     keys = [field.alias or key for key, field in method_class(name).config_class.model_fields.items() if key != "name"]
     assert re.findall(r"^method\.(\w+): ", out, flags=re.MULTILINE) == keys
@@ -38,31 +32,31 @@ def test_the_page_of_a_method_has_its_keys_and_no_code(name, capsys):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_the_defaults_that_are_shown_are_those_that_a_method_has(name, capsys):
-    _, out, _ = run(capsys, name, "--json")
+def test_the_defaults_that_are_shown_are_those_that_a_method_has(name, run):
+    _, out, _ = run("methods", name, "--json")
     described = json.loads(out)
     shown = {key["name"]: key["default"] for key in described["keys"]}
     assert build_method({"name": name, **shown}).config == build_method(name).config
     assert all(key["what"] for key in described["keys"])
 
 
-def test_a_key_is_shown_as_a_recipe_writes_it(capsys):
-    _, out, _ = run(capsys, "r3f")
+def test_a_key_is_shown_as_a_recipe_writes_it(run):
+    _, out, _ = run("methods", "r3f")
     assert "method.noise: normal|uniform; normal by default\n" in out
     assert "method.detach: true|false; true by default\n" in out
-    assert "method.of: a method; vanilla by default\n" in run(capsys, "ema")[1]
+    assert "method.of: a method; vanilla by default\n" in run("methods", "ema")[1]
 
 
-def test_programs_get_all_methods_at_once(capsys):
-    _, out, err = run(capsys, "--json")
+def test_programs_get_all_methods_at_once(run):
+    _, out, err = run("methods", "--json")
     described = json.loads(out)["methods"]
     assert [each["name"] for each in described] == list(REGISTRY)
     assert {each["package"] for each in described} == {"dpstune"}
     assert not err
 
 
-def test_a_misspelt_method_gets_a_hint(capsys):
-    code, out, err = run(capsys, "mixuot")
+def test_a_misspelt_method_gets_a_hint(run):
+    code, out, err = run("methods", "mixuot")
     assert (code, out) == (2, "")
     assert err == "error: unknown method 'mixuot'; did you mean 'mixout'?\n"
 

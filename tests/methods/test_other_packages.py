@@ -206,6 +206,7 @@ def test_one_whose_keys_cannot_be_shown_is_left_out_of_the_list(offered, run):
     code, out, err = run("methods")
     assert (code, "dps-mix" in out) == (0, True)
     assert "left out: the keys of method other, of another package, cannot be shown" in err
+    assert "$defs" in recipe_schema()
 
 
 def test_the_list_of_methods_says_which_cannot_be_had(offered, run):
