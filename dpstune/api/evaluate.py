@@ -11,7 +11,6 @@ from dpstune.api.frames import frame_rows
 from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
 from dpstune.errors import RequestError
 from dpstune.settings.metrics import check_metrics
-from dpstune.settings.tasks import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,7 @@ def evaluate(
     folder = as_folder_or_none("data_dir", data_dir)
     metrics = None if metric is None else as_names("metric", metric, '["macro_f1", "log_loss"]')
     if metrics is not None:
-        _refuse_metrics(metric, metrics)
+        check_metrics(metrics, given=f"metric={shown(metric)}")
     if label is not None and not isinstance(label, str):
         raise RequestError(f"label={shown(label)}: should be the name of a column")
     named = as_text("task", task) if isinstance(task, str | Path | None) else None
@@ -98,8 +97,7 @@ def evaluate(
         told = told_of_changes(place, target)
         trained = TrainedModel(place, longest)
     if metrics is not None:
-        _refuse_metrics(metric, metrics, examples.kind)
-        examples = measured_by(examples, metrics)
+        examples = measured_by(examples, check_metrics(metrics, examples.kind, f"metric={shown(metric)}"))
     labels = match_labels(trained, examples)
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
@@ -115,14 +113,6 @@ def _refuse(why: str, **given: Any) -> None:
     for parameter, value in given.items():
         if value is not None:
             raise RequestError(f"{parameter}={shown(value)}: {why}; leave it out")
-
-
-def _refuse_metrics(given: Any, asked: Sequence[str], kind: Kind | None = None) -> None:
-    """Refuse metrics that are none, or do not suit a task of a kind; ``given`` is how they were asked for."""
-    try:
-        check_metrics(asked, kind)
-    except RequestError as error:
-        raise RequestError(f"metric={shown(given)}: {error}") from None
 
 
 def model_folder(model: ModelLike) -> Path:

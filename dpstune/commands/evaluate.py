@@ -174,7 +174,4 @@ def _metrics(asked: str, kind: Kind | None = None) -> tuple[str, ...]:
     """
     from dpstune.settings.metrics import check_metrics
 
-    try:
-        return check_metrics([name.strip() for name in asked.split(",") if name.strip()], kind)
-    except RequestError as error:
-        raise RequestError(f"--metric {asked}: {error}") from None
+    return check_metrics([name.strip() for name in asked.split(",") if name.strip()], kind, f"--metric {asked}")

@@ -117,7 +117,9 @@ def _known_task(task: AnyTask) -> Task:
 
 
 def measured_by(task: TaskData, asked: str | Sequence[str] | None) -> TaskData:
-    """Return a task with the metrics that are asked for, the headline first; its own for None."""
+    """Return a task with the metrics that are asked for, the headline first; as it is for None."""
+    if asked is None:
+        return task
     headline, *more = listed_metrics(asked, task.metric)
     return replace(task, metric=headline, more_metrics=tuple(more))
 

@@ -18,7 +18,7 @@ from dpstune.errors import RequestError, some_of
 from dpstune.evaluation.prediction import choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
-from dpstune.settings.sections import AnyTask, OwnTask, UserTask, task_name
+from dpstune.settings.sections import OwnTask, UserTask, task_name
 from dpstune.settings.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
@@ -121,14 +121,9 @@ def _form(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(text_form, texts))
 
 
-def _task_of(place: TrainedPlace) -> AnyTask | None:
-    """Return the task that a model was trained on; None where it is not known."""
-    return place.recipe.task if place.recipe is not None else None
-
-
 def _label_columns(place: TrainedPlace, asked: str | None) -> list[str]:
     """Return the names that the label column may have: the one asked for, or those of the model's task."""
-    task = _task_of(place)
+    task = place.task
     if asked is not None:
         return [asked]
     if isinstance(task, UserTask):
@@ -153,7 +148,7 @@ def _columns(
     texts = choose_text_columns(place, text, row, name)
     if len({*texts, found}) <= len(texts):
         raise RequestError(f"{name}: text and label should be different columns, not {', '.join([*texts, found])}")
-    group = task.group if isinstance(task := _task_of(place), UserTask) else None
+    group = place.task.group if isinstance(place.task, UserTask) else None
     return Columns(texts, found, group, group_required=False)
 
 
@@ -164,8 +159,8 @@ def _as_task(name: str, raw: RawSplit, columns: Columns, model: TrainedModel) ->
     names = _label_names(raw, model, marks)
     splits = {SPLIT: label_examples(raw, model.kind, names, SPLIT, notes, marks)}
     usual, asked = USUAL_METRIC[model.kind], None
-    if model.place.recipe is not None:
-        trained_on = model.place.recipe.task
+    trained_on = model.place.task
+    if trained_on is not None:
         usual = usual if isinstance(trained_on, UserTask) else get_task(task_name(trained_on)).metric
         asked = None if isinstance(trained_on, str) else trained_on.metric
     return measured_by(TaskData(name, model.kind, names, usual, splits, tuple(notes)), asked)

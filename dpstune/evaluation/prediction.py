@@ -359,7 +359,7 @@ def choose_text_columns(
 
 
 def _training_columns(place: TrainedPlace) -> list[Sequence[str]]:
-    task = place.recipe.task if place.recipe is not None else None
+    task = place.task
     if task is None:
         return []
     if isinstance(task, UserTask):

@@ -108,14 +108,14 @@ def target_of(place: TrainedPlace, asked: str | None, split: str, data_dir: Path
         RequestError: There is no such task or file; or none is named, and no run tells one, or a fit's model was
             trained on all of its rows.
     """
-    own = place.recipe.data.dir if place.recipe is not None else None
+    own = place.data.dir
     if asked is not None:
         if data_dir is None and own is not None and asked in TASKS and folder_with_task([own], asked) is not None:
             data_dir = own
         return read_target(asked, split, data_dir)
-    if place.recipe is None:
+    task = place.task
+    if task is None:
         raise RequestError(f"{place.name} is a model folder, which names no task; name one, or a file of labelled rows")
-    task = place.recipe.task
     if place.run is None and isinstance(task, UserTask) and split not in task.parts.names:
         raise RequestError(
             f"{place.name}: the fit's model is trained on all of its rows, its score is in its report; name a file of "

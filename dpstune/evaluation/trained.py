@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dpstune.data.tokens import TokenDataset
     from dpstune.recipe.schema import Recipe
-    from dpstune.settings.sections import ModelSection
+    from dpstune.settings.sections import AnyTask, ModelSection
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class TrainedPlace:
     folder: Path
     run: RunFolder | None
     recipe: Recipe | None
+
+    @property
+    def task(self) -> AnyTask | None:
+        """The task of its recipe; None where it is not known."""
+        return self.recipe.task if self.recipe is not None else None
 
     @property
     def data(self) -> DataSection:

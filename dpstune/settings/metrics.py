@@ -79,28 +79,30 @@ def metrics_of(kind: Kind) -> list[str]:
     return [metric.name for metric in METRICS.values() if kind in metric.kinds]
 
 
-def check_metrics(names: Sequence[str], kind: Kind | None = None) -> tuple[str, ...]:
+def check_metrics(names: Sequence[str], kind: Kind | None = None, given: str | None = None) -> tuple[str, ...]:
     """Return the names of metrics, each once there.
 
     Args:
         names: What was asked for, the headline first.
         kind: The kind of task they should suit; None for any.
+        given: Where and how a user asked, such as ``--metric f1``; errors begin with it.
 
     Raises:
         RequestError: There is no such metric, one is named twice or does not suit the kind, or there is none.
     """
+    where = f"{given}: " if given is not None else ""
     if not names:
-        raise RequestError(f"names no metric; there are {', '.join(METRICS)}")
+        raise RequestError(f"{where}names no metric; there are {', '.join(METRICS)}")
     for name in names:
         if name not in METRICS:
             known = metrics_of(kind) if kind is not None else list(METRICS)
             near = did_you_mean(name, METRICS)
-            raise RequestError(f"unknown metric {name!r}{near or '; there are ' + ', '.join(known)}")
+            raise RequestError(f"{where}unknown metric {name!r}{near or '; there are ' + ', '.join(known)}")
         if kind is not None and kind not in METRICS[name].kinds:
             suiting = ", ".join(metrics_of(kind))
-            raise RequestError(f"metric {name} does not suit a {kind} task; those that do are {suiting}")
+            raise RequestError(f"{where}metric {name} does not suit a {kind} task; those that do are {suiting}")
         if names.count(name) > 1:
-            raise RequestError(f"metric {name} is there twice")
+            raise RequestError(f"{where}metric {name} is there twice")
     return tuple(names)
 
 

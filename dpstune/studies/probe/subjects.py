@@ -129,7 +129,7 @@ def tell_own_tasks(subjects: Sequence[Subject], tasks: Mapping[str, AnyTask]) ->
         subjects: The models.
         tasks: By name.
     """
-    trained = [subject.place.recipe.task for subject in subjects if subject.place.recipe is not None]
+    trained = [task for subject in subjects if (task := subject.place.task) is not None]
     counts = {name: sum(same_training_table(task, own) for own in trained) for name, task in tasks.items()}
     return [
         f"{name}: {counted(count, 'model')} of {len(subjects)} learned this very task: there the linear probe shows "
