@@ -26,6 +26,7 @@ def evaluate(
     split: str | None = None,
     text: str | Sequence[str] | None = None,
     label: str | None = None,
+    encoding: str | None = None,
     metric: str | Sequence[str] | None = None,
     data_dir: str | Path | None = None,
     max_length: int | None = None,
@@ -39,6 +40,7 @@ def evaluate(
         split: Of a task, validation (when left out) or test.
         text: The one or two text columns of a file or data frame; those the model was trained on.
         label: Their label column; that of the model's task.
+        encoding: What a text file is in, such as latin-1; UTF-8, or what its byte-order mark says.
         metric: What is measured, the headline first; the task's.
         data_dir: Local data in the place of the hub.
         max_length: Tokens an example is cut to; the run's.
@@ -79,19 +81,22 @@ def evaluate(
     metrics = None if metric is None else as_names("metric", metric, '["macro_f1", "log_loss"]')
     if metrics is not None:
         check_metrics(metrics, given=f"metric={shown(metric)}")
-    if label is not None and not isinstance(label, str):
+    if not isinstance(label, str | None):
         raise RequestError(f"label={shown(label)}: should be the name of a column")
+    if not isinstance(encoding, str | None):
+        raise RequestError(f"encoding={shown(encoding)}: should be the name of an encoding, such as latin-1")
     named = as_text("task", task) if isinstance(task, str | Path | None) else None
     if (named is None and task is not None) or (named is not None and names_rows(named)):
         _refuse("all rows are scored", split=split, data_dir=data_dir)
         trained = TrainedModel(place, longest)
         if named is not None:
-            examples = read_labelled_file(named, trained, columns, label)
+            examples = read_labelled_file(named, trained, columns, label, encoding)
         else:
+            _refuse("a data frame has none", encoding=encoding)
             examples = read_labelled_rows(frame_rows(task), "the data frame", trained, columns, label)
         told = told_of_training_rows(place, examples)
     else:
-        _refuse("a task has its own columns", text=text, label=label)
+        _refuse("a task has its own", text=text, label=label, encoding=encoding)
         target = target_of(place, named, "validation" if split is None else split, folder)
         examples = target.read()
         told = told_of_changes(place, target)

@@ -37,6 +37,10 @@ def evaluate(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="A file's label column; default: that it was trained on.")
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="What a file is in, such as latin-1; UTF-8, or what its byte-order mark says."),
+    ] = None,
     data_dir: DataDir = None,
     metric: Annotated[
         str | None, typer.Option(metavar="NAME[,NAME]", help="Other metrics than the task's, the headline first.")
@@ -85,10 +89,10 @@ def evaluate(
     if task is not None and names_rows(task):
         _refuse_with_a_file({"--split": split, "--data-dir": data_dir, "--submission": submission}, task)
         model = TrainedModel(place, max_length)
-        examples = read_labelled_file(task, model, asked_columns(text), label)
+        examples = read_labelled_file(task, model, asked_columns(text), label, encoding)
         told = told_of_training_rows(place, examples)
     else:
-        _refuse_without_a_file({"--text": text, "--label": label})
+        _refuse_without_a_file({"--text": text, "--label": label, "--encoding": encoding})
         target = target_of(place, task, split or "validation", data_dir and data_dir.expanduser())
         if submission is not None:
             _refuse_submission(submission, target, force=force)
@@ -163,7 +167,7 @@ def _refuse_with_a_file(flags: Mapping[str, object], file: str) -> None:
 def _refuse_without_a_file(flags: Mapping[str, object]) -> None:
     for flag, value in flags.items():
         if value is not None:
-            raise RequestError(f"{flag}: names columns of a file of rows; say which with --task FILE")
+            raise RequestError(f"{flag}: tells how a file of rows is read; say which file with --task FILE")
 
 
 def _metrics(asked: str, kind: Kind | None = None) -> tuple[str, ...]:

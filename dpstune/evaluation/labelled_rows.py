@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.textfile import known_encoding
 from dpstune.data.files import file_rows, find_files, form_of, is_pattern
 from dpstune.data.gold_labels import gaps, label_examples, sort_names
 from dpstune.data.labels import map_labels
@@ -15,7 +16,7 @@ from dpstune.data.sources import Columns, RawSplit, collect_rows, no_column, rea
 from dpstune.data.tables import Rows
 from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError, some_of
-from dpstune.evaluation.prediction import choose_text_columns, likely_columns
+from dpstune.evaluation.prediction import ASK_FOR_AN_ENCODING, choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
 from dpstune.settings.sections import OwnTask, UserTask, task_name
@@ -41,7 +42,11 @@ def names_rows(asked: str) -> bool:
 
 
 def read_labelled_file(
-    asked: str, model: TrainedModel, text: Sequence[str] | None = None, label: str | None = None
+    asked: str,
+    model: TrainedModel,
+    text: Sequence[str] | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
 ) -> TaskData:
     """Read a file, or those of a pattern, as a task of one split.
 
@@ -50,17 +55,21 @@ def read_labelled_file(
         model: The classifier that is to be evaluated on it.
         text: The one or two text columns; None takes those the model was trained on, or usual ones.
         label: The label column; None takes that of the model's task.
+        encoding: What a text file is in; None for UTF-8, or what its byte-order mark says.
 
     Raises:
-        RequestError: The file cannot be read or holds no rows, a column is missing, or a label is none of the model's.
+        RequestError: The encoding is not known, the file cannot be read or holds no rows, a column is missing, or a
+            label is none of the model's.
     """
+    encoding = encoding and known_encoding(encoding)
     files = find_files(Path(asked).expanduser())
     likely = [*likely_columns(model.place, text), *_label_columns(model.place, label)]
-    first = next((row for _, row in file_rows(files[0], likely)), None)
+    first = next((row for _, row in file_rows(files[0], likely, encoding=encoding, remedy=ASK_FOR_AN_ENCODING)), None)
     if first is None:
         raise RequestError(f"{files[0]} holds no rows")
     columns = _columns(model.place, first, str(files[0]), text, label)
-    return _as_task(Path(asked).stem, read_files(files, columns), columns, model)
+    rows = read_files(files, columns, encoding, ASK_FOR_AN_ENCODING)
+    return _as_task(Path(asked).stem, rows, columns, model)
 
 
 def read_labelled_rows(

@@ -66,6 +66,20 @@ def test_other_columns_are_named(run, tiny_run, rows, accuracy, tmp_path):
     assert (code, json.loads(out)["metrics"]) == (0, {"rows": {"accuracy": accuracy}}), err
 
 
+def test_a_file_in_another_encoding_is_read_on_request(run, tiny_run, rows, tmp_path):
+    file = tmp_path / "new.csv"
+    rows["first"] += " café"
+    rows.to_csv(file, index=False, encoding="latin-1")
+    code, _, err = run("eval", tiny_run, "--task", file)
+    assert code == 2
+    assert "such as --encoding latin-1" in err
+    code, out, err = run("eval", tiny_run, "--task", file, "--encoding", "latin-1", "--json")
+    assert code == 0, err
+    value = dpstune.evaluate(tiny_run, rows).value
+    assert json.loads(out)["metrics"] == {"rows": {"accuracy": value}}
+    assert dpstune.evaluate(tiny_run, file, encoding="latin-1").value == value
+
+
 def test_a_data_frame_has_the_score_of_its_file(tiny_run, rows, accuracy):
     found = dpstune.evaluate(tiny_run, rows.sample(frac=1, random_state=1))
     assert found.value == accuracy
@@ -275,7 +289,11 @@ class TestOtherKinds:
         (lambda rows: rows, {"text": "body"}, "the data frame: no column 'body'"),
         (lambda rows: rows, {"split": "test"}, "split='test': all rows are scored; leave it out"),
         (lambda rows: rows, {"data_dir": "."}, "data_dir='.': all rows are scored; leave it out"),
-        (lambda _: None, {"label": "label"}, "label='label': a task has its own columns; leave it out"),
+        (lambda _: None, {"label": "label"}, "label='label': a task has its own; leave it out"),
+        (lambda _: None, {"encoding": "latin-1"}, "encoding='latin-1': a task has its own; leave it out"),
+        (lambda rows: rows, {"encoding": "latin-1"}, "encoding='latin-1': a data frame has none; leave it out"),
+        (lambda _: "new.csv", {"encoding": 8}, "encoding=8: should be the name of an encoding, such as latin-1"),
+        (lambda _: "new.csv", {"encoding": "latn-1"}, "unknown encoding 'latn-1'; did you mean 'latin-1'?"),
         (lambda rows: rows.set_axis(["first", "first", "label"], axis=1), {}, "two columns are called 'first'"),
         (lambda _: "nowhere.csv", {}, "nowhere.csv"),
         (lambda _: "new-*.csv", {}, "no file matches new-*.csv"),
@@ -295,8 +313,9 @@ def test_what_cannot_be_scored_is_one_line(tiny_run, rows, change, named, told):
         (["--task", "new.csv", "--split", "test"], "--split: --task new.csv is a file, all of whose rows are scored"),
         (["--task", "new.csv", "--data-dir", "."], "--data-dir: --task new.csv is a file"),
         (["--task", "new.csv", "--submission", "x.tsv"], "--submission: --task new.csv is a file"),
-        (["--label", "x"], "--label: names columns of a file of rows; say which with --task FILE"),
-        (["--task", "rte", "--text", "x"], "--text: names columns of a file of rows"),
+        (["--label", "x"], "--label: tells how a file of rows is read; say which file with --task FILE"),
+        (["--task", "rte", "--text", "x"], "--text: tells how a file of rows is read"),
+        (["--task", "rte", "--encoding", "latin-1"], "--encoding: tells how a file of rows is read"),
         (["--task", "new.csv", "--text", "a,b,c"], "--text a,b,c: should name one column, or two"),
     ],
 )
