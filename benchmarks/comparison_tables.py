@@ -1,5 +1,7 @@
 """The tables and pictures of docs/comparison.md, from docs/results/comparison.csv and results/methods-*.json alone."""
 
+from collections import Counter
+
 import numpy as np
 import tables
 from comparison import CONTROL, SEEDS, STEPS, TASKS, WAYS, chosen, reported, value_of
@@ -10,6 +12,7 @@ from dpstune.studies.statistics import bootstrap_interval, holm, paired_permutat
 
 PAGE = DOCS / "comparison.md"
 BATCH = 16
+NO_CORRELATION = 0.05  # two standard errors of none over STS-B's 1,500 pairs
 
 LETTER = 1.04  # the factor in time that one letter takes up on the axis of the picture, at most
 
@@ -59,39 +62,38 @@ class Cells:
     def values(self, task, way):
         return np.array([value_of(row) for row in self.runs(task, way)])
 
-    def seconds(self, task, way):
-        """Return the CPU seconds of a run over those of plain fine-tuning on the same processor, the median.
+    def machine(self, task):
+        """Return the processor and precision that most of a task's runs had: times are of these alone."""
+        return Counter(map(machine_of, (row for row in self.rows if row["task"] == task))).most_common(1)[0][0]
 
-        None where no processor has runs of both.
-        """
-        ratios = []
-        for row in self.runs(task, way):
-            plain = [
-                float(each["cpu_seconds"])
-                for each in self.runs(task, CONTROL)
-                if (each["processor"], each["precision"]) == (row["processor"], row["precision"])
-            ]
-            ratios += [float(row["cpu_seconds"]) / np.median(plain)] if plain else []
-        return float(np.median(ratios)) if ratios else None
+    def seconds(self, task, way):
+        """Return the median CPU seconds of a run on the task's machine; None where it ran none."""
+        machine = self.machine(task)
+        own = [float(row["cpu_seconds"]) for row in self.runs(task, way) if machine_of(row) == machine]
+        return float(np.median(own)) if own else None
 
     def failed(self, task, way):
-        """Count the runs that are no better than the commonest label; of a correlation, than 0."""
-        return sum(value_of(row) <= float(row["majority"] or 0.0) for row in self.runs(task, way))
+        """Count the runs that are no better than the commonest label; of a correlation, than none."""
+        return sum(value_of(row) <= float(row["majority"] or NO_CORRELATION) for row in self.runs(task, way))
 
     def metric(self, task):
         return next(row["metric"] for row in self.rows if row["task"] == task and row["metric"])
 
-    def ranks(self):
-        """Return each way's rank, 1 the best, the mean over tasks and seeds; ways that are equal share theirs."""
+    def ranks_by_seed(self):
+        """Return each way's rank for each seed, 1 the best, the mean over tasks; ways that are equal share theirs."""
         from scipy.stats import rankdata
 
         each = [rankdata(-np.stack([self.values(task, way) for way in WAYS]), axis=0) for task in self.tasks]
-        return dict(zip(WAYS, np.concatenate(each, axis=1).mean(axis=1), strict=True))
+        return dict(zip(WAYS, np.mean(each, axis=0), strict=True))
+
+    def ranks(self):
+        """Return each way's mean rank over tasks and seeds."""
+        return {way: ranks.mean() for way, ranks in self.ranks_by_seed().items()}
 
     def time(self, way):
-        """Return the mean over tasks of ``seconds``, None where a task has none."""
-        found = [self.seconds(task, way) for task in self.tasks]
-        return None if None in found else float(np.mean(found))
+        """Return the mean over tasks of a run's time over plain fine-tuning's, None where a task has none."""
+        own, plain = ([self.seconds(task, each) for task in self.tasks] for each in (way, CONTROL))
+        return None if None in (*own, *plain) else float(np.mean(np.divide(own, plain)))
 
 
 def reached_table(rows):
@@ -110,26 +112,46 @@ def reached_table(rows):
 
 def scores_table(cells):
     """A row a way: mean with 95% interval on each task, mean rank, failed restarts, time and memory."""
-    ranks, memory = cells.ranks(), tables.read("methods-minilm-cpu-memory")
+    ranks, certain = cells.ranks(), p_of_ranks(cells)
     lines = []
     for way in sorted(WAYS, key=ranks.get):
         scores = [interval(cells.values(task, way)) for task in cells.tasks]
         failed = sum(cells.failed(task, way) for task in cells.tasks)
-        cost, time = tables.cost(memory, WAYS[way].method, BATCH), cells.time(way)
+        time = cells.time(way)
         lines.append(
             [
                 way,
                 *scores,
                 f"{ranks[way]:.1f}",
+                f"{certain[way]:.3f}" if way in certain else "",
                 f"{failed} of {len(SEEDS) * len(cells.tasks)}",
                 "" if time is None else f"{time:.2f}x",
-                f"{cost['memory']['peak'] / 2**20:,.0f}",
+                f"{peak(cells, way) / 2**20:,.0f}",
             ]
         )
     majority = [commonest(cells, task) for task in cells.tasks]
-    lines.append(["always the commonest label", *majority, "", "", "", ""])
+    lines.append(["always the commonest label", *majority, "", "", "", "", ""])
     metrics = [f"{task}, {cells.metric(task)}" for task in cells.tasks]
-    return markdown(["way", *metrics, "mean rank", "failed restarts", "CPU time", "peak MiB"], lines) + machines(cells)
+    return markdown(
+        ["way", *metrics, "mean rank", "its p, Holm", "failed restarts", "CPU time", "peak MiB"], lines
+    ) + machines(cells)
+
+
+def p_of_ranks(cells):
+    """Return each way's p: of its rank against plain fine-tuning's, over seeds, corrected for all ways."""
+    ranks = cells.ranks_by_seed()
+    others = [way for way in WAYS if way != CONTROL]
+    return dict(zip(others, holm([paired_permutation_test(ranks[way], ranks[CONTROL]) for way in others]), strict=True))
+
+
+def peak(cells, way):
+    """Return the peak bytes of a step: of top-layers with the most layers that were chosen, else with the defaults."""
+    method = WAYS[way].method
+    if method != "top-layers":
+        return tables.cost(tables.read("methods-minilm-cpu-memory"), method, BATCH)["memory"]["peak"]
+    settings = {setting for row in cells.rows if row["way"] == way for setting in row["settings"].split()}
+    measured = tables.read("methods-minilm-layers-memory")["costs"]
+    return max(each["memory"]["peak"] for each in measured if f"method.layers={each['method']['layers']}" in settings)
 
 
 def interval(values):
@@ -145,12 +167,15 @@ def commonest(cells, task):
 def machines(cells):
     """Say which processors ran how many of the runs, and what a run of plain fine-tuning took there."""
     told = []
-    for name in sorted({row["processor"] for row in cells.rows}):
-        own = [row for row in cells.rows if row["processor"] == name]
-        plain = [float(row["cpu_seconds"]) for row in own if row["way"] == CONTROL]
-        took = f"; a run of plain fine-tuning takes {np.median(plain):.0f} CPU seconds there" if plain else ""
-        told.append(f"{name}: {len(own)} runs, {own[0]['precision']}{took}.")
+    for machine, count in sorted(Counter(map(machine_of, cells.rows)).items()):
+        took = [f"{task} {cells.seconds(task, CONTROL):.0f}" for task in cells.tasks if cells.machine(task) == machine]
+        seconds = f"; CPU seconds of a run of plain fine-tuning: {', '.join(took)}" if took else ""
+        told.append(f"{', '.join(machine)}: {count} runs{seconds}.")
     return "\n" + " ".join(told) + "\n"
+
+
+def machine_of(row):
+    return row["processor"], row["precision"]
 
 
 def against_table(cells):
