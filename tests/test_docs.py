@@ -17,6 +17,7 @@ from dpstune import build_method
 from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY
 from dpstune.settings.sections import DataSection, ModelSection, TrainingSection
+from dpstune.studies.fit.candidates import METHODS
 from tests.test_readme import write_tickets
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -57,6 +58,11 @@ def test_the_fit_pages_tables_say_what_was_measured(monkeypatch, name):
     table = getattr(benchmark, f"{name}_table")(benchmark.read())
     marker = name.replace("_", " ")
     assert f"<!-- {marker} -->\n{table}<!-- /{marker} -->" in (DOCS / "fit.md").read_text()
+
+
+def test_the_fit_page_names_the_methods_that_are_tried():
+    row = next(line for line in (DOCS / "fit.md").read_text().splitlines() if line.startswith("| `--method`"))
+    assert re.findall(r"`([a-z][\w-]+)`", row) == list(METHODS)
 
 
 def test_the_page_names_every_hook():

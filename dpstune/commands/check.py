@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpstune.commands.options import AsJson, DataDir, tell_of_the_hub
+from dpstune.commands.options import AsJson, DataDir, SecondTextColumn, TextColumn, tell_of_the_hub, text_pair
 from dpstune.errors import RequestError, RunError, counted, did_you_mean, some_of
 from dpstune.report.output import print_json, tell
 
@@ -44,8 +44,8 @@ def check(
             metavar="DATA|RECIPE", help="A table of rows, or a dataset's id or folder; or a recipe's name or YAML file."
         ),
     ],
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column of DATA.")] = None,
-    text2: Annotated[str | None, typer.Option("--text2", metavar="COLUMN", help="The second, for pairs.")] = None,
+    text: TextColumn = None,
+    text2: SecondTextColumn = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column of DATA.")] = None,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Rows that belong together, such as those of one author.")
@@ -74,7 +74,8 @@ def check(
     from dpstune.report.check_report import print_findings
     from dpstune.settings.sections import ModelSection
 
-    columns = {"--text": text, "--text2": text2, "--label": label}
+    first, second = text_pair(text, text2)
+    columns = {"--text": first, "--text2": second, "--label": label}
     if names_a_dataset(subject) and subject not in shipped_recipes():
         about = _read_dataset(subject, columns, group, config, {"--encoding": encoding, "--data-dir": data_dir})
     elif form_of(Path(subject)).format in FILE_FORMATS or (any(columns.values()) and not may_be_a_recipe(subject)):
@@ -105,7 +106,7 @@ def _refuse(subject: str, what: str, flags: dict[str, Any]) -> None:
 
 
 def _read_file(name: str, columns: dict[str, str | None], group: str | None, encoding: str | None) -> _Subject:
-    from dpstune.common.textfile import known_encoding
+    from dpstune.common.textfile import ASK_FOR_AN_ENCODING, known_encoding
     from dpstune.data.columns import guess_columns, read_table, refuse_wrong_names
     from dpstune.data.files import find_files
     from dpstune.data.gold_labels import gaps
@@ -126,7 +127,7 @@ def _read_file(name: str, columns: dict[str, str | None], group: str | None, enc
             if columns[flag] is None:
                 columns_are = "column is" if len(taken) == 1 else "columns are"
                 tell(f"{name}: the {what} {columns_are} taken to be {some_of(map(repr, taken))}; {flag} names another")
-    rows = read_files(paths, Columns(texts, label, group), encoding)
+    rows = read_files(paths, Columns(texts, label, group), encoding, ASK_FOR_AN_ENCODING)
     if not rows.texts:
         raise RequestError(f"{name} holds no rows to look at")
     kind: Kind = "multilabel" if rows.first_list is not None else "classification"

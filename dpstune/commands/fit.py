@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Output, command_to_repeat, tell_of_the_hub
+from dpstune.commands.options import (
+    AsJson,
+    Output,
+    SecondTextColumn,
+    TextColumn,
+    command_to_repeat,
+    tell_of_the_hub,
+    text_pair,
+)
 from dpstune.report.output import print_json, print_out, tell
 
 
@@ -18,8 +26,8 @@ def fit(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A table of rows, a dataset's id or folder, or a recipe file (.yaml).")
     ],
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column.")] = None,
-    text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="A second text column, for pairs.")] = None,
+    text: TextColumn = None,
+    text2: SecondTextColumn = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The label column.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Try for so long.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Try so many runs; 40 where no minutes are given.")] = None,
@@ -56,10 +64,11 @@ def fit(
     from dpstune.studies.fit.outcome import run_fit
     from dpstune.studies.fit.request import fit_request
 
+    first, second = text_pair(text, text2)
     request = fit_request(
         data,
-        text=text,
-        text2=text2,
+        text=first,
+        text2=second,
         label=label,
         minutes=minutes,
         runs=runs,

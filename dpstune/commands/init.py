@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dpstune.commands.options import SecondTextColumn, TextColumn, text_pair
 from dpstune.errors import RequestError
 from dpstune.report.output import tell
 
@@ -16,8 +17,8 @@ def init(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Your training rows; docs/your-data.md lists the formats.")
     ],
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text column; guessed when left out.")] = None,
-    text2: Annotated[str | None, typer.Option(metavar="COLUMN", help="The second text column of a pair.")] = None,
+    text: TextColumn = None,
+    text2: SecondTextColumn = None,
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The label column; guessed when left out.")
     ] = None,
@@ -39,9 +40,10 @@ def init(
     output = output.expanduser()
     if output.exists() and not force:
         raise RequestError(f"{output} exists; choose another file with --output, or overwrite it with --force")
-    columns = {"text": text, "text2": text2, "label": label}
+    first, second = text_pair(text, text2)
+    columns = {"text": first, "text2": second, "label": label}
     write_text(output, first_recipe(file.expanduser(), output, **columns, encoding=encoding))
     name = shlex.quote(str(output))
     tell(f"wrote {output}; look at its guesses, then:")
-    tell(f"  dpstune recipes check {name}")
+    tell(f"  dpstune check {name}")
     tell(f"  dpstune train --recipe {name}")

@@ -59,8 +59,16 @@ Dropout = Annotated[
     str | None,
     typer.Option(
         metavar="match|own|NUMBER",
-        help="One dropout for all but r-drop (match: the recipe's, or 0; vanilla is added), or each method's own rule.",
+        help="One dropout for all but r-drop (match: the recipe's, or 0; vanilla is added), or each method's own rule. "
+        "Default: match in a sweep of several methods, else own.",
     ),
+]
+TextColumn = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="COLUMN", help="The text column; twice, or with --text2, a pair's."),
+]
+SecondTextColumn = Annotated[
+    str | None, typer.Option("--text2", metavar="COLUMN", help="The second text column of a pair.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object on stdout.")]
 
@@ -88,6 +96,20 @@ def tell_of_the_hub(data: str) -> None:
 
     if names_a_dataset(data) and folder_called(data) is None:
         tell(f"{data}: no file or folder is called so; the hub is asked for a dataset of this name")
+
+
+def text_pair(text: Sequence[str] | None, text2: str | None) -> tuple[str | None, str | None]:
+    """Return the one or two text columns that ``--text``, given once or twice, and ``--text2`` name.
+
+    Raises:
+        RequestError: There are more than two.
+    """
+    named = [*(text or ()), *([text2] if text2 is not None else [])]
+    if len(named) > 2:
+        raise RequestError(f"--text {named[2]}: there are three text columns; a text is one, or a pair")
+    if not text:
+        return None, text2
+    return named[0], named[1] if len(named) == 2 else None
 
 
 def asked_columns(text: str | None) -> list[str] | None:

@@ -39,10 +39,9 @@ def predict(
 
     Example: dpstune predict runs/demo/dps-dense/seed-42-... new.csv
     """
-    from dpstune.common.textfile import known_encoding
+    from dpstune.common.textfile import ASK_FOR_AN_ENCODING, known_encoding
     from dpstune.data.files import file_rows, form_of, open_packed
     from dpstune.evaluation.prediction import (
-        ASK_FOR_AN_ENCODING,
         STREAMED,
         LineReader,
         Writer,

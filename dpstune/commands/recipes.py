@@ -93,7 +93,9 @@ def check_recipes(
         typer.Argument(metavar="NAME|FILE...", help="Recipes' names, or YAML files.", autocompletion=recipe_names),
     ],
 ) -> None:
-    """Check recipes and print what each of them asks for.
+    """Check recipes' keys, not their data, and print what each of them asks for.
+
+    ``dpstune check`` looks at a recipe's data too.
 
     Example: dpstune recipes check mine.yaml
     """

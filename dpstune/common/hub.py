@@ -124,8 +124,7 @@ def _is_about_the_connection(error: Exception) -> bool:
 def _unreachable(what: str, error: BaseException, remedy: str) -> RunError:
     why = _go_offline_where_unreachable() or first_line(error.__cause__ or error)
     return RunError(
-        f"{what} could not be reached on the hub ({why.rstrip('.')}); {remedy}, "
-        "or try --recipe demo, which needs no hub"
+        f"{what} could not be reached on the hub ({why.rstrip('.')}); {remedy}; the recipe demo needs no hub"
     )
 
 

@@ -24,6 +24,7 @@ _MARKS = {
     codecs.BOM_UTF8: "utf-8",
 }
 SAVE_AS_UTF_8 = "save it as UTF-8"
+ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
 SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
 _MARK = "\ufeff"  # a byte-order mark once it is decoded
 

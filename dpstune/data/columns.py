@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.textfile import ASK_FOR_AN_ENCODING
 from dpstune.data.files import file_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column
 from dpstune.data.written_forms import number
@@ -141,7 +142,7 @@ def read_table(path: Path, encoding: str | None = None) -> Table:
     Raises:
         RequestError: The file is not there, is malformed, or holds no rows.
     """
-    rows = [row for _, row in islice(file_rows(path, encoding=encoding), MOST_ROWS + 1)]
+    rows = [row for _, row in islice(file_rows(path, encoding=encoding, remedy=ASK_FOR_AN_ENCODING), MOST_ROWS + 1)]
     if not rows:
         raise RequestError(f"{path} holds no rows to look at")
     looked_at = rows[:MOST_ROWS]

@@ -65,7 +65,7 @@ def _head(table: Table, target: Path) -> Iterator[str]:
     name = _one_line(table.path.name)
     yield f"# A first recipe for {name}: {rows} rows; columns {_one_line(some_of(table.columns))}."
     recipe = _one_line(shlex.quote(target.name))
-    yield f"#   dpstune recipes check {recipe}"
+    yield f"#   dpstune check {recipe}"
     yield f"#   dpstune train --recipe {recipe}"
     yield "# What was guessed says why. A key behind a # has the value it has anyway: take the # away to change it."
 
@@ -111,7 +111,7 @@ def _data(table: Table, guess: Guess) -> Iterator[str]:
 def _method() -> Iterator[str]:
     schema = method_class(DEFAULT_METHOD).config_class
     yield "method:"
-    yield f"  name: {DEFAULT_METHOD}  # or"
+    yield f"  name: {DEFAULT_METHOD}  # plain fine-tuning is vanilla, with model.dropout: 0; or"
     others = ", ".join(name for name in REGISTRY if name != DEFAULT_METHOD)
     yield from wrap(others, _WIDTH, initial_indent="  #   ", subsequent_indent="  #   ", break_on_hyphens=False)
     yield from _defaults(schema(name=DEFAULT_METHOD), {"name"})

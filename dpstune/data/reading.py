@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 COMMON_SET = 5  # so many examples with the same set of labels are a stratum of their own
-ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say in the task what it is, such as encoding: latin-1, cp1252 or utf-16-le"
+ASK_FOR_THE_TASKS_ENCODING = (
+    f"{SAVE_AS_UTF_8}, or say what it is by the task's key encoding: --set task.encoding=latin-1, cp1252 or utf-16-le"
+)
 HELD_OUT = "held_out"  # the split that data.held_out makes of training examples
 
 
@@ -202,7 +204,8 @@ def _read(task: Task, folder: Path | None, split: str) -> list[tuple[str, RawSpl
         return [(split, read_hub(task.hub, split))]
     if not folder.is_dir():
         raise RequestError(
-            f"there is no folder {folder}; --data-dir names the folder that holds the tasks' own folders"
+            f"there is no folder {folder}; --data-dir names the folder that holds the tasks' own folders, "
+            "and without it the hub is asked"
         )
     if task.glue is not None and (folder / task.glue.folder).is_dir():
         _refuse_unknown_split(task.name, split, task.glue.files)
@@ -284,7 +287,7 @@ def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
     place, label_required, group_required = task.parts.place(split), split != "test", split == "train"
     if isinstance(task, OwnTask):
         columns = Columns(task.text, task.label, task.group, label_required, group_required)
-        return read_files(find_files(place), columns, task.encoding, ASK_FOR_AN_ENCODING)
+        return read_files(find_files(place), columns, task.encoding, ASK_FOR_THE_TASKS_ENCODING)
     return read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,

@@ -370,7 +370,11 @@ class MissingColumnError(RequestError):
 
 def no_column(place: str, column: str, there: list[str]) -> MissingColumnError:
     """Return the error that says which column is missing, and which there are."""
-    hint = did_you_mean(column, there)
+    several = column.split(",")
+    if len(several) > 1 and set(several) <= set(there):
+        hint = f"; name {' and '.join(map(repr, several))} each by itself"
+    else:
+        hint = did_you_mean(column, there)
     return MissingColumnError(f"{place}: no column {column!r}; its columns are {some_of(there)}{hint}")
 
 

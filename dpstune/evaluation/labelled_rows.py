@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.textfile import known_encoding
+from dpstune.common.textfile import ASK_FOR_AN_ENCODING, known_encoding
 from dpstune.data.files import file_rows, find_files, form_of, is_pattern
 from dpstune.data.gold_labels import gaps, label_examples, sort_names
 from dpstune.data.labels import map_labels
@@ -16,7 +16,7 @@ from dpstune.data.sources import Columns, RawSplit, collect_rows, no_column, rea
 from dpstune.data.tables import Rows
 from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError, some_of
-from dpstune.evaluation.prediction import ASK_FOR_AN_ENCODING, choose_text_columns, likely_columns
+from dpstune.evaluation.prediction import choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
 from dpstune.settings.sections import OwnTask, UserTask, task_name

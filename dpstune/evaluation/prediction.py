@@ -9,7 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dpstune.common.textfile import SAVE_AS_UTF_8, SEEMS_UTF_16, Recoder, csv_line, is_utf_16, wrong_encoding
+from dpstune.common.textfile import (
+    ASK_FOR_AN_ENCODING,
+    SAVE_AS_UTF_8,
+    SEEMS_UTF_16,
+    Recoder,
+    csv_line,
+    is_utf_16,
+    wrong_encoding,
+)
 from dpstune.data.files import FILE_FORMATS, file_rows, form_of, not_packed, open_packed, stream_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column, text_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
 """Of the formats, those of which a row can be answered before the next one is there."""
-ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
 USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
 
 _CHUNK = 1 << 16

@@ -54,8 +54,7 @@ def method_class(name: str) -> type[Method[Any]]:
             imported.
     """
     if name not in REGISTRY:
-        hint = did_you_mean(name, REGISTRY) or f"; there are {', '.join(REGISTRY)}"
-        raise RequestError(f"unknown method {name!r}{hint}")
+        raise RequestError(f"unknown method {name!r}{_near(name)}")
     place = REGISTRY[name]
     if isinstance(place, EntryPoint):
         return _class_of_another_package(place)
@@ -88,6 +87,14 @@ def foreign_code(config: MethodConfig) -> dict[str, str]:
     """
     files = {name: inspect.getsourcefile(method_class(name)) for name in config.names if is_foreign(name)}
     return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def _near(name: str) -> str:
+    """Say what an unknown name may have meant, as the tail of an error message."""
+    method, colon, _ = name.partition(":")
+    if colon and method in REGISTRY:
+        return f"; the method is {method!r}, and its settings go to --set method.KEY=VALUE"
+    return did_you_mean(name, REGISTRY) or f"; there are {', '.join(REGISTRY)}"
 
 
 def is_foreign(name: str) -> bool:

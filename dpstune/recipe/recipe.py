@@ -59,7 +59,8 @@ def load_recipe(
     Returns:
         The checked recipe; a user's own task without a name has the recipe's. All its paths are absolute. A path in the
         file is relative to the recipe's folder, but the task's files are relative to ``data.dir`` where that is given.
-        A path in an override is relative to the working directory.
+        A model's folder beside the recipe begins with ``./``; a name without it is looked for in the working directory,
+        then on the hub. A path in an override is relative to the working directory.
 
     Raises:
         RequestError: There is no such recipe, or something in it is wrong: file, line and key are named.

@@ -78,7 +78,7 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> Problem:
     path = tuple(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = _keys_at(schema, path[:-1])
-        hint = did_you_mean(path[-1], known) or f"; known keys: {', '.join(known)}"
+        hint = _in_a_section(schema, path) or did_you_mean(path[-1], known) or f"; known keys: {', '.join(known)}"
         return Problem(path, f"unknown key {path[-1]!r}{hint}")
     if detail["type"] == "missing" and isinstance(detail["loc"][-1], int):
         return Problem(path[:-1], "has too few values")
@@ -117,6 +117,13 @@ def _keys_at(schema: type[BaseModel], path: tuple[str, ...]) -> list[str]:
             return []
         schema = annotation
     return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _in_a_section(schema: type[BaseModel], path: tuple[str, ...]) -> str:
+    """Name the section that knows a key which stands outside of it, as the tail of an error message."""
+    [key, *deeper] = path
+    sections = [name for name in _keys_at(schema, ()) if key in _keys_at(schema, (name,))]
+    return f"; did you mean '{sections[0]}.{key}'?" if len(sections) == 1 and not deeper else ""
 
 
 def listed(settings: Mapping[str, Any]) -> str:

@@ -422,7 +422,7 @@ class DataSection(Settings):
     """The examples.
 
     Attributes:
-        dir: Local data; None reads the hub.
+        dir: Local data; None reads the hub, and files of one's own from beside the recipe.
         train_size: A label-stratified subsample of the training split, drawn from the seed; None takes all.
         held_out: How many training examples to choose settings by: label-stratified and the same for every seed. They
             are not trained on, but evaluated instead of the validation split. None evaluates the validation split.

@@ -127,6 +127,13 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["many.csv"], "many.csv: no column seems to hold labels; say --label COLUMN (its columns: text, body)"),
         (["empty.csv"], "empty.csv holds no rows to look at"),
         (["broken.csv"], "broken.csv:2: "),
+        (
+            ["plain.csv", "--text", "a,b", "--label", "b"],
+            "no column 'a,b'; its columns are a, b; name 'a' and 'b' each by",
+        ),
+        (["latin.csv"], "latin.csv:2: not UTF-8 text"),
+        (["latin.csv", "--text", "a", "--label", "b"], "such as --encoding latin-1"),
+        (["plain.csv", "--text", "a", "--text", "b", "--text2", "c"], "there are three text columns"),
         (["tickets.csv", "--config", "x"], "--config x: tickets.csv is a file; leave --config out"),
         (["demo", "--text", "x"], "--text x: demo is a recipe, and says this itself; leave --text out"),
         (["demo", "--encoding", "latin-1"], "--encoding latin-1: demo is a recipe"),
@@ -148,6 +155,7 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
 )
 def test_a_wrong_request_is_one_line_and_exit_2(zygote, tickets, arguments, message):
     (zygote.folder / "plain.csv").write_text("a,b\n1,2\n")
+    (zygote.folder / "latin.csv").write_bytes("a,b\ncafé,2\n".encode("latin-1"))
     (zygote.folder / "many.csv").write_text("text,body\nwho is there,a cat sleeps\n")
     (zygote.folder / "empty.csv").write_text("text,label\n")
     (zygote.folder / "broken.csv").write_text('text,label\n"a,b\n')

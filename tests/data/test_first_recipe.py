@@ -78,9 +78,7 @@ def test_without_a_second_file_it_takes_a_share(tmp_path):
 
 def test_a_line_break_in_its_name_ends_no_comment(folder):
     text = first_recipe(folder / "train.csv", folder / "a\nb.yaml")
-    assert text.splitlines()[1:3] == [
-        f"#   dpstune {what} 'a\\nb.yaml'" for what in ("recipes check", "train --recipe")
-    ]
+    assert text.splitlines()[1:3] == [f"#   dpstune {what} 'a\\nb.yaml'" for what in ("check", "train --recipe")]
 
 
 def test_json_lines_and_files_named_after_their_split(tmp_path):

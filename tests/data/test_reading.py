@@ -611,8 +611,8 @@ def test_no_label_is_lost_from_a_subsample_that_has_room_for_all(tmp_path):
 def test_a_file_in_another_encoding_is_read_on_request(tmp_path):
     task = own_task(tmp_path, [("café", "yes"), *BALANCED])
     (tmp_path / "train.csv").write_bytes((tmp_path / "train.csv").read_bytes().decode().encode("latin-1"))
-    told = "save it as UTF-8, or say in the task what it is, such as encoding: latin-1, cp1252 or utf-16-le"
-    assert refused(task) == f"{tmp_path}/train.csv:2: not UTF-8 text (invalid continuation byte); {told}"
+    told = "save it as UTF-8, or say what it is by the task's key encoding: --set task.encoding=latin-1, cp1252 or "
+    assert refused(task) == f"{tmp_path}/train.csv:2: not UTF-8 text (invalid continuation byte); {told}utf-16-le"
     assert named(load(task.model_copy(update={"encoding": "latin-1"})))[0] == ("café", "yes")
 
 

@@ -52,6 +52,10 @@ def test_what_is_right_is_returned_with_defaults_filled_in():
             "method mine: zzz: unknown key 'zzz'; known keys: learning_rate, noise, inner",
         ),
         (
+            {"learning_rate": 0.1, "depth": 1},
+            "method mine: depth: unknown key 'depth'; did you mean 'inner.depth'?",
+        ),
+        (
             {"learning_rate": 0.1, "inner": {"dept": 1}},
             "method mine: inner.dept: unknown key 'dept'; did you mean 'depth'?",
         ),
