@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 
 from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method, without_newer_keys
 from dpstune.methods.base import Method, MethodConfig, end_update, loadable_state
 from dpstune.methods.criterion import Criterion
+from dpstune.methods.groups import are_finite
 from dpstune.models.loading import set_dropout
 from dpstune.settings.base import listed
 
@@ -47,8 +48,9 @@ class MethodTrainer(Trainer):
 
     Raises:
         RequestError: Settings are wrong, or the run is of a kind that the hooks do not fit: DeepSpeed, FSDP, several
-            GPUs in one process, ``auto_find_batch_size``, ``load_best_model_at_end`` where a checkpoint's weights are
-            not what was evaluated, reentrant gradient checkpointing where the method's loss takes gradients; or you
+            GPUs in one process, ``auto_find_batch_size``, an optimizer that updates within the backward pass or
+            switches weights where the method does, ``load_best_model_at_end`` where a checkpoint's weights are not
+            what was evaluated, reentrant gradient checkpointing where the method's loss takes gradients; or you
             give a loss function, or a ``compute_loss``, and the method has its own loss, or sees the data before step
             1, when it cannot ask yours; or you give an optimizer, and the method adds weights to train.
 
@@ -72,6 +74,7 @@ class MethodTrainer(Trainer):
         # divides by the number of micro-batches, so that accumulated micro-batches equal one large batch.
         self.model_accepts_loss_kwargs = False
         self.add_callback(_Hooks(self))
+        self.callback_handler.callbacks.insert(0, _End(self))  # before those that save the model when training ends
 
     def _refuse_what_cannot_be_served(self) -> None:
         name = self.method.config.name
@@ -85,6 +88,7 @@ class MethodTrainer(Trainer):
             raise RequestError(
                 f"{name} evaluates other weights than a checkpoint holds; set load_best_model_at_end=False"
             )
+        self._refuse_other_optimizers(name)
         if self._own_loss and (self.compute_loss_func is not None or self.label_smoother is not None):
             raise RequestError(f"{name} has a loss of its own; leave out compute_loss_func and label smoothing")
         if self.method.adds_keys and self.optimizer is not None:
@@ -101,6 +105,17 @@ class MethodTrainer(Trainer):
             why = "has a loss of its own" if self._own_loss else "sees the data before step 1, without your loss"
             raise RequestError(f"{name} {why}; leave out the compute_loss of {type(self).__name__}")
 
+    def _refuse_other_optimizers(self, name: str) -> None:
+        kind, method = str(getattr(self.args.optim, "value", self.args.optim)), type(self.method)
+        hooks = ("after_round", "before_clip", "before_update", "after_update")
+        has_hooks = any(getattr(method, hook) is not getattr(Method, hook) for hook in hooks)
+        if has_hooks and (kind.endswith("layerwise") or kind in ("lomo", "adalomo")):
+            raise RequestError(f"{name} acts on gradients, and optim={kind} uses them up within the backward pass")
+        if kind.startswith("schedule_free") and method.as_detached is not Method.as_detached:
+            raise RequestError(
+                f"{name} evaluates other weights than it trains, and so does optim={kind}; take one of both"
+            )
+
     def create_accelerator_and_postprocess(self) -> None:
         """Show the method what each accelerator clips; each trial of ``hyperparameter_search`` has an accelerator."""
         super().create_accelerator_and_postprocess()
@@ -113,7 +128,8 @@ class MethodTrainer(Trainer):
         With True it goes on from the newest checkpoint that is whole: a kill may have left one that is not.
 
         Raises:
-            RunError: The checkpoint holds no state of a method, or that of another method or of other settings.
+            RunError: The checkpoint holds no state of a method, or that of another method or of other settings; or the
+                trained weights are not finite in the end, and the method would leave finite ones.
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
@@ -123,6 +139,8 @@ class MethodTrainer(Trainer):
         self._resumed_from = Path(str(checkpoint)) if checkpoint else None
         if self.method.adds_keys:  # an optimizer of an earlier training holds weights that are merged by now
             self.optimizer = self.lr_scheduler = None
+            assert self.model is not None
+            self.model_wrapped = self.model  # what wrapped it for several processes knew the weights of that training
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -214,9 +232,9 @@ class MethodTrainer(Trainer):
         criterion = Criterion(label_smoothing=smoothing) if smoothing else None  # for what prepare() computes
         self.method.attach(model, total_steps=state.max_steps, seed=self.args.seed, criterion=criterion)
         if checkpoint is None:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), _in_its_own_precision(model):
                 model.train()
-                self.method.prepare(model, self._training_data())
+                self.method.prepare(model, self._training_data(state.max_steps))
             return
         model.load_state_dict(weights)  # attaching may have changed them (reinit)
         file = checkpoint / METHOD_STATE
@@ -234,11 +252,31 @@ class MethodTrainer(Trainer):
             theirs, ours = (f"{each['name']} ({listed(each) or 'no settings'})" for each in (settings, own))
             raise RunError(f"{checkpoint} was written by {theirs}, and cannot be continued with {ours}")
 
-    def _training_data(self) -> Iterator[list[tuple[dict[str, torch.Tensor], float]]]:
-        """Yield each step's micro-batches, all with the same share, as in ``Trainer``'s own loss."""
-        batches = iter(self.get_train_dataloader())
-        while step := list(islice(batches, self.args.gradient_accumulation_steps)):
+    def _training_data(self, steps: int) -> Iterator[list[tuple[dict[str, torch.Tensor], float]]]:
+        """Yield each step's micro-batches, all with the same share, as in ``Trainer``'s own loss.
+
+        They are those of an epoch, or of so many steps where the data have no end that is known.
+        """
+        loader = self.get_train_dataloader()
+        accumulation = self.args.gradient_accumulation_steps
+        batches = iter(loader) if has_length(loader) else islice(loader, steps * accumulation)
+        while step := list(islice(batches, accumulation)):
             yield [(self._prepare_inputs(batch), 1 / len(step)) for batch in step]
+
+    def end_training(self) -> None:
+        """Detach the method.
+
+        Raises:
+            RunError: The trained weights are not finite, and those that the method leaves may be.
+        """
+        model, name = self.method.model, self.method.config.name
+        if model is not None and not self.method.weights_decide:
+            trained = [weight.detach() for weight in model.parameters() if weight.requires_grad]
+            if trained and not are_finite(trained):
+                raise RunError(
+                    f"the trained weights are not finite, which {name} would hide; try a lower learning_rate"
+                )
+        self.method.detach()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save the method's state, then all else: at the end of it ``Trainer`` deletes older checkpoints."""
@@ -262,6 +300,21 @@ def newest_whole_checkpoint(folder: Path) -> str | None:
     return whole[max(whole)] if whole else None
 
 
+@contextmanager
+def _in_its_own_precision(model: torch.nn.Module) -> Iterator[None]:
+    """Have a model compute without the autocast that accelerate has put around its forward pass."""
+    under_autocast = model.__dict__.get("forward")
+    plain = model.__dict__.get("_original_forward")
+    if under_autocast is None or plain is None:
+        yield
+        return
+    model.__dict__["forward"] = plain
+    try:
+        yield
+    finally:
+        model.__dict__["forward"] = under_autocast
+
+
 RandomStates = tuple[torch.Tensor, list[torch.Tensor]]
 """What torch's generators hold: the CPU's, and each GPU's."""
 
@@ -276,6 +329,18 @@ def set_random_states(states: RandomStates) -> None:
     torch.set_rng_state(states[0])
     if states[1]:
         torch.cuda.set_rng_state_all(states[1])
+
+
+class _End(TrainerCallback):
+    """Lets go of the model when training ends, so that other callbacks see it as it is left."""
+
+    def __init__(self, trainer: MethodTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.end_training()
 
 
 class _Hooks(TrainerCallback):

@@ -163,9 +163,9 @@ class Method(Generic[C]):
         self.seed = seed
         self.criterion = criterion
         self.step = 1
-        self.linears = linear_layers(model)
         self._mask_source = mask_source
         try:
+            self.linears = linear_layers(model, whole=self.works_on_linears)
             if self.works_on_linears:
                 refuse_other_layers(model, self.linears, self.config.name)
             self.acquire(model)
@@ -271,11 +271,16 @@ class Method(Generic[C]):
         """Undo what ``acquire`` did to the model and drop the buffers; ``detach`` calls it once."""
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module, *, whole: bool = True) -> dict[str, nn.Linear]:
     """Return the trainable ``nn.Linear`` layers by name; layers that share one weight are listed once.
 
+    Args:
+        model: The model.
+        whole: Whether none may be left out: a layer whose weight is computed from other parameters is, since it gets no
+            gradient itself.
+
     Raises:
-        RequestError: A layer's weight is computed from other parameters, so that it gets no gradient itself.
+        RequestError: There is such a layer, and none may be left out.
 
     >>> from torch import nn
     >>> list(linear_layers(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))))
@@ -290,7 +295,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
             continue
         own = dict(module.named_parameters())
         if "weight" not in own:
-            if any(parameter.requires_grad for key, parameter in own.items() if key != "bias"):
+            if whole and any(parameter.requires_grad for key, parameter in own.items() if key != "bias"):
                 raise RequestError(
                     f"the weight of layer {name} is computed from other parameters (by weight or spectral norm, for "
                     "example), so it cannot be selected; remove that, or choose another method"

@@ -76,6 +76,7 @@ class Lora(FreezingMethod[LoraConfig]):
             raise RequestError("method lora needs PEFT: pip install 'dpstune[lora]'")
         self._adapted: nn.Module | None = None
         self._layers: dict[str, Any] = {}  # PEFT's layers, by the names of those that they stand for
+        self._is_merged = False
 
     def trained(self, model: nn.Module) -> list[nn.Parameter]:
         """Return every A and B, and the head's parameters."""
@@ -87,8 +88,8 @@ class Lora(FreezingMethod[LoraConfig]):
         """Put an A and a B beside each target layer and freeze the rest; a second call does nothing.
 
         Raises:
-            RequestError: The model has no target layers, has adapters of PEFT already, or another method or library has
-                replaced a layer's forward.
+            RequestError: The model has no target layers, two of them share a weight, it has adapters of PEFT already,
+                or another method or library has replaced a layer's forward.
         """
         if not self._layers:
             self._adapt(model)
@@ -116,15 +117,20 @@ class Lora(FreezingMethod[LoraConfig]):
 
     @contextmanager
     def as_detached(self) -> Iterator[None]:
-        """Have the merged weights in the model, in layers of its own."""
+        """Have the merged weights in the model, in layers of its own; a block inside another changes nothing."""
+        if self._is_merged:
+            yield
+            return
         frozen = {name: layer.base_layer.weight.data for name, layer in self._layers.items()}
         merged = {name: self._merged(layer) for name, layer in self._layers.items()}
+        self._is_merged = True
         try:
             for name, layer in self._layers.items():
                 layer.base_layer.weight.data = merged[name]
                 self._put(name, layer.base_layer)
             yield
         finally:
+            self._is_merged = False
             for name, layer in self._layers.items():
                 layer.base_layer.weight.data = frozen[name]
                 self._put(name, layer)
@@ -151,6 +157,10 @@ class Lora(FreezingMethod[LoraConfig]):
             raise RequestError("the model has adapters of PEFT already; merge them first")
         targets = (encoder_linears if self.config.target == "all-linear" else query_and_value_linears)(model)
         refuse_replaced_forwards(targets.values())
+        if len({id(layer.weight) for layer in targets.values()}) < len(targets):
+            raise RequestError(
+                "lora's layers share a weight, to which each would add its own product; take another method"
+            )
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         settings: dict[str, Any] = {
             "r": self.config.r,

@@ -93,10 +93,18 @@ class R3F(Method[R3FConfig]):
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the clean loss plus lambda times the divergence of the two outputs, averaged over the batch."""
-        from dpstune.methods.twin import symmetric_divergence, task_loss, twin_logits
+        from dpstune.methods.twin import (
+            note_problem_type,
+            refuse_several_labels,
+            symmetric_divergence,
+            task_loss,
+            twin_logits,
+        )
 
         labels = batch["labels"]
         clean, noisy = twin_logits(model, batch, self._noisy_from)
+        refuse_several_labels(model, clean, labels)
+        note_problem_type(model, clean, labels)
         return task_loss(clean, labels, self.criterion) + self.config.lambda_ * symmetric_divergence(noisy, clean)
 
     def release(self) -> None:

@@ -52,10 +52,19 @@ class RDrop(Method[RDropConfig]):
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of both forward passes plus alpha times their divergence, averaged over the batch."""
-        from dpstune.methods.twin import is_regression, symmetric_divergence, task_loss, twin_logits
+        from dpstune.methods.twin import (
+            is_regression,
+            note_problem_type,
+            refuse_several_labels,
+            symmetric_divergence,
+            task_loss,
+            twin_logits,
+        )
 
         labels = batch["labels"]
         first, second = twin_logits(model, batch)
+        refuse_several_labels(model, first, labels)
+        note_problem_type(model, first, labels)
         divergence = symmetric_divergence(first, second)
         if not is_regression(first):
             divergence = divergence / 2

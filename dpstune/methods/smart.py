@@ -102,6 +102,7 @@ class Smart(Method[SmartConfig]):
             features_of,
             has_several_labels,
             logits_of,
+            note_problem_type,
             symmetric_divergence,
             task_loss,
         )
@@ -110,6 +111,7 @@ class Smart(Method[SmartConfig]):
         embedded: list[Tensor] = []
         with self._visiting(lambda words: embedded.append(words.detach())):
             clean = clean_logits(model, features)
+        note_problem_type(model, clean, labels)
         several = has_several_labels(model, clean, labels)
         found = self._search(model, features, clean.detach(), embedded, several)
         with self._perturbed(found):

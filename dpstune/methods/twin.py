@@ -20,6 +20,11 @@ from dpstune.methods.criterion import Criterion
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_SEVERAL_LABELS = (
+    "an example has several labels, where the method or the model's problem_type takes one; "
+    "smart takes several where problem_type is multi_label_classification"
+)
+
 MarkSecond = Callable[[int], AbstractContextManager[None]]
 """``mark_second(row)`` returns a context; in it, the examples from ``row`` on are those of the second forward pass."""
 
@@ -124,6 +129,34 @@ def has_several_labels(model: nn.Module, logits: Tensor, labels: Tensor) -> bool
     return bool(kind == "multi_label_classification")
 
 
+def refuse_several_labels(model: nn.Module, logits: Tensor, labels: Tensor) -> None:
+    """Refuse examples that may have any number of labels; the arguments are those of ``has_several_labels``.
+
+    Raises:
+        RequestError: They may.
+    """
+    if has_several_labels(model, logits, labels):
+        raise RequestError(_SEVERAL_LABELS)
+
+
+def note_problem_type(model: nn.Module, logits: Tensor, labels: Tensor) -> None:
+    """Write the kind of task into a configuration that says none, as transformers does where it computes the loss.
+
+    Args:
+        model: The model, wrapped or not.
+        logits: [B, labels].
+        labels: See ``has_several_labels``.
+    """
+    config = getattr(without_wrapper(model), "config", None)
+    if config is None or getattr(config, "problem_type", "none to write") is not None:
+        return
+    if is_regression(logits):
+        config.problem_type = "regression"
+    else:
+        several = has_several_labels(model, logits, labels)
+        config.problem_type = "multi_label_classification" if several else "single_label_classification"
+
+
 def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None, *, several: bool = False) -> Tensor:
     """Return the mean loss over a batch: cross-entropy, or squared error where the model has one output.
 
@@ -142,10 +175,7 @@ def task_loss(logits: Tensor, labels: Tensor, criterion: Criterion | None = None
     if is_regression(logits):
         return F.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
     if labels.ndim > 1:
-        raise RequestError(
-            "an example has several labels, where the method or the model's problem_type takes one; "
-            "smart takes several where problem_type is multi_label_classification"
-        )
+        raise RequestError(_SEVERAL_LABELS)
     return F.cross_entropy(logits, labels) if criterion is None else criterion(logits, labels)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-METHODS = ["vanilla", "dps-dense", "dps-mix", "sam", "child-tuning-d", "child-tuning-f"]
+METHODS = ["vanilla", "dps-dense", "dps-mix", "sam", "child-tuning-d", "child-tuning-f", "lora"]
 
 
 @pytest.mark.slow

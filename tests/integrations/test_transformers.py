@@ -3,11 +3,12 @@
 import copy
 import csv
 import dataclasses
+import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from dpstune import build_method
 from dpstune.data.batches import StepPlan
@@ -401,6 +402,77 @@ def test_evaluation_within_training_sees_what_detaching_leaves_and_checkpoints_h
         assert all(torch.equal(raw[name], tensor) for name, tensor in others.items())
 
 
+@pytest.mark.parametrize("method", ["ema", "lora"])
+def test_callbacks_see_the_finished_model_when_training_ends(recipe, tmp_path, method):
+    seen = {}
+
+    class Saver(TrainerCallback):
+        def on_train_end(self, args, state, control, model=None, **others):
+            seen.update({name: tensor.clone() for name, tensor in model.state_dict().items()})
+
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2)
+    trainer.add_callback(Saver())
+    trainer.train()
+    finished = trainer.model.state_dict()
+    assert seen.keys() == finished.keys()
+    assert all(torch.equal(tensor, finished[name]) for name, tensor in seen.items())
+
+
+def test_averages_do_not_hide_weights_that_are_not_finite(recipe, tmp_path):
+    class Spoiler(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **others):
+            if state.global_step == 1:
+                model.classifier.bias.grad.fill_(float("inf"))
+
+    trainer = build_trainer(load(recipe, "ema"), tmp_path, max_steps=3, max_grad_norm=0.0)
+    trainer.callback_handler.callbacks.insert(0, Spoiler())
+    with pytest.raises(RunError, match="the trained weights are not finite, which ema would hide"):
+        trainer.train()
+    assert trainer.method.model is None, "detached"
+
+
+@pytest.mark.parametrize("method", ["child-tuning-d", "lp-ft"])
+def test_what_is_computed_before_step_1_is_computed_in_the_models_own_precision(recipe, tmp_path, monkeypatch, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=2, bf16=True)
+    seen, prepare = {"before": set(), "training": set()}, trainer.method.prepare
+
+    def note(model, steps):
+        now = "before"
+        model.bert.pooler.dense.register_forward_hook(lambda *seen_by: seen[now].add(seen_by[-1].dtype))
+        prepare(model, steps)
+        now = "training"
+
+    monkeypatch.setattr(trainer.method, "prepare", note)
+    trainer.train()
+    assert seen == {"before": {torch.float32}, "training": {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("method", ["child-tuning-d", "lp-ft"])
+def test_data_without_an_end_are_seen_before_step_1_for_as_many_steps_as_there_are(recipe, tmp_path, method):
+    class Endless(torch.utils.data.IterableDataset):
+        read = 0
+
+        def __iter__(self):
+            while Endless.read < 1000:
+                Endless.read += 1
+                yield rows[Endless.read % len(rows)]
+
+    trainer = build_trainer(load(recipe, method, accumulation=2), tmp_path, max_steps=3)
+    rows = trainer.train_dataset
+    trainer.train_dataset = Endless()
+    trainer.train()
+    assert Endless.read < 2 * 3 * 4 + 20  # before and in training; loaders read ahead
+
+
+@pytest.mark.parametrize("method", ["r3f", "smart"])
+def test_a_model_that_is_saved_at_once_says_what_kind_it_is(recipe, tmp_path, method):
+    trainer = build_trainer(load(recipe, method), tmp_path, max_steps=1)
+    trainer.model.config.problem_type = None
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["problem_type"] == "single_label_classification"
+
+
 def test_the_best_checkpoint_of_averages_is_not_what_was_evaluated(recipe, tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
     with pytest.raises(
@@ -581,7 +653,17 @@ def test_wrong_requests(recipe, tmp_path):
         build_trainer(load(recipe, "smart"), tmp_path, gradient_checkpointing=True, **reentrant)
     with pytest.raises(RequestError, match="r3f has a loss of its own; leave out compute_loss_func and label smooth"):
         build_trainer(loaded, tmp_path, label_smoothing_factor=0.1)
-    model = build_trainer(loaded, tmp_path).model
+    with pytest.raises(
+        RequestError, match="dps-dense acts on gradients, and optim=galore_adamw_layerwise uses them up"
+    ):
+        build_trainer(
+            load(recipe, "dps-dense"), tmp_path, optim="galore_adamw_layerwise", optim_target_modules=["attn"]
+        )
+    with pytest.raises(
+        RequestError, match="ema evaluates other weights than it trains, and so does optim=schedule_free"
+    ):
+        build_trainer(load(recipe, "ema"), tmp_path, optim="schedule_free_adamw")
+    model = build_trainer(loaded, tmp_path, optim="galore_adamw_layerwise", optim_target_modules=["attn"]).model
     with pytest.raises(RequestError, match="child-tuning-d sees the data before step 1, without your loss function"):
         MethodTrainer(
             model,

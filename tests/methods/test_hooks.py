@@ -344,6 +344,14 @@ def test_a_weight_that_is_computed_is_refused(name, norm):
     method = build_method({"name": name})
     with pytest.raises(RequestError, match="the weight of layer 1 is computed from other"):
         method.attach(model, total_steps=STEPS)
+    method.attach(nn.Sequential(nn.Linear(4, 4)), total_steps=STEPS)  # it holds nothing
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.__module__)
+@pytest.mark.parametrize("name", ["vanilla", "sam", "ema", "child-tuning-f"])
+def test_a_weight_that_is_computed_is_nothing_to_methods_that_do_not_select(name, norm):
+    model = nn.Sequential(nn.Linear(4, 4), norm(nn.Linear(4, 2)))
+    build_method({"name": name}).attach(model, total_steps=STEPS)
 
 
 @pytest.mark.parametrize(("family", "kind"), [("gpt2", "Conv1D"), ("ibert", "QuantLinear"), ("squeezebert", "Conv1d")])

@@ -246,6 +246,9 @@ class TestMerging:
         with method.as_detached():
             inside = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             logits = logits_of(model)
+            with method.as_detached():  # a second time: nothing more
+                assert torch.equal(logits_of(model), logits)
+            assert torch.equal(logits_of(model), logits)
         with pytest.raises(ZeroDivisionError), method.as_detached():
             raise ZeroDivisionError
         assert list(model.modules()) == modules
@@ -307,6 +310,14 @@ class TestRefused:
     def test_a_model_that_has_adapters_already(self):
         model, _ = attached()
         with pytest.raises(RequestError, match="the model has adapters of PEFT already; merge them first"):
+            build_method({"name": "lora"}).attach(model, total_steps=1)
+
+    @needs_peft
+    def test_layers_that_share_a_weight(self):
+        model = tiny_classifier()
+        first, second = (layer.attention.self for layer in model.bert.encoder.layer[:2])
+        second.query.weight = first.query.weight
+        with pytest.raises(RequestError, match="lora's layers share a weight"):
             build_method({"name": "lora"}).attach(model, total_steps=1)
 
     @needs_peft

@@ -172,6 +172,33 @@ def test_several_labels_an_example_are_refused(name):
         method.loss(model, batch)
 
 
+@pytest.mark.parametrize("name", ["r3f", "r-drop"])
+def test_one_output_that_is_a_yes_or_no_is_refused_too(name):
+    method = build_method({"name": name})
+    model = tiny_classifier(num_labels=1, problem_type="multi_label_classification")
+    method.attach(model, total_steps=1)
+    batch = {"input_ids": torch.randint(5, 30, (4, 6)), "labels": torch.ones(4, 1)}
+    with pytest.raises(RequestError, match="an example has several labels"):
+        method.loss(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels"), [(1, torch.ones(4)), (3, torch.tensor([0, 1, 2, 0])), (3, torch.ones(4, 3))]
+)
+@pytest.mark.parametrize("name", ["r3f", "r-drop", "smart"])
+def test_the_configuration_says_what_transformers_would_have_it_say(name, outputs, labels):
+    """A pipeline reads it: of one output it would take the sigmoid where nothing says that it is a value."""
+    if labels.ndim > 1 and name != "smart":
+        pytest.skip("it takes one label an example")
+    batch = {"input_ids": torch.randint(5, 30, (4, 6)), "labels": labels}
+    model, twin = (tiny_classifier(num_labels=outputs) for _ in range(2))
+    method = build_method({"name": name})
+    method.attach(model, total_steps=1)
+    method.loss(model, batch)
+    twin(**batch)
+    assert model.config.problem_type == twin.config.problem_type is not None
+
+
 @pytest.mark.parametrize("name", ["r3f", "r-drop", "smart"])
 def test_one_output_is_regression_whatever_type_labels_have(name):
     losses = []
