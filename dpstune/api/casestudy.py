@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.api.arguments import as_count, as_folder, as_folder_or_none, as_methods
+from dpstune.api.guest import guest
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import CaseStudyResult
 from dpstune.api.sweep import run
+from dpstune.errors import RequestError
 
 
+@guest
 def casestudy(
     recipe: RecipeLike,
     *,
@@ -79,13 +82,20 @@ def casestudy(
         tell(dropout_line)
     refuse_what_cannot_be_studied(planned, split, baseline)
     outcome = run(planned, jobs, quiet=quiet)
-    outcome.refuse_what_is_missing()
-    study = study_sweep(planned, outcome, split=split, baseline=baseline)
-    assert study is not None
+    try:
+        study = study_sweep(planned, outcome, split=split, baseline=baseline)
+    except RequestError:
+        outcome.refuse_what_is_missing()  # the cause, where a method has no run
+        raise
     place = planned.folder / (split or "")
-    page = write_case_study(place, study)
+    page = None if study is None else write_case_study(place, study)
+    outcome.refuse_what_is_missing()
+    assert study is not None
+    assert page is not None
+    for note in () if quiet else study.notes:
+        tell(note)
     rows = [
         {key: value if not isinstance(value, list) else len(value) for key, value in each.items() if key != "phenomena"}
         for each in summarize(study)["methods"]
     ]
-    return CaseStudyResult(place, rows, page)
+    return CaseStudyResult(place, rows, page, notes=list(study.notes))

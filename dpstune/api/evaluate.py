@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.api.arguments import as_columns, as_count_or_none, as_folder, as_folder_or_none, as_names, as_text, shown
 from dpstune.api.frames import frame_rows
-from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult
+from dpstune.api.guest import guest
+from dpstune.api.results import EvaluateResult, FitResult, SweepResult, TrainResult, prediction_frame
 from dpstune.errors import RequestError
 from dpstune.settings.metrics import check_metrics
 
@@ -19,6 +20,7 @@ ModelLike = str | Path | TrainResult | FitResult | SweepResult
 """A run's folder, a local model folder, or what ``train``, ``fit`` or ``sweep`` (then its best run) returned."""
 
 
+@guest
 def evaluate(
     model: ModelLike,
     task: str | Path | pd.DataFrame | None = None,
@@ -30,6 +32,7 @@ def evaluate(
     metric: str | Sequence[str] | None = None,
     data_dir: str | Path | None = None,
     max_length: int | None = None,
+    quiet: bool = False,
 ) -> EvaluateResult:
     """Score a trained model on a task, its own or another whose labels match by name, or on labelled rows.
 
@@ -44,6 +47,7 @@ def evaluate(
         metric: What is measured, the headline first; the task's.
         data_dir: Local data in the place of the hub.
         max_length: Tokens an example is cut to; the run's.
+        quiet: Tell nothing on stderr.
 
     Raises:
         RequestError: There is no such model, task, split, column or metric, labels do not match, or the run's rows have
@@ -70,8 +74,10 @@ def evaluate(
         told_of_training_rows,
     )
     from dpstune.evaluation.own_task import told_of_changes
+    from dpstune.evaluation.scoring import prediction_columns
     from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.report.output import tell
     from dpstune.settings.sections import FEWEST_TOKENS
     from dpstune.studies.row_interval import intervals_over_rows
 
@@ -110,7 +116,10 @@ def evaluate(
     notes = [*examples.notes, *filter(None, [told])]
     first = intervals_over_rows(examples, found).get(next(iter(found)))
     interval = (None, None) if first is None else (first.low, first.high)
-    return EvaluateResult(place.folder, rows, examples.metric, description, notes, interval)
+    answers = [prediction_frame(name, prediction_columns(examples, each), each.names) for name, each in found.items()]
+    for note in () if quiet else notes:
+        tell(note)
+    return EvaluateResult(place.folder, rows, examples.metric, description, interval, answers, notes=notes)
 
 
 def _refuse(why: str, **given: Any) -> None:

@@ -20,6 +20,7 @@ from dpstune.api.arguments import (
     shown,
 )
 from dpstune.api.frames import write_frame
+from dpstune.api.guest import guest
 from dpstune.api.recipes import as_overrides
 from dpstune.api.results import FitResult
 from dpstune.errors import RequestError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@guest
 def fit(
     table: str | Path | pd.DataFrame,
     /,

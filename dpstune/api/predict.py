@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from dpstune.api.arguments import as_columns, as_count_or_none, shown
 from dpstune.api.evaluate import ModelLike, model_folder
 from dpstune.api.frames import frame_rows, readable_row
+from dpstune.api.guest import guest
 from dpstune.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@guest
 def predict(
     model: ModelLike,
     rows: pd.DataFrame | pd.Series[str] | Sequence[str] | Sequence[tuple[str, str]] | Sequence[Mapping[str, Any]],

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dpstune.api.arguments import as_columns, as_count, as_folder, as_folder_or_none, as_names, as_text
 from dpstune.api.evaluate import ModelLike, model_folder
-from dpstune.api.results import ProbeResult
+from dpstune.api.guest import guest
+from dpstune.api.results import ProbeResult, SweepResult
+from dpstune.errors import RequestError
 
 
+@guest
 def probe(
     runs: ModelLike | Sequence[ModelLike],
     *,
@@ -28,7 +32,7 @@ def probe(
     """Say how far fine-tuning moved a model's representations, and how well a linear probe does other tasks on them.
 
     Args:
-        runs: A run's folder, a local model folder, or a result; one or several.
+        runs: A run's folder, a local model folder, or a result; one or several. Of a sweep all runs that kept a model.
         on: Tasks for a linear probe on the last layer: ``TASK``, ``TASK:SPLIT`` or a recipe file each.
         texts: A file of texts to compare hidden states on; the runs' own evaluated split.
         text: Its one or two text columns.
@@ -59,7 +63,7 @@ def probe(
     from dpstune.studies.probe.probe import Probe
     from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
 
-    listed = runs if isinstance(runs, list | tuple) else [runs]
+    listed = [one for each in (runs if isinstance(runs, list | tuple) else [runs]) for one in _each_run(each)]
     folder = as_folder_or_none("data_dir", data_dir)
     columns, file = as_columns(text), as_text("texts", texts)
     request = ProbeRequest(
@@ -76,5 +80,22 @@ def probe(
         data_dirs=() if folder is None else (folder,),
     )
     outcome = Probe(request).run(*([] if quiet else [tell]))
+    for note in () if quiet else outcome.notes:
+        tell(note)
     page = write_probe_report(outcome)
-    return ProbeResult(outcome.folder, points_as_rows(outcome), page, layers_as_rows(outcome))
+    points, layers = points_as_rows(outcome), layers_as_rows(outcome)
+    return ProbeResult(outcome.folder, points, page, layers, notes=list(outcome.notes))
+
+
+def _each_run(given: Any) -> list[Any]:
+    """Return the runs of a sweep that have a model; anything else is one.
+
+    Raises:
+        RequestError: No run of the sweep has one.
+    """
+    if not isinstance(given, SweepResult):
+        return [given]
+    kept = [run for run in given.runs if (run / "model").is_dir()]
+    if not kept:
+        raise RequestError(f"{given.folder}: the sweep kept no model (keep_models=False); probe needs them")
+    return kept

@@ -70,6 +70,7 @@ def load(
         if folder is not None:
             overrides += as_overrides({"data.dir": folder})
         values = {key: as_plain(value) for key, value in recipe.items() if key != "name"}
+        as_json(values)  # which refuses what no recipe holds, such as a data frame
         return build_recipe(
             values, name=as_name(recipe.get("name", NAME)), method=named, overrides=overrides, seed=seed
         )

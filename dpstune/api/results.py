@@ -10,23 +10,28 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.writing import read_json
+from dpstune.errors import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
 _OF_TEXTS = ("id", "text", "text1", "text2", "label", "answer", "right_label")  # columns; 007 is not 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What every result has.
 
     Args:
         folder: Where the files lie that it is made from.
         rows: The table's rows, by column.
+        notes: What a reader should know: rows that were left out, data that have changed since.
     """
 
     folder: Path
-    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    rows: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = field(default=(), kw_only=True)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -41,18 +46,22 @@ class Result:
         return None
 
     def _title(self) -> str:
-        return str(self.folder)
+        return ""
+
+    def __repr__(self) -> str:
+        said = [self._title(), f"folder={str(self.folder)!r}"]
+        return f"{type(self).__name__}({', '.join(filter(None, said))})"
 
     def _repr_html_(self) -> str:
-        """Show title, picture and table in a notebook."""
-        parts = [f"<p>{escape(self._title())}</p>"]
+        """Show title, notes, picture and table in a notebook."""
+        parts = [f"<p>{escape(line)}</p>" for line in (self._title() or str(self.folder), *self.notes)]
         if self.picture is not None and self.picture.is_file():
             content = base64.b64encode(self.picture.read_bytes()).decode()
             parts.append(f'<img style="max-width: 100%; width: 44rem" src="data:image/png;base64,{content}">')
         return "\n".join([*parts, self.table.to_html(index=False)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainResult(Result):
     """A finished run; its table has a row a split.
 
@@ -60,7 +69,7 @@ class TrainResult(Result):
         result: The content of its result.json.
     """
 
-    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Path:
@@ -73,13 +82,32 @@ class TrainResult(Result):
         value: float | None = self.result["value"]
         return value
 
+    @property
+    def metric(self) -> str:
+        """The name of the headline metric."""
+        return str(self.result["metric"])
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """What it answered: split, id, label, prediction, and ``score_LABEL`` for each label, or ``score`` of values.
+
+        Scores are the model's outputs: before the softmax, or before the sigmoid where labels are several.
+        """
+        import pandas as pd
+
+        from dpstune.runs.folder import RunFolder, read_predictions
+
+        run = RunFolder(self.folder)
+        columns = {row["split"]: read_predictions(run.predictions(row["split"])) for row in self.rows}
+        frames = [prediction_frame(split, found, self.result["labels"] or ()) for split, found in columns.items()]
+        return pd.concat(frames, ignore_index=True)
+
     def _title(self) -> str:
-        value = "undefined" if self.value is None else f"{self.value:.4f}"
         method, seed = self.result["method"]["name"], self.result["seed"]
-        return f"{self.result['recipe']}, {method}, seed {seed}: {self.result['metric']} {value}"
+        return f"{self.result['recipe']}, {method}, seed {seed}: {self.metric} {_in_words(self.value)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepResult(Result):
     """A sweep's finished runs; its table has a row a point.
 
@@ -87,11 +115,12 @@ class SweepResult(Result):
         report: The HTML page.
         runs: The runs' folders.
         best_run: The folder of the best run of the best point.
-        failed: The runs that could not be finished, by method, settings and seed, with their errors.
+        failed: The runs that could not be finished, by method, settings and seed, with their errors. The column
+            ``failed`` of the table counts finished ones that learned nothing.
     """
 
     report: Path = Path()
-    runs: Sequence[Path] = field(default=(), repr=False)
+    runs: Sequence[Path] = field(default=())
     best_run: Path = Path()
     failed: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,8 +135,12 @@ class SweepResult(Result):
         """Every seed at each method's best point."""
         return self.folder / "best-points.png"
 
+    def _title(self) -> str:
+        left = f", {len(self.failed)} could not be finished (see .failed)" if self.failed else ""
+        return f"{counted(len(self.runs), 'run')}{left}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CaseStudyResult(Result):
     """A case study; its table has a row a method.
 
@@ -133,21 +166,21 @@ class CaseStudyResult(Result):
         return _read_wrong_labels(self.folder / "wrong_labels.csv")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class EvaluateResult(Result):
     """A model's scores on a task; its table has a row a split.
 
     Args:
         metric: The headline metric.
         labels: How the model's labels were read there; None for regression.
-        notes: What a reader should know: rows that were left out, data that have changed since.
         interval: The 95% interval of ``value``, by bootstrap over rows; None twice where it is undefined.
+        answers: The parts of ``predictions``.
     """
 
     metric: str = ""
     labels: str | None = None
-    notes: Sequence[str] = field(default=(), repr=False)
     interval: tuple[float | None, float | None] = (None, None)
+    answers: Sequence[pd.DataFrame] = ()
 
     @property
     def model(self) -> Path:
@@ -160,8 +193,21 @@ class EvaluateResult(Result):
         value: float | None = self.rows[0].get(self.metric)
         return value
 
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """What it answered: split, id, label, prediction, and ``score_LABEL`` for each label, or ``score`` of values.
 
-@dataclass(frozen=True)
+        Scores are the model's outputs: before the softmax, or before the sigmoid where labels are several.
+        """
+        import pandas as pd
+
+        return pd.concat(list(self.answers), ignore_index=True)
+
+    def _title(self) -> str:
+        return f"{self.metric} {_in_words(self.value, self.interval)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ProbeResult(Result):
     """How far fine-tuning moved representations; its table has a row a point.
 
@@ -171,7 +217,7 @@ class ProbeResult(Result):
     """
 
     report: Path = Path()
-    layer_rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    layer_rows: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -186,7 +232,7 @@ class ProbeResult(Result):
         return self.folder / "layers.png"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult(Result):
     """What a fit found; its table has a row a candidate.
 
@@ -195,18 +241,32 @@ class FitResult(Result):
         report: The HTML page.
     """
 
-    found: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    found: Mapping[str, Any] = field(default_factory=dict)
     report: Path = Path()
 
     @property
     def model(self) -> Path:
-        """The winner, trained on all rows: a plain transformers folder."""
-        return self.folder / "model"
+        """The winner, trained on all rows: a plain transformers folder.
+
+        It is that of the fit's own folder, unless the fit went on since and left another one there.
+        """
+        return self._place / "model"
 
     @property
     def recipe(self) -> Path:
         """The recipe that trains the winner again."""
-        return self.folder / "recipe.yaml"
+        return self._place / "recipe.yaml"
+
+    @property
+    def _place(self) -> Path:
+        now = read_json(self.folder / "fit.json") or {}
+        final = self.found.get("final_run")
+        return self.folder if final is None or now.get("final_run", final) == final else Path(final)
+
+    @property
+    def metric(self) -> str:
+        """The name of the headline metric."""
+        return str(self.found["metric"])
 
     @property
     def value(self) -> float | None:
@@ -235,7 +295,24 @@ class FitResult(Result):
         return self.folder / "candidates.png"
 
     def _title(self) -> str:
-        return " ".join(self.found["answer"])
+        return " ".join(self.found.get("answer", ()))
+
+
+def prediction_frame(split: str, columns: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> pd.DataFrame:
+    """Return the columns of a predictions file as a data frame, with a column for each label's score."""
+    import pandas as pd
+
+    names = [f"score_{label}" for label in labels] or ["score"]
+    scores = pd.DataFrame(list(columns["scores"]), columns=names)
+    plain = {key: list(values) for key, values in columns.items() if key != "scores"}
+    return pd.concat([pd.DataFrame({"split": split, **plain}), scores], axis=1)
+
+
+def _in_words(value: float | None, interval: tuple[float | None, float | None] = (None, None)) -> str:
+    if value is None:
+        return "undefined"
+    low, high = interval
+    return f"{value:.4f}" + ("" if low is None or high is None else f" (95% interval {low:.4f} to {high:.4f})")
 
 
 def _read_wrong_labels(file: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.api.arguments import as_count, as_folder, as_folder_or_none, as_grid, as_methods
+from dpstune.api.guest import guest
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import SweepResult
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dpstune.studies.sweep.sweep import Outcome, Sweep
 
 
+@guest
 def sweep(
     recipe: RecipeLike,
     *,
@@ -135,9 +137,10 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
         RequestError: The runs would have no score.
         Interrupted: A signal came; every run is saved.
     """
-    from dpstune.errors import DpstuneError
+    from dpstune.errors import DpstuneError, unforeseen
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
+    from dpstune.report.sweep_view import SweepView
     from dpstune.studies.cut_texts import planned_cut
     from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.sweep.queue import Tally
@@ -148,7 +151,14 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     if not quiet and (cut := planned_cut(planned)):
         tell(cut)
     if jobs > 1:
-        return planned.outcome(run_sweep(planned, jobs))
+        view = None if quiet else SweepView(planned, jobs)
+        try:
+            return planned.outcome(run_sweep(planned, jobs, **({} if view is None else {"watch": view})))
+        finally:
+            if view is not None:
+                view.close()
+    if len(planned.jobs) > 1:
+        told(f"{len(planned.jobs)} runs, one after the other; those that are finished are read")
     failed: dict[str, str] = {}
     for job in planned.jobs:
         try:
@@ -163,4 +173,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
         except DpstuneError as error:
             failed[job.identity] = str(error)
             told(f"{job}: failed: {error}")
+        except Exception as error:  # of one run alone, as in a worker process
+            failed[job.identity] = unforeseen(error)
+            told(f"{job}: failed: {failed[job.identity]}")
     return planned.outcome(Tally(0, 0, {}, failed, set(), {}))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.api.arguments import as_folder
+from dpstune.api.guest import guest
 from dpstune.api.recipes import RecipeLike, load
 from dpstune.api.results import TrainResult
 
 
+@guest
 def train(
     recipe: RecipeLike,
     *,

@@ -13,6 +13,7 @@ SECONDS_FOR_A_SIGN_OF_LIFE = 5.0
 # By name: the hub's library has changed its HTTP client twice, and the errors of each client have these names.
 _NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError")
 _LONGEST_ID = 96  # the hub's own limit
+_went_offline: list[bool] = []  # not empty where dpstune itself told the hub's libraries so
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -110,8 +111,20 @@ def _go_offline_where_unreachable() -> str | None:
         if not any(cls.__name__ in _NO_CONNECTION for cls in type(error).__mro__):
             return None  # the hub answers; the next request will show what is wrong
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        _went_offline.append(True)
         return first_line(error)
     return None
+
+
+def ask_again() -> None:
+    """Have the hub asked anew whether it answers, where it did not: a notebook outlives a missing connection."""
+    if _went_offline:
+        import datasets
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+        _went_offline.clear()
+        _go_offline_where_unreachable.cache_clear()
 
 
 def _is_about_the_connection(error: Exception) -> bool:

@@ -18,7 +18,16 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
+        self.number = number
         self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:
+        """Have it go from one process to another."""
+        return type(self), (self.number, str(self))
+
+
+class Stopped(Interrupted, KeyboardInterrupt):
+    """Ctrl-C, or a notebook's button, ended a function's work: ``except KeyboardInterrupt`` catches it, too."""
 
 
 _NOTED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

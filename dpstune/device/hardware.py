@@ -162,6 +162,7 @@ def part_from_the_other_ranks() -> None:
 
 # Names of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_TRIMMED_FROM, _MMAPS_AT_MOST = 128 * 1024, 65536  # what they are by default
 
 
 def keep_freed_memory() -> None:
@@ -175,6 +176,19 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def give_memory_back() -> None:
+    """Give the system what runs of this process have freed, and have glibc do so by itself again."""
+    free_earlier_runs()
+    if _libc_is_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, _MMAPS_AT_MOST)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIMMED_FROM)
+        libc.malloc_trim(0)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def bound_kernel_caches() -> None:

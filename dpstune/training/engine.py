@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ def train(
         reset_peak_memory,
         slow_precision,
     )
+    from dpstune.device.surroundings import surroundings_kept
     from dpstune.models.precision import model_precision
     from dpstune.recipe.recipe import dump_recipe
     from dpstune.runs.identity import run_folder
@@ -92,8 +93,9 @@ def train(
     recipe = loaded.recipe
     progress = progress or SilentProgress()
     inputs = inputs or Inputs()
-    with InterruptionWatch() as watch, _ONE_AT_A_TIME:
+    with InterruptionWatch() as watch, _ONE_AT_A_TIME, ExitStack() as stack:
         free_earlier_runs()
+        stack.enter_context(surroundings_kept())
         precision = model_precision(recipe.training.precision, recipe.model, device_type())
         accelerator = new_accelerator(precision)
         reset_peak_memory(accelerator.device)

@@ -147,7 +147,10 @@ class Outcome:
         """
         count = len(self.records) + len(self.failed) + len(self.dropped) + self.elsewhere + self.left
         if self.left:
-            raise RunError(f"{self.left} of {count} runs are left: workers ended early; the same command goes on")
+            raise RunError(
+                f"{self.left} of {count} runs are left: workers were killed or crashed, often for want of memory; the "
+                "same command goes on, with fewer --jobs where it was short (a script needs if __name__ == '__main__')"
+            )
         if self.failed:
             error = next(iter(self.failed.values()))
             raise RunError(f"{len(self.failed)} of {count} runs failed; the first with: {error}")
