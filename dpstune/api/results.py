@@ -91,15 +91,18 @@ class TrainResult(Result):
     def predictions(self) -> pd.DataFrame:
         """What it answered: split, id, label, prediction, and ``score_LABEL`` for each label, or ``score`` of values.
 
-        Scores are the model's outputs: before the softmax, or before the sigmoid where labels are several.
+        Scores are the model's outputs: before the softmax, or before the sigmoid where labels are several. They are
+        ``score_0`` and so on where no model was kept that knows the labels' names.
         """
         import pandas as pd
 
         from dpstune.runs.folder import RunFolder, read_predictions
 
         run = RunFolder(self.folder)
+        known = (read_json(self.model / "config.json") or {}).get("id2label", {})
+        names = [known[key] for key in sorted(known, key=int)]
         columns = {row["split"]: read_predictions(run.predictions(row["split"])) for row in self.rows}
-        frames = [prediction_frame(split, found, self.result["labels"] or ()) for split, found in columns.items()]
+        frames = [prediction_frame(split, found, names) for split, found in columns.items()]
         return pd.concat(frames, ignore_index=True)
 
     def _title(self) -> str:
@@ -302,8 +305,9 @@ def prediction_frame(split: str, columns: Mapping[str, Sequence[Any]], labels: S
     """Return the columns of a predictions file as a data frame, with a column for each label's score."""
     import pandas as pd
 
-    names = [f"score_{label}" for label in labels] or ["score"]
-    scores = pd.DataFrame(list(columns["scores"]), columns=names)
+    scores = pd.DataFrame(list(columns["scores"]))
+    names = labels if len(labels) == scores.shape[1] else scores.columns
+    scores.columns = pd.Index([f"score_{name}" for name in names] if scores.shape[1] > 1 else ["score"])
     plain = {key: list(values) for key, values in columns.items() if key != "scores"}
     return pd.concat([pd.DataFrame({"split": split, **plain}), scores], axis=1)
 

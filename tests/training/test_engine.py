@@ -287,7 +287,11 @@ def test_a_precision_that_the_device_emulates_is_said_to_be_slow(tiny_task, tmp_
 
 def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, tmp_path, monkeypatch):
     """On a GPU; here the trial is made on a CPU, where `put_` is an operation that strict mode refuses."""
-    settle_on_a_gpu = Loop._settle_determinism
+    settle_on_a_gpu, run_the_loop, asked = Loop._settle_determinism, Loop.run, []
+
+    def run_and_note(loop):
+        asked.append(torch.is_deterministic_algorithms_warn_only_enabled())
+        return run_the_loop(loop)
 
     def settle_here(loop):
         class Gpu:
@@ -304,11 +308,10 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
             return settle_on_a_gpu(loop)
 
     monkeypatch.setattr(Loop, "_settle_determinism", settle_here)
-    try:
-        run = engine.train(load_recipe(str(tiny_task), overrides=["training.steps=2"]), output=tmp_path)
-        assert torch.is_deterministic_algorithms_warn_only_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(Loop, "run", run_and_note)
+    run = engine.train(load_recipe(str(tiny_task), overrides=["training.steps=2"]), output=tmp_path)
+    assert asked == [True]
+    assert not torch.are_deterministic_algorithms_enabled(), "as it was"
     determinism = json.loads((run.folder / "environment.json").read_text())["determinism"]
     assert determinism.startswith("warn_only: put_ does not have a deterministic implementation")
 
