@@ -20,7 +20,8 @@ import pytest
 from dpstune.common.interruption import Interrupted
 from dpstune.errors import RequestError, RunError
 from dpstune.methods.r3f import R3F, R3FConfig
-from dpstune.runs.folder import read_metrics
+from dpstune.recipe.recipe import dump_recipe
+from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.studies.points import read_runs
 from dpstune.studies.sweep import worker_names
 from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
@@ -146,6 +147,27 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
     assert failed["error"].startswith("method.layers: 9 is more than the 3 layers of BertFor")
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 runs failed; the first with: method.layers")
     assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, monkeypatch, budget):
+    """Whether the storage knows of it or not."""
+    asked = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=("training.steps=2",), budget=budget)
+    a_sweep = Sweep(asked)
+    queue = a_sweep.open_queue()
+    for search in open_searches(a_sweep):
+        a_sweep.plan([(search.method, search.propose())])
+    (job,) = a_sweep.jobs
+    run = RunFolder(a_sweep._folder_of(job))
+    run.create()
+    run.recipe.write_text(dump_recipe(a_sweep.request.load(job).recipe))
+    told = {"recipe": "tiny", "task": "tiny", "seed": job.seed, "split": "validation", "metric": "accuracy"}
+    told |= {"value": None, "majority": 0.5, "seconds": 1.0, "error": "training has diverged"}
+    run.diverged.write_text(json.dumps(told))
+    monkeypatch.setattr(Workers, "start", lambda workers: pytest.fail("it is trained") if workers.count else None)
+    outcome = a_sweep.outcome(run_sweep(a_sweep, 1))
+    assert (outcome.failed, outcome.left) == ({job: "training has diverged"}, 0)
+    assert queue.tally().waiting == 0
 
 
 def test_a_command_tries_a_run_again_whose_workers_were_all_killed_with_the_commands_before(sweep, tiny_task, tmp_path):
