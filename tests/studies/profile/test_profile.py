@@ -397,7 +397,7 @@ class TestCommand:
         code, _, err = run("--recipe", wide_recipe)
         assert code == 0, err
         assert (folder.with_name("profile.earlier-1") / "profile.json").read_text() == '"of another process"'
-        assert json.loads((folder / "profile.json").read_text()) == outcome
+        assert json.loads((folder / "profile.json").read_text())["steps"] == outcome["steps"]
 
     @pytest.mark.slow
     def test_two_points_of_a_method_are_told_apart(self, run, wide_recipe):
