@@ -13,6 +13,8 @@ from dpstune.commands.options import AsJson, Overrides, RecipeName, command_to_r
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
+WAIT_SECONDS = 60  # for another process to write its profile: the measurement took longer
+
 
 def profile(
     context: typer.Context,
@@ -41,7 +43,7 @@ def profile(
 
     Example: dpstune profile --recipe minilm-rte --method vanilla --method dps-mix
     """
-    from dpstune.common.writing import make_writable_folder, set_aside
+    from dpstune.common.writing import locked, make_writable_folder, set_aside
     from dpstune.report.profile_report import print_costs, write_profile
     from dpstune.studies.profile import profile as study
 
@@ -53,13 +55,15 @@ def profile(
         overrides=tuple(overrides or ()),
     )
     folder = output.expanduser() / request.plan()[0][0].name / "profile"
-    if (folder / "profile.json").exists():
-        tell(f"the earlier profile is kept as {set_aside(folder)}")
     make_writable_folder(folder)
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)
     print_costs(outcome)
-    page = write_profile(folder, outcome, command_to_repeat(context))
+    # Another profile of the recipe may have been written meanwhile.
+    with locked(folder.with_name(f".{folder.name}.lock"), folder, "at", wait=WAIT_SECONDS):
+        if (folder / "profile.json").exists():
+            tell(f"the earlier profile is kept as {set_aside(folder)}")
+        page = write_profile(folder, outcome, command_to_repeat(context))
     tell(f"figure: {folder / 'memory.png'}")
     tell(f"report: {page}")
     if as_json:

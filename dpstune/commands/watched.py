@@ -41,6 +41,6 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
 
 
 def tell_what_is_elsewhere(sweep: Sweep, outcome: Outcome) -> None:
-    """Print how many runs the report lacks, since they lie on another machine."""
-    if outcome.elsewhere:
-        tell(f"{outcome.elsewhere} finished runs are not in {sweep.request.output}: they lie on other machines")
+    """Print how many runs the report lacks, since they lie on another machine, and what to do about it."""
+    for line in sweep.told_of_runs_elsewhere(outcome.elsewhere):
+        tell(line)

@@ -20,13 +20,14 @@ from dpstune.errors import BusyError, RequestError, RunError
 
 
 @contextmanager
-def locked(file: Path, path: Path, doing: str) -> Iterator[None]:
+def locked(file: Path, path: Path, doing: str, *, wait: float = 0) -> Iterator[None]:
     """Keep other processes from the same work; the lock ends with the process that holds it.
 
     Args:
         file: The lock's file; its folder is made where there is none.
         path: What is worked on, for errors.
         doing: What another process does with it that holds the lock: ``training``, ``at``.
+        wait: How many seconds another process is waited for.
 
     Raises:
         RequestError: The place cannot be written to.
@@ -37,7 +38,7 @@ def locked(file: Path, path: Path, doing: str) -> Iterator[None]:
     with writing_to(path):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(file).acquire(timeout=0)
+            lock = FileLock(file).acquire(timeout=wait)
         except Timeout:
             raise BusyError(f"another process is {doing} {path}; wait for it, or stop it") from None
     with lock:

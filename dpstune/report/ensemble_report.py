@@ -15,6 +15,9 @@ from dpstune.settings.metrics import direction
 from dpstune.studies.ensemble import EnsembleOutcome
 
 OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
+KEPT_BY_THESE_EXAMPLES = (
+    " Weights were kept, or not, by these very examples: the score of weights that are kept is a little optimistic."
+)
 
 
 def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | None = None) -> Path:
@@ -35,8 +38,7 @@ def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | Non
         Table(header, rows, words=1, strong=frozenset({len(rows) - 1})),
         Paragraph(
             "The intervals are the bootstrap's over examples (95%). The gain is over the mean of the restarts: what a "
-            "user who trains one can expect. Weights were kept, or not, by these very examples: the score of weights "
-            "that are kept is a little optimistic."
+            "user who trains one can expect." + (KEPT_BY_THESE_EXAMPLES if how == OF_WEIGHTS else "")
         ),
     ]
     if outcome.notes:

@@ -289,6 +289,8 @@ def _explanations(summaries: Sequence[PointSummary]) -> list[str]:
         f"The expected best of n runs is the expected {_extreme(summaries)}imum of n draws, with replacement, from all "
         "runs of the method (Dodge et al. 2019). So points with more seeds count more, and near the number of runs "
         "it is a little too low. A budget is counted in runs, not in seconds.",
+        "seconds is the mean time of the training steps alone, without evaluations and without what a method does "
+        "before step 1: there child-tuning-d sees one more epoch.",
         "points.csv and runs.csv hold all numbers in full.",
     ]
     diverged = sum(each.diverged for each in summaries)

@@ -26,6 +26,7 @@ from dpstune.runs.identity import has_changed
 from dpstune.settings.metrics import direction
 from dpstune.studies.answers import Answers, read_answers, scorer
 from dpstune.studies.choice import Compared, Rows, Verdict, choose, judge_by_rows
+from dpstune.studies.points import group_points
 from dpstune.studies.records import RunRecord, chosen_on_a_split, read_run
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Ensemble:
         weights: Whether it is their weights that are averaged: another folder.
 
     Raises:
-        RequestError: There are fewer than two, one is there twice or not finished, they are of different tasks or
+        RequestError: There are fewer than two, a restart is there twice or not finished, they are of different tasks or
             labels, the rows have changed since, or weights that should be averaged cannot be read or are of different
             shapes.
     """
@@ -103,6 +104,7 @@ class Ensemble:
             if not RunFolder(record.folder).predictions(self.split).is_file():
                 raise RequestError(f"{record.folder} holds no predictions of split {self.split}")
         _refuse_what_is_there_twice(runs)
+        _refuse_the_same_restart(self.records)
         self._weights = _weights_to_average(self.records) if weights else []
         parts = [sorted(str(record.folder.absolute()) for record in self.records), self.split, weights]
         self.folder = output / str(first.result["recipe"]) / f"ensemble-{run_hash({'of': parts})}"
@@ -217,6 +219,17 @@ def _refuse_what_is_there_twice(runs: Sequence[Path]) -> None:
     for number, place in enumerate(places):
         if place in places[:number]:
             raise RequestError(f"{runs[number]} is there twice; an ensemble is of different runs")
+
+
+def _refuse_the_same_restart(records: Sequence[RunRecord]) -> None:
+    """Refuse two runs of one point and seed: both would count, though they are one draw."""
+    for number, record in enumerate(records):
+        for other in records[:number]:
+            if record.seed == other.seed and len(group_points([record, other])) == 1:
+                raise RequestError(
+                    f"{record.folder} is the same restart as {other.folder}; leave one out (a name with .earlier- is "
+                    "an earlier try)"
+                )
 
 
 def _weights_to_average(records: Sequence[RunRecord]) -> list[Path]:

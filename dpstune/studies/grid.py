@@ -128,6 +128,11 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
         values = read_value(f"[{text or ''}]", f"--grid {replacement}")
         if key in NOT_SEARCHED:
             raise RequestError(f"--grid {replacement}: {key} makes no point of a grid")
+        if key.startswith("task.") or key == "data.held_out":
+            raise RequestError(
+                f"--grid {replacement}: makes runs of other tasks, which one report cannot compare; give the sweep "
+                "once for each value, with --set"
+            )
         if not key or not values:
             raise RequestError(f"--grid {replacement}: should be KEY=VALUE,VALUE, for example --grid method.p=0.1,0.2")
         if has_key(method, key) or not key.startswith("method."):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import DpstuneError, RequestError
+from dpstune.errors import DpstuneError, RequestError, counted
 from dpstune.recipe.recipe import load_run_recipe
 from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder
@@ -21,7 +21,7 @@ from dpstune.settings.metrics import METRICS, better, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
-_NAMED_UNFINISHED = 5
+_NAMED = 5
 
 # Where the data lies, how often a run is saved and who shows it change no result.
 NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
@@ -157,12 +157,13 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
     records: list[RunRecord] = []
     notes: list[str] = []
     unfinished: list[str] = []
+    diverged: list[str] = []
     for run in _run_folders(folder):
         name = str(run.relative_to(folder)) if run != folder else run.name
         if ".earlier-" in run.name:
             notes.append(f"{name}: skipped: it was set aside when the run was trained anew")
         elif not RunFolder(run).result.exists():
-            unfinished.append(name)
+            (diverged if RunFolder(run).diverged.exists() else unfinished).append(name)
         else:
             try:
                 record = read_run(run)
@@ -173,9 +174,14 @@ def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
             except (DpstuneError, OSError, ValueError) as error:
                 notes.append(f"{name}: skipped: damaged: {error}")
     if unfinished:
-        named = ", ".join(unfinished[:_NAMED_UNFINISHED]) + (", ..." if len(unfinished) > _NAMED_UNFINISHED else "")
-        notes.append(f"runs without a result yet: {len(unfinished)}: {named}")
+        notes.append(f"runs without a result yet: {len(unfinished)}: {_first_of(unfinished)}")
+    if diverged:
+        notes.append(f"{counted(len(diverged), 'run')} diverged: {_first_of(diverged)}")
     return records, notes
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def chosen_on_a_split(records: Sequence[RunRecord]) -> list[str]:

@@ -333,12 +333,16 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
     def keep_divergence(self, recipe_name: str, error: DivergedError) -> None:
-        """Write that training has come to nothing, which counts where restarts are compared; see ``RunRecord``."""
+        """Write that training has come to nothing, which counts where restarts are compared; see ``RunRecord``.
+
+        Then drop the checkpoints: what goes on from them comes to nothing, too.
+        """
         from dpstune.common.writing import write_json
 
         if self.accelerator.is_main_process:
             reached = {"steps": self.state.step, "seconds": round(self.state.seconds, 3), "error": str(error)}
             write_json(self.folder.diverged, {**self._what_was_run(recipe_name), **reached})
+            self.checkpoints.clear()
 
     def _what_was_run(self, recipe_name: str) -> dict[str, Any]:
         from dpstune.training.results import what_was_run

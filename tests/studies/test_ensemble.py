@@ -44,16 +44,26 @@ def test_probabilities_are_averaged_and_scored(zygote, restarts, tmp_path):
     assert mine["prediction"] == [["no", "yes"][index] for index in mean.argmax(1)]
     right = np.mean([one == other for one, other in zip(mine["prediction"], mine["label"], strict=True)])
     assert told["value"] == pytest.approx(right)
-    assert (file.parent.parent / "report.html").is_file()
+    assert "Weights were kept" not in (file.parent.parent / "report.md").read_text()
+
+
+def copy_as_seed(seed, run, place):
+    """Copy a run as if another seed had come to the same weights."""
+    shutil.copytree(run, place)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (place / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "seed": seed}))
+    result = json.loads((run / "result.json").read_text())
+    (place / "result.json").write_text(json.dumps({**result, "seed": seed}))
+    return place
 
 
 def test_the_mean_of_a_runs_weights_with_themselves_is_that_run_and_is_kept(zygote, restarts, tmp_path):
-    twin = tmp_path / "twin"
-    shutil.copytree(restarts[0], twin)
+    twin = copy_as_seed(7, restarts[0], tmp_path / "twin")
     told = together(zygote, tmp_path, restarts[0], twin, "--weights")
     mean, single = (load_file(f"{model}/model.safetensors") for model in (told["model"], restarts[0] / "model"))
     assert all(np.array_equal(mean[key], single[key]) for key in single)
     assert told["gain"] == 0
+    assert "Weights were kept, or not" in Path(told["report"]).with_name("report.md").read_text()
 
     from transformers import pipeline
 
@@ -83,8 +93,7 @@ def spoil(run):
 def test_a_mean_of_weights_that_scores_less_than_the_best_restart_is_not_kept_and_an_earlier_one_gives_way(
     zygote, restarts, tmp_path
 ):
-    other = tmp_path / "other"
-    shutil.copytree(restarts[0], other)
+    other = copy_as_seed(7, restarts[0], tmp_path / "other")
     kept = together(zygote, tmp_path, restarts[0], other, "--weights")
     assert Path(kept["model"]).is_dir()
     spoil(other)
@@ -97,9 +106,8 @@ def test_a_mean_of_weights_that_scores_less_than_the_best_restart_is_not_kept_an
 
 
 def test_what_lies_in_folders_of_a_model_and_its_card_do_not_become_the_means(zygote, restarts, tmp_path):
-    runs = [tmp_path / "one", tmp_path / "two"]
+    runs = [copy_as_seed(seed, restarts[0], tmp_path / str(seed)) for seed in (1, 2)]
     for run in runs:
-        shutil.copytree(restarts[0], run)
         (run / "model" / "onnx").mkdir()
         (run / "model" / "onnx" / "model.onnx").write_text("of this run")
     told = together(zygote, tmp_path, *runs, "--weights")
@@ -175,6 +183,10 @@ def test_wrong_requests_are_one_line(zygote, restarts, tiny_run, tmp_path):
     assert "is there twice" in refused(restarts[0], restarts[1], restarts[0].parent / "." / restarts[0].name)
     (tmp_path / "link").symlink_to(restarts[0])
     assert "is there twice" in refused(restarts[0], tmp_path / "link")
+    earlier = tmp_path / f"{restarts[0].name}.earlier-1"
+    shutil.copytree(restarts[0], earlier)
+    twice = refused(*restarts, earlier)
+    assert f"{earlier} is the same restart as {restarts[0]}; leave one out" in twice
     assert not list(tmp_path.glob("*/ensemble-*"))
     other = tmp_path / "other"
     shutil.copytree(restarts[1], other)

@@ -80,6 +80,7 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     make_run(tmp_path / "seed-8-seed", seed=8, metric="accuracy", value="high")
     make_run(tmp_path / "seed-9-other", seed=9, **{"seconds": None})
     (make_run(tmp_path / "seed-10-open", seed=10) / "result.json").unlink()
+    (make_run(tmp_path / "seed-14-lost", seed=14) / "result.json").rename(tmp_path / "seed-14-lost" / "diverged.json")
     text = (make_run(tmp_path / "seed-11-lacks", seed=11) / "result.json").read_text()
     (tmp_path / "seed-11-lacks" / "result.json").write_text(text.replace('"majority"', '"minority"'))
     make_run(tmp_path / "seed-13-kept", seed=13, kept="last")
@@ -90,6 +91,7 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     assert [each.folder.name for each in records] == ["seed-1-good"]
     found = dict(note.split(": ", 1) for note in notes)
     assert found.pop("runs without a result yet") == "1: seed-10-open"
+    assert found.pop("1 run diverged") == "seed-14-lost"
     assert "set aside" in found.pop("seed-1-good.earlier-1")
     assert found.pop("seed-13-kept") == "skipped: damaged: kept in result.json holds no mapping"
     assert found.pop("seed-11-lacks") == "skipped: damaged: result.json lacks majority"

@@ -354,12 +354,13 @@ class TestFailures:
         with monkeypatch.context() as patch:
             end_evaluations_with(patch, DivergedError("no"))
             with pytest.raises(DivergedError):
-                train("training.steps=4")
+                train("training.steps=4", "training.save_every=2")
         (kept,) = tmp_path.glob("runs/*/*/*/diverged.json")
+        assert not list(kept.parent.glob("checkpoints/*"))
         diverged = read_divergence(kept.parent)
         assert (diverged.diverged, diverged.value, diverged.failed) == (True, None, True)
         assert (diverged.score, diverged.result["error"]) == (diverged.majority, "no")
-        finished = train("training.steps=4")
+        finished = train("training.steps=4", "training.save_every=2")
         assert finished.folder == kept.parent
         assert (diverged.majority, diverged.digest) == (finished.result["majority"], finished.result["digest"])
         assert not kept.exists()

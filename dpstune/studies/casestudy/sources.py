@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,8 +126,9 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
             read_ballot_file(source, gathered, texts=request.texts, restarts=request.restarts)
             gathered.files.append(source)
             subjects.append(source.name)
+    records = _of_methods(records, gathered, request.methods)
     if records:
-        gathered.notes += chosen_on_a_split(records)
+        gathered.notes += [*filter(None, [found_dropout(records)]), *chosen_on_a_split(records)]
         subjects.insert(0, add_runs(gathered, records, request.split))
     gathered.select(request.methods)
     if request.recipe is not None:
@@ -139,3 +141,17 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": request.data_dir})})
         add_texts(gathered, recipe, request.split or records[0].split)
     return count_votes(gathered, ", ".join(subjects), baseline=request.baseline, restarts=request.restarts)
+
+
+def _of_methods(records: Sequence[RunRecord], gathered: Gathered, names: Sequence[str]) -> list[RunRecord]:
+    """Return the runs of the methods that are asked for, at all their points: these have names only when all are read.
+
+    All runs are returned if none is of them, since they say what the examples of files are; and if a name is unknown,
+    for ``select`` to refuse it.
+    """
+    wanted = {name.partition(" ")[0] for name in names}
+    in_files = {known for each in gathered.methods.values() for known in (each.name, each.method)}
+    methods = {record.method for record in records}
+    if any(name not in in_files and name.partition(" ")[0] not in methods for name in names):
+        return list(records)
+    return [record for record in records if record.method in wanted] or list(records)

@@ -38,7 +38,9 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
     coordinator.advance(queue.tally())
     queue.take_over_the_dead()  # before jobs are added: one that it gives up is tried again, as any that failed
     done, _ = sweep.finished()
-    queue.add([job for job in sweep.jobs if job not in done], also_dropped=not sweep.request.prune)
+    missing = [job for job in sweep.jobs if job not in done]
+    diverged = sweep.diverged(missing)  # the same run would diverge again
+    queue.add([job for job in missing if job not in diverged], also_dropped=not sweep.request.prune)
     tally = queue.tally()
     processes = Workers(sweep.request, min(workers, tally.waiting + tally.running or int(coordinator.more_may_come)))
     with InterruptionWatch("interrupted; every run is saved, and the same command goes on") as signals:
@@ -115,7 +117,8 @@ class _Coordinator:
             return
         self.recall_points()
         done, _ = self._sweep.finished()
-        diverged = self._sweep.diverged(job for job in self._sweep.jobs if job.identity in tally.failed)
+        unfinished = (job for job in self._sweep.jobs if job not in done and job.identity not in tally.done)
+        diverged = self._sweep.diverged(unfinished)
         scored = {**diverged, **done}
         if self.searches:
             self._propose(tally, scored)

@@ -202,9 +202,11 @@ class RunQueue:
 
     @patient
     def add(self, jobs: Sequence[Job], *, also_ended: bool = True, also_dropped: bool = True) -> None:
-        """Add the jobs that the queue does not hold, in this order; a job that failed is tried again.
+        """Add the jobs that the queue does not hold, in this order.
 
-        In a storage on this machine, a complete job is added again, too: the caller has not found its run.
+        A job that failed is tried again where no job is running: while another process is at the study, whoever joins
+        it would repeat what has just failed. In a storage on this machine, a complete job is added again, too: the
+        caller has not found its run.
 
         Args:
             jobs: The jobs whose finished runs the caller has not found.
@@ -221,6 +223,9 @@ class RunQueue:
             states += [] if also_dropped else [TrialState.PRUNED]
             states = states if also_ended else list(TrialState)
             there = {trial.user_attrs["identity"] for trial in self._trials(*states)}
+            if self._trials(TrialState.RUNNING):
+                ended = _last_to_end(self._trials(TrialState.FAIL, TrialState.PRUNED))
+                there |= {identity for identity, trial in ended.items() if trial.state == TrialState.FAIL}
             for job in jobs:
                 if job.identity in there:
                     continue
@@ -367,9 +372,7 @@ class RunQueue:
         running = by_state[TrialState.RUNNING]
         later = [*running, *by_state[TrialState.WAITING], *by_state[TrialState.COMPLETE]]
         not_given_up = {trial.user_attrs["identity"] for trial in later}
-        # A stale run, or one that is tried anew, has several trials; what came of the last to end is what came of it.
-        ended = sorted([*by_state[TrialState.FAIL], *by_state[TrialState.PRUNED]], key=_end)
-        last = {trial.user_attrs["identity"]: trial for trial in ended}
+        last = _last_to_end([*by_state[TrialState.FAIL], *by_state[TrialState.PRUNED]])
         given_up = {identity: trial for identity, trial in last.items() if identity not in not_given_up}
         return Tally(
             waiting=len(by_state[TrialState.WAITING]),
@@ -389,6 +392,14 @@ class RunQueue:
 
     def _trials(self, *states: Any) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
+
+
+def _last_to_end(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
+    """Return the last to end of the trials of each job, which says what came of the job.
+
+    A stale run, or one that is tried anew, has several.
+    """
+    return {trial.user_attrs["identity"]: trial for trial in sorted(trials, key=_end)}
 
 
 def _end(trial: FrozenTrial) -> datetime:

@@ -444,11 +444,24 @@ class Sweep:
             )
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
+        notes += self.told_of_runs_elsewhere(len(elsewhere))
         to_come = len(self.yet_to_choose())
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
         return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes)
+
+    def told_of_runs_elsewhere(self, count: int) -> list[str]:
+        """Say, in a line or none, that finished runs are missing, since their folders lie on other machines."""
+        if not count:
+            return []
+        report = " with --report" if self.request.study == "sweep" else ""
+        every = len(self.jobs) + len(self.yet_to_choose())
+        return [
+            f"{count} of {every} runs are finished, but not in {self.runs_folder}: they are missing here. Copy them "
+            f"into {self.runs_folder} and repeat the command{report}; if they are lost, give the command without "
+            "--storage, which trains them anew."
+        ]
 
     def diverged(self, unfinished: Iterable[Job]) -> dict[Job, RunRecord]:
         """Return those of some jobs of which training came to nothing, as far as this machine sees their folders."""

@@ -257,6 +257,11 @@ def spoiled(runs, tmp_path):
     return folder, folder / "vanilla" / "seed-1-vanilla" / "predictions" / "validation.parquet"
 
 
+DROPOUTS = (
+    "Dropout is not the same for every method: mixout 0; vanilla the model's own. So the table compares dropouts, too."
+)
+
+
 class TestRuns:
     def test_each_setting_is_a_method_and_texts_are_the_tasks(self, runs):
         found = study(runs)
@@ -272,7 +277,7 @@ class TestRuns:
         assert {each.id: each.texts for each in found.examples} == dict(
             zip(ids, [examples.texts[n] for n in range(3)], strict=True)
         )
-        assert found.notes == []
+        assert found.notes == [DROPOUTS]
         assert found.methods[0].votes[0].name == "seed 0"
 
     def test_methods_can_be_chosen_and_compared_with_another(self, runs):
@@ -281,6 +286,18 @@ class TestRuns:
         assert outcome(found)["mixout p 0.7"][4] == ["toy-nli-validation-0"]
         (note,) = study(runs, methods=("mixout",)).notes
         assert "so nothing is rescued or lost" in note
+
+    def test_runs_of_other_methods_are_neither_read_nor_told_of(self, spoiled, tmp_path):
+        folder, path = spoiled
+        path.unlink()
+        found = study(folder, methods=("mixout p 0.5",))
+        assert list(outcome(found)) == ["mixout p 0.5"]
+        assert {record.method for record in found.runs} == {"mixout"}
+        rows = [{"id": f"toy-nli-validation-{n}", "correct": 5, "restarts": 5} for n in range(3)]
+        both = study(folder, write_table(tmp_path / "mine.csv", rows), methods=("mine", "mixout"))
+        assert list(outcome(both)) == ["mine", "mixout p 0.5", "mixout p 0.7"]
+        with pytest.raises(RequestError, match="predictions of it; did you mean 'mixout"):
+            study(shutil.copytree(folder / "mixout", tmp_path / "mixout"), methods=("mixuot",))
 
     def test_what_sets_nothing_keeps_its_methods_name(self, spoiled):
         """So that vanilla stays the baseline of vanilla with another dropout."""
@@ -303,7 +320,7 @@ class TestRuns:
             recipe.write_text(recipe.read_text().replace("data:", "data:\n  dir: /nowhere"))
         found = study(folder)
         assert {each.texts for each in found.examples} == {()}
-        assert found.notes[0].startswith("texts are left out: there is no folder /nowhere")
+        assert found.notes[1].startswith("texts are left out: there is no folder /nowhere")
 
     def test_examples_that_have_changed_have_no_texts(self, spoiled):
         folder, _ = spoiled
@@ -311,7 +328,8 @@ class TestRuns:
             columns = pq.read_table(path).to_pydict()
             write_predictions(path, {**columns, "id": [f"old-{each}" for each in columns["id"]]})
         assert study(folder).notes == [
-            "texts are left out: split validation holds other examples now than when it was predicted"
+            DROPOUTS,
+            "texts are left out: split validation holds other examples now than when it was predicted",
         ]
 
     @pytest.mark.parametrize(

@@ -384,6 +384,21 @@ class TestCommand:
             numbers = json.loads((tmp_path / "runs" / "wide" / name / "profile.json").read_text())
             assert [cost["batch_size"] for cost in numbers["costs"]] == [size]
 
+    def test_a_profile_that_another_process_wrote_meanwhile_is_kept(
+        self, run, outcome, wide_recipe, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "runs" / "wide" / "profile"
+
+        def measure(request, told):
+            (folder / "profile.json").write_text('"of another process"')
+            return outcome
+
+        monkeypatch.setattr("dpstune.studies.profile.profile.profile", measure)
+        code, _, err = run("--recipe", wide_recipe)
+        assert code == 0, err
+        assert (folder.with_name("profile.earlier-1") / "profile.json").read_text() == '"of another process"'
+        assert json.loads((folder / "profile.json").read_text())["steps"] == outcome["steps"]
+
     @pytest.mark.slow
     def test_two_points_of_a_method_are_told_apart(self, run, wide_recipe):
         methods = ["--method", "mixout:p=0.7", "--method", "mixout:p=0.1"]

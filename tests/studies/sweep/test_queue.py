@@ -67,6 +67,20 @@ def test_a_job_that_fails_is_tried_twice_and_then_recorded(url):
     assert queue.tally().failed == {JOBS[0].identity: "second"}
 
 
+def test_whoever_joins_others_at_work_does_not_try_again_what_failed(url):
+    queue = RunQueue(url, "study")
+    queue.add(JOBS[:3])
+    queue.fail(queue.take("0 elsewhere 1 1 m"), "why", again=False)
+    queue.drop(JOBS[2:3])
+    at_work = queue.take("1 elsewhere 2 1 m")
+    queue.add(JOBS[:3])
+    assert queue.tally().failed == {JOBS[0].identity: "why"}
+    queue.give_back(at_work)
+    queue.add(JOBS[:1])
+    assert queue.tally().failed == {}, "a command that begins anew tries it again"
+    assert queue.tally().waiting == 3
+
+
 def test_a_job_that_is_busy_elsewhere_waits_behind_the_others(url):
     queue = RunQueue(url, "study")
     queue.add(JOBS[:3])

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from dpstune.commands.watched import tell_what_is_elsewhere
 from dpstune.common.interruption import Interrupted
 from dpstune.errors import RequestError, RunError
 from dpstune.methods.r3f import R3F, R3FConfig
-from dpstune.runs.folder import read_metrics
+from dpstune.recipe.recipe import dump_recipe
+from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.studies.points import read_runs
 from dpstune.studies.sweep import worker_names
 from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
@@ -148,6 +150,27 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
     assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
 
 
+@pytest.mark.parametrize("budget", [None, 1])
+def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, monkeypatch, budget):
+    """Whether the storage knows of it or not."""
+    asked = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=("training.steps=2",), budget=budget)
+    a_sweep = Sweep(asked)
+    queue = a_sweep.open_queue()
+    for search in open_searches(a_sweep):
+        a_sweep.plan([(search.method, search.propose())])
+    (job,) = a_sweep.jobs
+    run = RunFolder(a_sweep._folder_of(job))
+    run.create()
+    run.recipe.write_text(dump_recipe(a_sweep.request.load(job).recipe))
+    told = {"recipe": "tiny", "task": "tiny", "seed": job.seed, "split": "validation", "metric": "accuracy"}
+    told |= {"value": None, "majority": 0.5, "seconds": 1.0, "error": "training has diverged"}
+    run.diverged.write_text(json.dumps(told))
+    monkeypatch.setattr(Workers, "start", lambda workers: pytest.fail("it is trained") if workers.count else None)
+    outcome = a_sweep.outcome(run_sweep(a_sweep, 1))
+    assert (outcome.failed, outcome.left) == ({job: "training has diverged"}, 0)
+    assert queue.tally().waiting == 0
+
+
 def test_a_command_tries_a_run_again_whose_workers_were_all_killed_with_the_commands_before(sweep, tiny_task, tmp_path):
     request = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, overrides=("training.steps=2",))
     killed = Sweep(request)
@@ -257,7 +280,20 @@ def test_runs_that_another_kind_of_machine_trained_are_found_where_the_storage_s
     done = sweep(tiny_task, tmp_path, *asked)
     assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == [str(other)]
-    assert "they lie on other machines" not in done.stderr
+    assert "they are missing here" not in done.stderr
+
+
+def test_runs_that_are_done_but_not_here_are_told_of(tiny_task, tmp_path, capsys):
+    asked = SweepRequest(str(tiny_task), ("vanilla",), 2, tmp_path, storage=f"sqlite:///{tmp_path}/shared.db")
+    a_sweep = Sweep(asked)
+    queue = a_sweep.open_queue()
+    queue.add(a_sweep.jobs)
+    queue.finish(queue.take("0 elsewhere 1 1 m"), 0.5, tmp_path / "gone")
+    outcome = a_sweep.outcome(queue.tally())
+    told = f"1 of 2 runs are finished, but not in {tmp_path / 'tiny'}: they are missing here. Copy them into "
+    assert [note for note in outcome.notes if note.startswith(told)]
+    tell_what_is_elsewhere(a_sweep, outcome)
+    assert told in capsys.readouterr().err
 
 
 def test_a_point_that_is_no_recipe_is_refused_before_anything_runs(tiny_task, tmp_path):
@@ -431,11 +467,19 @@ def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(sweep, tiny_task,
     assert len(list(tmp_path.glob("tiny/*/*/result.json"))) == 1
 
 
+OTHER_TASKS = (
+    "makes runs of other tasks, which one report cannot compare; give the sweep once for each value, with --set"
+)
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
         ("seed=1,2", "seed makes no point of a grid"),
         ("task=rte,mrpc", "task makes no point of a grid"),
+        ("task.files.train=a.csv,b.csv", OTHER_TASKS),
+        ("task.metric=f1,accuracy", OTHER_TASKS),
+        ("data.held_out=4,8", OTHER_TASKS),
         ("method.pp=0.3", "none of the methods has a key 'pp'; did you mean 'p'?"),
     ],
 )
