@@ -117,6 +117,7 @@ def test_rows_of_one_group_are_drawn_together(zygote, restarts, tmp_path):
     assert alone["value"] == grouped["value"]
     assert alone["low"] < alone["high"]
     assert grouped["low"] == grouped["value"] == grouped["high"]
+    assert (alone["groups"], grouped["groups"]) == (None, 1)
 
 
 def test_two_processes_are_not_at_one_ensemble(zygote, restarts, tmp_path):
