@@ -313,6 +313,11 @@ def prediction_frame(split: str, columns: Mapping[str, Sequence[Any]], labels: S
 def _in_words(
     value: float | None, interval: tuple[float | None, float | None] = (None, None), groups: int | None = None
 ) -> str:
+    """Write a value, and where there is one its interval.
+
+    >>> _in_words(0.5, (0.25, 0.75), 12), _in_words(0.5)
+    ('0.5000 (95% interval 0.2500 to 0.7500, 12 groups drawn)', '0.5000')
+    """
     if value is None:
         return "undefined"
     low, high = interval

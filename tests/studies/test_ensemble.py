@@ -54,6 +54,8 @@ def test_the_mean_of_a_runs_weights_with_themselves_is_that_run_and_is_kept(zygo
     mean, single = (load_file(f"{model}/model.safetensors") for model in (told["model"], restarts[0] / "model"))
     assert all(np.array_equal(mean[key], single[key]) for key in single)
     assert told["gain"] == 0
+    page = Path(told["report"]).with_suffix(".md").read_text()
+    assert "of weights that are kept, score and gain are a little optimistic" in page
 
     from transformers import pipeline
 
