@@ -269,7 +269,7 @@ def _different(trials: Sequence[Trial]) -> list[int]:
 
 
 def _has_learned(answers: Answers, fit: Fit) -> bool:
-    """Tell whether answers to the rows that choose are better than one answer to all of them; False where labels are values.
+    """Tell whether answers to the rows that choose are better than one answer to all; False where labels are values.
 
     It is the answers that vote, so that where the metric is of probabilities, accuracy judges them.
     """
