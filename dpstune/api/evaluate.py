@@ -80,6 +80,7 @@ def evaluate(
     from dpstune.report.output import tell
     from dpstune.settings.sections import FEWEST_TOKENS
     from dpstune.studies.row_interval import intervals_over_rows
+    from dpstune.training.results import told_of_choice
 
     place = find_trained(model_folder(model))
     columns, longest = as_columns(text), as_count_or_none("max_length", max_length, FEWEST_TOKENS)
@@ -100,12 +101,13 @@ def evaluate(
         else:
             _refuse("a data frame has none", encoding=encoding)
             examples = read_labelled_rows(frame_rows(task), "the data frame", trained, columns, label)
-        told = told_of_training_rows(place, examples)
+        told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse("a task has its own", text=text, label=label, encoding=encoding)
         target = target_of(place, named, "validation" if split is None else split, folder)
         examples = target.read()
         told = told_of_changes(place, target)
+        choice = told_of_choice(place, target, examples.splits)
         trained = TrainedModel(place, longest)
     if metrics is not None:
         examples = measured_by(examples, check_metrics(metrics, examples.kind, f"metric={shown(metric)}"))
@@ -113,13 +115,14 @@ def evaluate(
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
     description = None if labels is None else labels.description
-    notes = [*examples.notes, *filter(None, [told])]
+    notes = [*examples.notes, *filter(None, [told, choice])]
     first = intervals_over_rows(examples, found).get(next(iter(found)))
     interval = (None, None) if first is None else (first.low, first.high)
     answers = [prediction_frame(name, prediction_columns(examples, each), each.names) for name, each in found.items()]
     for note in () if quiet else notes:
         tell(note)
-    return EvaluateResult(place.folder, rows, examples.metric, description, interval, answers, notes=notes)
+    groups = None if first is None else first.groups
+    return EvaluateResult(place.folder, rows, examples.metric, description, interval, answers, groups, notes=notes)
 
 
 def _refuse(why: str, **given: Any) -> None:

@@ -177,6 +177,7 @@ class EvaluateResult(Result):
         metric: The headline metric.
         labels: How the model's labels were read there; None for regression.
         interval: The 95% interval of ``value``, by bootstrap over rows; None twice where it is undefined.
+        groups: How many groups were drawn for it; None where rows were.
         answers: The parts of ``predictions``.
     """
 
@@ -184,6 +185,7 @@ class EvaluateResult(Result):
     labels: str | None = None
     interval: tuple[float | None, float | None] = (None, None)
     answers: Sequence[pd.DataFrame] = ()
+    groups: int | None = None
 
     @property
     def model(self) -> Path:
@@ -207,7 +209,7 @@ class EvaluateResult(Result):
         return pd.concat(list(self.answers), ignore_index=True)
 
     def _title(self) -> str:
-        return f"{self.metric} {_in_words(self.value, self.interval)}"
+        return f"{self.metric} {_in_words(self.value, self.interval, self.groups)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -312,11 +314,19 @@ def prediction_frame(split: str, columns: Mapping[str, Sequence[Any]], labels: S
     return pd.concat([pd.DataFrame({"split": split, **plain}), scores], axis=1)
 
 
-def _in_words(value: float | None, interval: tuple[float | None, float | None] = (None, None)) -> str:
+def _in_words(
+    value: float | None, interval: tuple[float | None, float | None] = (None, None), groups: int | None = None
+) -> str:
+    """Write a value, and where there is one its interval.
+
+    >>> _in_words(0.5, (0.25, 0.75), 12), _in_words(0.5)
+    ('0.5000 (95% interval 0.2500 to 0.7500, 12 groups drawn)', '0.5000')
+    """
     if value is None:
         return "undefined"
     low, high = interval
-    return f"{value:.4f}" + ("" if low is None or high is None else f" (95% interval {low:.4f} to {high:.4f})")
+    drawn = "" if groups is None else f", {counted(groups, 'group')} drawn"
+    return f"{value:.4f}" + ("" if low is None or high is None else f" (95% interval {low:.4f} to {high:.4f}{drawn})")
 
 
 def _read_wrong_labels(file: Path) -> pd.DataFrame:

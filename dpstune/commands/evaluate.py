@@ -76,6 +76,7 @@ def evaluate(
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import INTERVAL, interval_lines, print_evaluations
     from dpstune.studies.row_interval import intervals_over_rows
+    from dpstune.training.results import told_of_choice
 
     place = find_trained(trained.expanduser())
     submission, report = submission and submission.expanduser(), report and report.expanduser()
@@ -90,7 +91,7 @@ def evaluate(
         _refuse_with_a_file({"--split": split, "--data-dir": data_dir, "--submission": submission}, task)
         model = TrainedModel(place, max_length)
         examples = read_labelled_file(task, model, asked_columns(text), label, encoding)
-        told = told_of_training_rows(place, examples)
+        told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse_without_a_file({"--text": text, "--label": label, "--encoding": encoding})
         target = target_of(place, task, split or "validation", data_dir and data_dir.expanduser())
@@ -98,6 +99,7 @@ def evaluate(
             _refuse_submission(submission, target, force=force)
         examples = target.read()
         told = told_of_changes(place, target)
+        choice = told_of_choice(place, target, examples.splits)
         model = TrainedModel(place, max_length)
     if metric is not None:
         examples = measured_by(examples, _metrics(metric, examples.kind))
@@ -105,7 +107,7 @@ def evaluate(
         raise RequestError(
             f"--report: split {split or 'validation'} of {examples.name} has no labels: there is nothing to show"
         )
-    for note in [*examples.notes, *filter(None, [told])]:
+    for note in [*examples.notes, *filter(None, [told, choice])]:
         tell(note)
     labels = match_labels(model, examples)
     if submission is not None and labels is not None and labels.two_way:
@@ -125,7 +127,8 @@ def evaluate(
     if report is not None:
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
-        lines = [f"{line}." for line in (told, *certainty, INTERVAL if certainty else None) if line is not None]
+        has_any = any(each.low is not None for each in intervals.values())
+        lines = [f"{line}." for line in (told, choice, *certainty, INTERVAL if has_any else None) if line is not None]
         page = str(write_evaluation_page(report, title, header, examples, evaluations, told=lines))
         tell(f"report: {page}")
     if as_json:

@@ -66,6 +66,11 @@ def units_of(rows: Examples | RawSplit) -> dict[str, int]:
     return {rows.ids[row]: number for number, block in enumerate(blocks) for row in block}
 
 
+def has_groups(rows: Examples | RawSplit) -> bool:
+    """Tell whether some rows belong to groups that a user named."""
+    return any(group is not None for group in rows.groups or ())
+
+
 class _Cutter:
     """Cuts rows into parts.
 

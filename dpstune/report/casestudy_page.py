@@ -10,6 +10,7 @@ from typing import Any
 
 from dpstune.errors import counted
 from dpstune.report.page import FACTS_STYLE, Facts, block_html
+from dpstune.report.wrong_labels import left_out_words
 from dpstune.studies.casestudy.casestudy import CaseStudy, MethodVotes, Proportions
 
 _DATA_SLOT = "{{data}}"
@@ -76,7 +77,9 @@ def _suspects(study: CaseStudy) -> list[str]:
         return []
     count, restarts = len(study.suspects), study.suspects[0].restarts
     what = counted(count, "example")
-    return [f"{what}: all {restarts} restarts answer alike, and against the label; wrong_labels.csv lists them"]
+    found = f"{what}: all {restarts} restarts answer alike, and against the label; wrong_labels.csv lists them"
+    left_out = left_out_words(len(study.answers) - restarts).rstrip(".")
+    return [f"{found}.{left_out}" if left_out else found]
 
 
 class _Index(dict[str, int]):

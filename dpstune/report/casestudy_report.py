@@ -104,7 +104,9 @@ def _blocks(study: CaseStudy, picture: Path) -> list[Block]:
         if study.baseline not in (None, method.name):
             blocks += _changes_section(study, method)
     ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
-    blocks += wrong_labels_section(study.suspects, ids, texts, len(study.answers))
+    asked = len(study.voters)
+    left_out, unseen = len(study.answers) - asked, not study.files
+    blocks += wrong_labels_section(study.suspects, ids, texts, asked, left_out=left_out, unseen=unseen)
     if study.notes:
         blocks += [Heading("Notes"), Bullets(study.notes)]
     return blocks

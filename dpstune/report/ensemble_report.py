@@ -11,13 +11,10 @@ from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Paragraph, Table, write_report
 from dpstune.report.tables import digits, format_columns, metric_words, signed, with_interval
 from dpstune.runs.folder import write_predictions
-from dpstune.settings.metrics import direction
 from dpstune.studies.ensemble import EnsembleOutcome
 
 OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
-KEPT_BY_THESE_EXAMPLES = (
-    " Weights were kept, or not, by these very examples: the score of weights that are kept is a little optimistic."
-)
+KEPT_BY_THESE_EXAMPLES = " Weights were kept, or not, by these very examples: of weights that are kept, score and gain are a little optimistic."
 
 
 def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | None = None) -> Path:
@@ -49,8 +46,8 @@ def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | Non
 def summary(outcome: EnsembleOutcome, how: str) -> list[str]:
     """Say what the restarts score together and what that gains, in a line or two."""
     metric, found = outcome.task.metric, outcome.together
-    value = with_interval(found.value, found.low, found.high)
-    gain = with_interval(*_gain(outcome), "+")
+    value = with_interval(found.value, found.low, found.high, metric=metric, groups=found.groups)
+    gain = with_interval(*_gain(outcome), "+", metric=metric, groups=found.groups)
     lines = [
         f"{how.capitalize()} of {len(outcome.records)} restarts: {metric_words(metric)} {value} on {outcome.split}; "
         f"gain over a restart {gain}"
@@ -81,6 +78,7 @@ def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
         "value": together.value,
         "low": together.low,
         "high": together.high,
+        "groups": together.groups,
         "gain": gain[0],
         "gain_low": gain[1],
         "gain_high": gain[2],
@@ -91,7 +89,7 @@ def ensemble_as_json(outcome: EnsembleOutcome, how: str) -> dict[str, Any]:
 
 def _gain(outcome: EnsembleOutcome) -> tuple[float | None, float | None, float | None]:
     """Return how much better all together are than a restart, with its interval; a loss is below 0 in any metric."""
-    found = outcome.together.in_the_metric(direction(outcome.task.metric))
+    found = outcome.together.in_the_metric(outcome.task.metric)
     return found.difference, found.difference_low, found.difference_high
 
 

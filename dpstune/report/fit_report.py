@@ -16,7 +16,7 @@ from dpstune.report.run_report import Picture, confusions, label_table, pictures
 from dpstune.report.tables import csv_text, digits, with_interval
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.runs.folder import FIT_RESULT
-from dpstune.settings.metrics import better
+from dpstune.settings.metrics import better, constant_answer
 from dpstune.studies.fit.outcome import FitOutcome, Tried
 from dpstune.studies.fit.parts import VALIDATION
 
@@ -69,8 +69,8 @@ def _wrong_labels(outcome: FitOutcome, texts: Sequence[tuple[str, ...]]) -> list
     """Return the section on likely wrong labels; nothing where labels are values."""
     if not outcome.fit.data.label_names:
         return []
-    asked = sum(each.trial.state == "complete" for each in outcome.tried)
-    return wrong_labels_section(outcome.suspects, outcome.rows, texts, asked, "candidate")
+    asked, left_out = outcome.voters, outcome.left_out
+    return wrong_labels_section(outcome.suspects, outcome.rows, texts, asked, "candidate", left_out=left_out)
 
 
 def _each_label(outcome: FitOutcome, picture: Picture) -> Iterator[Block]:
@@ -83,7 +83,10 @@ def _each_label(outcome: FitOutcome, picture: Picture) -> Iterator[Block]:
     rows = "rows that choose"
     each = Evaluation(rows, {}, answered.scores, answered.predictions.tolist(), answered.gold.tolist(), names)
     yield Heading("The chosen one, label by label")
-    yield Paragraph(f"On the {rows}, answered by runs that had not seen them.")
+    chose = "These rows chose it: a little too good."
+    if outcome.fit.parts.test is not None:
+        chose = "This table and the candidates' column are of the rows that chose, not of the test rows."
+    yield Paragraph(f"On the {rows}, answered by runs that had not seen them. {chose}")
     yield label_table(each)
     yield from confusions(each, picture)
 
@@ -93,10 +96,11 @@ def answer(outcome: FitOutcome) -> list[str]:
     metric, verdict = outcome.fit.data.metric, outcome.verdict
     always = ""
     if outcome.majority is not None:
-        always = f" Always answering the commonest label gets {digits(outcome.majority)}."
+        one_answer = constant_answer(metric, outcome.fit.data.kind).capitalize()
+        always = f" {one_answer} gets {digits(outcome.majority)}."
+    score = with_interval(verdict.value, verdict.low, verdict.high, metric=metric, groups=verdict.groups)
     return [
-        f"Chosen: {outcome.winner.trial.candidate.name}. Its {metric} on {_scored_rows(outcome)} is "
-        f"{with_interval(verdict.value, verdict.low, verdict.high)}.{always}",
+        f"Chosen: {outcome.winner.trial.candidate.name}. Its {metric} on {_scored_rows(outcome)} is {score}.{always}",
         *_nothing_learned(outcome),
         _comparison(outcome),
         f"The model, trained on all {outcome.fit.rows} rows, is {outcome.model}; {outcome.recipe} trains it again.",
@@ -119,6 +123,7 @@ def outcome_as_json(outcome: FitOutcome) -> dict[str, Any]:
             "low": verdict.low,
             "high": verdict.high,
             "rows": outcome.scored_rows,
+            "groups": verdict.groups,
             "majority": outcome.majority,
         },
         "difference_from_vanilla": {
@@ -164,13 +169,12 @@ def _scored_rows(outcome: FitOutcome) -> str:
 
 def _nothing_learned(outcome: FitOutcome) -> list[str]:
     """Say so where the chosen candidate is no better than one answer for all rows."""
-    value, majority = outcome.verdict.value, outcome.majority
-    if value is None or majority is None or better(outcome.fit.data.metric, value, majority):
+    if not outcome.nothing_learned:
         return []
-    return [
-        "That is no better than one answer for all rows: there is no sign that anything was learned. More rows or "
-        "other labels may help."
-    ]
+    found = "There is no correlation above 0"
+    if outcome.majority is not None:
+        found = "That is no better than one answer for all rows"
+    return [f"{found}: there is no sign that anything was learned. More rows or other labels may help."]
 
 
 def _comparison(outcome: FitOutcome) -> str:
@@ -179,15 +183,21 @@ def _comparison(outcome: FitOutcome) -> str:
         return "Plain fine-tuning was not tried on every part: there is nothing to compare with."
     if outcome.winner is baseline:
         return "The chosen one is plain fine-tuning itself: no method was better on the rows that choose."
-    plain = sum(each.trial.candidate.method == BASELINE and each.score is not None for each in outcome.tried)
+    tried = [each.trial.candidate for each in outcome.tried if each.score is not None]
+    plain = sum(each.method == BASELINE and each not in tried[:place] for place, each in enumerate(tried))
     against = f"the best of {counted(plain, 'plain candidate')}, {baseline.trial.candidate.name}"
     if verdict.difference is None:
         return f"The difference from {against}, is undefined."
-    difference = with_interval(verdict.difference, verdict.difference_low, verdict.difference_high, "+")
+    metric, low, high = outcome.fit.data.metric, verdict.difference_low, verdict.difference_high
+    difference = with_interval(verdict.difference, low, high, "+", metric=metric, groups=verdict.groups)
     if not verdict.told_apart:
-        return f"It cannot be told from {against}: the difference is {difference}, and 0 lies inside."
-    is_better = better(outcome.fit.data.metric, verdict.difference, 0.0)
-    return f"It is {'better' if is_better else 'worse'} than {against}: the difference is {difference}."
+        why = "" if low is None or high is None else ", and 0 lies inside"
+        if verdict.too_few:
+            why = f": too few {'groups' if verdict.grouped else 'rows'} to tell"
+        return f"It cannot be told from {against}: the difference is {difference}{why}."
+    is_better = better(metric, verdict.difference, 0.0)
+    seed = "" if outcome.fit.parts.folds else ", with this seed; another may turn it round"
+    return f"It is {'better' if is_better else 'worse'} than {against}: the difference is {difference}{seed}."
 
 
 def _candidates_table(outcome: FitOutcome) -> Table:
@@ -251,7 +261,10 @@ def _explanations(outcome: FitOutcome) -> list[str]:
             "up by these rows, so that the score may still be a little too good; rows for --test would tell."
         )
     else:
-        texts.append("The score is of test rows; its interval is the bootstrap's over these rows.")
+        texts.append(
+            "The score is of test rows; its interval is the bootstrap's over these rows. The candidates' column is of "
+            "the rows that chose."
+        )
     texts.append(
         f"The difference from plain fine-tuning ({BASELINE}) is computed on the same rows, pair by pair, from the best "
         "of its own candidates. Learning rate, epochs and dropout differ, too: it says which model to take, not what a "

@@ -19,7 +19,8 @@ from dpstune.report.page import Block, Bullets, Facts, Heading, Image, Paragraph
 from dpstune.report.probe_figure import MEASURES, layers_figure
 from dpstune.report.progress import format_value
 from dpstune.report.tables import csv_text, digits, format_columns, metric_words, signed
-from dpstune.report.transfer_report import MAJORITY
+from dpstune.report.transfer_report import one_answer
+from dpstune.studies.probe.linear_probe import ProbedTask
 from dpstune.studies.probe.outcome import LinearScore, Measure, Probed, ProbedPoint, ProbeOutcome
 
 PRETRAINED = "pre-trained"
@@ -195,7 +196,8 @@ def _models(outcome: ProbeOutcome) -> str:
 
 def _how(outcome: ProbeOutcome) -> str:
     sizes = "; ".join(
-        f"{task.name}: {len(task.train)} training rows, {len(task.scored)} scored" for task in outcome.tasks
+        f"{task.name}: {len(task.train)} training rows, {len(task.scored)} scored{_groups(outcome, task)}"
+        for task in outcome.tasks
     )
     return (
         "Each model's last layer, the mean over tokens, is read by a linear function alone: logistic regression, or "
@@ -203,6 +205,13 @@ def _how(outcome: ProbeOutcome) -> str:
         "over restarts: the difference from the pre-trained model, with the 95% interval of the paired bootstrap over "
         f"the scored rows. {sizes}."
     )
+
+
+def _groups(outcome: ProbeOutcome, task: ProbedTask) -> str:
+    """Say how many groups the interval draws; nothing where it draws rows."""
+    scores = (score for point in outcome.points for score in point.scores if score.task is task)
+    groups = next((score.verdict.groups for score in scores), None)
+    return "" if groups is None else f", drawn by {counted(groups, 'group')}"
 
 
 def _table(rows: list[list[str]]) -> Table:
@@ -248,7 +257,8 @@ def _score_table(outcome: ProbeOutcome) -> list[list[str]]:
         cells = [cell for score in point.scores for cell in _score_cells(score)]
         rows.append([point.point.name, str(len(point.restarts)), *cells])
     majorities = [cell for task in outcome.tasks for cell in (digits(task.majority), "")]
-    return [*rows, [MAJORITY, "", *majorities]]
+    known = [task.data for task in outcome.tasks if task.majority is not None]
+    return [*rows, [one_answer(known), "", *majorities]]
 
 
 def _score_cells(score: LinearScore) -> tuple[str, str]:
@@ -256,6 +266,8 @@ def _score_cells(score: LinearScore) -> tuple[str, str]:
     mean = _with_std(format_value(verdict.value), score.std)
     if verdict.difference is None:
         return mean, format_value(None)
+    if verdict.difference_low is None:
+        return mean, signed(verdict.difference)
     interval = f"{signed(verdict.difference_low)} to {signed(verdict.difference_high)}"
     return mean, f"{signed(verdict.difference)} ({interval})"
 

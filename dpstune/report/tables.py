@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.textfile import csv_line
+from dpstune.errors import counted
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
 from dpstune.settings.metrics import METRICS, constant_answer, direction
@@ -138,7 +139,15 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+def with_interval(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    sign: str = "",
+    *,
+    metric: str | None = None,
+    groups: int | None = None,
+) -> str:
     """Write a value with its 95% interval.
 
     Args:
@@ -146,15 +155,24 @@ def with_interval(value: float | None, low: float | None, high: float | None, si
         low, high: The interval's ends; None, or equal, for none: where every draw of the rows gives the same, as
             where all answers are right, draws cannot tell how sure that is.
         sign: ``+`` writes the sign of all three.
+        metric: Whose value it is; some have no interval.
+        groups: How many groups were drawn; None where rows were.
 
     >>> with_interval(0.5, 0.25, 0.75), with_interval(1.0, 1.0, 1.0)
     ('0.5000 (95% interval 0.2500 to 0.7500)', '1.0000 (no interval: every draw of these rows gives the same)')
+    >>> with_interval(0.5, 0.25, 0.75, groups=12)
+    '0.5000 (95% interval 0.2500 to 0.7500, 12 groups drawn)'
+    >>> with_interval(0.5, None, None, metric="calibration_error")
+    '0.5000 (no interval: in rows drawn anew it is too large)'
     """
     if value is None:
         return "undefined"
+    if metric in METRICS and not METRICS[metric].has_interval:
+        return f"{value:{sign}.4f} (no interval: in rows drawn anew it is too large)"
     if low is None or high is None or low == high:
         return f"{value:{sign}.4f} (no interval: every draw of these rows gives the same)"
-    return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f})"
+    drawn = "" if groups is None else f", {counted(groups, 'group')} drawn"
+    return f"{value:{sign}.4f} (95% interval {low:{sign}.4f} to {high:{sign}.4f}{drawn})"
 
 
 INTERVAL = (
@@ -165,7 +183,8 @@ INTERVAL = (
 def interval_lines(metric: str, found: Mapping[str, Verdict]) -> list[str]:
     """Return a line a split: how far its score hangs on which rows were scored; see ``intervals_over_rows``."""
     return [
-        f"{split}: {metric_words(metric)} {with_interval(each.value, each.low, each.high)}"
+        f"{split}: {metric_words(metric)} "
+        f"{with_interval(each.value, each.low, each.high, metric=metric, groups=each.groups)}"
         for split, each in found.items()
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,14 @@ from dpstune.report.figures import dress, method_colour, method_marker, new_figu
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, write_report
 from dpstune.report.tables import csv_text, digits, format_columns, metric_words
+from dpstune.settings.metrics import constant_answer
 from dpstune.studies.points import Point, group_points, model_names
 from dpstune.studies.transfer import NamedTarget, TargetScore, TransferCell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAJORITY = "always the commonest label"
+    from dpstune.data.reading import TaskData
 
 
 def write_transfer_report(
@@ -110,7 +111,7 @@ def transfer_figure(cells: Sequence[TransferCell], targets: Sequence[NamedTarget
     dress(
         axes,
         "In-domain (left) and out-of-domain; ± standard deviation over seeds\n"
-        "dashed: always answering the target's commonest label",
+        f"dashed: {one_answer(_tasks(cells, targets))}, by the target's own",
         "",
         metrics,
         grid="y",
@@ -132,7 +133,24 @@ def _table(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> Tab
         seeds = len(next(iter(row.values())).scores)
         rows.append([point.name, str(seeds), *(_cell(row[each.name]) for each in targets), _out_of_domain(row)])
     majorities = map(digits, _majorities(cells, targets))
-    return Table([*header, "out-of-domain"], [*rows, [MAJORITY, "", *majorities, ""]])
+    return Table([*header, "out-of-domain"], [*rows, [one_answer(_tasks(cells, targets)), "", *majorities, ""]])
+
+
+def one_answer(tasks: Iterable[TaskData]) -> str:
+    """Name the row of what one answer to all gets, by what that answer is.
+
+    Args:
+        tasks: Those of the columns in which it gets a value.
+    """
+    found = (constant_answer(task.metric, task.kind).replace(" training ", " ") for task in tasks)
+    words = dict.fromkeys(each.removeprefix("always answering ") for each in found)
+    return f"always {' or '.join(words) or 'the same answer'}"
+
+
+def _tasks(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> list[TaskData]:
+    """Return the targets' tasks in which one answer to all gets a value."""
+    known = zip(targets, _majorities(cells, targets), strict=True)
+    return [each.examples for each, majority in known if majority is not None]
 
 
 def _majorities(cells: Sequence[TransferCell], targets: Sequence[NamedTarget]) -> list[float | None]:

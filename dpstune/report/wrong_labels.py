@@ -99,7 +99,14 @@ def _digest(rows: list[list[str]]) -> str:
 
 
 def wrong_labels_section(
-    suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]], asked: int, who: str = "restart"
+    suspects: Sequence[Suspect],
+    ids: Sequence[str],
+    texts: Sequence[tuple[str, ...]],
+    asked: int,
+    who: str = "restart",
+    *,
+    left_out: int = 0,
+    unseen: bool = True,
 ) -> list[Block]:
     """Return a section on the suspects: how many, what that means, and the first.
 
@@ -107,24 +114,43 @@ def wrong_labels_section(
         suspects: The examples.
         ids: Of all examples.
         texts: Likewise.
-        asked: How many restarts or candidates answered every example; 0 where their answers are not known.
+        asked: How many restarts or candidates that learned something answered every example; 0 where the answers are
+            not known.
         who: What they are called.
+        left_out: How many others there are.
+        unseen: Whether it is known that none was trained on what it answers.
     """
+    others = left_out_words(left_out, who)
     if asked < FEWEST_RESTARTS:
-        here = f"here there are those of {counted(asked, who)}" if asked else f"here they are not known of all {who}s"
-        why = f"It takes the answers of two {who}s to every example to say which labels are likely wrong; {here}."
+        known = asked or left_out
+        here = f"here there are those of {counted(asked, who)}" if known else f"here they are not known of all {who}s"
+        why = (
+            f"It takes the answers of two {who}s to every example to say which labels are likely wrong; {here}.{others}"
+        )
         return [Heading("Likely wrong labels: not known"), Paragraph(why)]
     heading = Heading(f"Likely wrong labels: {len(suspects)}")
     if not suspects:
-        return [heading, Paragraph(f"No example is answered alike, and against its label, by all {who}s.")]
+        return [heading, Paragraph(f"No example is answered alike, and against its label, by all {who}s.{others}")]
     header = ["id", "example", "label", "answer", "label's probability"]
     rows = [
         [ids[each.place], short_text(texts[each.place]), each.label, each.answer, digits(each.label_probability)]
         for each in suspects[:_MOST_LISTED]
     ]
+    trained = "none was trained on what it answers"
+    if not unseen:
+        trained = "whether one was trained on what it answers is not known here"
     text = (
-        f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; none was "
-        "trained on what it answers. Some are hard, some are labelled wrong: look at them; the least probable labels "
-        f"come first. {FILE} lists all of them, with an empty column for the right label."
+        f"All {counted(suspects[0].restarts, who)} answer these examples alike, and against their label; {trained}. "
+        "Some are hard, some are labelled wrong: look at them; the least probable labels "
+        f"come first. {FILE} lists all of them, with an empty column for the right label.{others}"
     )
     return [heading, Paragraph(text), Table(header, rows, words=4)]
+
+
+def left_out_words(count: int, who: str = "restart") -> str:
+    """Say how many restarts or candidates are not asked, after a space; nothing where all are.
+
+    >>> left_out_words(2), left_out_words(0)
+    (' Left out, since one answer to all is as good: 2 restarts.', '')
+    """
+    return f" Left out, since one answer to all is as good: {counted(count, who)}." if count else ""

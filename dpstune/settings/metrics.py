@@ -27,6 +27,7 @@ class Metric:
         lower_is_better: Which way is better.
         has_floor: Whether always giving the same answer is a bad one: what a restart must do better than.
         without_value: What a restart without a value counts as in statistics, where no constant answer is a floor.
+        has_interval: Whether rows drawn anew show how far it hangs on them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Metric:
     lower_is_better: bool = False
     has_floor: bool = True
     without_value: float = 0.0
+    has_interval: bool = True
 
 
 _CLASSES: tuple[Kind, ...] = ("classification",)
@@ -52,7 +54,16 @@ _TABLE = (
     Metric("roc_auc", _CLASSES, "probabilities"),
     Metric("log_loss", _CLASSES, "probabilities", lower_is_better=True),
     # One that always gives the shares of the training labels is well calibrated, and knows nothing.
-    Metric("calibration_error", _CLASSES, "probabilities", lower_is_better=True, has_floor=False, without_value=1.0),
+    # And the fewer different rows, the larger it is: in rows drawn with replacement it is larger than in the rows.
+    Metric(
+        "calibration_error",
+        _CLASSES,
+        "probabilities",
+        lower_is_better=True,
+        has_floor=False,
+        without_value=1.0,
+        has_interval=False,
+    ),
     Metric("micro_f1", _SEVERAL, "labels", beside=("macro_f1", "subset_accuracy")),
     Metric("subset_accuracy", _SEVERAL, "labels"),
     Metric("spearman", _VALUES, "values", beside=("pearson",)),

@@ -10,14 +10,17 @@ mean of these scores is the score of choosing; their quantiles are its interval.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpstune.settings.metrics import METRICS, direction
+
 REPEATS = 400
 CONFIDENCE = 0.95
+FEWEST_UNITS = 10  # fewer make the interval so narrow that equal candidates are often told apart
 
 Rows = NDArray[np.int64]
 
@@ -37,6 +40,8 @@ class Verdict:
         low, high: Its 95% interval.
         difference: The same of the chosen one's score minus the baseline's; None where the baseline was not tried.
         difference_low, difference_high: Its 95% interval.
+        units: From how many units rows were drawn; None where it is not known.
+        grouped: Whether units are groups that a user named.
     """
 
     value: float | None
@@ -45,21 +50,46 @@ class Verdict:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    units: int | None = None
+    grouped: bool = False
 
-    def in_the_metric(self, sign: int) -> Verdict:
-        """Return the verdict on a metric whose scores were multiplied by ``sign``, so that higher is better."""
-        if sign > 0:
-            return self
-        value, high, low, difference, difference_high, difference_low = (
-            None if each is None else -each for each in astuple(self)
-        )
-        return Verdict(value, low, high, difference, difference_low, difference_high)
+    def in_the_metric(self, metric: str) -> Verdict:
+        """Return the verdict on a metric whose scores were multiplied by its ``direction``, so that higher is better.
+
+        It has no interval where rows drawn anew show none; see ``Metric``.
+        """
+        found = self
+        if direction(metric) < 0:
+            value, high, low, difference, difference_high, difference_low = (
+                None if each is None else -each
+                for each in (
+                    *(self.value, self.low, self.high),
+                    *(self.difference, self.difference_low, self.difference_high),
+                )
+            )
+            found = Verdict(value, low, high, difference, difference_low, difference_high, self.units, self.grouped)
+        if metric in METRICS and not METRICS[metric].has_interval:
+            return replace(found, low=None, high=None, difference_low=None, difference_high=None)
+        return found
 
     @property
     def told_apart(self) -> bool:
-        """Whether the winner can be told from the baseline: 0 lies outside the difference's interval."""
+        """Whether the winner can be told from the baseline: 0 lies outside the difference's interval.
+
+        It cannot where the units are too few for the interval to be believed.
+        """
         low, high = self.difference_low, self.difference_high
-        return low is not None and high is not None and not low <= 0.0 <= high
+        return low is not None and high is not None and not self.too_few and not low <= 0.0 <= high
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the interval is of so few units that it is far too narrow."""
+        return self.units is not None and self.units < FEWEST_UNITS
+
+    @property
+    def groups(self) -> int | None:
+        """How many groups were drawn; None where rows were."""
+        return self.units if self.grouped else None
 
 
 def choose(score: Scorer, candidates: Sequence[int], rows: Rows) -> int:
@@ -99,7 +129,7 @@ def judge_by_bootstrap(
             baseline = choose(score, baselines, inside)
             theirs = value if baseline == winner else score(baseline, outside)
             differences += [] if theirs is None else [value - theirs]
-    return Verdict(*_mean_and_interval(values), *_mean_and_interval(differences))
+    return Verdict(*_mean_and_interval(values), *_mean_and_interval(differences), len(members))
 
 
 def judge_by_test_rows(
@@ -137,7 +167,7 @@ def judge_by_rows(compare: Callable[[Rows], Compared], units: Sequence[Hashable]
     value, difference = compare(members.rows(np.arange(len(members))))
     _, low, high = _mean_and_interval([ours for ours, _ in found if ours is not None])
     _, difference_low, difference_high = _mean_and_interval([each for _, each in found if each is not None])
-    return Verdict(value, low, high, difference, difference_low, difference_high)
+    return Verdict(value, low, high, difference, difference_low, difference_high, len(members))
 
 
 class _Units:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.common.writing import locked, write_folder, writing_to
-from dpstune.data.parts import units_of
+from dpstune.data.parts import has_groups, units_of
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import has_changed
@@ -178,8 +178,9 @@ class Ensemble:
         way = direction(self.task.metric)
         every = np.arange(len(answers.ids))
         singles = [None if (value := score(number, every)) is None else way * value for number in restarts]
-        together = judge_by_rows(compare, self._units(answers.ids)).in_the_metric(way)
+        together = judge_by_rows(compare, self._units(answers.ids))
         notes = [*notes, *chosen_on_a_split(self.records)]
+        together = replace(together, grouped=has_groups(self.task.splits[self.split])).in_the_metric(self.task.metric)
         return EnsembleOutcome(
             self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
         )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpstune.data.parts import units_of
-from dpstune.settings.metrics import direction
+from dpstune.data.parts import has_groups, units_of
 from dpstune.studies.answers import Answers, scorer
 from dpstune.studies.choice import Verdict, judge_by_rows
 
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 def intervals_over_rows(task: TaskData, evaluations: Mapping[str, Evaluation]) -> dict[str, Verdict]:
     """Return the headline metric of each split with its 95% interval; a split on which it is undefined is left out.
 
-    Where every draw gives the same, as where all answers are right, there is no interval: its ends are None.
+    Where every draw gives the same, as where all answers are right, there is no interval: its ends are None. Nor is
+    there of a calibration error.
 
     Rows with equal texts, or of one group, are drawn together. Another seed's model is another one: how far a score
     hangs on that, restarts tell.
@@ -42,5 +42,5 @@ def _over_rows(task: TaskData, each: Evaluation) -> Verdict:
     score = scorer([answers], replace(task, label_names=each.names))
     units = units_of(examples)
     found = judge_by_rows(lambda rows: (score(0, rows), None), [units[name] for name in examples.ids])
-    found = found.in_the_metric(direction(task.metric))
+    found = replace(found, grouped=has_groups(examples)).in_the_metric(task.metric)
     return replace(found, low=None, high=None) if found.low == found.high else found

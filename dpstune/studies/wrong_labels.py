@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,19 @@ class Suspect:
     restarts: int
 
 
+def have_learned(labels: Sequence[str | None], answers: Sequence[Sequence[str]]) -> list[bool]:
+    """Tell which restarts have more right answers than one answer to all has; of unknown labels all.
+
+    One that has not would cut the list of suspects down to its own answer.
+
+    >>> have_learned(["a", "b", "b"], [["b", "b", "b"], ["a", "b", "b"]])
+    [False, True]
+    """
+    counts = Counter(label for label in labels if label is not None)
+    most = max(counts.values(), default=-1)
+    return [sum(given == label for given, label in zip(each, labels, strict=True)) > most for each in answers]
+
+
 def likely_wrong(
     labels: Sequence[str | None],
     answers: Sequence[Sequence[str]],
@@ -42,7 +56,7 @@ def likely_wrong(
 
     Args:
         labels: The gold labels; None where an example has none.
-        answers: Of each restart, one an example.
+        answers: Of each restart that learned something (``have_learned``), one an example.
         label_probabilities: The probability that each restart gave the gold label, one an example; None for a restart
             where it is not known.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpstune.runs.identity import content_fingerprints, run_digest
+from dpstune.settings.sections import same_task
 
 if TYPE_CHECKING:
     import torch
 
     from dpstune.data.reading import TaskData
+    from dpstune.evaluation.targets import Target
+    from dpstune.evaluation.trained import TrainedPlace
     from dpstune.recipe.schema import Recipe
 
 
@@ -121,6 +124,20 @@ def choice_note(result: Mapping[str, Any]) -> str | None:
         chosen = f"the weights are the last and were chosen on {split}"
     ended = "" if result["stopped_early_at"] is None else f"training stopped early after step {result['steps']}; "
     return f"{ended}{chosen}, so that the score there is optimistic"
+
+
+def told_of_choice(place: TrainedPlace, target: Target, splits: Container[str]) -> str | None:
+    """Say that a run's weights were chosen by a split that is evaluated; None where they were not; see ``choice_note``.
+
+    Args:
+        place: Where the model lies.
+        target: What it is evaluated on.
+        splits: The splits that were read of it.
+    """
+    if place.run is None or place.recipe is None or not same_task(target.task, place.recipe.task):
+        return None
+    result = place.run.read_result() or {}
+    return choice_note(result) if (result.get("kept") or {}).get("chosen_by") in splits else None
 
 
 def majority_value(task: TaskData, split: str) -> float | None:

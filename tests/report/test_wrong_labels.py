@@ -85,6 +85,20 @@ def test_what_a_person_filled_in_with_a_spreadsheet_stays(tmp_path, separator, e
     assert visible(tmp_path) == [file]
 
 
+def test_those_left_out_are_counted_and_unknown_training_is_not_denied():
+    def words(*arguments, **more):
+        return wrong_labels_section(*arguments, **more)[1].text
+
+    left = "Left out, since one answer to all is as good: 1 restart."
+    assert words(suspects(0), IDS, TEXTS, 2, left_out=1).endswith(left)
+    assert words([], IDS, TEXTS, 2, left_out=1).endswith(left)
+    assert words([], IDS, TEXTS, 0, left_out=1).endswith(f"here there are those of 0 restarts. {left}")
+    assert "none was trained on what it answers" in words(suspects(0), IDS, TEXTS, 2)
+    foreign = words(suspects(0), IDS, TEXTS, 2, unseen=False)
+    assert "whether one was trained on what it answers is not known here" in foreign
+    assert "none was trained" not in foreign
+
+
 @pytest.mark.parametrize(
     ("asked", "heading", "text"),
     [

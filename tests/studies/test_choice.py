@@ -1,5 +1,7 @@
 """The choice among candidates, and its score on rows that took no part in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_what_is_undefined_on_some_rows_is_left_out_and_on_all_of_them_said():
         return None if 0 in rows else 0.5
 
     verdict = judge_by_bootstrap(score, [0], [], range(50))
-    assert verdict == Verdict(0.5, 0.5, 0.5, None, None, None)
+    assert verdict == Verdict(0.5, 0.5, 0.5, None, None, None, units=50)
     assert judge_by_bootstrap(lambda candidate, rows: None, [0], [0], range(50)).value is None
 
 
@@ -84,14 +86,38 @@ def test_test_rows_score_the_winner_as_it_is():
 def test_a_metric_that_is_the_better_the_lower_keeps_its_intervals_in_order(numbers):
     low, value, high = sorted(numbers[:3])
     difference_low, difference, difference_high = sorted(numbers[3:])
-    turned = Verdict(value, low, high, difference, difference_low, difference_high).in_the_metric(-1)
+    turned = Verdict(value, low, high, difference, difference_low, difference_high).in_the_metric("rmse")
     assert turned.low <= turned.value <= turned.high
     assert turned.difference_low <= turned.difference <= turned.difference_high
-    assert turned.in_the_metric(-1) == turned.in_the_metric(-1).in_the_metric(1)
+    assert turned.in_the_metric("rmse") == turned.in_the_metric("rmse").in_the_metric("accuracy")
     assert (turned.value, turned.low, turned.high) == (-value, -high, -low)
 
 
 def test_a_verdict_without_numbers_stays_without():
     nothing = Verdict(None, None, None, None, None, None)
-    assert nothing.in_the_metric(-1) == nothing
+    assert nothing.in_the_metric("rmse") == nothing
     assert not nothing.told_apart
+
+
+def test_a_calibration_error_has_no_interval():
+    turned = Verdict(-0.1, -0.3, -0.2, -0.1, -0.3, -0.2).in_the_metric("calibration_error")
+    assert turned == Verdict(0.1, None, None, 0.1, None, None)
+    assert not turned.told_apart
+
+
+def test_of_few_units_nothing_is_told_apart_and_groups_are_counted():
+    rng = np.random.default_rng(5)
+    right = np.stack([rng.random(ROWS) < 0.6, np.ones(ROWS)])
+
+    def judged(count):
+        units = [row % count for row in range(ROWS)]
+        by_test_rows = judge_by_test_rows(accuracies(right), 1, 0, units)
+        return [judge_by_bootstrap(accuracies(right), range(2), [0], units), by_test_rows]
+
+    for verdict in judged(9):
+        assert verdict.units == 9
+        assert verdict.difference_low > 0
+        assert not verdict.told_apart
+    for verdict in judged(10):
+        assert verdict.told_apart
+        assert (verdict.groups, replace(verdict, grouped=True).in_the_metric("rmse").groups) == (None, 10)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpstune.data.reading import TaskData
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
+from dpstune.report.transfer_report import one_answer
 from dpstune.runs.folder import read_predictions
 from dpstune.studies.transfer import TargetScore, choose_targets, refuse_what_does_not_match, tabulate
 from tests.studies.test_records import record
@@ -143,6 +145,17 @@ def test_the_commonest_label_is_that_of_the_labels_as_they_were_read(transfer, p
     expected = max(folded.count("entailment"), folded.count("other")) / len(folded)
     majority = {cell["target"]: cell["majority"] for cell in json.loads(run.stdout)["table"]}
     assert majority["snli"] == pytest.approx(expected)
+
+
+def test_one_answer_to_all_is_called_what_it_is():
+    def task(metric, kind):
+        return TaskData("t", kind, (), metric, {}, ())
+
+    tasks = [task("accuracy", "classification"), task("f1", "classification")]
+    assert one_answer(tasks) == "always the commonest label"
+    assert one_answer([task("log_loss", "classification")]) == "always the shares of the labels"
+    assert one_answer([*tasks, task("rmse", "regression")]) == "always the commonest label or the mean label"
+    assert one_answer([]) == "always the same answer"
 
 
 def test_the_report_shows_it(done):

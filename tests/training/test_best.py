@@ -8,10 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dpstune
+from dpstune import cli
 from dpstune.common.interruption import Interrupted
 from dpstune.common.progress import SilentProgress
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
+from dpstune.evaluation.targets import target_of
+from dpstune.evaluation.trained import find_trained
 from dpstune.recipe.recipe import load_recipe
 from dpstune.report.run_report import write_run_page
 from dpstune.report.tables import print_result
@@ -22,6 +26,7 @@ from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.training import checkpoints, engine
 from dpstune.training.best import BestWeights
 from dpstune.training.loop import Loop
+from dpstune.training.results import choice_note, told_of_choice
 from tests.training.stopping import stop_within_an_evaluation
 
 EVERY = ["training.eval_every=2", "training.save_every=3"]
@@ -111,6 +116,18 @@ class TestTheBest:
         print_result(best.folder, best.result)
         assert said in capsys.readouterr().err
         assert said[1:] in (best.folder / "model" / "README.md").read_text()
+
+    def test_is_said_to_be_optimistic_where_it_is_evaluated_on_the_split_that_chose_it(self, best, capsys):
+        place = find_trained(best.folder)
+        target = target_of(place, None, "validation", None)
+        said = choice_note(best.result)
+        assert told_of_choice(place, target, ["validation"]) == said
+        assert told_of_choice(place, target, ["test"]) is None
+        assert told_of_choice(place, replace(target, task="toy-rte"), ["validation"]) is None
+        assert told_of_choice(find_trained(best.folder / "model"), target, ["validation"]) == said
+        assert cli.run(["eval", str(best.folder)]) == 0
+        assert said in capsys.readouterr().err
+        assert said in dpstune.evaluate(best.folder, quiet=True).notes
 
     def test_is_another_run_than_the_last_with_the_same_training(self, best, recipe, tmp_path):
         last = engine.train(recipe(*EVERY), output=tmp_path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dpstune.studies.wrong_labels import Suspect, likely_wrong
+from dpstune.studies.wrong_labels import Suspect, have_learned, likely_wrong
 
 if TYPE_CHECKING:
     from dpstune.studies.records import RunRecord
@@ -171,13 +171,19 @@ class CaseStudy:
         return known if len(known) == sum(method.restarts for method in self.methods) else []
 
     @cached_property
+    def voters(self) -> list[int]:
+        """Which restarts, by their place in ``answers``, learned something; see ``have_learned``."""
+        learned = have_learned([example.label for example in self.examples], self.answers)
+        return [place for place, has in enumerate(learned) if has]
+
+    @cached_property
     def suspects(self) -> list[Suspect]:
-        """The examples that all restarts of all methods answer alike, and against the label; see ``likely_wrong``."""
-        if not self.answers:
-            return []
+        """The examples that all voters of all methods answer alike, and against the label; see ``likely_wrong``."""
         given = [vote.label_probabilities for method in self.methods for vote in method.votes]
-        of_the_label = [None if each is None else np.array(each) for each in given]
-        return likely_wrong([example.label for example in self.examples], self.answers, of_the_label)
+        chosen = [given[place] for place in self.voters]
+        of_the_label = [None if each is None else np.array(each) for each in chosen]
+        answers = [self.answers[place] for place in self.voters]
+        return likely_wrong([example.label for example in self.examples], answers, of_the_label)
 
     def changes(self, method: MethodVotes) -> list[Change | None]:
         """Return, for each example, whether a method rescues or loses it against the baseline; else None."""

@@ -16,7 +16,7 @@ from dpstune.common.progress import Progress, SilentProgress
 from dpstune.common.writing import locked
 from dpstune.data.checking import check_task, in_few_lines, near_in_time
 from dpstune.data.inputs import Inputs
-from dpstune.data.parts import units_of
+from dpstune.data.parts import has_groups, units_of
 from dpstune.data.reading import read_raw
 from dpstune.data.splitting import rows_together
 from dpstune.errors import BusyError, DivergedError, RequestError, out_of_memory
@@ -129,6 +129,10 @@ class Fit:
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""
         return units_of(self._raw.rows_of(split))
+
+    def grouped(self, split: str) -> bool:
+        """Tell whether rows of a split belong to groups."""
+        return has_groups(self._raw.rows_of(split))
 
     def texts(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the texts of each row of a split, by its id."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,11 @@ import numpy as np
 
 from dpstune.common.progress import Progress, SilentProgress
 from dpstune.common.writing import write_folder, write_text
-from dpstune.errors import RequestError, RunError, counted
+from dpstune.errors import RequestError, RunError, counted, some_of
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.settings.metrics import direction
+from dpstune.settings.metrics import METRICS, better, direction
 from dpstune.studies.answers import Answers, read_answers, scorer
 from dpstune.studies.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
@@ -26,10 +27,13 @@ from dpstune.studies.fit.parts import TEST, VALIDATION
 from dpstune.studies.fit.search import CandidateSearch, Trial
 from dpstune.studies.fit.side_by_side import NewView, no_view, try_side_by_side
 from dpstune.studies.records import RunRecord
-from dpstune.studies.wrong_labels import Suspect, likely_wrong
+from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect, likely_wrong
 
 if TYPE_CHECKING:
     from dpstune.training.engine import RunResult
+
+FEWEST_OF_A_LABEL = 10
+OF_EACH_LABEL = ("macro_f1", "balanced_accuracy", "f1", "matthews")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,11 @@ class FitOutcome:
         baseline: The best of plain fine-tuning's; None where none was tried on every part.
         verdict: The score of the choice, and its difference from plain fine-tuning.
         scored_rows: How many rows it is of.
-        majority: What always answering the commonest label gets on them; None for regression.
+        majority: What one answer to all gets on them (``constant_answer``); None where it has no value, as of a
+            correlation.
         suspects: Rows whose label is likely wrong; their place is one among ``rows``.
+        voters: How many candidates said so: different ones, tried on every part, that learned something.
+        left_out: How many that were tried on every part learned nothing.
         answered: What the winner's runs answered to the rows that chose.
         final: The run that trained the winner on everything.
         notes: What a reader should know, a line each.
@@ -78,9 +85,20 @@ class FitOutcome:
     scored_rows: int
     majority: float | None
     suspects: list[Suspect]
+    voters: int
+    left_out: int
     answered: Answers
     final: RunResult
     notes: list[str]
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether the chosen one is no better than one answer to all, or has no correlation above 0."""
+        metric, value = self.fit.data.metric, self.verdict.value
+        if value is None:
+            return self.fit.data.kind == "regression" and len(np.unique(self.answered.predictions)) == 1
+        floor = 0.0 if self.majority is None and direction(metric) > 0 else self.majority
+        return floor is not None and not better(metric, value, floor)
 
     @property
     def rows(self) -> list[str]:
@@ -167,6 +185,10 @@ def conclude(
         scored, units = tests[winner], fit.units(TEST)
         test_score = scorer(tests, fit.data)
         verdict = judge_by_test_rows(test_score, winner, baseline, [units[name] for name in scored.ids])
+    verdict = replace(verdict, grouped=fit.grouped(VALIDATION if fit.parts.test is None else TEST))
+    notes += _labels_of_few_rows(scored, fit)
+    different = _different(full)
+    voters = [answers[number] for number in different if _has_learned(answers[number], fit)]
     tell(f"{full[winner].candidate.name} is trained on all {fit.rows} rows")
     way = direction(fit.data.metric)
     values = {trial.number: score(number, every) for number, trial in enumerate(full)}
@@ -180,10 +202,12 @@ def conclude(
         tried,
         of_trial[full[winner].number],
         None if baseline is None else of_trial[full[baseline].number],
-        verdict.in_the_metric(way),
+        verdict.in_the_metric(fit.data.metric),
         len(set(scored.ids)),
         _majority(scored, fit),
-        _suspects(answers, fit),
+        _suspects(voters, fit),
+        len(voters),
+        len(different) - len(voters),
         answers[winner],
         _train_the_winner(fit, full[winner], progress(), tell),
         notes,
@@ -217,9 +241,7 @@ def _unseen(tests: Sequence[Answers], fit: Fit, notes: list[str]) -> list[Answer
 
 
 def _majority(scored: Answers, fit: Fit) -> float | None:
-    """Return the metric of always answering the commonest label of all rows."""
-    if fit.data.kind == "regression":
-        return None
+    """Return the metric of one answer to all rows; see ``constant_metrics``."""
     from dpstune.evaluation.metrics import constant_metrics
 
     known, metric = fit.data.splits["train"].labels or [], fit.data.metric
@@ -227,13 +249,48 @@ def _majority(scored: Answers, fit: Fit) -> float | None:
     return found[metric]
 
 
+def _labels_of_few_rows(scored: Answers, fit: Fit) -> list[str]:
+    """Say, in a line or none, which labels have few scored rows, where the metric weighs a label as much as another."""
+    names, metric = fit.data.label_names, fit.data.metric
+    if metric not in OF_EACH_LABEL:
+        return []
+    labels = dict(zip(scored.ids, scored.gold.tolist(), strict=True))
+    counts = sorted(Counter(labels.values()).items(), key=lambda pair: pair[1])
+    few = [f"{names[label]} has {counted(count, 'row')}" for label, count in counts if count < FEWEST_OF_A_LABEL]
+    if not few:
+        return []
+    return [f"{some_of(few)}: {metric} over rows drawn anew is off where few rows have a label"]
+
+
+def _different(trials: Sequence[Trial]) -> list[int]:
+    """Return the places of trials of different candidates; of one that was proposed again, the first."""
+    candidates = [trial.candidate for trial in trials]
+    return [place for place, each in enumerate(candidates) if each not in candidates[:place]]
+
+
+def _has_learned(answers: Answers, fit: Fit) -> bool:
+    """Tell whether answers to the rows that choose are better than one answer to all; False where labels are values.
+
+    It is the answers that vote, so that where the metric is of probabilities, accuracy judges them.
+    """
+    from dpstune.evaluation.metrics import constant_metrics
+
+    if not fit.data.label_names or len(np.unique(answers.predictions)) == 1:
+        return False
+    metric = fit.data.metric if METRICS[fit.data.metric].needs == "labels" else "accuracy"
+    score = scorer([answers], replace(fit.data, metric=metric))(0, np.arange(len(answers.ids)))
+    gold = answers.gold.tolist()
+    floor = constant_metrics([metric], gold, gold, label_count=len(fit.data.label_names))[metric]
+    return score is not None and (floor is None or score > floor)
+
+
 def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
-    """Return the rows that all candidates answer alike and against their label; none in regression.
+    """Return the rows that all candidates answer alike and against their label; none for fewer than two candidates.
 
     A row whose texts were trained on is none of them: its label was learned with it.
     """
     names = fit.data.label_names
-    if not names:
+    if len(answers) < FEWEST_RESTARTS:
         return []
     given = [[names[answer] for answer in each.predictions] for each in answers]
     gold = answers[0].gold

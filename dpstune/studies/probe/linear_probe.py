@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpstune.data.parts import units_of
+from dpstune.data.parts import has_groups, units_of
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError, counted
 from dpstune.evaluation.targets import find_target
@@ -183,7 +183,7 @@ def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretr
 
     units = units_of(task.scored)
     verdict = judge_by_rows(compare, [units[name] for name in task.scored.ids])
-    return verdict.in_the_metric(direction(task.data.metric))
+    return replace(verdict, grouped=has_groups(task.scored)).in_the_metric(task.data.metric)
 
 
 def score_of(task: ProbedTask, answers: Answers) -> float | None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dpstune import cli
 from dpstune.data.toy import generate
 from dpstune.errors import RequestError
-from dpstune.report.casestudy_report import summarize
+from dpstune.report.casestudy_page import page_data
+from dpstune.report.casestudy_report import summarize, write_case_study
 from dpstune.runs.folder import write_predictions
 from dpstune.studies.casestudy.casestudy import compare, judge
 from dpstune.studies.casestudy.sources import SourcesRequest, study_sources
@@ -138,6 +139,23 @@ class TestFiles:
         assert outcome(again)["mixout p 0.3"] == (3, 1, 3, 0, [], ["1", "2", "3"])
         assert again.examples == study(source).examples
         assert [each["lost"] for each in told["methods"]] == [[], ["1", "2", "3"]]
+
+    def test_a_restart_that_gives_one_answer_to_all_has_no_vote_on_labels(self, tmp_path):
+        """The last label is wrong; the constant answer alone disagrees with that."""
+        answers = {"vanilla 1": "aabbb", "vanilla 2": "aabbb", "constant": "aaaaa"}
+        rows = [
+            {"id": n, "method": method, "seed": 1, "label": label, "prediction": given}
+            for method, predictions in answers.items()
+            for n, (label, given) in enumerate(zip("aabba", predictions, strict=True))
+        ]
+        found = study(write_table(tmp_path / "votes.csv", rows))
+        assert [found.methods[place].name for place in found.voters] == ["vanilla 1", "vanilla 2"]
+        assert [found.examples[each.place].id for each in found.suspects] == ["4"]
+        page = write_case_study(tmp_path / "report", found).with_suffix(".md").read_text()
+        assert "Left out, since one answer to all is as good: 1 restart" in page
+        assert "none was trained on what it answers" not in page
+        (told,) = [note for note in page_data(found)["notes"] if "wrong_labels.csv" in note]
+        assert told.endswith("Left out, since one answer to all is as good: 1 restart")
 
     def test_rows_that_name_no_restart_are_one_each(self, tmp_path):
         rows = [{"id": n, "label": "a", "prediction": answer} for n in range(2) for answer in "aab"]

@@ -247,6 +247,21 @@ def test_scores_are_in_their_metric_whatever_a_task_is_called_and_where_there_ar
     assert (score["task"], score["value"]) == ("cosine", "")
 
 
+def test_groups_are_counted_and_a_calibration_error_has_no_interval(tiny_run, tmp_path):
+    rows = "".join(f"{('a cat', 'a man', 'the house')[n % 3]} {n},{'xyx'[n % 3]},{n % 5}\n" for n in range(24))
+    (tmp_path / "rows.csv").write_text(f"t,l,g\n{rows}")
+    (tmp_path / "sure.yaml").write_text(
+        "model: {name: minilm}\ntask: {name: sure, files: {train: rows.csv, validation: rows.csv}, "
+        "text: t, label: l, group: g, metric: calibration_error}\n"
+    )
+    outcome = in_process(tmp_path, tiny_run, on=(f"{tmp_path}/sure.yaml",))
+    ((score,),) = (point.scores for point in outcome.points)
+    assert (score.verdict.low, score.verdict.difference_low) == (None, None)
+    assert f"{score.verdict.difference:+.4f}" in format_probe(outcome)
+    page = write_probe_report(outcome).with_suffix(".md").read_text()
+    assert "24 scored, drawn by 5 groups." in page
+
+
 def test_a_probed_task_that_a_model_was_trained_on_is_told(tiny_run, tiny_task, tmp_path):
     asked = ProbeRequest((tiny_run,), tmp_path, on=("toy-rte", str(tiny_task)), train_rows=40, scored_rows=20)
     (note,) = Probe(asked).run().notes
