@@ -14,7 +14,10 @@ from dpstune.runs.folder import write_predictions
 from dpstune.studies.ensemble import EnsembleOutcome
 
 OF_WEIGHTS, OF_PROBABILITIES = "mean of weights", "mean of probabilities"
-KEPT_BY_THESE_EXAMPLES = " Weights were kept, or not, by these very examples: of weights that are kept, score and gain are a little optimistic."
+KEPT_BY_THESE_EXAMPLES = (
+    " Weights were kept, or not, by these very examples: of weights that are kept, score and gain are a little "
+    "optimistic."
+)
 
 
 def write_ensemble_report(outcome: EnsembleOutcome, how: str, command: str | None = None) -> Path:
