@@ -139,4 +139,4 @@ def fit(
         {"method": each["method"], **each["settings"], "state": each["state"], "score": each["score"]}
         for each in found["tried"]
     ]
-    return FitResult(outcome.fit.folder, rows, found, page)
+    return FitResult(outcome.fit.folder, rows, found, page, notes=list(outcome.notes))

@@ -6,6 +6,7 @@ import logging
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,9 +19,10 @@ from dpstune.errors import DpstuneError, RunError, out_of_memory
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LIBRARIES = ("transformers", "datasets", "huggingface_hub", "optuna")
-_FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
-_OTHERWISE_CALLED = {"no-models": "keep_models", "text2": "text", "method": "methods"}
+_WITH_BARS = ("transformers", "datasets")
+_LIBRARIES = (*_WITH_BARS, "huggingface_hub", "optuna")
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?![\w-])")
+_OTHERWISE_CALLED = {"text2": "text", "method": "methods"}
 
 
 def guest(function: Callable[P, T]) -> Callable[P, T]:
@@ -33,7 +35,7 @@ def guest(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with _libraries_as_they_were():
+            with _LIBRARIES_OF_THE_PROCESS.as_they_were():
                 return function(*args, **kwargs)
         except DpstuneError as error:
             error.args = (with_parameters(str(error), parameters), *error.args[1:])
@@ -65,23 +67,56 @@ def with_parameters(told: str, parameters: Collection[str]) -> str:
     return _FLAG.sub(named, told.replace("--set ", "").replace("the same command", "the same call"))
 
 
-@contextmanager
-def _libraries_as_they_were() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in _LIBRARIES}
-    bars = {name: _shows_bars(name) for name in ("transformers", "datasets")}
-    try:
-        yield
-    finally:
+class _Libraries:
+    """How much libraries tell, put back when the last of the calls that run at the same time has ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._levels: dict[str, int] = {}
+        self._show_bars: dict[str, bool] = {}
+
+    @contextmanager
+    def as_they_were(self) -> Iterator[None]:
+        """Put them back after the block."""
+        with self._lock:
+            if self._calls == 0:
+                self._look()
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                if self._calls == 0:
+                    self._put_back()
+
+    def _look(self) -> None:
+        self._levels = {name: logging.getLogger(name).level for name in _LIBRARIES if name in sys.modules}
+        self._show_bars = {name: _shows_bars(name) for name in _WITH_BARS}
+
+    def _put_back(self) -> None:
         from dpstune.common.hub import ask_again
         from dpstune.device.hardware import give_memory_back
 
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        for name, shown in bars.items():
-            if shown:
-                _bars_of(name).enable_progress_bar()
+        for name in _LIBRARIES:
+            if name in sys.modules:
+                logging.getLogger(name).setLevel(self._levels.get(name, _usual_level(name)))
+        for name in _WITH_BARS:
+            module = _bars_of(name)
+            if module is not None and self._show_bars[name]:
+                module.enable_progress_bar()
         ask_again()
         give_memory_back()
+
+
+_LIBRARIES_OF_THE_PROCESS = _Libraries()
+
+
+def _usual_level(library: str) -> int:
+    """Return what a library that was imported meanwhile tells by itself."""
+    asked = getattr(sys.modules.get(f"{library}.utils.logging"), "_get_default_logging_level", None)
+    return int(asked()) if asked is not None else logging.INFO  # Optuna's
 
 
 def _bars_of(library: str) -> Any:

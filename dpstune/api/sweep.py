@@ -112,7 +112,8 @@ def sweep(
         for each in summaries
     ]
     runs = [record.folder for record in records]
-    return SweepResult(planned.folder, rows, report, runs, _best_run(best).folder, _failed(planned, outcome))
+    failed, notes = _failed(planned, outcome), list(outcome.notes)
+    return SweepResult(planned.folder, rows, report, runs, _best_run(best).folder, failed, notes=notes)
 
 
 def _best_run(point: PointSummary) -> RunRecord:
@@ -160,7 +161,11 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     if len(planned.jobs) > 1:
         told(f"{len(planned.jobs)} runs, one after the other; those that are finished are read")
     failed: dict[str, str] = {}
+    diverged = planned.diverged(planned.jobs)
     for job in planned.jobs:
+        if job in diverged:
+            told(f"{job}: diverged; not trained again")
+            continue
         try:
             found = engine.train(
                 planned.request.load(job),

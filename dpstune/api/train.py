@@ -53,7 +53,7 @@ def train(
     from dpstune.common.progress import SilentProgress
     from dpstune.report.progress import new_progress
     from dpstune.training import engine
-    from dpstune.training.results import kept_metrics
+    from dpstune.training.results import choice_note, kept_metrics
 
     loaded = load(recipe, method=method, seed=seed, data_dir=data_dir, changes=changes)
     progress = SilentProgress() if quiet else new_progress()
@@ -69,4 +69,5 @@ def train(
         {"split": split, **metrics, "examples": run.result["examples"].get(split)}
         for split, metrics in kept_metrics(run.result).items()
     ]
-    return TrainResult(run.folder, rows, run.result)
+    chosen = choice_note(run.result)
+    return TrainResult(run.folder, rows, run.result, notes=[] if chosen is None else [chosen])

@@ -141,6 +141,7 @@ def evaluate(
                 "precision": model.precision,
                 "metrics": {name: each.metrics for name, each in evaluations.items()},
                 "intervals": {name: [each.low, each.high] for name, each in intervals.items()},
+                "groups": {name: each.groups for name, each in intervals.items()},
                 "examples": {name: len(each.predictions) for name, each in evaluations.items()},
                 "submission": files,
                 "report": page,

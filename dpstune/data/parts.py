@@ -67,8 +67,8 @@ def units_of(rows: Examples | RawSplit) -> dict[str, int]:
 
 
 def has_groups(rows: Examples | RawSplit) -> bool:
-    """Tell whether some rows belong to groups that a user named."""
-    return any(group is not None for group in rows.groups or ())
+    """Tell whether all rows belong to groups that a user named."""
+    return all(group is not None for group in rows.groups) if rows.groups else False
 
 
 class _Cutter:

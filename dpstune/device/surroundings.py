@@ -21,16 +21,20 @@ def surroundings_kept() -> Iterator[None]:
     1
     """
     import torch
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, GradientState
 
     from dpstune.device.determinism import kernels_for_the_same_bits
 
-    shared = AcceleratorState._shared_state
-    found = dict(shared)
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    shared = (AcceleratorState._shared_state, GradientState._shared_state)
+    found = [dict(each) for each in shared]
+    had_a_gpu = torch.cuda.is_initialized()
+    devices = list(range(torch.cuda.device_count())) if had_a_gpu else []
     try:
-        with torch.random.fork_rng(devices=list(devices)), kernels_for_the_same_bits(None):
+        with torch.random.fork_rng(devices=devices), kernels_for_the_same_bits(None):
             yield
     finally:
-        shared.clear()  # the dictionary itself is what an Accelerator of the user's own looks into
-        shared.update(found)
+        for state, before in zip(shared, found, strict=True):
+            state.clear()  # the dictionary itself is what an Accelerator of the user's own looks into
+            state.update(before)
+        if torch.cuda.is_initialized() and not had_a_gpu:
+            torch.cuda.manual_seed_all(torch.initial_seed())  # as torch would have begun there

@@ -131,7 +131,7 @@ def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:
         if key.startswith("task.") or key == "data.held_out":
             raise RequestError(
                 f"--grid {replacement}: makes runs of other tasks, which one report cannot compare; give the sweep "
-                "once for each value, with --set"
+                "once for each value, with --set KEY=VALUE"
             )
         if not key or not values:
             raise RequestError(f"--grid {replacement}: should be KEY=VALUE,VALUE, for example --grid method.p=0.1,0.2")

@@ -4,6 +4,9 @@ import logging
 import pickle
 import re
 import signal
+import subprocess
+import sys
+import threading
 
 import accelerate
 import pandas as pd
@@ -30,7 +33,7 @@ def fresh_accelerate():
 def test_training_leaves_random_numbers_kernels_and_libraries_as_they_were(
     tiny_task, tmp_path, fresh_accelerate, monkeypatch
 ):
-    mine = accelerate.Accelerator(cpu=True, mixed_precision="no")
+    mine = accelerate.Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=4)
     monkeypatch.setattr(logging.getLogger("transformers"), "level", logging.INFO)
     of_transformers.enable_progress_bar()
     torch.manual_seed(1)
@@ -39,10 +42,59 @@ def test_training_leaves_random_numbers_kernels_and_libraries_as_they_were(
     dpstune.train(tiny_task, output=tmp_path, quiet=True, training={"steps": 2, "precision": "bf16"})
     assert torch.equal(torch.rand(3), expected)
     assert mine.mixed_precision == "no"
+    assert mine.gradient_accumulation_steps == 4
     assert accelerate.Accelerator(cpu=True).mixed_precision == "no"
     assert not torch.are_deterministic_algorithms_enabled()
     assert logging.getLogger("transformers").level == logging.INFO
     assert of_transformers.is_progress_bar_enabled()
+
+
+def test_a_process_that_has_imported_nothing_else_is_refused_and_served(tiny_run):
+    program = """
+import sys, dpstune
+from dpstune.errors import RequestError
+for refused in (
+    lambda: dpstune.train("nosuch"), lambda: dpstune.predict("nosuch", ["a"]), lambda: dpstune.evaluate("nosuch"),
+    lambda: dpstune.fit("nosuch.csv", text="a", label="b"), lambda: dpstune.sweep("demo", methods="nosuch"),
+    lambda: dpstune.casestudy("nosuch"), lambda: dpstune.probe("nosuch"),
+):
+    try:
+        refused()
+    except RequestError as error:
+        print(error)
+print(dpstune.predict(sys.argv[1], [("a cat", "a dog")]).columns.tolist())
+from transformers.utils import logging
+print("datasets" in sys.modules, logging.get_verbosity() == logging.WARNING, logging.is_progress_bar_enabled())
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tiny_run)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *refused, columns, libraries = done.stdout.splitlines()
+    assert len(refused) == 7
+    assert columns == "['text1', 'text2', 'prediction', 'score_no', 'score_yes']"
+    assert libraries == "False True True"
+
+
+def test_calls_of_several_threads_put_libraries_back_when_the_last_has_ended(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "level", logging.WARNING)
+    first_is_in, second_is_in = threading.Event(), threading.Event()
+
+    @guest
+    def first():
+        first_is_in.set()
+        of_transformers.set_verbosity_error()
+        assert second_is_in.wait(60)
+
+    @guest
+    def second():
+        second_is_in.set()
+        one.join(60)
+        assert of_transformers.get_verbosity() == of_transformers.ERROR, "still at work"
+
+    one = threading.Thread(target=first)
+    one.start()
+    assert first_is_in.wait(60)
+    second()
+    assert of_transformers.get_verbosity() == of_transformers.WARNING
 
 
 @pytest.mark.parametrize(
@@ -50,7 +102,8 @@ def test_training_leaves_random_numbers_kernels_and_libraries_as_they_were(
     [
         ("--text COLUMN is missing", ["text"], "text COLUMN is missing"),
         ('--set method="vanilla": here --method names them', ["methods"], 'method="vanilla": here methods names them'),
-        ("sweep --no-models keeps none", ["keep_models"], "sweep keep_models keeps none"),
+        ("sweep --no-models keeps none", ["keep_models"], "sweep --no-models keeps none"),
+        ("no file x--text, with --text2", ["text"], "no file x--text, with text"),
         ("give another with --output, or --plan", ["output"], "give another with output, or --plan"),
         ("a -- b, and the same command goes on", [], "a -- b, and the same call goes on"),
     ],
@@ -159,6 +212,17 @@ def test_a_run_that_fails_does_not_end_a_sweep(tiny_task, tmp_path, monkeypatch,
     assert list(swept.failed.values()) == ["unexpected ZeroDivisionError: of one run"]
     assert "2 runs, 1 could not be finished (see .failed)" in swept._repr_html_()
     assert "3 runs, one after the other" in capsys.readouterr().err
+
+
+def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, capsys):
+    asked = {"methods": ["vanilla"], "seeds": 1, "output": tmp_path, "training": {"steps": 4, "warmup_steps": 0}}
+    grid = {"training.learning_rate": [1e30, 1e-3]}
+    told = []
+    for _ in range(2):
+        dpstune.sweep(tiny_task, grid=grid, **asked)
+        told.append(capsys.readouterr().err)
+    assert "not trained again" not in told[0]
+    assert "diverged; not trained again" in told[1]
 
 
 def test_a_fits_result_keeps_to_its_own_model(tmp_path):
