@@ -213,7 +213,7 @@ class TestOutOfReach:
         told = self.refused("--recipe", "roberta-rte", code=1, home=tmp_path, **environment)
         assert "dataset nyu-mll/glue (rte) could not be reached on the hub" in told
         assert "--data-dir" in told
-        assert "--recipe demo" in told
+        assert "the recipe demo needs no hub" in told
         assert "model folder" not in told
 
     @pytest.mark.slow
@@ -223,7 +223,7 @@ class TestOutOfReach:
         told = self.refused(*arguments, code=1, home=tmp_path, **environment)
         assert "model FacebookAI/roberta-large could not be reached on the hub" in told
         assert "local model folder" in told
-        assert "--recipe demo" in told
+        assert "the recipe demo needs no hub" in told
         assert "--data-dir" not in told, "the data are there"
 
     def test_a_model_the_hub_does_not_have(self, hub, tmp_path, tiny_task):

@@ -247,7 +247,7 @@ def test_the_functions_take_it_too(tiny_task, tmp_path, capsys):
     assert "dropout 0.1 for every method\n" in capsys.readouterr().err
     records, _ = read_runs(tmp_path)
     assert {record.recipe.model.dropout for record in records} == {0.1}
-    with pytest.raises(RequestError, match="--dropout True: should be match, own, or a number"):
+    with pytest.raises(RequestError, match="dropout True: should be match, own, or a number"):
         dpstune.sweep(tiny_task, methods=["mixout"], dropout=True, output=tmp_path)
     found = dpstune.casestudy(
         tiny_task, methods=["vanilla", "mixout:p=0.3"], restarts=1, dropout="match", output=tmp_path, quiet=True, **few

@@ -468,7 +468,7 @@ def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(sweep, tiny_task,
 
 
 OTHER_TASKS = (
-    "makes runs of other tasks, which one report cannot compare; give the sweep once for each value, with --set"
+    "makes runs of other tasks, which one report cannot compare; give the sweep once for each value, with --set KEY=VALUE"
 )
 
 
