@@ -111,7 +111,7 @@ def test_a_score_that_these_rows_leave_undefined_is_no_zero(rng):
     task = probed(train.tolist(), [1] * 20, names=("no", "yes"), metric="roc_auc")
     found = answer_linearly(task, features(train, rng, 0.3), features(np.ones(20, dtype=int), rng, 0.3))
     assert score_of(task, found) is None
-    assert set(astuple(compare_with_pretrained(task, [found, found], found))) == {None}
+    assert set(astuple(compare_with_pretrained(task, [found, found], found))[:6]) == {None}
 
 
 def test_samples_of_rows_that_leave_a_score_undefined_are_left_out_of_its_interval(rng):

@@ -467,7 +467,10 @@ def test_a_smaller_sweep_leaves_the_rest_of_a_larger_one_alone(sweep, tiny_task,
     assert len(list(tmp_path.glob("tiny/*/*/result.json"))) == 1
 
 
-OTHER_TASKS = "makes runs of other tasks, which one report cannot compare; give the sweep once for each value, with --set KEY=VALUE"
+OTHER_TASKS = (
+    "makes runs of other tasks, which one report cannot compare; give the sweep once for each value, "
+    "with --set KEY=VALUE"
+)
 
 
 @pytest.mark.parametrize(
