@@ -11,7 +11,6 @@ from dpstune.api.guest import guest
 from dpstune.api.recipes import RecipeLike, as_file, as_overrides
 from dpstune.api.results import CaseStudyResult
 from dpstune.api.sweep import run
-from dpstune.errors import RequestError
 
 
 @guest
@@ -82,11 +81,7 @@ def casestudy(
         tell(dropout_line)
     refuse_what_cannot_be_studied(planned, split, baseline)
     outcome = run(planned, jobs, quiet=quiet)
-    try:
-        study = study_sweep(planned, outcome, split=split, baseline=baseline)
-    except RequestError:
-        outcome.refuse_what_is_missing()  # the cause, where a method has no run
-        raise
+    study = study_sweep(planned, outcome, split=split, baseline=baseline)
     place = planned.folder / (split or "")
     page = None if study is None else write_case_study(place, study)
     outcome.refuse_what_is_missing()

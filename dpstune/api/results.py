@@ -106,8 +106,10 @@ class TrainResult(Result):
         return pd.concat(frames, ignore_index=True)
 
     def _title(self) -> str:
+        from dpstune.report.progress import format_value
+
         method, seed = self.result["method"]["name"], self.result["seed"]
-        return f"{self.result['recipe']}, {method}, seed {seed}: {self.metric} {_in_words(self.value)}"
+        return f"{self.result['recipe']}, {method}, seed {seed}: {self.metric} {format_value(self.value)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -209,7 +211,13 @@ class EvaluateResult(Result):
         return pd.concat(list(self.answers), ignore_index=True)
 
     def _title(self) -> str:
-        return f"{self.metric} {_in_words(self.value, self.interval, self.groups)}"
+        from dpstune.report.progress import format_value
+        from dpstune.report.tables import with_interval
+
+        low, high = self.interval
+        if low is None or high is None:
+            return f"{self.metric} {format_value(self.value)}"
+        return f"{self.metric} {with_interval(self.value, low, high, groups=self.groups)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -312,21 +320,6 @@ def prediction_frame(split: str, columns: Mapping[str, Sequence[Any]], labels: S
     scores.columns = pd.Index([f"score_{name}" for name in names] if scores.shape[1] > 1 else ["score"])
     plain = {key: list(values) for key, values in columns.items() if key != "scores"}
     return pd.concat([pd.DataFrame({"split": split, **plain}), scores], axis=1)
-
-
-def _in_words(
-    value: float | None, interval: tuple[float | None, float | None] = (None, None), groups: int | None = None
-) -> str:
-    """Write a value, and where there is one its interval.
-
-    >>> _in_words(0.5, (0.25, 0.75), 12), _in_words(0.5)
-    ('0.5000 (95% interval 0.2500 to 0.7500, 12 groups drawn)', '0.5000')
-    """
-    if value is None:
-        return "undefined"
-    low, high = interval
-    drawn = "" if groups is None else f", {counted(groups, 'group')} drawn"
-    return f"{value:.4f}" + ("" if low is None or high is None else f" (95% interval {low:.4f} to {high:.4f}{drawn})")
 
 
 def _read_wrong_labels(file: Path) -> pd.DataFrame:

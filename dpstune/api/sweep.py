@@ -141,7 +141,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.errors import DpstuneError, unforeseen
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
-    from dpstune.report.sweep_view import SweepView
+    from dpstune.report.sweep_view import run_in_view
     from dpstune.studies.cut_texts import planned_cut
     from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.sweep.queue import Tally
@@ -152,12 +152,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     if not quiet and (cut := planned_cut(planned)):
         tell(cut)
     if jobs > 1:
-        view = None if quiet else SweepView(planned, jobs)
-        try:
-            return planned.outcome(run_sweep(planned, jobs, **({} if view is None else {"watch": view})))
-        finally:
-            if view is not None:
-                view.close()
+        return planned.outcome(run_sweep(planned, jobs) if quiet else run_in_view(planned, jobs))
     if len(planned.jobs) > 1:
         told(f"{len(planned.jobs)} runs, one after the other; those that are finished are read")
     failed: dict[str, str] = {}
@@ -175,10 +170,7 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
                 progress=None if quiet else one_of_many(),
             )
             told(f"{job}: {found.result['metric']} {found.result['value']}")
-        except DpstuneError as error:
-            failed[job.identity] = str(error)
-            told(f"{job}: failed: {error}")
         except Exception as error:  # of one run alone, as in a worker process
-            failed[job.identity] = unforeseen(error)
+            failed[job.identity] = str(error) if isinstance(error, DpstuneError) else unforeseen(error)
             told(f"{job}: failed: {failed[job.identity]}")
     return planned.outcome(Tally(0, 0, {}, failed, set(), {}))

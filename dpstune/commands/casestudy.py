@@ -144,11 +144,7 @@ def _train_and_study(
     if dropout_line := planned_dropout(planned):
         tell(dropout_line)
     outcome = run_watched(planned, jobs)
-    try:
-        study = study_sweep(planned, outcome, split=split, baseline=baseline)
-    except RequestError:
-        outcome.refuse_what_is_missing()  # the cause, where a method has no run
-        raise
+    study = study_sweep(planned, outcome, split=split, baseline=baseline)
     _report(study, planned.folder / (split or ""), command, outcome.as_json(), as_json)
     outcome.refuse_what_is_missing()
 

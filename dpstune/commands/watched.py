@@ -20,9 +20,8 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
     Raises:
         Interrupted: See ``run_sweep``.
     """
-    from dpstune.report.sweep_view import SweepView
+    from dpstune.report.sweep_view import run_in_view
     from dpstune.studies.cut_texts import planned_cut
-    from dpstune.studies.sweep.coordinator import run_sweep
     from dpstune.studies.worker_count import default_workers
 
     workers = jobs or default_workers(sweep)
@@ -30,12 +29,7 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
         tell(f"up to {workers} runs at a time; --jobs sets another number")
     if cut := planned_cut(sweep):
         tell(cut)
-    view = SweepView(sweep, workers)
-    try:
-        tally = run_sweep(sweep, workers, watch=view)
-    finally:
-        view.close()
-    outcome = sweep.outcome(tally)
+    outcome = sweep.outcome(run_in_view(sweep, workers))
     tell_what_is_elsewhere(sweep, outcome)
     return outcome
 

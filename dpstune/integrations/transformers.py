@@ -16,9 +16,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from dpstune.common.writing import write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method, without_newer_keys
-from dpstune.methods.base import Method, MethodConfig, end_update, loadable_state
+from dpstune.methods.base import Method, MethodConfig, end_update, loadable_state, weights_are_finite
 from dpstune.methods.criterion import Criterion
-from dpstune.methods.groups import are_finite
 from dpstune.models.loading import set_dropout
 from dpstune.settings.base import listed
 
@@ -270,12 +269,8 @@ class MethodTrainer(Trainer):
             RunError: The trained weights are not finite, and those that the method leaves may be.
         """
         model, name = self.method.model, self.method.config.name
-        if model is not None and not self.method.weights_decide:
-            trained = [weight.detach() for weight in model.parameters() if weight.requires_grad]
-            if trained and not are_finite(trained):
-                raise RunError(
-                    f"the trained weights are not finite, which {name} would hide; try a lower learning_rate"
-                )
+        if model is not None and not self.method.weights_decide and not weights_are_finite(model):
+            raise RunError(f"the trained weights are not finite, which {name} would hide; try a lower learning_rate")
         self.method.detach()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

@@ -343,6 +343,12 @@ def new_accumulator(weight: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), requires_grad=False)
 
 
+def weights_are_finite(model: nn.Module) -> bool:
+    """Tell whether no trained weight of a model holds an inf or a nan."""
+    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+    return not trained or bool(are_finite(trained))
+
+
 def gradients_are_finite(model: nn.Module) -> torch.Tensor:
     """Return a 0-d bool tensor: true if no gradient holds an inf or a nan, and no gradient's norm overflows.
 

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from dpstune.studies.sweep.sweep import Sweep
 
 
+def run_in_view(sweep: Sweep, workers: int) -> Tally:
+    """Run a sweep by ``run_sweep``, with its progress on stderr."""
+    from dpstune.studies.sweep.coordinator import run_sweep
+
+    view = SweepView(sweep, workers)
+    try:
+        return run_sweep(sweep, workers, watch=view)
+    finally:
+        view.close()
+
+
 class SweepView:
     """Shows a sweep's progress on stderr: a live table on a terminal, else a line now and then.
 

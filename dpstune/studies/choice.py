@@ -16,6 +16,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from dpstune.data.examples import Examples
+from dpstune.data.parts import has_groups, units_of
 from dpstune.settings.metrics import METRICS, direction
 
 REPEATS = 400
@@ -168,6 +170,22 @@ def judge_by_rows(compare: Callable[[Rows], Compared], units: Sequence[Hashable]
     _, low, high = _mean_and_interval([ours for ours, _ in found if ours is not None])
     _, difference_low, difference_high = _mean_and_interval([each for _, each in found if each is not None])
     return Verdict(value, low, high, difference, difference_low, difference_high, len(members))
+
+
+def judge_by_examples(
+    compare: Callable[[Rows], Compared], examples: Examples, ids: Sequence[str], metric: str
+) -> Verdict:
+    """Judge by the rows of a split, as ``judge_by_rows`` does, in the metric; equal texts, or a group, are one unit.
+
+    Args:
+        compare: See ``judge_by_rows``; higher is better.
+        examples: The split.
+        ids: The rows' ids, in the order in which ``compare`` counts them.
+        metric: Of the scores.
+    """
+    units = units_of(examples)
+    found = judge_by_rows(compare, [units[name] for name in ids])
+    return replace(found, grouped=has_groups(examples)).in_the_metric(metric)
 
 
 class _Units:

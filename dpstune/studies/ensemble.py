@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.common.writing import locked, write_folder, writing_to
-from dpstune.data.parts import has_groups, units_of
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import has_changed
 from dpstune.settings.metrics import direction
 from dpstune.studies.answers import Answers, read_answers, scorer
-from dpstune.studies.choice import Compared, Rows, Verdict, choose, judge_by_rows
+from dpstune.studies.choice import Compared, Rows, Verdict, choose, judge_by_examples
 from dpstune.studies.points import group_points
 from dpstune.studies.records import RunRecord, chosen_on_a_split, read_run
 
@@ -149,11 +148,6 @@ class Ensemble:
             answers, None, [f"the mean of the weights is not kept: it is worse than the best restart, seed {seed}"]
         )
 
-    def _units(self, ids: Sequence[str]) -> list[int]:
-        """Return what each row counts with: rows with equal texts, or of one group, are one unit."""
-        units = units_of(self.task.splits[self.split])
-        return [units[name] for name in ids]
-
     def _answers_of(self, model: Path) -> Answers:
         """Score a model folder on the split, as the restarts were."""
         from dpstune.evaluation.targets import evaluate_target
@@ -178,9 +172,8 @@ class Ensemble:
         way = direction(self.task.metric)
         every = np.arange(len(answers.ids))
         singles = [None if (value := score(number, every)) is None else way * value for number in restarts]
-        together = judge_by_rows(compare, self._units(answers.ids))
+        together = judge_by_examples(compare, self.task.splits[self.split], answers.ids, self.task.metric)
         notes = [*notes, *chosen_on_a_split(self.records)]
-        together = replace(together, grouped=has_groups(self.task.splits[self.split])).in_the_metric(self.task.metric)
         return EnsembleOutcome(
             self.folder, self.task, self.split, self.records, singles, together, answers, model, notes
         )

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpstune.data.parts import has_groups, units_of
 from dpstune.studies.answers import Answers, scorer
-from dpstune.studies.choice import Verdict, judge_by_rows
+from dpstune.studies.choice import Verdict, judge_by_examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +39,5 @@ def _over_rows(task: TaskData, each: Evaluation) -> Verdict:
     scores = each.scores if each.probabilities is None else each.probabilities
     answers = Answers(examples.ids, np.array(each.gold), np.array(each.predictions), scores)
     score = scorer([answers], replace(task, label_names=each.names))
-    units = units_of(examples)
-    found = judge_by_rows(lambda rows: (score(0, rows), None), [units[name] for name in examples.ids])
-    found = replace(found, grouped=has_groups(examples)).in_the_metric(task.metric)
+    found = judge_by_examples(lambda rows: (score(0, rows), None), examples, examples.ids, task.metric)
     return replace(found, low=None, high=None) if found.low == found.high else found

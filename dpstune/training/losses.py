@@ -90,10 +90,9 @@ def refuse_infinite_weights(model: nn.Module, step: int) -> None:
     Raises:
         DivergedError: It is so. No loss has shown it yet.
     """
-    from dpstune.methods.groups import are_finite
+    from dpstune.methods.base import weights_are_finite
 
-    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
-    if trained and not are_finite(trained):
+    if not weights_are_finite(model):
         raise DivergedError(
             f"weights are not finite after step {step}; try a lower training.learning_rate, more training.warmup_steps "
             "or training.precision fp32"

@@ -57,15 +57,20 @@ def study_sweep(
 
     Raises:
         RequestError: The runs' predictions are missing, or the baseline has no run.
+        RunError: So it is, since runs failed or are still to be done.
     """
     records = list(outcome.records.values())
     if not records:
         return None
     dropout = found_dropout(records)
     gathered = Gathered(notes=[*filter(None, [dropout]), *chosen_on_a_split(records), *outcome.notes])
-    subject = add_runs(gathered, records, split)
-    add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
-    return count_votes(gathered, subject, baseline=baseline)
+    try:
+        subject = add_runs(gathered, records, split)
+        add_texts(gathered, sweep.request.load(sweep.jobs[0]).recipe, split or records[0].split)
+        return count_votes(gathered, subject, baseline=baseline)
+    except RequestError:
+        outcome.refuse_what_is_missing()  # the cause, where a method has no run
+        raise
 
 
 @dataclass(frozen=True)

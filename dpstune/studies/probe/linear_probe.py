@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpstune.data.parts import has_groups, units_of
 from dpstune.device.randomness import stream
 from dpstune.errors import RequestError, counted
 from dpstune.evaluation.targets import find_target
 from dpstune.settings.metrics import direction
 from dpstune.studies.answers import Answers, scorer
-from dpstune.studies.choice import Compared, Rows, Scorer, Verdict, judge_by_rows
+from dpstune.studies.choice import Compared, Rows, Scorer, Verdict, judge_by_examples
 from dpstune.studies.probe.request import FEWEST_ROWS
 from dpstune.studies.probe.similarity import Features
 
@@ -181,9 +180,7 @@ def compare_with_pretrained(task: ProbedTask, restarts: Sequence[Answers], pretr
         mean = mean_of_defined(own)
         return mean, None if mean is None or theirs is None else mean - theirs
 
-    units = units_of(task.scored)
-    verdict = judge_by_rows(compare, [units[name] for name in task.scored.ids])
-    return replace(verdict, grouped=has_groups(task.scored)).in_the_metric(task.data.metric)
+    return judge_by_examples(compare, task.scored, task.scored.ids, task.data.metric)
 
 
 def score_of(task: ProbedTask, answers: Answers) -> float | None:
