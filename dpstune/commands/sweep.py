@@ -35,7 +35,11 @@ def sweep(
     recipe: RecipeName,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A method, with its grid. Repeatable.", autocompletion=method_names),
+        typer.Option(
+            "--method",
+            help="A method with its grid: NAME, or NAME:KEY=VALUE,... to fix keys. Repeatable.",
+            autocompletion=method_names,
+        ),
     ] = None,
     grid: Annotated[
         list[str] | None,

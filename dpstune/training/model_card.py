@@ -59,6 +59,9 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
     labels = ", ".join(map(markdown_text, task.label_names)) or "one value (regression)"
     several = task.kind == "multilabel"
     all_labels = ", top_k=None" if several else ""
+    is_pair = len(task.splits["train"].texts[0]) > 1
+    example = '{"text": "First text.", "text_pair": "Second text."}' if is_pair else '"A text."'
+    length = recipe.data.max_length
     threshold = f"\nA text may have several labels: those with a score of {THRESHOLD} or more.\n" if several else ""
     note = choice_note(result)
     always = constant_answer(task.metric, task.kind)
@@ -90,8 +93,13 @@ Labels: {labels}.
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER"{all_labels})
+classify = pipeline(
+    "text-classification", model="PATH_OF_THIS_FOLDER", truncation=True, max_length={length}{all_labels}
+)
+classify({example})
 ```
+
+It was trained on the first {length} tokens of an example.
 {threshold}
 Numbers of one seed say little about a method: fine-tuning on small data varies from restart to restart.
 """

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -158,6 +159,12 @@ class TestFolder:
     def test_the_model_card_says_what_was_done(self, run):
         card = (run.folder / "model" / "README.md").read_text()
         assert all(word in card for word in ("dps-mix", "p 0.3", "seed 42", "no, yes", "library_name: transformers"))
+
+    def test_the_model_cards_example_runs(self, run):
+        card = (run.folder / "model" / "README.md").read_text()
+        (program,) = re.findall(r"^```python\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
+        assert "text_pair" in program  # the model was trained on pairs
+        exec(program.replace("PATH_OF_THIS_FOLDER", str(run.folder / "model")), {})
 
     def test_tensorboard_events(self, run):
         pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
