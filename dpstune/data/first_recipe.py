@@ -22,6 +22,7 @@ from dpstune.recipe.schema import DEFAULT_METHOD
 from dpstune.recipe.yaml_text import read_value
 from dpstune.settings.base import Settings, said_of_attributes
 from dpstune.settings.sections import DataSection, ModelSection, OwnTask, TrainingSection
+from dpstune.settings.tasks import Kind
 
 MODEL = "minilm"
 LEARNING_RATE = 1e-4  # what suits a model as small as that
@@ -57,7 +58,7 @@ def first_recipe(
     table = read_table(path, encoding and known_encoding(encoding))
     guess = guess_columns(table, text, text2, label)
     lines = [*_head(table, target), *_model(), *_task(table, guess, target, encoding), *_data(table, guess), *_method()]
-    return "\n".join([*lines, *_training(table), "# seed: 42  # one restart; --seeds 5 trains five", ""])
+    return "\n".join([*lines, *_training(table, guess.kind), "# seed: 42  # one restart; --seeds 5 trains five", ""])
 
 
 def _head(table: Table, target: Path) -> Iterator[str]:
@@ -117,7 +118,7 @@ def _method() -> Iterator[str]:
     yield from _defaults(schema(name=DEFAULT_METHOD), {"name"})
 
 
-def _training(table: Table) -> Iterator[str]:
+def _training(table: Table, kind: Kind) -> Iterator[str]:
     trained = table.rows if "validation" in _files_beside(table.path) else table.rows - round(SHARE * table.rows)
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * BATCH_SIZE / trained)))
     steps = epochs * math.ceil(trained / BATCH_SIZE)
@@ -125,7 +126,10 @@ def _training(table: Table) -> Iterator[str]:
     yield f"  batch_size: {BATCH_SIZE}"
     yield f"  learning_rate: {LEARNING_RATE}  # for {MODEL}; 2e-5 for a model of BERT's size or larger"
     yield f"  epochs: {epochs}  # {'more than' if table.more else 'about'} {steps} steps"
-    yield from _defaults(TrainingSection(), {"batch_size", "learning_rate", "epochs"})
+    if kind == "regression":
+        yield "  standardise: true  # values are trained on less their mean and over their standard deviation"
+    shown = {"batch_size", "learning_rate", "epochs", *(["standardise"] if kind == "regression" else [])}
+    yield from _defaults(TrainingSection(), shown)
 
 
 def _files_beside(path: Path) -> dict[str, Path]:

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from statistics import fmean, pstdev
 
 from dpstune.data.finding import Finding, Places, Row, Severity, histogram, part_of, share
 from dpstune.data.gold_labels import several
@@ -18,6 +19,11 @@ LARGE_SHARE, LARGEST_SHARE = 0.75, 0.9
 MANY_TIMES = 10  # the largest label's rows to the smallest one's
 MANY_UNLABELLED = 0.1
 PERHAPS_NONE = ("-", "?", "na", "n/a", "none", "null", "unknown")
+STANDARDISE = (
+    "With training.standardise: true they are trained on less their mean and over their standard deviation; the "
+    "finished model gives them as they are."
+)
+_FAR = 5.0  # a new output layer gives values near 0
 _MOST_LISTED = 8
 _LONGEST = 30  # characters of a label
 
@@ -149,6 +155,20 @@ def _name_findings(
     yield from _rare(_by_commonest_spelling(labels.rows[labels.training]), places, parts)
 
 
+def far_values(values: Sequence[float]) -> str | None:
+    """Say how values lie that a new output layer, which starts at 0, hardly reaches; None where it does.
+
+    >>> far_values([1.0, 2.0, 4.5]), far_values([20.0, 100.0])
+    (None, 'the values lie far from 0 or far apart: mean 60, standard deviation 40')
+    """
+    if not values:
+        return None
+    mean, deviation = fmean(values), pstdev(values)
+    if max(abs(mean), deviation) <= _FAR:
+        return None
+    return f"the values lie far from 0 or far apart: mean {mean:.6g}, standard deviation {deviation:.6g}"
+
+
 def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
     """Yield what is wrong with the labels of regression."""
     yield from _missing(labels, places)
@@ -174,6 +194,8 @@ def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
             "Give rows of different values: there is nothing to learn.",
             (what,),
         )
+    elif far := far_values([value for label in labels.counts.elements() if (value := number(label)) is not None]):
+        yield Finding("far-values", "note", labels.counts.total(), (), STANDARDISE, (far,))
 
 
 def _missing(labels: Labels, places: Places) -> Iterator[Finding]:

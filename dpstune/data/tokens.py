@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class TokenDataset:
         float_labels: bool,
     ) -> None:
         self.max_length = max_length
-        self._labels, self._tokenizer, self._float_labels = labels, tokenizer, float_labels
+        self.labels, self._tokenizer, self._float_labels = labels, tokenizer, float_labels
         self.lengths = [len(ids) for ids in features["input_ids"]]
         self._ends = list(accumulate(self.lengths))
         self._features = {name: _ints(chain.from_iterable(rows)) for name, rows in features.items()}
@@ -45,8 +46,14 @@ class TokenDataset:
     def take(self, indices: Sequence[int]) -> TokenDataset:
         """Return the examples at ``indices``, in that order."""
         features = {name: [row.tolist() for row in self._rows(name, indices)] for name in self._features}
-        labels = None if self._labels is None else [self._labels[i] for i in indices]
+        labels = None if self.labels is None else [self.labels[i] for i in indices]
         return TokenDataset(features, labels, self._tokenizer, self.max_length, self._float_labels)
+
+    def labelled(self, labels: Sequence[Any]) -> TokenDataset:
+        """Return the same examples with other labels, one each."""
+        other = copy(self)
+        other.labels = labels
+        return other
 
     def _rows(self, name: str, indices: Sequence[int]) -> list[torch.Tensor]:
         return [self._features[name][self._ends[i] - self.lengths[i] : self._ends[i]] for i in indices]
@@ -85,9 +92,9 @@ class TokenDataset:
             batch[name][inside] = torch.cat(self._rows(name, indices))
         if "attention_mask" in self._tokenizer.model_input_names:
             batch["attention_mask"] = inside.long()
-        if self._labels is not None:
+        if self.labels is not None:
             dtype = torch.float32 if self._float_labels else torch.int64
-            batch["labels"] = torch.tensor([self._labels[i] for i in indices], dtype=dtype)
+            batch["labels"] = torch.tensor([self.labels[i] for i in indices], dtype=dtype)
         return batch
 
     def _padding(self, name: str) -> int:

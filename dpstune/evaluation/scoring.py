@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def score(
     width: int,
     batch_size: int,
     device: torch.device,
+    value_layer: nn.Linear | None = None,
     longest: int | None = None,
     share: tuple[int, int] = (0, 1),
     between_batches: Callable[[], None] | None = None,
@@ -67,26 +69,50 @@ def score(
         width: The classifier's outputs: its labels, or 1 for regression.
         batch_size: Examples per batch.
         device: Where the model is.
+        value_layer: The layer that gives the values of regression, if it does; see ``in_full_precision``.
         longest: Where few shapes should occur, the most tokens that any example could have.
         share: (r, n): compute only every n-th batch from the r-th on; the other rows are zero.
         between_batches: Called before each batch; may raise to stop.
     """
     import torch
 
-    rows, logits = compute_by_length(
-        model,
-        dataset,
-        lambda inputs: model(**inputs).logits.float(),
-        batch_size=batch_size,
-        device=device,
-        longest=longest,
-        share=share,
-        between_batches=between_batches,
-    )
+    with nullcontext() if value_layer is None else in_full_precision(value_layer):
+        rows, logits = compute_by_length(
+            model,
+            dataset,
+            lambda inputs: model(**inputs).logits.float(),
+            batch_size=batch_size,
+            device=device,
+            longest=longest,
+            share=share,
+            between_batches=between_batches,
+        )
     scores = torch.zeros(len(dataset), width)
     if logits:
         scores[rows] = torch.cat(logits).cpu()
     return scores
+
+
+@contextmanager
+def in_full_precision(layer: nn.Linear) -> Iterator[None]:
+    """Have a layer, inside the ``with`` block, give float32 where autocast computes in half precision.
+
+    bf16 has 8 bits: of a value of 437 it would leave 438, and of many different values the same.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    def compute_again(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
+        if output.dtype == torch.float32:
+            return None
+        with torch.autocast(output.device.type, enabled=False):
+            return F.linear(given[0].float(), layer.weight, layer.bias)
+
+    handle = layer.register_forward_hook(compute_again)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def compute_by_length(

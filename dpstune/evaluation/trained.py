@@ -131,6 +131,7 @@ class TrainedModel:
         from dpstune.device.determinism import kernels_for_the_same_bits
         from dpstune.device.hardware import has_matrix_units
         from dpstune.evaluation.scoring import score
+        from dpstune.models.structure import value_layer
 
         few_shapes = self.device.type == "cpu" and has_matrix_units(self.precision)
         with self._autocast(), kernels_for_the_same_bits(self._determinism):
@@ -140,6 +141,7 @@ class TrainedModel:
                 width=self._width,
                 batch_size=self.batch_size,
                 device=self.device,
+                value_layer=value_layer(self.model, self.kind),
                 longest=self.max_length if few_shapes else None,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from dpstune.errors import RequestError
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
+
+    from dpstune.settings.tasks import Kind
 
 
 def encoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -147,6 +150,15 @@ def output_layer(model: nn.Module) -> nn.Linear:
     if not above:
         raise RequestError(f"{type(model).__name__} has no linear output layer that dpstune could find")
     return above[-1]
+
+
+def value_layer(model: nn.Module, kind: Kind) -> nn.Linear | None:
+    """Return the layer that gives the values of regression; None for another kind of task, or where none is found."""
+    if kind != "regression":
+        return None
+    with suppress(RequestError):
+        return output_layer(model)
+    return None
 
 
 _NEW = "_dpstune_new"

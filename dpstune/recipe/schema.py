@@ -106,10 +106,16 @@ class Recipe(Settings):
     @classmethod
     def _loss_suits_the_task(cls, training: TrainingSection, info: ValidationInfo) -> TrainingSection:
         task = info.data.get("task")
-        if task is not None and task_kind(task) == "regression":
-            for key in ("label_smoothing", "class_weights"):
-                if getattr(training, key):
-                    raise ValueError(f"{key} is for labels, and the task is regression")
+        if task is None:
+            return training
+        is_regression = task_kind(task) == "regression"
+        for key in ("label_smoothing", "class_weights") if is_regression else ("standardise",):
+            if getattr(training, key):
+                raise ValueError(
+                    f"{key} is for labels, and the task is regression"
+                    if is_regression
+                    else f"{key} is for regression, and the task has labels"
+                )
         return training
 
 

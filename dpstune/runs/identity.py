@@ -21,6 +21,7 @@ NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "training.label_smoothing": 0.0,
         "training.class_weights": None,
+        "training.standardise": False,
         "training.keep": "last",
         "training.patience": None,
     }

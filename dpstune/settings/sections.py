@@ -453,6 +453,8 @@ class TrainingSection(Settings):
         label_smoothing: Share of each label that is given to all labels alike; for classification.
         class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
             weight by label, 1 where none is given; None weighs all the same. For classification.
+        standardise: Train on values less their mean and over their standard deviation, both of the training examples;
+            the finished model gives values as they are. For regression.
         precision: ``auto`` is bf16 where the device computes it natively (on a CPU not for models narrower than 128),
             fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).
@@ -482,6 +484,7 @@ class TrainingSection(Settings):
     max_grad_norm: Positive = 1.0
     label_smoothing: Share = 0.0
     class_weights: ClassWeights = None
+    standardise: Switch = False
     keep: Literal["last", "best"] = "last"
     patience: Count | None = None
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"

@@ -172,10 +172,14 @@ def _refuse_what_cannot_be_trained(recipe: Recipe, inputs: Inputs) -> None:
 def _told_of_the_data(loaded: LoadedRecipe, inputs: Inputs) -> Iterator[str]:
     """Yield what is wrong with a user's own files, and how many texts of any task are cut, where these are many."""
     from dpstune.data.checking import told_before_training
+    from dpstune.data.label_findings import STANDARDISE, far_values
     from dpstune.settings.sections import DatasetTask, OwnTask
 
-    recipe = loaded.recipe
+    recipe, task = loaded.recipe, inputs.task(loaded.recipe)
     if isinstance(recipe.task, OwnTask | DatasetTask):
         yield from told_before_training(recipe.task, recipe.data, loaded.source)
+    as_they_are = task.kind == "regression" and not recipe.training.standardise
+    if as_they_are and (far := far_values(task.splits["train"].labels or ())):
+        yield f"{far}. {STANDARDISE}"
     if cut := inputs.cut_texts(recipe):
         yield cut

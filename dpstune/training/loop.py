@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class Loop:
         from dpstune.device.cpu_kernels import alike_again
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
+        from dpstune.models.structure import value_layer
         from dpstune.models.vocabulary import refuse_unknown_tokens
         from dpstune.training.best import BestWeights, headline_split
         from dpstune.training.checkpoints import Checkpoints
@@ -104,6 +105,7 @@ class Loop:
         from dpstune.training.forward import ForwardPasses, has_own_kernels
         from dpstune.training.losses import LossReadings
         from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
+        from dpstune.training.values import TrainedValues
 
         self.recipe, self.folder = recipe, folder
         task = self.task = inputs.task(recipe)
@@ -115,7 +117,11 @@ class Loop:
         training = recipe.training
 
         self.tokenizer = inputs.tokenizer(recipe)
-        self.datasets = inputs.tokens(recipe)
+        self.values = TrainedValues.standardised(task) if training.standardise else TrainedValues()
+        self.datasets = {
+            split: self.values.of(dataset) if split == "train" else dataset
+            for split, dataset in inputs.tokens(recipe).items()
+        }
         self.eval_splits = [split for split in self.datasets if split != "train"]
         self.headline_split = headline_split(task)
         self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
@@ -137,6 +143,8 @@ class Loop:
             again = {"context_fn": alike_again} if has_own_kernels(recipe, accelerator) else {}
             recompute_activations(self.model, **again)
         self.model.train()
+        self.value_layer = value_layer(self.model, task.kind)
+        self.values.attach(self.value_layer, self.model)
         self._keys = set(self.model.state_dict())
         criterion = build_criterion(training, task, accelerator.device)
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
@@ -280,7 +288,7 @@ class Loop:
         alone = self.accelerator.num_processes == 1  # between batches, several ranks could not stop together
         evaluations = {}
         try:
-            with self.words.whole(), self.method.as_detached():
+            with self._as_finished():
                 for split in self.eval_splits:
                     logits = score(
                         self.wrapped,
@@ -288,6 +296,7 @@ class Loop:
                         width=max(1, len(self.task.label_names)),
                         batch_size=self.recipe.training.eval_batch_size,
                         device=self.accelerator.device,
+                        value_layer=self.value_layer,
                         longest=self.recipe.data.max_length if self.forward.cost.few_shapes else None,
                         share=(self.accelerator.process_index, self.accelerator.num_processes),
                         between_batches=self._leave_evaluation_where_asked if alone else None,
@@ -299,6 +308,12 @@ class Loop:
             raise
         self.state.other_seconds += time.perf_counter() - started
         return evaluations
+
+    @contextmanager
+    def _as_finished(self) -> Iterator[None]:
+        """Have the model, inside the ``with`` block, as ``finish`` would leave it; then put it back, to the bit."""
+        with self.words.whole(), self.method.as_detached(), self.values.as_detached():
+            yield
 
     def save(self) -> None:
         """Write a checkpoint of the state after the last finished step; the main process writes.
@@ -372,6 +387,7 @@ class Loop:
         method_bytes = self.method.held_bytes()
         self.method.detach()
         self.words.restore()
+        self.values.detach()
         self._refuse_other_keys()
         last = {split: evaluation.metrics for split, evaluation in evaluations.items()}
         kept_step = self.state.best["step"] if self.recipe.training.keep == "best" and self.state.best else steps
@@ -523,7 +539,7 @@ class Loop:
             self.state.stale = 0
             if training.keep == "best":
                 if self.accelerator.is_main_process:
-                    with self.words.whole(), self.method.as_detached():
+                    with self._as_finished():
                         self.best_weights.save(step, self.model)
                     self.best_weights.drop_unneeded(self.checkpoints.states())
                 self.accelerator.wait_for_everyone()

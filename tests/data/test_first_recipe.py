@@ -87,6 +87,7 @@ def test_json_lines_and_files_named_after_their_split(tmp_path):
         (tmp_path / f"essays_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = load(tmp_path, first_recipe(tmp_path / "essays_train.jsonl", tmp_path / "first.yaml"))
     assert (recipe.task.text, recipe.task.label, recipe.task.kind) == (("body",), "grade", "regression")
+    assert recipe.training.standardise
     assert recipe.task.files.validation == tmp_path / "essays_valid.jsonl"
 
 

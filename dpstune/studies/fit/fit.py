@@ -175,13 +175,19 @@ class Fit:
         if not method_class(candidate.method).learns_by_steps:
             given = [*(each for each in given if split_override(each)[0] not in LENGTH_KEYS), *ONE_STEP]
         return build_recipe(
-            {"training": {}, **self.request.recipe, "task": dict(task)},
+            {**self.request.recipe, "training": self._training(), "task": dict(task)},
             name=self.request.name,
             source=self.request.source,
             method=candidate.method,
             overrides=[*candidate.overrides, *given, *LAST_WEIGHTS, *more],
             seed=seed,
         )
+
+    def _training(self) -> dict[str, Any]:
+        """Return the recipe's own section; values of regression are standardised unless it says otherwise."""
+        kind = dict(map(split_override, self.request.overrides)).get("task.kind", self._task.get("kind"))
+        usual = {"standardise": True} if kind == "regression" else {}
+        return {**usual, **self.request.recipe.get("training", {})}
 
     def _checked_task(self) -> dict[str, Any]:
         """Return the user's task, of which at least the training rows are named as they should be."""

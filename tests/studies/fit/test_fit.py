@@ -10,6 +10,7 @@ import pytest
 
 from dpstune.errors import BusyError, DivergedError, RequestError, RunError
 from dpstune.studies.choice import judge_by_bootstrap
+from dpstune.studies.fit.candidates import Candidate
 from dpstune.studies.fit.fit import Fit
 from dpstune.studies.fit.outcome import run_fit as run_fit_here
 from dpstune.studies.fit.request import fit_request
@@ -225,6 +226,23 @@ def test_what_is_shown_of_a_row_is_of_the_file_it_lies_in(tiny_model, tmp_path):
         rows = [(row["first"], row["second"]) for row in csv.DictReader(file)]
     assert [fit.texts("validation")[str(number)] for number in range(12)] == rows
     assert fit.parts.test is None
+
+
+@pytest.mark.parametrize("by_flag", [False, True])
+def test_values_are_standardised_unless_it_is_said_otherwise(tiny_model, tmp_path, by_flag):
+    rows = "".join(f"text {number},{number}\n" for number in range(20))
+    (tmp_path / "grades.csv").write_text(f"text,grade\n{rows}")
+    asked = {"kind": "regression"} if not by_flag else {}
+    settings = ["data.max_length=16", *(["task.kind=regression"] if by_flag else [])]
+
+    def standardises(*more):
+        columns = {"text": "text", "label": "grade", "model": str(tiny_model)}
+        overrides = [*settings, *more]
+        fit = Fit(fit_request(str(tmp_path / "grades.csv"), output=tmp_path, **columns, **asked, overrides=overrides))
+        return fit.final_recipe(Candidate("vanilla")).recipe.training.standardise
+
+    assert standardises()
+    assert not standardises("training.standardise=false")
 
 
 @pytest.mark.parametrize(("test", "known"), [("test.csv", 5), (0.3, 9)])
