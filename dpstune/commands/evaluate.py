@@ -67,11 +67,12 @@ def evaluate(
     """
     from dpstune.common.writing import make_writable_folder
     from dpstune.data.reading import measured_by
-    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file, told_of_training_rows
-    from dpstune.evaluation.own_task import told_of_changes
+    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file
+    from dpstune.evaluation.own_task import told_of_rows
     from dpstune.evaluation.submission import write_submission
     from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.evaluation.training_rows import told_of_training_rows
     from dpstune.report.header import evaluation_header
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import INTERVAL, interval_lines, print_evaluations
@@ -98,7 +99,7 @@ def evaluate(
         if submission is not None:
             _refuse_submission(submission, target, force=force)
         examples = target.read()
-        told = told_of_changes(place, target)
+        told = told_of_rows(place, target, examples)
         choice = told_of_choice(place, target, examples.splits)
         model = TrainedModel(place, max_length)
     if metric is not None:
