@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError
-from dpstune.settings.sections import OwnTask
+from dpstune.settings.sections import DatasetTask, OwnTask
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
     from dpstune.evaluation.trained import TrainedPlace
+    from dpstune.recipe.schema import Recipe
 
 
 def told_of_training_rows(place: TrainedPlace, examples: TaskData, *, of_its_table: bool = False) -> str | None:
@@ -28,7 +30,7 @@ def told_of_training_rows(place: TrainedPlace, examples: TaskData, *, of_its_tab
     from dpstune.runs.identity import has_changed, known_fingerprints
 
     recipe = place.recipe
-    if recipe is None or not (of_its_table or isinstance(recipe.task, OwnTask)):
+    if recipe is None or not (of_its_table or _lies_here(recipe)):
         return None
     try:
         task = read_task(recipe.task, recipe.data)
@@ -43,6 +45,13 @@ def told_of_training_rows(place: TrainedPlace, examples: TaskData, *, of_its_tab
     count = sum(_form(texts) in known for texts in rows)
     what = "the training rows have the same text, so the score counts what was learned by heart"
     return f"{count} of {len(rows)} rows: {what}" if count else None
+
+
+def _lies_here(recipe: Recipe) -> bool:
+    """Tell whether a recipe's rows are on this machine, so that none is fetched from the hub."""
+    if isinstance(recipe.task, DatasetTask):
+        return Path(recipe.task.dataset).expanduser().is_dir()
+    return isinstance(recipe.task, OwnTask) or recipe.data.dir is not None
 
 
 def _form(texts: Sequence[str]) -> tuple[str, ...]:

@@ -175,6 +175,34 @@ def test_rows_that_the_model_was_trained_on_are_told(run, tiny_run, tiny_task, r
     assert f"{said}." in (tmp_path / "page" / "report.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("{dataset: ./rte, splits: {train: train, validation: validation}, text: [a, b], label: label}", ["a", "b"]),
+        ("rte", ["sentence1", "sentence2"]),
+    ],
+)
+def test_rows_of_a_dataset_or_known_task_on_this_machine_that_it_was_trained_on_are_told(
+    zygote, tiny_task, tmp_path, task, columns
+):
+    (tmp_path / "rte").mkdir()
+    for name in ("train", "validation"):
+        table = pd.read_csv(tiny_task.parent / f"{name}.csv").set_axis([*columns, "label"], axis=1)
+        table["label"] = table.label.map({"yes": "entailment", "no": "not_entailment"})
+        table.to_json(tmp_path / "rte" / f"{name}.jsonl", orient="records", lines=True)
+    model = next(line for line in tiny_task.read_text().splitlines() if line.startswith("model:"))
+    (tmp_path / "own.yaml").write_text(
+        f"{model}\ntask: {task}\ndata: {{dir: ., max_length: 24}}\nmethod: {{name: vanilla}}\n"
+        "training: {batch_size: 6, steps: 1, precision: fp32}\n"
+    )
+    done = zygote.run("train", "--recipe", tmp_path / "own.yaml", "--output", tmp_path / "runs")
+    assert done.code == 0, done.stderr
+    (result,) = (tmp_path / "runs").glob("*/*/*/result.json")
+    seen = pd.read_json(tmp_path / "rte" / "train.jsonl", lines=True)[:5]
+    assert dpstune.evaluate(result.parent, seen).notes[-1].startswith("5 of 5 rows: the training rows have the same")
+    assert dpstune.evaluate(result.parent, seen.assign(**{columns[0]: "the house"})).notes == []
+
+
 def test_rows_that_this_run_drew_none_of_are_not_told(zygote, tiny_task, rows, tmp_path):
     short = ["--set", "training.steps=1", "--set", "data.train_size=6", "--output", tmp_path / "runs"]
     done = zygote.run("train", "--recipe", tiny_task, *short)
