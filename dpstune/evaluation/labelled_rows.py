@@ -141,10 +141,13 @@ def _as_task(name: str, raw: RawSplit, columns: Columns, model: TrainedModel) ->
 
 
 def _label_names(raw: RawSplit, model: TrainedModel, marks: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the model's labels, or the rows' own where those are other names that can be read as the model's."""
+    """Return the model's labels, or the rows' own where those are other names that can be read as the model's.
+
+    Those that stand one for one for the model's have its order, by which metrics such as F1 tell two labels apart.
+    """
     there = sort_names({label for label in raw.labels if label is not None and label not in marks})
     if model.kind == "classification" and not set(there) <= set(model.label_names):
         with suppress(RequestError):  # ``label_examples`` says of which row the label is unknown
-            map_labels(model.label_names, there)
-            return there
+            read_as = map_labels(model.label_names, there).predictions
+            return tuple(there[index] for index in read_as) if sorted(read_as) == [*range(len(there))] else there
     return model.label_names

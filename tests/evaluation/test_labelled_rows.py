@@ -137,6 +137,13 @@ def test_labels_in_another_case_are_the_models(tiny_run, rows, accuracy):
     assert (found.value, found.labels) == (accuracy, "predictions: no -> NO, yes -> YES")
 
 
+def test_f1_is_of_the_same_label_however_its_case_sorts(tiny_run, rows):
+    expected = dpstune.evaluate(tiny_run, rows, metric=["f1", "roc_auc"])
+    found = dpstune.evaluate(tiny_run, rows.replace({"label": {"yes": "YES"}}), metric=["f1", "roc_auc"])
+    assert found.rows == expected.rows
+    assert found.labels == "predictions: yes -> YES"
+
+
 def test_rows_of_one_group_are_drawn_together_for_the_interval(tiny_run, rows, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
