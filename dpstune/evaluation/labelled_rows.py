@@ -57,8 +57,8 @@ def read_labelled_file(
         encoding: What a text file is in; None for UTF-8, or what its byte-order mark says.
 
     Raises:
-        RequestError: The encoding is not known, the file cannot be read or holds no rows, a column is missing, or a
-            label is none of the model's.
+        RequestError: The encoding is not known, the file cannot be read or holds no rows, a column is missing, the
+            text columns are more or fewer than the model was trained on, or a label is none of the model's.
     """
     encoding = encoding and known_encoding(encoding)
     files = find_files(Path(asked).expanduser())
@@ -86,7 +86,8 @@ def read_labelled_rows(
         model, text, label: See ``read_labelled_file``.
 
     Raises:
-        RequestError: There are no rows, a column is missing, or a label is none of the model's.
+        RequestError: There are no rows, a column is missing, the text columns are more or fewer than the model was
+            trained on, or a label is none of the model's.
     """
     if not rows:
         raise RequestError(f"{name}: there are no rows")

@@ -322,6 +322,16 @@ class TestOtherKinds:
         ),
         (lambda _: "a\0.csv", {}, "a path holds no zero byte"),
         (lambda rows: rows, {"text": "body"}, "the data frame: no column 'body'"),
+        (
+            lambda rows: rows,
+            {"text": "first"},
+            "text first: the model was trained on two texts; say text COLUMN,COLUMN",
+        ),
+        (
+            lambda rows: rows.rename(columns={"first": "text"}),
+            {},
+            "the data frame: which columns hold the text? The model was trained on two texts: say text COLUMN,COLUMN",
+        ),
         (lambda rows: rows, {"split": "test"}, "split='test': all rows are scored; leave it out"),
         (lambda rows: rows, {"data_dir": "."}, "data_dir='.': all rows are scored; leave it out"),
         (lambda _: None, {"label": "label"}, "label='label': a task has its own; leave it out"),
