@@ -18,6 +18,7 @@ from dpstune.common.textfile import (
     is_utf_16,
     wrong_encoding,
 )
+from dpstune.data.columns import USUAL_PAIRS, USUAL_TEXTS
 from dpstune.data.files import FILE_FORMATS, file_rows, form_of, not_packed, open_packed, stream_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column, text_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
 """Of the formats, those of which a row can be answered before the next one is there."""
-USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
+USUAL_COLUMNS = (*USUAL_PAIRS, *((text,) for text in USUAL_TEXTS))
 
 _REMEDIES = {
     None: "--text COLUMN or --text COLUMN,COLUMN",
@@ -395,7 +396,7 @@ def _training_columns(place: TrainedPlace) -> list[Sequence[str]]:
     known = get_task(task_name(task))
     moved = [task.text] if isinstance(task, TableTask) and task.text is not None else []
     # A toy task lies nowhere; its examples are pairs.
-    return [*moved, *(source.text for source in (known.glue, known.hub) if source is not None)] or [USUAL_COLUMNS[0]]
+    return [*moved, *(source.text for source in (known.glue, known.hub) if source is not None)] or [USUAL_PAIRS[0]]
 
 
 def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:

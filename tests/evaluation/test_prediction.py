@@ -284,6 +284,12 @@ def test_a_model_is_given_as_many_texts_as_it_was_trained_on(tmp_path, task, row
     assert choose_text_columns(place, None, dict.fromkeys(row, "a"), "stdin", any_number=True)
 
 
+@pytest.mark.parametrize("columns", [("question", "answer"), ("sentence_A", "sentence_B"), ("review",), ("message",)])
+def test_what_init_takes_for_text_is_so_of_a_model_without_a_run(tmp_path, columns):
+    place = TrainedPlace("model", tmp_path, None, None)
+    assert choose_text_columns(place, None, dict.fromkeys(["label", *columns], "a"), "new.csv") == columns
+
+
 def test_rows_before_a_wrong_one_are_answered(zygote, tiny_run, tmp_path):
     lines = ['{"first": "a cat", "second": "a dog"}', '{"first": "a cat"}']
     run = zygote.run("predict", tiny_run, write(tmp_path, "x.jsonl", "\n".join(lines)))
