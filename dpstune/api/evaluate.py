@@ -111,7 +111,7 @@ def evaluate(
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
     description = None if labels is None else labels.description
-    notes = [*examples.notes, *filter(None, [told, choice])]
+    notes = [*examples.notes, *filter(None, [told, choice, trained.cut.told()])]
     first = intervals_over_rows(examples, found).get(next(iter(found)))
     interval = (None, None) if first is None else (first.low, first.high)
     answers = [prediction_frame(name, prediction_columns(examples, each), each.names) for name, each in found.items()]

@@ -117,6 +117,8 @@ def evaluate(
             f"{examples.name}: {some_of(examples.label_names)}"
         )
     evaluations = evaluate_target(model, examples)
+    if cut := model.cut.told():
+        tell(cut)
     files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []
     reading = labels.description if labels is not None else None
     intervals = intervals_over_rows(examples, evaluations)
@@ -129,7 +131,9 @@ def evaluate(
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
         has_any = any(each.low is not None for each in intervals.values())
-        lines = [f"{line}." for line in (told, choice, *certainty, INTERVAL if has_any else None) if line is not None]
+        lines = [
+            f"{line}." for line in (told, choice, cut, *certainty, INTERVAL if has_any else None) if line is not None
+        ]
         page = str(write_evaluation_page(report, title, header, examples, evaluations, told=lines))
         tell(f"report: {page}")
     if as_json:

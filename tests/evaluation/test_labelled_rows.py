@@ -167,14 +167,27 @@ def test_rows_without_a_label_are_left_out_and_counted(tiny_run, rows, gap):
     assert "the data frame: dropped 2 of 30 examples: no gold label" in found.notes
 
 
+def test_rows_that_are_cut_are_told(run, tiny_run, rows, tmp_path):
+    rows.loc[:4, "first"] = "a dog " * 20
+    said = "5 of 30 rows are longer than 24 tokens and are cut; the longest has "
+    assert dpstune.evaluate(tiny_run, rows, quiet=True).notes[-1].startswith(said)
+    assert not any("are cut" in note for note in dpstune.evaluate(tiny_run, rows, max_length=64, quiet=True).notes)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    code, _, err = run("eval", tiny_run, "--task", tmp_path / "new.csv", "--report", tmp_path / "page")
+    assert (code, err.count(said)) == (0, 1)
+    assert said in (tmp_path / "page" / "report.md").read_text()
+    code, out, err = run("predict", tiny_run, tmp_path / "new.csv")
+    assert (code, err.count(said), len(out.splitlines())) == (0, 1, 31)
+
+
 def test_rows_that_the_model_was_trained_on_are_told(run, tiny_run, tiny_task, rows, tmp_path):
     rows["first"] += [f" {'dog ' * number}" for number in range(10, 10 + len(rows))]
-    assert dpstune.evaluate(tiny_run, rows).notes == []
+    assert dpstune.evaluate(tiny_run, rows, max_length=64).notes == []
     seen = pd.read_csv(tiny_task.parent / "train.csv")[:5]
     seen["first"] = seen["first"].str.upper() + " "
     both = pd.concat([rows, seen])
     said = "5 of 35 rows: the training rows have the same text, so the score counts what was learned by heart"
-    assert dpstune.evaluate(tiny_run, both).notes[-1] == said
+    assert dpstune.evaluate(tiny_run, both, max_length=64).notes == [said]
     both.to_csv(tmp_path / "both.csv", index=False)
     code, _, err = run("eval", tiny_run, "--task", tmp_path / "both.csv", "--report", tmp_path / "page")
     assert code == 0
