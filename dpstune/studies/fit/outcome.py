@@ -19,7 +19,7 @@ from dpstune.errors import RequestError, RunError, counted, some_of
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.settings.metrics import METRICS, better, direction
+from dpstune.settings.metrics import METRICS, beats_one_answer, direction
 from dpstune.studies.answers import Answers, read_answers, scorer
 from dpstune.studies.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
@@ -97,8 +97,7 @@ class FitOutcome:
         metric, value = self.fit.data.metric, self.verdict.value
         if value is None:
             return self.fit.data.kind == "regression" and len(np.unique(self.answered.predictions)) == 1
-        floor = 0.0 if self.majority is None and direction(metric) > 0 else self.majority
-        return floor is not None and not better(metric, value, floor)
+        return not beats_one_answer(metric, value, self.majority)
 
     @property
     def rows(self) -> list[str]:
