@@ -241,11 +241,10 @@ def _unseen(tests: Sequence[Answers], fit: Fit, notes: list[str]) -> list[Answer
 
 def _majority(scored: Answers, fit: Fit) -> float | None:
     """Return the metric of one answer to all rows; see ``constant_metrics``."""
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
-    known, metric = fit.data.splits["train"].labels or [], fit.data.metric
-    found = constant_metrics([metric], known, scored.gold.tolist(), label_count=len(fit.data.label_names))
-    return found[metric]
+    known = fit.data.splits["train"].labels or []
+    return constant_value(fit.data.metric, known, scored.gold.tolist(), label_count=len(fit.data.label_names))
 
 
 def _labels_of_few_rows(scored: Answers, fit: Fit) -> list[str]:
@@ -272,14 +271,14 @@ def _has_learned(answers: Answers, fit: Fit) -> bool:
 
     It is the answers that vote, so that where the metric is of probabilities, accuracy judges them.
     """
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
     if not fit.data.label_names or len(np.unique(answers.predictions)) == 1:
         return False
     metric = fit.data.metric if METRICS[fit.data.metric].needs == "labels" else "accuracy"
     score = scorer([answers], replace(fit.data, metric=metric))(0, np.arange(len(answers.ids)))
     gold = answers.gold.tolist()
-    floor = constant_metrics([metric], gold, gold, label_count=len(fit.data.label_names))[metric]
+    floor = constant_value(metric, gold, gold, label_count=len(fit.data.label_names))
     return score is not None and (floor is None or score > floor)
 
 
