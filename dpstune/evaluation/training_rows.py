@@ -25,6 +25,9 @@ def told_of_training_rows(place: TrainedPlace, examples: TaskData, *, of_its_tab
         place: Where the model lies.
         examples: The rows, a task.
         of_its_table: Whether they come from where the training rows lie: these are then read again wherever that is.
+
+    Raises:
+        RunError: That is the hub, which could not be reached.
     """
     from dpstune.data.reading import draw_training_part, read_task
     from dpstune.runs.identity import has_changed, known_fingerprints
