@@ -67,16 +67,12 @@ def evaluate(
     ['log_loss', 'macro_f1']
     """
     from dpstune.data.reading import measured_by
-    from dpstune.evaluation.labelled_rows import (
-        names_rows,
-        read_labelled_file,
-        read_labelled_rows,
-        told_of_training_rows,
-    )
-    from dpstune.evaluation.own_task import told_of_changes
+    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file, read_labelled_rows
+    from dpstune.evaluation.own_task import told_of_rows
     from dpstune.evaluation.scoring import prediction_columns
     from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.evaluation.training_rows import told_of_training_rows
     from dpstune.report.output import tell
     from dpstune.settings.sections import FEWEST_TOKENS
     from dpstune.studies.row_interval import intervals_over_rows
@@ -106,7 +102,7 @@ def evaluate(
         _refuse("a task has its own", text=text, label=label, encoding=encoding)
         target = target_of(place, named, "validation" if split is None else split, folder)
         examples = target.read()
-        told = told_of_changes(place, target)
+        told = told_of_rows(place, target, examples)
         choice = told_of_choice(place, target, examples.splits)
         trained = TrainedModel(place, longest)
     if metrics is not None:
@@ -115,7 +111,7 @@ def evaluate(
     found = evaluate_target(trained, examples)
     rows = [{"split": name, **each.metrics, "examples": len(each.predictions)} for name, each in found.items()]
     description = None if labels is None else labels.description
-    notes = [*examples.notes, *filter(None, [told, choice])]
+    notes = [*examples.notes, *filter(None, [told, choice, trained.cut.told()])]
     first = intervals_over_rows(examples, found).get(next(iter(found)))
     interval = (None, None) if first is None else (first.low, first.high)
     answers = [prediction_frame(name, prediction_columns(examples, each), each.names) for name, each in found.items()]

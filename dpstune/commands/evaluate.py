@@ -67,11 +67,12 @@ def evaluate(
     """
     from dpstune.common.writing import make_writable_folder
     from dpstune.data.reading import measured_by
-    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file, told_of_training_rows
-    from dpstune.evaluation.own_task import told_of_changes
+    from dpstune.evaluation.labelled_rows import names_rows, read_labelled_file
+    from dpstune.evaluation.own_task import told_of_rows
     from dpstune.evaluation.submission import write_submission
     from dpstune.evaluation.targets import evaluate_target, match_labels, target_of
     from dpstune.evaluation.trained import TrainedModel, find_trained
+    from dpstune.evaluation.training_rows import told_of_training_rows
     from dpstune.report.header import evaluation_header
     from dpstune.report.run_report import refuse_taken_folder, write_evaluation_page
     from dpstune.report.tables import INTERVAL, interval_lines, print_evaluations
@@ -98,7 +99,7 @@ def evaluate(
         if submission is not None:
             _refuse_submission(submission, target, force=force)
         examples = target.read()
-        told = told_of_changes(place, target)
+        told = told_of_rows(place, target, examples)
         choice = told_of_choice(place, target, examples.splits)
         model = TrainedModel(place, max_length)
     if metric is not None:
@@ -116,6 +117,8 @@ def evaluate(
             f"{examples.name}: {some_of(examples.label_names)}"
         )
     evaluations = evaluate_target(model, examples)
+    if cut := model.cut.told():
+        tell(cut)
     files = [str(write_submission(submission, examples, each)) for each in evaluations.values()] if submission else []
     reading = labels.description if labels is not None else None
     intervals = intervals_over_rows(examples, evaluations)
@@ -128,7 +131,9 @@ def evaluate(
         header = evaluation_header(place, examples.name, model, command_to_repeat(context, ("--json",)))
         title = f"{place.name} on {examples.name}"
         has_any = any(each.low is not None for each in intervals.values())
-        lines = [f"{line}." for line in (told, choice, *certainty, INTERVAL if has_any else None) if line is not None]
+        lines = [
+            f"{line}." for line in (told, choice, cut, *certainty, INTERVAL if has_any else None) if line is not None
+        ]
         page = str(write_evaluation_page(report, title, header, examples, evaluations, told=lines))
         tell(f"report: {page}")
     if as_json:

@@ -73,6 +73,8 @@ def predict(
         if writer.count == 0:
             print_lines(writer.header())
             tell(f"{name} holds no rows; there is nothing to label")
+        if cut := model.cut.told():
+            tell(cut)
 
 
 def _form(file: str, asked: str | None) -> str:

@@ -20,7 +20,14 @@ from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
 MOST_ROWS = 10_000  # more tell no more about a column
-USUAL_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question", "answer"), ("text1", "text2"))
+USUAL_PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_A", "sentence_B"),
+    ("question1", "question2"),
+    ("question", "answer"),
+    ("text1", "text2"),
+)
 USUAL_TEXTS = ("text", "sentence", "message", "comment", "review", "content", "body")
 USUAL_LABELS = (
     "label",

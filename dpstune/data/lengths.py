@@ -75,13 +75,46 @@ def cut_texts(training: Examples, tokenizer: PreTrainedTokenizerBase, max_length
     """
     looked_at = training.texts[:: -(-len(training) // _LOOKED_AT)]
     lengths = [len(ids) for ids in _whole(looked_at, tokenizer)]
+    rows = "training rows" + (" that were looked at" if len(lengths) < len(training) else "")
     cut = sum(length > max_length for length in lengths)
-    if cut < MANY_CUT * len(lengths):
+    return _told_of(cut, max(lengths), rows, len(lengths), f"data.max_length {max_length}")
+
+
+class CutTexts:
+    """Counts the texts of which a model reads only the beginning, as they come.
+
+    Args:
+        tokenizer: The model's.
+        max_length: Where they are cut.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._rows = self._cut = self._longest = 0
+
+    def add(self, texts: Sequence[tuple[str, ...]], tokens: Sequence[int]) -> None:
+        """Count rows.
+
+        Args:
+            texts: Their texts.
+            tokens: How many tokens are left of each.
+        """
+        self._rows += len(texts)
+        full = [text for text, left in zip(texts, tokens, strict=True) if left == self._max_length]
+        lengths = [len(ids) for ids in _whole(full, self._tokenizer)] if full else []
+        self._cut += sum(length > self._max_length for length in lengths)
+        self._longest = max([self._longest, *lengths])
+
+    def told(self) -> str | None:
+        """Say how many were cut; None where they are few."""
+        return _told_of(self._cut, self._longest, "rows", self._rows, f"{self._max_length} tokens")
+
+
+def _told_of(cut: int, longest: int, rows: str, count: int, limit: str) -> str | None:
+    """Say how many of ``count`` rows are cut; None where they are few."""
+    if cut == 0 or cut < MANY_CUT * count:
         return None
-    of = f"{len(lengths)} training rows" + (" that were looked at" if len(lengths) < len(training) else "")
-    return (
-        f"{cut} of {of} are longer than data.max_length {max_length} and are cut; the longest has {max(lengths)} tokens"
-    )
+    return f"{cut} of {count} {rows} are longer than {limit} and are cut; the longest has {longest} tokens"
 
 
 def _whole(texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

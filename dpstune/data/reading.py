@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.common.textfile import SAVE_AS_UTF_8
+from dpstune.data.columns import USUAL_PAIRS
 from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_examples, several, sort_names
@@ -238,7 +239,7 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
     assert task.hub is not None
     candidates = [task.hub.text, *([task.glue.text] if task.glue is not None else [])]
     if len(task.hub.text) > 1:
-        candidates += [("premise", "hypothesis"), ("sentence1", "sentence2")]
+        candidates += USUAL_PAIRS
     problem: MissingColumnError | None = None
     for text in candidates:
         try:

@@ -14,12 +14,11 @@ from dpstune.data.labels import map_labels
 from dpstune.data.reading import TaskData, measured_by
 from dpstune.data.sources import Columns, RawSplit, collect_rows, no_column, read_files
 from dpstune.data.tables import Rows
-from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError, some_of
 from dpstune.evaluation.prediction import choose_text_columns, likely_columns
 from dpstune.recipe.yaml_text import is_yaml_file
 from dpstune.settings.metrics import USUAL_METRIC
-from dpstune.settings.sections import OwnTask, UserTask, task_name
+from dpstune.settings.sections import UserTask, task_name
 from dpstune.settings.tasks import TASKS, get_task
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ def read_labelled_file(
         encoding: What a text file is in; None for UTF-8, or what its byte-order mark says.
 
     Raises:
-        RequestError: The encoding is not known, the file cannot be read or holds no rows, a column is missing, or a
-            label is none of the model's.
+        RequestError: The encoding is not known, the file cannot be read or holds no rows, a column is missing, the
+            text columns are more or fewer than the model was trained on, or a label is none of the model's.
     """
     encoding = encoding and known_encoding(encoding)
     files = find_files(Path(asked).expanduser())
@@ -87,47 +86,14 @@ def read_labelled_rows(
         model, text, label: See ``read_labelled_file``.
 
     Raises:
-        RequestError: There are no rows, a column is missing, or a label is none of the model's.
+        RequestError: There are no rows, a column is missing, the text columns are more or fewer than the model was
+            trained on, or a label is none of the model's.
     """
     if not rows:
         raise RequestError(f"{name}: there are no rows")
     columns = _columns(model.place, rows[0], name, text, label)
     numbered: Rows = enumerate(rows)
     return _as_task(name, collect_rows(name, numbered, columns), columns, model)
-
-
-def told_of_training_rows(place: TrainedPlace, examples: TaskData) -> str | None:
-    """Say how many of some rows have texts that a model was trained on; None where its files have changed since.
-
-    Case, spaces and Unicode form do not count, as in ``dpstune check``.
-
-    Args:
-        place: Where the model lies.
-        examples: The rows, a task of one split.
-    """
-    from dpstune.data.reading import draw_training_part, read_task
-    from dpstune.runs.identity import has_changed, known_fingerprints
-
-    recipe = place.recipe
-    if recipe is None or not isinstance(recipe.task, OwnTask):
-        return None
-    try:
-        task = read_task(recipe.task, recipe.data)
-        since = known_fingerprints((place.run.read_result() if place.run is not None else None) or {})
-        if has_changed(task, since):
-            return None
-        train = draw_training_part(task, recipe.data.train_size, seed=recipe.seed).splits["train"]
-    except RequestError:  # the files are gone, or no longer what they were
-        return None
-    [rows] = examples.splits.values()
-    known = {_form(texts) for texts in train.texts}
-    count = sum(_form(texts) in known for texts in rows.texts)
-    what = "the training rows have the same text, so the score counts what was learned by heart"
-    return f"{count} of {len(rows)} rows: {what}" if count else None
-
-
-def _form(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(map(text_form, texts))
 
 
 def _label_columns(place: TrainedPlace, asked: str | None) -> list[str]:
@@ -176,10 +142,13 @@ def _as_task(name: str, raw: RawSplit, columns: Columns, model: TrainedModel) ->
 
 
 def _label_names(raw: RawSplit, model: TrainedModel, marks: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the model's labels, or the rows' own where those are other names that can be read as the model's."""
+    """Return the model's labels, or the rows' own where those are other names that can be read as the model's.
+
+    Those that stand one for one for the model's have its order, by which metrics such as F1 tell two labels apart.
+    """
     there = sort_names({label for label in raw.labels if label is not None and label not in marks})
     if model.kind == "classification" and not set(there) <= set(model.label_names):
         with suppress(RequestError):  # ``label_examples`` says of which row the label is unknown
-            map_labels(model.label_names, there)
-            return there
+            read_as = map_labels(model.label_names, there).predictions
+            return tuple(there[index] for index in read_as) if sorted(read_as) == [*range(len(there))] else there
     return model.label_names

@@ -360,3 +360,8 @@ def constant_metrics(
         shares = [[counts[label] / len(known) for label in range(label_count)]] * len(references)
     values = compute_metrics(names, [answer] * len(references), references, label_count=label_count, scores=shares)
     return {name: value if METRICS[name].has_floor else None for name, value in values.items()}
+
+
+def constant_value(metric: str, known: Sequence[Any], references: Sequence[Any], *, label_count: int) -> float | None:
+    """Return one metric of always giving the same answer; see ``constant_metrics``."""
+    return constant_metrics([metric], known, references, label_count=label_count)[metric]

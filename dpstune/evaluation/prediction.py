@@ -18,12 +18,13 @@ from dpstune.common.textfile import (
     is_utf_16,
     wrong_encoding,
 )
+from dpstune.data.columns import USUAL_PAIRS, USUAL_TEXTS
 from dpstune.data.files import FILE_FORMATS, file_rows, form_of, not_packed, open_packed, stream_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column, text_cell
 from dpstune.data.tables import SEPARATORS, Header, NumberedRow, OnHeader
 from dpstune.errors import RequestError, RunError, some_of
 from dpstune.evaluation.multilabel import given_labels, names_of
-from dpstune.settings.sections import UserTask, task_name
+from dpstune.settings.sections import TableTask, UserTask, task_name
 from dpstune.settings.tasks import get_task
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ if TYPE_CHECKING:
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
 """Of the formats, those of which a row can be answered before the next one is there."""
-USUAL_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
+USUAL_COLUMNS = (*USUAL_PAIRS, *((text,) for text in USUAL_TEXTS))
 
+_REMEDIES = {
+    None: "--text COLUMN or --text COLUMN,COLUMN",
+    1: "--text COLUMN",
+    2: "--text COLUMN,COLUMN, or put a tab between the two of a line",
+}
 _CHUNK = 1 << 16
 _MOST_BATCHES = 16  # of rows that are computed together: their texts are sorted by length
 
@@ -141,7 +147,8 @@ def predict_rows(
         waiting: Tells whether the next row has not arrived yet; then the rows before it are not kept waiting.
 
     Raises:
-        RequestError: A text column is missing, or a row has no text.
+        RequestError: A text column is missing, a row has no text, or rows have another number of texts than the model
+            was trained on.
         RunError: A logit is not finite.
     """
     rows_so_far: list[Mapping[str, Any]] = []
@@ -330,7 +337,7 @@ def read_texts(path: Path, place: TrainedPlace, text: Sequence[str] | None = Non
         else:
             rows = file_rows(path, likely_columns(place, text))
         for number, row in rows:
-            columns = columns or choose_text_columns(place, text, row, name)
+            columns = columns or choose_text_columns(place, text, row, name, any_number=True)
             texts.append(_texts(row, columns, f"{name}:{number}"))
     if not texts:
         raise RequestError(f"{name} holds no rows")
@@ -345,34 +352,51 @@ def likely_columns(place: TrainedPlace, text: Sequence[str] | None) -> list[str]
 
 
 def choose_text_columns(
-    place: TrainedPlace, asked: Sequence[str] | None, row: Mapping[str, Any], name: str
+    place: TrainedPlace, asked: Sequence[str] | None, row: Mapping[str, Any], name: str, *, any_number: bool = False
 ) -> Sequence[str]:
     """Return the text columns: those asked for, the training task's, or the first usual ones that are there.
 
+    Args:
+        place: The model; its training task says which columns hold text, and how many.
+        asked: The one or two that are asked for; None for none.
+        row: The first row.
+        name: What the rows come from, for errors.
+        any_number: Whether a model that was trained on pairs may be given single texts, or the other way round, as
+            where its hidden states are looked at.
+
     Raises:
-        RequestError: One that is asked for is not there, or none of the others is.
+        RequestError: One that is asked for is not there, none of the others is, or they are one where the model was
+            trained on two, or two where it was trained on one.
     """
+    own = _training_columns(place)
+    count = len(own[0]) if own and not any_number else None
     if asked is not None:
         missing = next((column for column in asked if column not in row), None)
         if missing is not None:
             raise no_column(name, missing, list(row))
+        if count is not None and len(asked) != count:
+            raise RequestError(
+                f"--text {','.join(asked)}: the model was trained on {_texts_in_words(count)}; say {_REMEDIES[count]}"
+            )
         return asked
-    for columns in (*_training_columns(place), *USUAL_COLUMNS):
-        if all(column in row for column in columns):
+    for columns in (*own, *USUAL_COLUMNS):
+        if count in (None, len(columns)) and all(column in row for column in columns):
             return columns
-    raise RequestError(
-        f"{name}: which columns hold the text? Say --text COLUMN or --text COLUMN,COLUMN; there are {some_of(row)}"
-    )
+    say = "Say" if count is None else f"The model was trained on {_texts_in_words(count)}: say"
+    raise RequestError(f"{name}: which columns hold the text? {say} {_REMEDIES[count]}; there are {some_of(row)}")
 
 
 def _training_columns(place: TrainedPlace) -> list[Sequence[str]]:
+    """Return what the text columns are called where the model's task lies; nothing where no task is known."""
     task = place.task
     if task is None:
         return []
     if isinstance(task, UserTask):
         return [task.text]
     known = get_task(task_name(task))
-    return [source.text for source in (known.glue, known.hub) if source is not None]
+    moved = [task.text] if isinstance(task, TableTask) and task.text is not None else []
+    # A toy task lies nowhere; its examples are pairs.
+    return [*moved, *(source.text for source in (known.glue, known.hub) if source is not None)] or [USUAL_PAIRS[0]]
 
 
 def _texts(row: Mapping[str, Any], columns: Sequence[str], place: str) -> tuple[str, ...]:

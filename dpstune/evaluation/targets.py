@@ -165,10 +165,11 @@ def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset
     from dpstune.data.tokens import encode
 
     float_labels = task.kind != "classification"
-    return {
-        split: encode(examples, model.tokenizer, model.max_length, float_labels=float_labels)
-        for split, examples in task.splits.items()
-    }
+    tokens = {}
+    for split, examples in task.splits.items():
+        tokens[split] = encode(examples, model.tokenizer, model.max_length, float_labels=float_labels)
+        model.cut.add(examples.texts, tokens[split].lengths)
+    return tokens
 
 
 def evaluate_target(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.writing import read_json
 from dpstune.errors import RequestError
 from dpstune.runs.folder import FIT_RESULT, RunFolder
-from dpstune.settings.sections import DataSection, TrainingSection
+from dpstune.settings.sections import FEWEST_TOKENS, DataSection, TrainingSection
 from dpstune.settings.tasks import Kind
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
     from dpstune.recipe.schema import Recipe
     from dpstune.settings.sections import AnyTask, ModelSection
+
+LENGTH_KEY = "dpstune_max_length"
+"""The key of a model folder's config.json for the run's ``data.max_length``, which so goes wherever the folder goes."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class TrainedPlace:
 
     @property
     def data(self) -> DataSection:
-        """How its recipe reads texts, or the usual way."""
-        return self.recipe.data if self.recipe is not None else DataSection()
+        """How its recipe reads texts; without one the usual way, but for the length that its folder tells."""
+        if self.recipe is not None:
+            return self.recipe.data
+        length = (read_json(self.folder / "config.json") or {}).get(LENGTH_KEY)
+        return DataSection(max_length=length) if type(length) is int and length >= FEWEST_TOKENS else DataSection()
 
     @property
     def training(self) -> TrainingSection:
@@ -92,8 +98,8 @@ class TrainedModel:
 
     Args:
         place: Where it lies.
-        max_length: A longer example is cut to this many tokens. None takes the run's value, or 128 without a run, but
-            no more than the model takes.
+        max_length: A longer example is cut to this many tokens. None takes the run's value, or 128 for a folder that
+            no run wrote, but no more than the model takes.
 
     Raises:
         RequestError: Weights, configuration or tokenizer cannot be read, or the model takes fewer than ``max_length``.
@@ -102,6 +108,7 @@ class TrainedModel:
     def __init__(self, place: TrainedPlace, max_length: int | None = None) -> None:
         import torch
 
+        from dpstune.data.lengths import CutTexts
         from dpstune.device.hardware import device_type
         from dpstune.models.loading import load_tokenizer, load_trained_classifier
         from dpstune.settings.sections import ModelSection
@@ -125,6 +132,8 @@ class TrainedModel:
             raise RequestError(f"--max-length: {max_length} is more than the model's {most} tokens")
         self.max_length = max_length or min(place.data.max_length, most)
         self.batch_size = place.training.eval_batch_size
+        self.cut = CutTexts(self.tokenizer, self.max_length)
+        """Of the texts that were scored, those that were cut."""
 
     def score(self, dataset: TokenDataset) -> torch.Tensor:
         """Return the logits of a tokenised split, float32 [examples, labels], on the CPU."""
@@ -151,7 +160,9 @@ class TrainedModel:
         from dpstune.data.tokens import encode
 
         examples = Examples([str(number) for number in range(len(texts))], list(texts), None)
-        return self.score(encode(examples, self.tokenizer, self.max_length))
+        dataset = encode(examples, self.tokenizer, self.max_length)
+        self.cut.add(texts, dataset.lengths)
+        return self.score(dataset)
 
     @property
     def _width(self) -> int:

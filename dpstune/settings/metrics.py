@@ -148,6 +148,23 @@ def better(name: str, value: float, other: float) -> bool:
     return direction(name) * value > direction(name) * other
 
 
+def beats_one_answer(name: str, value: float, majority: float | None) -> bool:
+    """Tell whether a metric's value shows that something was learned.
+
+    That is one better than one answer to all gets, or a correlation above 0.
+
+    Args:
+        name: The metric.
+        value: Its value.
+        majority: What one answer to all gets; None where that has no value, or is no bad one.
+
+    >>> beats_one_answer("rmse", 1.0, 1.2), beats_one_answer("spearman", -0.1, None)
+    (True, False)
+    """
+    floor = 0.0 if majority is None and direction(name) > 0 else majority
+    return floor is None or better(name, value, floor)
+
+
 def constant_answer(metric: str, kind: Kind | None = None) -> str:
     """Say in words what a model that learned nothing would do, by the training labels; see ``constant_metrics``.
 

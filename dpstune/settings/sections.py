@@ -400,10 +400,17 @@ def nameless(task: AnyTask) -> AnyTask:
 
 
 def same_task(one: AnyTask, other: AnyTask) -> bool:
-    """Tell whether two tasks are one: users' own by all but their names, since several may have one; others by name."""
+    """Tell whether two tasks are one, however they are scored.
+
+    Users' own are compared by all but their names, since several may have one; others by name.
+    """
     if isinstance(one, UserTask) or isinstance(other, UserTask):
-        return nameless(one) == nameless(other)
+        return _unscored(one) == _unscored(other)
     return task_name(one) == task_name(other)
+
+
+def _unscored(task: AnyTask) -> AnyTask:
+    return task.model_copy(update={"name": None, "metric": None}) if isinstance(task, UserTask) else task
 
 
 def same_training_table(one: AnyTask, other: AnyTask) -> bool:

@@ -17,7 +17,7 @@ from dpstune.recipe.recipe import load_run_recipe
 from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder
 from dpstune.runs.identity import known_fingerprints, without_newer_defaults
-from dpstune.settings.metrics import METRICS, better, direction
+from dpstune.settings.metrics import METRICS, beats_one_answer, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
@@ -109,10 +109,7 @@ class RunRecord:
     @property
     def failed(self) -> bool:
         """Whether nothing was learned: no better than one answer to all, or no correlation above 0."""
-        if self.value is None:
-            return True
-        floor = 0.0 if self.majority is None and self.direction > 0 else self.majority
-        return floor is not None and not better(self.metric, self.value, floor)
+        return self.value is None or not beats_one_answer(self.metric, self.value, self.majority)
 
     @property
     def direction(self) -> int:

@@ -341,12 +341,12 @@ def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -
 
 
 def _majority(evaluation: Evaluation, task: TaskData) -> float | None:
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
     gold = evaluation.gold
     if not gold:
         return None
-    return constant_metrics([task.metric], gold, gold, label_count=len(evaluation.names))[task.metric]
+    return constant_value(task.metric, gold, gold, label_count=len(evaluation.names))
 
 
 def tabulate(scores: Sequence[TargetScore], targets: Sequence[NamedTarget]) -> list[TransferCell]:

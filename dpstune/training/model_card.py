@@ -27,6 +27,10 @@ def save_model_folder(
     """Write weights (safetensors), config, tokenizer and model card, all of them or nothing."""
     from transformers.utils import logging
 
+    from dpstune.evaluation.trained import LENGTH_KEY
+
+    setattr(model.config, LENGTH_KEY, recipe.data.max_length)
+
     def fill(place: Path) -> None:
         logging.disable_progress_bar()
         model.save_pretrained(place)

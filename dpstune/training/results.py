@@ -142,10 +142,9 @@ def told_of_choice(place: TrainedPlace, target: Target, splits: Container[str]) 
 
 def majority_value(task: TaskData, split: str) -> float | None:
     """Return the headline metric of always giving the same answer; see ``constant_metrics``."""
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
     train, examples = task.splits["train"], task.splits[split]
     if train.labels is None or examples.labels is None:
         return None
-    found = constant_metrics([task.metric], train.labels, examples.labels, label_count=len(task.label_names))
-    return found[task.metric]
+    return constant_value(task.metric, train.labels, examples.labels, label_count=len(task.label_names))

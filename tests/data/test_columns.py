@@ -41,6 +41,7 @@ NUMBERS = [str(n) for n in range(60)]
         ({"price": PRICES, "answer": YES_NO, "review": REVIEWS}, ("review",), "answer", "classification"),
         ({"a": REVIEWS, "b": REVIEWS[::-1], "same": YES_NO}, ("a", "b"), "same", "classification"),
         ({"hypothesis": SHORT, "premise": REVIEWS, "label": YES_NO}, ("premise", "hypothesis"), "label", None),
+        ({"question1": SHORT, "question2": REVIEWS, "label": YES_NO}, ("question1", "question2"), "label", None),
         ({"review": REVIEWS, "stars": STARS, "when": DATES}, ("review",), "stars", None),
         ({"author": SHORT, "review": REVIEWS, "mood": YES_NO}, ("review",), "mood", "classification"),
         ({"score": PRICES, "group": YES_NO, "review": REVIEWS}, ("review",), "score", "regression"),

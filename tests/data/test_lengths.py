@@ -3,7 +3,7 @@
 import pytest
 
 from dpstune.data.examples import Examples
-from dpstune.data.lengths import cut_texts
+from dpstune.data.lengths import CutTexts, cut_texts
 from tests.tiny import tiny_tokenizer
 
 
@@ -30,3 +30,16 @@ def test_both_texts_of_a_pair_count():
 def test_of_many_rows_some_are_looked_at_from_the_first_to_the_last(count, of):
     texts = [("the cat",)] * (count - 600) + [("the cat sleeps",)] * 600  # sorted, as by a label
     assert f"of {of} are longer than data.max_length 4 " in cut_texts(rows(*texts), tiny_tokenizer(), 4)
+
+
+def test_cut_texts_are_counted_as_they_come():
+    long, short, full = ("the cat " * 4,), ("the cat",), ("the cat " * 3,)
+    cut = CutTexts(tiny_tokenizer(), 8)
+    assert cut.told() is None
+    cut.add([short] * 8, [4] * 8)
+    cut.add([full], [8])
+    assert cut.told() is None
+    cut.add([long], [8])
+    assert cut.told() == "1 of 10 rows are longer than 8 tokens and are cut; the longest has 10 tokens"
+    cut.add([short], [4])
+    assert cut.told() is None

@@ -406,7 +406,10 @@ def test_a_label_given_by_its_position_is_refused(tmp_path, position):
     assert message.endswith("the labels are entailment, neutral, contradiction")
 
 
-@pytest.mark.parametrize("columns", [("sentence1", "sentence2"), ("premise", "hypothesis"), ("#1 String", "#2 String")])
+@pytest.mark.parametrize(
+    "columns",
+    [("sentence1", "sentence2"), ("premise", "hypothesis"), ("text1", "text2"), ("#1 String", "#2 String")],
+)
 @pytest.mark.parametrize("labels", [("equivalent", "not_equivalent"), ("1", "0"), (1, 0)])
 def test_jsonl_may_use_any_of_a_tasks_usual_columns_and_raw_labels(tmp_path, columns, labels):
     (tmp_path / "mrpc").mkdir()

@@ -137,6 +137,13 @@ def test_labels_in_another_case_are_the_models(tiny_run, rows, accuracy):
     assert (found.value, found.labels) == (accuracy, "predictions: no -> NO, yes -> YES")
 
 
+def test_f1_is_of_the_same_label_however_its_case_sorts(tiny_run, rows):
+    expected = dpstune.evaluate(tiny_run, rows, metric=["f1", "roc_auc"])
+    found = dpstune.evaluate(tiny_run, rows.replace({"label": {"yes": "YES"}}), metric=["f1", "roc_auc"])
+    assert found.rows == expected.rows
+    assert found.labels == "predictions: yes -> YES"
+
+
 def test_rows_of_one_group_are_drawn_together_for_the_interval(tiny_run, rows, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
@@ -160,19 +167,60 @@ def test_rows_without_a_label_are_left_out_and_counted(tiny_run, rows, gap):
     assert "the data frame: dropped 2 of 30 examples: no gold label" in found.notes
 
 
+def test_rows_that_are_cut_are_told(run, tiny_run, rows, tmp_path):
+    rows.loc[:4, "first"] = "a dog " * 20
+    said = "5 of 30 rows are longer than 24 tokens and are cut; the longest has "
+    assert dpstune.evaluate(tiny_run, rows, quiet=True).notes[-1].startswith(said)
+    assert not any("are cut" in note for note in dpstune.evaluate(tiny_run, rows, max_length=64, quiet=True).notes)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    code, _, err = run("eval", tiny_run, "--task", tmp_path / "new.csv", "--report", tmp_path / "page")
+    assert (code, err.count(said)) == (0, 1)
+    assert said in (tmp_path / "page" / "report.md").read_text()
+    code, out, err = run("predict", tiny_run, tmp_path / "new.csv")
+    assert (code, err.count(said), len(out.splitlines())) == (0, 1, 31)
+
+
 def test_rows_that_the_model_was_trained_on_are_told(run, tiny_run, tiny_task, rows, tmp_path):
     rows["first"] += [f" {'dog ' * number}" for number in range(10, 10 + len(rows))]
-    assert dpstune.evaluate(tiny_run, rows).notes == []
+    assert dpstune.evaluate(tiny_run, rows, max_length=64).notes == []
     seen = pd.read_csv(tiny_task.parent / "train.csv")[:5]
     seen["first"] = seen["first"].str.upper() + " "
     both = pd.concat([rows, seen])
     said = "5 of 35 rows: the training rows have the same text, so the score counts what was learned by heart"
-    assert dpstune.evaluate(tiny_run, both).notes[-1] == said
+    assert dpstune.evaluate(tiny_run, both, max_length=64).notes == [said]
     both.to_csv(tmp_path / "both.csv", index=False)
     code, _, err = run("eval", tiny_run, "--task", tmp_path / "both.csv", "--report", tmp_path / "page")
     assert code == 0
     assert said in err
     assert f"{said}." in (tmp_path / "page" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("{dataset: ./rte, splits: {train: train, validation: validation}, text: [a, b], label: label}", ["a", "b"]),
+        ("rte", ["sentence1", "sentence2"]),
+    ],
+)
+def test_rows_of_a_dataset_or_known_task_on_this_machine_that_it_was_trained_on_are_told(
+    zygote, tiny_task, tmp_path, task, columns
+):
+    (tmp_path / "rte").mkdir()
+    for name in ("train", "validation"):
+        table = pd.read_csv(tiny_task.parent / f"{name}.csv").set_axis([*columns, "label"], axis=1)
+        table["label"] = table.label.map({"yes": "entailment", "no": "not_entailment"})
+        table.to_json(tmp_path / "rte" / f"{name}.jsonl", orient="records", lines=True)
+    model = next(line for line in tiny_task.read_text().splitlines() if line.startswith("model:"))
+    (tmp_path / "own.yaml").write_text(
+        f"{model}\ntask: {task}\ndata: {{dir: ., max_length: 24}}\nmethod: {{name: vanilla}}\n"
+        "training: {batch_size: 6, steps: 1, precision: fp32}\n"
+    )
+    done = zygote.run("train", "--recipe", tmp_path / "own.yaml", "--output", tmp_path / "runs")
+    assert done.code == 0, done.stderr
+    (result,) = (tmp_path / "runs").glob("*/*/*/result.json")
+    seen = pd.read_json(tmp_path / "rte" / "train.jsonl", lines=True)[:5]
+    assert dpstune.evaluate(result.parent, seen).notes[-1].startswith("5 of 5 rows: the training rows have the same")
+    assert dpstune.evaluate(result.parent, seen.assign(**{columns[0]: "the house"})).notes == []
 
 
 def test_rows_that_this_run_drew_none_of_are_not_told(zygote, tiny_task, rows, tmp_path):
@@ -287,6 +335,16 @@ class TestOtherKinds:
         ),
         (lambda _: "a\0.csv", {}, "a path holds no zero byte"),
         (lambda rows: rows, {"text": "body"}, "the data frame: no column 'body'"),
+        (
+            lambda rows: rows,
+            {"text": "first"},
+            "text first: the model was trained on two texts; say text COLUMN,COLUMN",
+        ),
+        (
+            lambda rows: rows.rename(columns={"first": "text"}),
+            {},
+            "the data frame: which columns hold the text? The model was trained on two texts: say text COLUMN,COLUMN",
+        ),
         (lambda rows: rows, {"split": "test"}, "split='test': all rows are scored; leave it out"),
         (lambda rows: rows, {"data_dir": "."}, "data_dir='.': all rows are scored; leave it out"),
         (lambda _: None, {"label": "label"}, "label='label': a task has its own; leave it out"),

@@ -1,6 +1,7 @@
 """A run's own task whose files have changed since: no row that it was trained on is scored as one that was not."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -80,3 +81,43 @@ def test_a_run_that_does_not_say_what_it_was_trained_with_is_scored(zygote, trai
     (run / "result.json").write_text(json.dumps(result))
     add_rows(folder / "train.csv")
     assert zygote.run("eval", run).code == 0
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("validation: 0.25", "validation: 0.5"),
+        ("label: label", "label: label, split_seed: 1"),
+        ("validation: 0.25", "validation: train.csv"),
+    ],
+    ids=["share", "split_seed", "file"],
+)
+def test_rows_that_an_edited_recipe_draws_of_those_trained_on_are_told(zygote, trained, edit):
+    run, folder = trained("validation: 0.25")
+    assert not any("same text" in note for note in dpstune.evaluate(run, folder / "tiny.yaml").notes)
+    edited = folder / "edited.yaml"
+    edited.write_text((folder / "tiny.yaml").read_text().replace(*edit))
+    found = dpstune.evaluate(run, edited)
+    told = found.notes[-1]
+    seen, scored = re.fullmatch(r"(\d+) of (\d+) rows: the training rows have the same text, .*", told).groups()
+    assert 0 < int(seen) <= int(scored) == found.rows[0]["examples"]
+    assert told in zygote.run("eval", run, "--task", edited).stderr
+
+
+def test_rows_that_an_edited_recipe_draws_anew_of_others_are_not_scored(trained):
+    run, folder = trained("validation: 0.25")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("validation: 0.25", "validation: 0.5"))
+    add_rows(folder / "train.csv")
+    with pytest.raises(RequestError, match="have changed since it was trained"):
+        dpstune.evaluate(run, recipe)
+
+
+def test_a_task_of_another_metric_has_the_same_rows(trained):
+    run, folder = trained("validation: 0.25, test: test.csv")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("label: label", "label: label, metric: macro_f1"))
+    assert not any("same text" in note for note in dpstune.evaluate(run, recipe).notes)
+    add_rows(folder / "train.csv")
+    changed = f"tiny: the data have changed since {run} was trained"
+    assert dpstune.evaluate(run, recipe, split="test").notes[-1] == changed

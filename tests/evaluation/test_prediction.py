@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from dpstune.common.textfile import csv_line
 from dpstune.data.tables import SEPARATORS, Header
 from dpstune.errors import RequestError, RunError
-from dpstune.evaluation.prediction import LineReader, Prediction, Writer, predict_rows, read_rows
-from dpstune.evaluation.trained import TrainedModel, find_trained
+from dpstune.evaluation.prediction import LineReader, Prediction, Writer, choose_text_columns, predict_rows, read_rows
+from dpstune.evaluation.trained import TrainedModel, TrainedPlace, find_trained
+from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_predictions
 
 
@@ -218,13 +219,16 @@ def write(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "more", "message"),
     [
-        ("x.csv", "a,b\n1,2\n", [], "which columns hold the text? Say --text COLUMN"),
+        ("x.csv", "a,b\n1,2\n", [], "which columns hold the text? The model was trained on two texts: say --text COL"),
+        ("x.csv", "sentence,label\na,b\n", [], "The model was trained on two texts: say --text COLUMN,COLUMN, or put"),
+        ("x.csv", "first,second\na,b\n", ["--text", "first"], "--text first: the model was trained on two texts; say"),
+        ("x.txt", "a cat\n", [], "x.txt: which columns hold the text? The model was trained on two texts"),
         ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; its columns are a, b; did you mean 'a'?"),
         ("x.csv", f"{','.join(map(str, range(99)))}\n" * 2, [], "there are 0, 1, 2, 3, 4, 5, 6, 7, ... (99 in all)"),
         ("x.csv", "first,second\nthe cat,\n1\n", [], "x.csv:3: 1 columns where there should be 2"),
-        ("x.jsonl", '{"first": "a"}\n{"second"\n', ["--text", "first"], "x.jsonl:2: not valid JSON"),
-        ("x.jsonl", '{"first": null}\n', ["--text", "first"], "x.jsonl:1: no text in first"),
-        ("x.jsonl", '{"first": "a"}\n{"second": "b"}\n', ["--text", "first"], "x.jsonl:2: column 'first' is missing"),
+        ("x.jsonl", '{"first": "a", "second": "b"}\n{"second"\n', [], "x.jsonl:2: not valid JSON"),
+        ("x.jsonl", '{"first": null, "second": ""}\n', [], "x.jsonl:1: no text in first and second"),
+        ("x.jsonl", '{"first": "a", "second": "b"}\n{"second": "b"}\n', [], "x.jsonl:2: column 'first' is missing"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "x.csv:2: not UTF-8 text"),
         ("x.csv", b"first,second\n\xff\xfe,b\n", [], "such as --encoding latin-1, cp1252 or utf-16-le"),
         (
@@ -256,6 +260,36 @@ def test_wrong_input_is_one_line(zygote, tiny_run, tmp_path, name, text, more, m
     assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "expected"),
+    [
+        ("{files: {train: a.csv, validation: b.csv}, text: body, label: x}", ["premise", "hypothesis", "text"], "text"),
+        ("{files: {train: a.csv, validation: b.csv}, text: body, label: x}", ["text1", "text2"], None),
+        ("cola", ["text1", "text2", "text"], "text"),
+        ("cola", ["text1", "text2"], None),
+        ("rte", ["text", "premise", "hypothesis"], "premise,hypothesis"),
+        ("toy-nli", ["text", "sentence1", "sentence2"], "sentence1,sentence2"),
+        ("toy-nli", ["text"], None),
+        ("{name: rte, text: [one, other]}", ["one", "other", "text1", "text2"], "one,other"),
+    ],
+)
+def test_a_model_is_given_as_many_texts_as_it_was_trained_on(tmp_path, task, row, expected):
+    (tmp_path / "own.yaml").write_text(f"model: {{name: minilm}}\ntask: {task}\n")
+    place = TrainedPlace("run", tmp_path, None, load_recipe(str(tmp_path / "own.yaml")).recipe)
+    if expected is not None:
+        assert ",".join(choose_text_columns(place, None, dict.fromkeys(row, "a"), "stdin")) == expected
+        return
+    with pytest.raises(RequestError, match=r"which columns hold the text\? The model was trained on (one|two) text"):
+        choose_text_columns(place, None, dict.fromkeys(row, "a"), "stdin")
+    assert choose_text_columns(place, None, dict.fromkeys(row, "a"), "stdin", any_number=True)
+
+
+@pytest.mark.parametrize("columns", [("question", "answer"), ("sentence_A", "sentence_B"), ("review",), ("message",)])
+def test_what_init_takes_for_text_is_so_of_a_model_without_a_run(tmp_path, columns):
+    place = TrainedPlace("model", tmp_path, None, None)
+    assert choose_text_columns(place, None, dict.fromkeys(["label", *columns], "a"), "new.csv") == columns
+
+
 def test_rows_before_a_wrong_one_are_answered(zygote, tiny_run, tmp_path):
     lines = ['{"first": "a cat", "second": "a dog"}', '{"first": "a cat"}']
     run = zygote.run("predict", tiny_run, write(tmp_path, "x.jsonl", "\n".join(lines)))
@@ -270,7 +304,7 @@ def model(tiny_run):
 
 
 def numbered(count):
-    return ((number, {"text": f"a cat and {number} dogs"}) for number in range(1, count + 1))
+    return ((number, {"text": f"a cat and {number} dogs", "more": "a man"}) for number in range(1, count + 1))
 
 
 def test_rows_are_computed_together_the_more_the_longer_it_goes_on(model, monkeypatch):
@@ -278,7 +312,7 @@ def test_rows_are_computed_together_the_more_the_longer_it_goes_on(model, monkey
     score_texts = model.score_texts
     monkeypatch.setattr(model, "score_texts", lambda texts: (sizes.append(len(texts)), score_texts(texts))[1])
     model.batch_size = 2
-    answered = list(predict_rows(model, numbered(70), "rows", ["text"]))
+    answered = list(predict_rows(model, numbered(70), "rows", ["text", "more"]))
     assert [each.row["text"] for each in answered] == [row["text"] for _, row in numbered(70)]
     assert sizes == [2, 4, 8, 16, 32, 8]
 
@@ -288,11 +322,11 @@ def test_rows_before_one_without_an_answer_are_answered(model, monkeypatch):
 
     def spoilt(texts):
         logits = score_texts(texts)
-        logits[[text == ("a cat and 7 dogs",) for text in texts]] = float("nan")
+        logits[[text == ("a cat and 7 dogs", "a man") for text in texts]] = float("nan")
         return logits
 
     monkeypatch.setattr(model, "score_texts", spoilt)
-    for_each = predict_rows(model, numbered(20), "rows", ["text"])
+    for_each = predict_rows(model, numbered(20), "rows", ["text", "more"])
     assert [next(for_each).row["text"] for _ in range(6)] == [row["text"] for _, row in numbered(6)]
     with pytest.raises(RunError, match="not finite"):
         next(for_each)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dpstune.evaluation import scoring
-from dpstune.evaluation.trained import TrainedModel, find_trained
+from dpstune.evaluation.trained import LENGTH_KEY, TrainedModel, find_trained
 from dpstune.models.precision import model_precision
 from dpstune.recipe.recipe import load_recipe
 from dpstune.runs.folder import read_predictions
@@ -81,13 +81,22 @@ def test_its_scores_are_those_of_its_predictions(tiny_run, tiny_task):
     assert scores.tolist() == [pytest.approx(row, abs=1e-6) for row in kept["scores"]]
 
 
-def test_a_model_folder_is_scored_on_a_recipes_task(zygote, tiny_run, tiny_task, tmp_path):
+def test_a_model_folder_is_scored_on_a_recipes_task_at_its_runs_length(zygote, tiny_run, tiny_task, tmp_path):
     folder = shutil.copytree(tiny_run / "model", tmp_path / "somewhere" / "model")
-    scored = zygote.run("eval", folder, "--task", tiny_task, "--max-length", "24", "--json")
+    assert TrainedModel(find_trained(folder)).max_length == 24
+    scored = zygote.run("eval", folder, "--task", tiny_task, "--json")
     assert scored.code == 0, scored.stderr
     result = json.loads((tiny_run / "result.json").read_text())
     metrics = json.loads(scored.stdout)["metrics"]
     assert metrics["validation"]["accuracy"] == pytest.approx(result["value"])
+
+
+@pytest.mark.parametrize("told", [None, "24", True, 3, 24.0])
+def test_a_folder_that_tells_no_length_is_read_at_the_usual_one(tiny_run, tmp_path, told):
+    folder = shutil.copytree(tiny_run / "model", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, LENGTH_KEY: told}))
+    assert find_trained(folder).data.max_length == 128
 
 
 def test_a_constant_output_warns_and_is_null_in_json(zygote, tiny_model, tmp_path):

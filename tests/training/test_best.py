@@ -124,6 +124,8 @@ class TestTheBest:
         assert told_of_choice(place, target, ["validation"]) == said
         assert told_of_choice(place, target, ["test"]) is None
         assert told_of_choice(place, replace(target, task="toy-rte"), ["validation"]) is None
+        otherwise_scored = target.task.model_copy(update={"metric": "macro_f1"})
+        assert told_of_choice(place, replace(target, task=otherwise_scored), ["validation"]) == said
         assert told_of_choice(find_trained(best.folder / "model"), target, ["validation"]) == said
         assert cli.run(["eval", str(best.folder)]) == 0
         assert said in capsys.readouterr().err

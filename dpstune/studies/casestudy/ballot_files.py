@@ -18,16 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpstune.data.columns import USUAL_PAIRS, USUAL_TEXTS
 from dpstune.data.files import file_rows
 from dpstune.data.sources import no_column, plain_cell
 from dpstune.errors import RequestError, did_you_mean, some_of
 from dpstune.studies.casestudy.ballots import Ballot, Gathered, MethodBallots
 from dpstune.studies.casestudy.casestudy import Example
 
-TEXT_COLUMNS = (
-    *("text", "text1", "text2", "premise", "hypothesis", "question", "question1", "question2"),
-    *("sentence", "sentence1", "sentence2", "sentence_A", "sentence_B"),
-)
+TEXT_COLUMNS = (*(column for pair in USUAL_PAIRS for column in pair), *USUAL_TEXTS)
 _KNOWN = ("id", "method", "seed", "restart", "label", "prediction", "correct", "restarts", "phenomenon")
 _COUNT_PREFIX, _RESTARTS_PREFIX = "correct_", "restarts_"
 # Columns of a run's predictions, of a case study's own table, and of pandas' row numbers.

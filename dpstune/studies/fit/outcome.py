@@ -19,7 +19,7 @@ from dpstune.errors import RequestError, RunError, counted, some_of
 from dpstune.methods import BASELINE
 from dpstune.recipe.recipe import dump_recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.settings.metrics import METRICS, better, direction
+from dpstune.settings.metrics import METRICS, beats_one_answer, direction
 from dpstune.studies.answers import Answers, read_answers, scorer
 from dpstune.studies.choice import Verdict, choose, judge_by_bootstrap, judge_by_test_rows
 from dpstune.studies.fit.fit import MOST_FAILURES, Fit, NewProgress, Tell, failures_in_a_row
@@ -97,8 +97,7 @@ class FitOutcome:
         metric, value = self.fit.data.metric, self.verdict.value
         if value is None:
             return self.fit.data.kind == "regression" and len(np.unique(self.answered.predictions)) == 1
-        floor = 0.0 if self.majority is None and direction(metric) > 0 else self.majority
-        return floor is not None and not better(metric, value, floor)
+        return not beats_one_answer(metric, value, self.majority)
 
     @property
     def rows(self) -> list[str]:
@@ -242,11 +241,10 @@ def _unseen(tests: Sequence[Answers], fit: Fit, notes: list[str]) -> list[Answer
 
 def _majority(scored: Answers, fit: Fit) -> float | None:
     """Return the metric of one answer to all rows; see ``constant_metrics``."""
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
-    known, metric = fit.data.splits["train"].labels or [], fit.data.metric
-    found = constant_metrics([metric], known, scored.gold.tolist(), label_count=len(fit.data.label_names))
-    return found[metric]
+    known = fit.data.splits["train"].labels or []
+    return constant_value(fit.data.metric, known, scored.gold.tolist(), label_count=len(fit.data.label_names))
 
 
 def _labels_of_few_rows(scored: Answers, fit: Fit) -> list[str]:
@@ -273,14 +271,14 @@ def _has_learned(answers: Answers, fit: Fit) -> bool:
 
     It is the answers that vote, so that where the metric is of probabilities, accuracy judges them.
     """
-    from dpstune.evaluation.metrics import constant_metrics
+    from dpstune.evaluation.metrics import constant_value
 
     if not fit.data.label_names or len(np.unique(answers.predictions)) == 1:
         return False
     metric = fit.data.metric if METRICS[fit.data.metric].needs == "labels" else "accuracy"
     score = scorer([answers], replace(fit.data, metric=metric))(0, np.arange(len(answers.ids)))
     gold = answers.gold.tolist()
-    floor = constant_metrics([metric], gold, gold, label_count=len(fit.data.label_names))[metric]
+    floor = constant_value(metric, gold, gold, label_count=len(fit.data.label_names))
     return score is not None and (floor is None or score > floor)
 
 

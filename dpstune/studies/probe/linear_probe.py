@@ -61,13 +61,12 @@ class ProbedTask:
     @property
     def majority(self) -> float | None:
         """What always giving the training rows' commonest label gets; None where that is no floor."""
-        from dpstune.evaluation.metrics import constant_metrics
+        from dpstune.evaluation.metrics import constant_value
 
         assert self.train.labels is not None
         assert self.scored.labels is not None
-        metric = self.data.metric
         count = len(self.data.label_names)
-        return constant_metrics([metric], self.train.labels, self.scored.labels, label_count=count)[metric]
+        return constant_value(self.data.metric, self.train.labels, self.scored.labels, label_count=count)
 
 
 def read_probed_task(asked: str, data_dirs: Sequence[Path], train_rows: int, scored_rows: int) -> ProbedTask:

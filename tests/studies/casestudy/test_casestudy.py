@@ -224,6 +224,8 @@ class TestFiles:
         row = {"id": 1, "correct": 1, "restarts": 1}
         known = write_table(tmp_path / "known.csv", [{**row, "premise": "A.", "hypothesis": "B."}])
         assert study(known).examples[0].texts == ("A.", "B.")
+        usual = [{**row, "question": "A?", "answer": "B."}]
+        assert study(write_table(tmp_path / "usual.csv", usual)).examples[0].texts == ("A?", "B.")
         gaps = [{**row, "id": n, "premise": first, "hypothesis": "B."} for n, first in enumerate(("", "A."))]
         assert study(write_table(tmp_path / "gaps.csv", gaps)).examples[0].texts == ("", "B.")
         three = [{**row, "text": "", "premise": "A.", "hypothesis": "B."}]
