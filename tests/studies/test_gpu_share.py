@@ -176,7 +176,7 @@ def work(url, number, share, taken, sees):
     workers.Sweep = Sweep
     processes._end_with_the_parent = lambda: None
     workers.wait_a_moment = lambda: time.sleep(0.01)
-    workers._work(None, c_bool(False), number, 3, share)
+    workers._work(None, c_bool(False), multiprocessing.Pipe()[1], number, 3, share)
 
 
 def run_all(tmp_path, sees, jobs=JOBS, workers_on_it=3, others=0):

@@ -60,6 +60,7 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
             raise
         finally:
             processes.join()
+    sweep.crash = processes.crash()
     coordinator.recall_points()
     tally = queue.tally()
     sweep.learn(tally)

@@ -115,6 +115,7 @@ class Outcome:
         elsewhere: How many runs were done by machines whose folders this one does not see.
         left: How many jobs are still to be done, with those of points that a search is yet to choose, at most.
         notes: What a reader of the report should know.
+        crash: The error that ended a worker of this machine.
     """
 
     records: dict[Job, RunRecord]
@@ -124,6 +125,7 @@ class Outcome:
     elsewhere: int
     left: int
     notes: list[str]
+    crash: str | None = None
 
     @property
     def restarts(self) -> list[RunRecord]:
@@ -147,9 +149,12 @@ class Outcome:
         """
         count = len(self.records) + len(self.failed) + len(self.dropped) + self.elsewhere + self.left
         if self.left:
+            left = f"{self.left} of {count} runs are left"
+            if self.crash is not None:
+                raise RunError(f"{left}: a worker ended with: {self.crash}; then the same command goes on")
             raise RunError(
-                f"{self.left} of {count} runs are left: workers were killed or crashed, often for want of memory; the "
-                "same command goes on, with fewer --jobs where it was short (a script needs if __name__ == '__main__')"
+                f"{left}: workers were killed or crashed, often for want of memory; the same command goes on, with "
+                "fewer --jobs where it was short (a script needs if __name__ == '__main__')"
             )
         if self.failed:
             error = next(iter(self.failed.values()))
@@ -193,6 +198,7 @@ class Sweep:
         self.to_come: dict[str, int] = {}  # the most points that each method's open search may still propose
         self._records: dict[Job, RunRecord] = {}
         self._diverged: dict[Job, RunRecord] = {}  # those that another kind of machine trained
+        self.crash: str | None = None  # the error that ended a worker of this machine
         self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
         self._refuse_too_many()
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
@@ -449,7 +455,7 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
-        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes)
+        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash)
 
     def told_of_runs_elsewhere(self, count: int) -> list[str]:
         """Say, in a line or none, that finished runs are missing, since their folders lie on other machines."""

@@ -173,6 +173,14 @@ class TestFailures:
         with pytest.raises(RunError, match="unexpected ZeroDivisionError: by zero"):
             self.tried(fit)
 
+    @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows")
+    def test_what_is_wrong_with_the_share_of_a_gpu_ends_the_fit(self, fit, monkeypatch, tmp_path):
+        (tmp_path / f"dpstune-gpus-{os.getuid()}").symlink_to(tmp_path)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(gpu_share, "visible_gpus", lambda: ["0"])
+        with pytest.raises(RunError, match="should be a folder of this user"):
+            self.tried(fit)
+
     def test_a_candidate_that_cannot_be_trained_is_told_and_others_are_tried(self, fit, monkeypatch):
         def fail(method, part):
             if method == "mixout":
