@@ -51,11 +51,11 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
-    if not url.startswith(_DATABASES) or "://" not in url or url == _SQLITE:
+    if not url.startswith(_DATABASES) or "://" not in url or _is_in_memory(url):
         written = "***" if set("@=") & set(url) else url  # it may hold a password
         raise RequestError(
             f"--storage {written}: should be the URL of a database that Optuna keeps studies in: postgresql://..., "
-            "mysql://... or sqlite:///..."
+            "mysql://... or sqlite:///FILE"
         )
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -82,6 +82,12 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
             if not _is_being_made(error) or time.monotonic() > given_up_at:
                 raise _error_of_opening(url, error) from None
         wait_a_moment()
+
+
+def _is_in_memory(url: str) -> bool:
+    """Tell whether a URL names no file of SQLite's, so that each process would have a database of its own."""
+    file = sqlite_file(url)
+    return file is not None and (file == Path() or ":memory:" in file.name or "mode=memory" in url)
 
 
 def _error_of_opening(url: str, error: Exception) -> RequestError | RunError:
