@@ -189,7 +189,7 @@ class Sweep:
         refuse_missing_trackers(first.recipe.training.trackers)
         for asked in self.grids:
             build_method({"name": parse_method(asked)[0]})  # refuses one whose library is missing
-        self._base = what_decides(first.recipe)
+        self._base = what_decides(first.recipe, with_saving=True)
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
