@@ -273,7 +273,7 @@ def test_a_signal_while_a_worker_starts_leaves_none(rows, tiny_model, tmp_path, 
 
 def test_a_plan_of_more_at_a_time_takes_less_time(rows, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("dpstune.studies.fit.fit.Fit._seconds_of", lambda fit, candidate: 30.0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(processes, "cores", lambda: 4)
     one, four = (Fit(request(rows, tiny_model, tmp_path, minutes=10, jobs=jobs)).plan() for jobs in (1, 4))
     assert (one["jobs"], one["runs"], one["seconds"]) == (1, 18, 18 * 30 + 60)
     assert (four["jobs"], four["runs"], four["seconds"]) == (4, 72, 72 * 30 / 4 + 60)
