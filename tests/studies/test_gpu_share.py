@@ -169,6 +169,7 @@ def work(url, number, share, taken, sees):
         is_anew = staticmethod(lambda job: False)
         peaks = staticmethod(lambda: [HELD])
         open_queue = staticmethod(lambda: RunQueue(url, "study"))
+        train = workers.Sweep.train
 
         def __init__(self, request):
             self.request = SimpleNamespace(load=lambda job: job, output=Path(), keep_models=True)

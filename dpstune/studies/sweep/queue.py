@@ -18,7 +18,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +107,12 @@ class Tally:
         workers: The job of each worker, by the worker's name.
     """
 
-    waiting: int
-    running: int
-    done: dict[str, Ended]
-    failed: dict[str, str]
-    dropped: set[str]
-    workers: dict[str, Job]
+    waiting: int = 0
+    running: int = 0
+    done: dict[str, Ended] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    workers: dict[str, Job] = field(default_factory=dict)
 
 
 class RunQueue:

@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dpstune.common.progress import Progress
 from dpstune.common.writing import writing_to
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import device_type
@@ -42,6 +43,9 @@ from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
 from dpstune.training.best import headline_split
 from dpstune.training.trackers import refuse_missing_trackers
+
+if TYPE_CHECKING:
+    from dpstune.training.engine import RunResult
 
 MOST_RUNS = 100_000
 _OWN_DROPOUT = "model.dropout=null"  # the method's own; a recipe may say another
@@ -398,6 +402,19 @@ class Sweep:
             self._folders[job] = folder.path
         return self._folders[job]
 
+    def train(self, job: Job, progress: Progress) -> RunResult:
+        """Train a job's run in this process, or read it where it is finished; its errors are those of training."""
+        from dpstune.training import engine
+
+        return engine.train(
+            self.request.load(job),
+            output=self.request.output,
+            fresh=self.is_anew(job),
+            inputs=self.inputs,
+            keep_model=self.request.keep_models,
+            progress=progress,
+        )
+
     def peaks(self) -> list[int]:
         """Return the peak memory of each finished run, in bytes."""
         results = [record.result for record in self.finished()[0].values()]
@@ -435,7 +452,7 @@ class Sweep:
     def outcome(self, tally: Tally | None) -> Outcome:
         """Return what became of every job; without a tally, only the finished runs tell."""
         records, notes = self.finished()
-        tally = tally or Tally(0, 0, {}, {}, set(), {})
+        tally = tally or Tally()
         missing = [job for job in self.jobs if job not in records]
         diverged = self.diverged(job for job in missing if job.identity not in tally.done)
         failed = {job: str(record.result["error"]) for job, record in diverged.items()}

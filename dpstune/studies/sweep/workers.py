@@ -120,18 +120,10 @@ def _is_empty(queue: RunQueue) -> bool:
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
     """Train one run; any error in it is recorded and does not stop the worker."""
     from dpstune.device.hardware import is_out_of_memory
-    from dpstune.training import engine
 
     with queue.alive(taken), share.present():
         try:
-            run = engine.train(
-                sweep.request.load(taken.job),
-                output=sweep.request.output,
-                fresh=sweep.is_anew(taken.job),
-                inputs=sweep.inputs,
-                keep_model=sweep.request.keep_models,
-                progress=turn,
-            )
+            run = sweep.train(taken.job, turn)
         except Interrupted:
             queue.give_back(taken)
             raise
