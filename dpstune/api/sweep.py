@@ -65,9 +65,8 @@ def sweep(
     [['mixout', 0.3, 1], ['mixout', 0.7, 1]]
     """
     from dpstune.recipe.recipe import load_recipe
-    from dpstune.report.output import tell
     from dpstune.report.sweep_report import write_sweep_report
-    from dpstune.studies.dropout import planned_dropout, settle_dropout
+    from dpstune.studies.dropout import settle_dropout
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
@@ -85,8 +84,6 @@ def sweep(
         keep_models=keep_models,
     )
     planned = Sweep(settle_dropout(request, None if dropout is None else str(dropout)))
-    if not quiet and (dropout_line := planned_dropout(planned)):
-        tell(dropout_line)
     outcome = run(planned, jobs, quiet=quiet)
     records = list(outcome.records.values())
     if not records:
@@ -142,11 +139,12 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.report.progress import one_of_many
     from dpstune.report.sweep_view import run_in_view
     from dpstune.studies.cut_texts import planned_cut
+    from dpstune.studies.dropout import planned_dropout
     from dpstune.studies.sweep.coordinator import run_in_process, run_sweep
 
     planned.refuse_nothing_to_compare_by()
-    if not quiet and (cut := planned_cut(planned)):
-        tell(cut)
+    for line in [] if quiet else filter(None, [planned_dropout(planned), planned_cut(planned)]):
+        tell(line)
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs) if quiet else run_in_view(planned, jobs))
     return planned.outcome(run_in_process(planned) if quiet else run_in_process(planned, one_of_many, tell))
