@@ -60,7 +60,7 @@ def casestudy(
     from dpstune.report.casestudy_report import summarize, write_case_study
     from dpstune.report.output import tell
     from dpstune.studies.casestudy.sources import refuse_what_cannot_be_studied, study_sweep
-    from dpstune.studies.dropout import planned_dropout, settle_dropout
+    from dpstune.studies.dropout import settle_dropout
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
     restarts, jobs = as_count("restarts", restarts), as_count("jobs", jobs)
@@ -77,8 +77,6 @@ def casestudy(
         study="casestudy",
     )
     planned = Sweep(request if dropout is None else settle_dropout(request, str(dropout)))
-    if not quiet and (dropout_line := planned_dropout(planned)):
-        tell(dropout_line)
     refuse_what_cannot_be_studied(planned, split, baseline)
     outcome = run(planned, jobs, quiet=quiet)
     study = study_sweep(planned, outcome, split=split, baseline=baseline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +65,8 @@ def sweep(
     [['mixout', 0.3, 1], ['mixout', 0.7, 1]]
     """
     from dpstune.recipe.recipe import load_recipe
-    from dpstune.report.output import tell
     from dpstune.report.sweep_report import write_sweep_report
-    from dpstune.studies.dropout import planned_dropout, settle_dropout
+    from dpstune.studies.dropout import settle_dropout
     from dpstune.studies.summary import best_points, summarize_points
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 
@@ -85,8 +84,6 @@ def sweep(
         keep_models=keep_models,
     )
     planned = Sweep(settle_dropout(request, None if dropout is None else str(dropout)))
-    if not quiet and (dropout_line := planned_dropout(planned)):
-        tell(dropout_line)
     outcome = run(planned, jobs, quiet=quiet)
     records = list(outcome.records.values())
     if not records:
@@ -138,39 +135,16 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
         RequestError: The runs would have no score.
         Interrupted: A signal came; every run is saved.
     """
-    from dpstune.errors import DpstuneError, unforeseen
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
     from dpstune.report.sweep_view import run_in_view
     from dpstune.studies.cut_texts import planned_cut
-    from dpstune.studies.sweep.coordinator import run_sweep
-    from dpstune.studies.sweep.queue import Tally
-    from dpstune.training import engine
+    from dpstune.studies.dropout import planned_dropout
+    from dpstune.studies.sweep.coordinator import run_in_process, run_sweep
 
     planned.refuse_nothing_to_compare_by()
-    told: Callable[[str], None] = (lambda line: None) if quiet else tell
-    if not quiet and (cut := planned_cut(planned)):
-        tell(cut)
+    for line in [] if quiet else filter(None, [planned_dropout(planned), planned_cut(planned)]):
+        tell(line)
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs) if quiet else run_in_view(planned, jobs))
-    if len(planned.jobs) > 1:
-        told(f"{len(planned.jobs)} runs, one after the other; those that are finished are read")
-    failed: dict[str, str] = {}
-    diverged = planned.diverged(planned.jobs)
-    for job in planned.jobs:
-        if job in diverged:
-            told(f"{job}: diverged; not trained again")
-            continue
-        try:
-            found = engine.train(
-                planned.request.load(job),
-                output=planned.request.output,
-                inputs=planned.inputs,
-                keep_model=planned.request.keep_models,
-                progress=None if quiet else one_of_many(),
-            )
-            told(f"{job}: {found.result['metric']} {found.result['value']}")
-        except Exception as error:  # of one run alone, as in a worker process
-            failed[job.identity] = str(error) if isinstance(error, DpstuneError) else unforeseen(error)
-            told(f"{job}: failed: {failed[job.identity]}")
-    return planned.outcome(Tally(0, 0, {}, failed, set(), {}))
+    return planned.outcome(run_in_process(planned) if quiet else run_in_process(planned, one_of_many, tell))

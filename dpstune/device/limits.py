@@ -31,6 +31,11 @@ def processors() -> float:
     return min(shares, default=float("inf"))
 
 
+def cores() -> int:
+    """Return how many processors this process may use at the same time: of a container's, its share; at least 1."""
+    return max(1, int(min(os.cpu_count() or 1, processors())))
+
+
 def _values(*names: str) -> list[str]:
     """Return what the files of these names hold in this process's groups and their parents, but for ``max``."""
     found = []

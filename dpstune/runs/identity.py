@@ -31,6 +31,9 @@ NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
 Those of a method stand in its config class: ``MethodConfig.newer_keys``.
 """
 
+NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
+"""Keys that change no result, dotted: where data lie, how often a checkpoint is saved, who shows the run."""
+
 
 def newer_default(key: str, settings: Mapping[str, Any]) -> Any:
     """Return the value that changes nothing of a key that recipes did not always have; None for any other key.
@@ -65,13 +68,18 @@ def without_newer_defaults(dump: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "method": without_newer_keys(kept["method"])} if "method" in kept else kept
 
 
-def what_decides(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe's plain values less what changes no result: where data lie, who shows the run, newer defaults.
+def what_decides(recipe: Recipe, *, with_saving: bool = False) -> dict[str, Any]:
+    """Return a recipe's plain values less what changes no result: ``NO_INFLUENCE``, and newer keys at their defaults.
 
-    How often a checkpoint is saved stays, though it changes none either: without it a study would have another name.
+    Args:
+        recipe: The recipe.
+        with_saving: Whether ``training.save_every`` stays: without it a sweep would have another name than it had.
     """
     values = without_newer_defaults(recipe.model_dump(mode="json"))
-    del values["data"]["dir"], values["training"]["trackers"]
+    for key in NO_INFLUENCE:
+        section, name = key.split(".")
+        if not (with_saving and name == "save_every"):
+            del values[section][name]
     return values
 
 
@@ -171,7 +179,7 @@ def _what_is_run(recipe: Recipe, task: TaskData) -> dict[str, Any]:
     from dpstune.models.loading import model_fingerprint
 
     ingredients = what_decides(recipe)
-    del ingredients["model"]["name"], ingredients["task"], ingredients["training"]["save_every"]
+    del ingredients["model"]["name"], ingredients["task"]
     code = foreign_code(recipe.method)
     return ingredients | {
         **({"method_code": code} if code else {}),

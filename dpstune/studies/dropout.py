@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dpstune.errors import DpstuneError, RequestError
 from dpstune.methods import BASELINE, build_method, needs_own_dropout
 from dpstune.recipe.draft import split_override
+from dpstune.recipe.yaml_text import read_value
 from dpstune.studies.grid import load_first, parse_method
 
 if TYPE_CHECKING:
@@ -160,16 +161,15 @@ def _setting_dropout(request: SweepRequest) -> list[tuple[str, str]]:
 
 
 def _sets_dropout(override: str) -> bool:
-    """Tell whether ``KEY=VALUE`` says the model's dropout, by its own key or in a mapping for the whole section."""
-    import yaml
-
+    """Tell whether ``KEY=VALUES`` says the model's dropout, by its own key or in a mapping for the whole section."""
     key, text = split_override(override)
     if key != "model" or text is None:
         return key == _KEY
     try:
-        return "dropout" in (yaml.safe_load(text) or ())
-    except (yaml.YAMLError, TypeError):
+        values = read_value(f"[{text}]", override)
+    except RequestError:  # whoever loads the recipe tells it
         return False
+    return any(isinstance(value, dict) and "dropout" in value for value in values)
 
 
 def _fixed(request: SweepRequest) -> float | None:

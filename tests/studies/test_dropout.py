@@ -97,6 +97,8 @@ def test_own_is_refused_where_the_recipe_says_a_dropout(ask):
 def test_a_whole_section_can_say_the_dropout_too(ask, section):
     with pytest.raises(RequestError, match=r"--dropout 0.3: --set model=.* sets the dropout, too"):
         settle_dropout(ask(*TWO, overrides=(f"model={section}",)), "0.3")
+    with pytest.raises(RequestError, match=r"--dropout 0.3: --grid model=.* sets the dropout, too"):
+        settle_dropout(ask(*TWO, grid=(f"model={{name: X}},{section}",)), "0.3")
 
 
 def test_what_wraps_different_methods_is_several_methods(ask):

@@ -169,6 +169,7 @@ def work(url, number, share, taken, sees):
         is_anew = staticmethod(lambda job: False)
         peaks = staticmethod(lambda: [HELD])
         open_queue = staticmethod(lambda: RunQueue(url, "study"))
+        train = workers.Sweep.train
 
         def __init__(self, request):
             self.request = SimpleNamespace(load=lambda job: job, output=Path(), keep_models=True)
@@ -176,7 +177,7 @@ def work(url, number, share, taken, sees):
     workers.Sweep = Sweep
     processes._end_with_the_parent = lambda: None
     workers.wait_a_moment = lambda: time.sleep(0.01)
-    workers._work(None, c_bool(False), number, 3, share)
+    workers._work(None, c_bool(False), multiprocessing.Pipe()[1], number, 3, share)
 
 
 def run_all(tmp_path, sees, jobs=JOBS, workers_on_it=3, others=0):

@@ -108,5 +108,5 @@ def test_what_is_timed_for_workers_has_their_threads(four_threads):
 @pytest.mark.parametrize(("gpus", "workers", "count"), [([], 1, 1), (["0"], 3, 1), (["0", "1"], 8, 2), ([], 8, 4)])
 def test_no_more_compute_at_once_than_there_are_gpus_or_else_cores(monkeypatch, gpus, workers, count):
     monkeypatch.setattr("dpstune.device.hardware.visible_gpus", lambda: gpus)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(processes, "cores", lambda: 4)
     assert at_once(workers) == count

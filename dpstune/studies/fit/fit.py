@@ -24,7 +24,7 @@ from dpstune.methods import BASELINE, method_class
 from dpstune.recipe.draft import split_override
 from dpstune.recipe.recipe import LoadedRecipe, build_recipe
 from dpstune.runs.folder import run_hash
-from dpstune.runs.identity import content_fingerprints, what_decides
+from dpstune.runs.identity import NO_INFLUENCE, content_fingerprints, what_decides
 from dpstune.settings.metrics import direction
 from dpstune.studies.fit.budget import RUNS, Budget
 from dpstune.studies.fit.candidates import (
@@ -39,7 +39,7 @@ from dpstune.studies.fit.request import FitRequest, refuse_a_wrong_budget, refus
 from dpstune.studies.fit.search import CandidateSearch, Trial, kept_space
 from dpstune.studies.grid import LENGTH_KEYS, overrides_for, refuse_unknown_keys
 from dpstune.studies.processes import at_once, threads_of_a_worker
-from dpstune.studies.records import NO_INFLUENCE, RunRecord, read_run
+from dpstune.studies.records import RunRecord, read_run
 
 if TYPE_CHECKING:
     from dpstune.data.reading import TaskData
@@ -101,7 +101,7 @@ class Fit:
     def folder(self) -> Path:
         """Where the fit's own files lie: the same for the same rows and settings, whatever the budget."""
         base = what_decides(self._whole.recipe)
-        del base["task"], base["model"]["name"], base["method"], base["training"]["save_every"]
+        del base["task"], base["model"]["name"], base["method"]
         fixed = {key: value for key, value in map(split_override, self.request.overrides) if key not in NO_INFLUENCE}
         asked = {
             "base": base,

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.device.randomness import stream_seed
 from dpstune.studies.fit.candidates import Candidate, SearchSpace
+from dpstune.studies.sweep.outages import patient
 from dpstune.studies.sweep.search import suggest
-from dpstune.studies.sweep.storage import open_storage, sqlite_url
+from dpstune.studies.sweep.storage import open_storage, sqlite_url, storage_errors
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -65,29 +66,39 @@ class CandidateSearch:
         new_space: Says where candidates come from; not asked of a study that is there, which knows it.
         parts: Parts a candidate is tried on.
         seed: Of Optuna's draws.
+
+    Raises:
+        RunError: The file cannot be read or written; each method raises it, too.
     """
 
     def __init__(self, file: Path, new_space: Callable[[], SearchSpace], *, parts: int, seed: int) -> None:
         import optuna
 
         self.parts, self._seed = parts, seed
-        self._study = optuna.create_study(
-            storage=open_storage(sqlite_url(file), heartbeats=False),
-            study_name=_NAME,
-            direction="maximize",
-            load_if_exists=True,
-        )
-        space = _read_space(self._study)
-        if space is None:
-            space = new_space()
+        self.url = sqlite_url(file)
+        with storage_errors(self.url):
+            self._study = optuna.create_study(
+                storage=open_storage(self.url, heartbeats=False),
+                study_name=_NAME,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            space = _read_space(self._study)
+        self.space = new_space() if space is None else space
+        self._begin_in(self.space, is_new=space is None)
+
+    @patient
+    def _begin_in(self, space: SearchSpace, *, is_new: bool) -> None:
+        """Note where candidates come from, put those in line that every search tries, and mend what was left."""
+        if is_new:
             self._study.set_user_attr(_SPACE, json.dumps(asdict(space)))
-        self.space = space
         for number, candidate in enumerate(space.baselines()):
             self._enqueue(candidate, always=number == 0)  # one is there to compare with
         for candidate in space.defaults():
             self._enqueue(candidate, always=False)
         self._mend()
 
+    @patient
     def trials(self) -> list[Trial]:
         """Return every trial that was begun, in the order in which they were."""
         from optuna.trial import TrialState
@@ -99,6 +110,7 @@ class CandidateSearch:
         """Return the first trial that is open, or begin another."""
         return next((trial for trial in self.trials() if trial.state == "open"), None) or self.begin()
 
+    @patient
     def begin(self) -> Trial:
         """Begin another trial; what those that are open try is avoided."""
         return self._begun(self._study.ask())
@@ -117,6 +129,7 @@ class CandidateSearch:
         asked.set_user_attr(_CANDIDATE, {"method": method, "settings": settings})
         return self._trial(asked.number)
 
+    @patient
     def report(self, trial: Trial, part: int, value: float, taken: float | None = None) -> Trial:
         """Note the score of a part, and end the trial where it was the last or is given up.
 
@@ -138,6 +151,7 @@ class CandidateSearch:
         asked.report(value, part)
         return self._settled(self._trial(trial.number))
 
+    @patient
     def fail(self, trial: Trial, part: int, error: str, seconds: float = 0.0) -> Trial:
         """Note that a trial cannot be trained on a part, and how long it took to see that; return it as it is then.
 
@@ -155,6 +169,7 @@ class CandidateSearch:
         self._study.tell(trial.number, state=TrialState.FAIL)
         return self._trial(trial.number)
 
+    @patient
     def late(self) -> list[float]:
         """Return what runs took of the fit's minutes whose trials ended before they did."""
         return list(self._study.user_attrs.get(_LATE, {}).values())
@@ -234,14 +249,20 @@ class CandidateSearch:
 
 
 def kept_space(file: Path) -> SearchSpace | None:
-    """Return where the candidates of a search in a file come from; None where there is none. Nothing is written."""
+    """Return where the candidates of a search in a file come from; None where there is none. Nothing is written.
+
+    Raises:
+        RunError: The file cannot be read.
+    """
     import optuna
 
     if not file.exists():
         return None
-    storage = open_storage(sqlite_url(file), heartbeats=False)
-    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-    return _read_space(optuna.load_study(study_name=_NAME, storage=storage)) if _NAME in names else None
+    url = sqlite_url(file)
+    storage = open_storage(url, heartbeats=False)
+    with storage_errors(url):
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        return _read_space(optuna.load_study(study_name=_NAME, storage=storage)) if _NAME in names else None
 
 
 def _read_space(study: Any) -> SearchSpace | None:

@@ -139,7 +139,7 @@ def _work(
                 task: Task | None = connection.recv()
                 if task is None:
                     return
-                answer = fit if isinstance(fit, Failed) else _do(fit, task, share, stopping)
+                answer = fit if isinstance(fit, Failed) else _answer(fit, task, share, stopping)
                 connection.send(answer)
                 if isinstance(answer, GivenBack) and answer.leaves:
                     return
@@ -160,8 +160,16 @@ def _same_fit(request: FitRequest, folder: Path) -> Fit | Failed:
     return fit
 
 
+def _answer(fit: Fit, task: Task, share: GpuShare, stopping: list[int]) -> Answer:
+    """Train one run when the GPU is free for it; no error stops the worker."""
+    try:
+        return _do(fit, task, share, stopping)
+    except Exception as error:  # of the turn on the GPU: no other run would get it
+        return Failed(_as_told(error))
+
+
 def _do(fit: Fit, task: Task, share: GpuShare, stopping: list[int]) -> Answer:
-    """Train one run; no error in it stops the worker."""
+    """Train one run in this worker's turn; no error of the run is raised."""
     from dpstune.device.hardware import is_out_of_memory
 
     with share.turn(ended=lambda: bool(stopping)) as turn:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dpstune.common.interruption import InterruptionWatch
+from dpstune.common.progress import Progress, SilentProgress
+from dpstune.errors import DpstuneError, unforeseen
 from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import PointSearch, hopeless
@@ -60,11 +62,42 @@ def run_sweep(sweep: Sweep, workers: int, *, watch: Callable[[Tally], None] = la
             raise
         finally:
             processes.join()
+    sweep.crash = processes.crash()
     coordinator.recall_points()
     tally = queue.tally()
     sweep.learn(tally)
     watch(tally)
     return tally
+
+
+def run_in_process(
+    sweep: Sweep, new_progress: Callable[[], Progress] = SilentProgress, tell: Callable[[str], None] = lambda line: None
+) -> Tally:
+    """Train a sweep's runs in this process, one after the other, without a queue; return how they ended.
+
+    Args:
+        sweep: What to run; not a search.
+        new_progress: Shows a run's progress.
+        tell: Is told what came of the runs, a line each.
+
+    Raises:
+        Interrupted: A signal came; every run is saved.
+    """
+    if len(sweep.jobs) > 1:
+        tell(f"{len(sweep.jobs)} runs, one after the other; those that are finished are read")
+    failed: dict[str, str] = {}
+    diverged = sweep.diverged(sweep.jobs)
+    for job in sweep.jobs:
+        if job in diverged:
+            tell(f"{job}: diverged; not trained again")
+            continue
+        try:
+            found = sweep.train(job, new_progress())
+            tell(f"{job}: {found.result['metric']} {found.result['value']}")
+        except Exception as error:  # of one run alone, as in a worker process
+            failed[job.identity] = str(error) if isinstance(error, DpstuneError) else unforeseen(error)
+            tell(f"{job}: failed: {failed[job.identity]}")
+    return Tally(failed=failed)
 
 
 def open_searches(sweep: Sweep) -> list[PointSearch]:

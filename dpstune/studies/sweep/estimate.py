@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dpstune.data.inputs import Inputs
+from dpstune.device.limits import cores
+from dpstune.studies.processes import at_once, threads_of_a_worker
 
 if TYPE_CHECKING:
     from dpstune.data.tokens import TokenDataset
@@ -33,8 +34,7 @@ def pace(finished: Sequence[RunRecord], left: int, workers: int) -> float | None
     """
     if not finished:
         return None
-    at_once = min(workers, os.cpu_count() or 1)
-    return sum(record.all_seconds for record in finished) / len(finished) * left / at_once
+    return sum(record.all_seconds for record in finished) / len(finished) * left / min(workers, cores())
 
 
 def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -70,16 +70,15 @@ def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambd
 def _estimate(
     sweep: Sweep, done: Mapping[Job, RunRecord], left: Sequence[Job], workers: int, told: Callable[[str], None]
 ) -> float:
-    from dpstune.device.hardware import visible_gpus
-
-    at_once = min(workers, max(1, len(visible_gpus())))  # a step that is timed alone has the whole CPU
     seconds = 0.0
     for method in dict.fromkeys(job.method for job in left):
         own = [job for job in left if job.method == method]
         measured = pace([record for job, record in done.items() if job.method == method], len(own), workers)
         if measured is None:
             told(f"timing {TIMED_STEPS} steps of {method}")
-            measured = seconds_of_a_run(sweep.request.load(own[0]), sweep.inputs) * len(own) / at_once
+            with threads_of_a_worker(workers):
+                a_run = seconds_of_a_run(sweep.request.load(own[0]), sweep.inputs)
+            measured = a_run * len(own) / at_once(workers)
         seconds += measured
     return seconds
 

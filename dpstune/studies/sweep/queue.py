@@ -16,26 +16,23 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from dpstune.common.hub import first_line
-from dpstune.errors import RunError
 from dpstune.recipe.draft import split_override
+from dpstune.studies.sweep.outages import patient
 from dpstune.studies.sweep.storage import (
     DEATHS,
     HEARTBEAT_SECONDS,
     Direction,
     alone,
-    hide_passwords,
     open_storage,
     sqlite_file,
+    storage_errors,
 )
 from dpstune.studies.sweep.worker_names import is_dead
 
@@ -44,62 +41,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 LOST = "its workers were lost"  # for a stale trial that Optuna does not try again: Optuna records no error
-OUTAGE_SECONDS = 300  # how long a database may be away
-_LONGEST_PAUSE = 10.0
-
-Parameters = ParamSpec("Parameters")
-Answer = TypeVar("Answer")
-
-
-def patient(
-    ask: Callable[Concatenate[RunQueue, Parameters], Answer],
-) -> Callable[Concatenate[RunQueue, Parameters], Answer]:
-    """Make a method of the queue ask again while a shared storage is away (it restarts, or the network is down).
-
-    Every such method may be repeated: it looks before it changes anything.
-
-    Raises:
-        RunError: The storage stays away, or it is a file that cannot be read or written.
-    """
-
-    @wraps(ask)
-    def asking(queue: RunQueue, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
-        given_up_at = time.monotonic() + (OUTAGE_SECONDS if queue.shared else 0)
-        pause = 0.5
-        while True:
-            try:
-                return ask(queue, *args, **kwargs)
-            except Exception as error:
-                if not _is_away(error):
-                    raise
-                if time.monotonic() > given_up_at:
-                    what = f"{queue.url}: {first_line(error.__cause__ or error)}"
-                    raise RunError(
-                        f"storage {hide_passwords(queue.url, what)}; no finished run is lost: the same command goes on"
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    return asking
-
-
-def _is_away(error: Exception) -> bool:
-    """Tell whether an error means that the storage could not be reached, and not that the request is wrong."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import (
-        DataError,
-        DBAPIError,
-        IntegrityError,
-        PendingRollbackError,
-        ProgrammingError,
-        TimeoutError,
-    )
-
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if isinstance(cause, DataError | IntegrityError | ProgrammingError):
-        return False
-    # A connection lost in the middle of a transaction may raise any of the driver's other errors.
-    return isinstance(cause, DBAPIError | PendingRollbackError | TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -166,12 +107,12 @@ class Tally:
         workers: The job of each worker, by the worker's name.
     """
 
-    waiting: int
-    running: int
-    done: dict[str, Ended]
-    failed: dict[str, str]
-    dropped: set[str]
-    workers: dict[str, Job]
+    waiting: int = 0
+    running: int = 0
+    done: dict[str, Ended] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    workers: dict[str, Job] = field(default_factory=dict)
 
 
 class RunQueue:
@@ -183,7 +124,7 @@ class RunQueue:
         direction: Which way its values are better, as Optuna has it.
 
     Raises:
-        RequestError: The storage cannot be opened.
+        RequestError, RunError: See ``open_storage``.
     """
 
     def __init__(self, url: str, name: str, direction: Direction = "maximize") -> None:
@@ -191,9 +132,10 @@ class RunQueue:
 
         self._name = name
         self._storage = open_storage(url, heartbeats=True)
-        self._study = optuna.create_study(
-            storage=self._storage, study_name=name, direction=direction, load_if_exists=True
-        )
+        with storage_errors(url):
+            self._study = optuna.create_study(
+                storage=self._storage, study_name=name, direction=direction, load_if_exists=True
+            )
         self.url = url
         self.shared = sqlite_file(url) is None
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from dpstune.device.randomness import stream_seed
 from dpstune.studies.grid import Grid
-from dpstune.studies.sweep.storage import Direction, alone, open_storage
+from dpstune.studies.sweep.outages import patient
+from dpstune.studies.sweep.storage import Direction, alone, open_storage, storage_errors
 
 LOG_SPAN = 10.0  # a range whose high end is so many times its low end is searched on a logarithmic scale
 POINTS_TO_COMPARE = 4
@@ -35,6 +36,9 @@ class PointSearch:
         grid: Numeric keys with several values span a range; other keys are chosen from their values.
         budget: Points to try, all in all.
         direction: Which way values are better, as Optuna has it.
+
+    Raises:
+        RequestError, RunError: See ``open_storage``.
     """
 
     def __init__(
@@ -43,17 +47,20 @@ class PointSearch:
         import optuna
 
         self.method, self._grid, self._budget = method, grid, budget
+        self.url = url
         self._storage = open_storage(url, heartbeats=False)
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=f"{name}: {method}",
-            direction=direction,
-            load_if_exists=True,
-        )
+        with storage_errors(url):
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=f"{name}: {method}",
+                direction=direction,
+                load_if_exists=True,
+            )
 
+    @patient
     def points(self) -> list[dict[str, Any]]:
         """Return every point proposed so far, in the order of the proposals."""
-        return [dict(trial.user_attrs["point"]) for trial in self._trials()]
+        return _points_of(self._trials())
 
     def to_come(self, chosen: Sequence[Mapping[str, Any]]) -> int:
         """Return how many more different points may be proposed at most.
@@ -64,25 +71,40 @@ class PointSearch:
         distinct = {json.dumps(point, sort_keys=True) for point in chosen}
         return max(0, min(self._budget - len(chosen), most_points(self._grid, self._budget) - len(distinct)))
 
+    @patient
     def propose(self) -> dict[str, Any] | None:
         """Return another point; None if the budget is used up, or if all possible points were proposed.
 
         Processes that search together propose one after the other, so that each sees what the others have proposed.
+        A point is drawn in memory, and kept all at once: where the connection breaks, the storage has it or has it not.
+        If it has, but the answer was lost, this returns another, and ``points`` both.
         """
+        from optuna import create_study, create_trial
         from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
 
         with alone(self._storage, self._study.study_name):
-            chosen = self.points()
+            before = self._trials()
+            chosen = _points_of(before)
             if self.to_come(chosen) == 0:
                 return None
             # A new seed each time: machines that search together should not draw the same points.
             seed = stream_seed(len(chosen), self._study.study_name) % 2**32
-            self._study.sampler = TPESampler(seed=seed, constant_liar=True)
-            trial = self._study.ask()
-            point = {key: suggest(trial, key, values) for key, values in self._grid.items()}
-            trial.set_user_attr("point", point)
+            in_memory = create_study(sampler=TPESampler(seed=seed, constant_liar=True), direction=self._study.direction)
+            in_memory.add_trials(before)
+            drawn = in_memory.ask()
+            point = {key: suggest(drawn, key, values) for key, values in self._grid.items()}
+            self._study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=drawn.params,
+                    distributions=drawn.distributions,
+                    user_attrs={"point": point},
+                )
+            )
             return point
 
+    @patient
     def tell(self, point: Mapping[str, Any], mean: float | None) -> None:
         """Tell Optuna, once, the mean of a point's finished seeds; None if all of them failed.
 
@@ -100,6 +122,10 @@ class PointSearch:
     def _trials(self, *states: Any) -> list[Any]:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in trials if "point" in trial.user_attrs]
+
+
+def _points_of(trials: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dict(trial.user_attrs["point"]) for trial in trials]
 
 
 def suggest(trial: Any, key: str, values: Sequence[Any], name: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The databases that hold a sweep's queue: how they are opened, and how messages name them without passwords.
+"""The databases that hold a sweep's queue: how they are opened, and how messages tell of them without passwords.
 
 Optuna 5 opens them, makes their tables and looks for stale trials. It fails if several processes make the tables of a
 new database at the same moment. SQLAlchemy hides a password that stands before the host, but not one in a driver's
@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from dpstune.common.hub import first_line
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, RunError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -33,6 +33,7 @@ DEATHS = 5  # a job whose worker has died so many times is not tried again
 SECONDS_TO_MAKE_TABLES = 30
 SHORTEST_TO_HIDE_ANYWHERE = 4  # a shorter password could be a part of any word
 _SQLITE = "sqlite:///"
+_DAMAGED = ("file is not a database", "malformed")  # SQLite's words
 _DATABASES = ("postgresql", "mysql", "mariadb", _SQLITE)
 
 
@@ -45,15 +46,16 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
 
     Raises:
         RequestError: It is not a database that Optuna can use, or it cannot be opened.
+        RunError: It is a file that cannot be read or written.
     """
     import optuna
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
-    if not url.startswith(_DATABASES) or "://" not in url or url == _SQLITE:
+    if not url.startswith(_DATABASES) or "://" not in url or _is_in_memory(url):
         written = "***" if set("@=") & set(url) else url  # it may hold a password
         raise RequestError(
             f"--storage {written}: should be the URL of a database that Optuna keeps studies in: postgresql://..., "
-            "mysql://... or sqlite:///..."
+            "mysql://... or sqlite:///FILE"
         )
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -78,11 +80,72 @@ def open_storage(url: str, *, heartbeats: bool) -> RDBStorage:
             return connect()
         except Exception as error:  # SQLAlchemy, the database's driver and Optuna each have errors of their own
             if not _is_being_made(error) or time.monotonic() > given_up_at:
-                driver_is_missing = isinstance(error, ImportError) and url.startswith("postgresql")
-                hint = "; pip install 'dpstune[postgres]'" if driver_is_missing else ""
-                why = hide_passwords(url, f"{url}: cannot be opened: {first_line(error)}")
-                raise RequestError(f"--storage {why}{hint}") from None
+                raise _error_of_opening(url, error) from None
         wait_a_moment()
+
+
+def _is_in_memory(url: str) -> bool:
+    """Tell whether a URL names no file of SQLite's, so that each process would have a database of its own."""
+    file = sqlite_file(url)
+    return file is not None and (file == Path() or ":memory:" in file.name or "mode=memory" in url)
+
+
+def _error_of_opening(url: str, error: Exception) -> RequestError | RunError:
+    file = sqlite_file(url)
+    if file is not None and file.parent.is_dir() and _is_of_a_storage(error):
+        return RunError(_told(url, error))
+    missing = isinstance(error, ImportError) and url.startswith("postgresql")
+    hint = "; pip install 'dpstune[postgres]'" if missing else ""
+    why = hide_passwords(url, f"{url}: cannot be opened: {first_line(error)}")
+    return RequestError(f"--storage {why}{hint}")
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what a storage's database says, or the operating system of its file, into one line.
+
+    Args:
+        url: The storage's URL.
+
+    Raises:
+        RunError: The storage cannot be read or written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_a_storage(error):
+            raise
+        raise RunError(_told(url, error)) from None  # what it came from may tell a password
+
+
+def _is_of_a_storage(error: Exception) -> bool:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(cause_in_the_database(error), SQLAlchemyError | OSError)
+
+
+def cause_in_the_database(error: Exception) -> BaseException:
+    """Return what SQLAlchemy said, where Optuna's own error only says that it said something; else the error."""
+    from optuna.exceptions import StorageInternalError
+
+    return error.__cause__ or error if isinstance(error, StorageInternalError) else error
+
+
+def _told(url: str, error: Exception) -> str:
+    """Return the one line for an error of a storage: where, what, and how to go on."""
+    cause = cause_in_the_database(error)
+    why = first_line(getattr(cause, "orig", None) or cause)  # the driver's own words
+    file = sqlite_file(url)
+    if file is None:
+        return f"storage {hide_passwords(url, f'{url}: {why}')}; no finished run is lost: the same command goes on"
+    if isinstance(cause, OSError):
+        why = cause.strerror or why
+    elif any(words in why for words in _DAMAGED):
+        return f"{file}: {why}; no finished run is lost: move the file away, and the same command goes on"
+    return (
+        f"{file}: {why}; see that its disk has room and that its folder can be written to; no finished run is lost: "
+        "the same command goes on"
+    )
 
 
 @contextmanager
@@ -123,11 +186,12 @@ def has_study(url: str, name: str) -> bool:
     """Tell whether a storage holds a study of this name.
 
     Raises:
-        RequestError: See ``open_storage``.
+        RequestError, RunError: See ``open_storage``.
     """
     storage = open_storage(url, heartbeats=False)
     try:
-        storage.get_study_id_from_name(name)
+        with storage_errors(url):
+            storage.get_study_id_from_name(name)
     except KeyError:
         return False
     finally:

@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dpstune.common.progress import Progress
 from dpstune.common.writing import writing_to
 from dpstune.data.inputs import Inputs
 from dpstune.device.hardware import device_type
@@ -42,6 +43,9 @@ from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
 from dpstune.training.best import headline_split
 from dpstune.training.trackers import refuse_missing_trackers
+
+if TYPE_CHECKING:
+    from dpstune.training.engine import RunResult
 
 MOST_RUNS = 100_000
 _OWN_DROPOUT = "model.dropout=null"  # the method's own; a recipe may say another
@@ -115,6 +119,7 @@ class Outcome:
         elsewhere: How many runs were done by machines whose folders this one does not see.
         left: How many jobs are still to be done, with those of points that a search is yet to choose, at most.
         notes: What a reader of the report should know.
+        crash: The error that ended a worker of this machine.
     """
 
     records: dict[Job, RunRecord]
@@ -124,6 +129,7 @@ class Outcome:
     elsewhere: int
     left: int
     notes: list[str]
+    crash: str | None = None
 
     @property
     def restarts(self) -> list[RunRecord]:
@@ -147,9 +153,12 @@ class Outcome:
         """
         count = len(self.records) + len(self.failed) + len(self.dropped) + self.elsewhere + self.left
         if self.left:
+            left = f"{self.left} of {count} runs are left"
+            if self.crash is not None:
+                raise RunError(f"{left}: a worker ended with: {self.crash}; then the same command goes on")
             raise RunError(
-                f"{self.left} of {count} runs are left: workers were killed or crashed, often for want of memory; the "
-                "same command goes on, with fewer --jobs where it was short (a script needs if __name__ == '__main__')"
+                f"{left}: workers were killed or crashed, often for want of memory; the same command goes on, with "
+                "fewer --jobs where it was short (a script needs if __name__ == '__main__')"
             )
         if self.failed:
             error = next(iter(self.failed.values()))
@@ -184,7 +193,7 @@ class Sweep:
         refuse_missing_trackers(first.recipe.training.trackers)
         for asked in self.grids:
             build_method({"name": parse_method(asked)[0]})  # refuses one whose library is missing
-        self._base = what_decides(first.recipe)
+        self._base = what_decides(first.recipe, with_saving=True)
         if isinstance(first.recipe.task, UserTask):
             del self._base["task"]["name"]  # for people: the same files under another name are the same sweep
         if others := list(self.grids)[1:]:  # by their defaults too: what an earlier dpstune trained may be other runs
@@ -193,6 +202,7 @@ class Sweep:
         self.to_come: dict[str, int] = {}  # the most points that each method's open search may still propose
         self._records: dict[Job, RunRecord] = {}
         self._diverged: dict[Job, RunRecord] = {}  # those that another kind of machine trained
+        self.crash: str | None = None  # the error that ended a worker of this machine
         self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
         self._refuse_too_many()
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
@@ -392,6 +402,19 @@ class Sweep:
             self._folders[job] = folder.path
         return self._folders[job]
 
+    def train(self, job: Job, progress: Progress) -> RunResult:
+        """Train a job's run in this process, or read it where it is finished; its errors are those of training."""
+        from dpstune.training import engine
+
+        return engine.train(
+            self.request.load(job),
+            output=self.request.output,
+            fresh=self.is_anew(job),
+            inputs=self.inputs,
+            keep_model=self.request.keep_models,
+            progress=progress,
+        )
+
     def peaks(self) -> list[int]:
         """Return the peak memory of each finished run, in bytes."""
         results = [record.result for record in self.finished()[0].values()]
@@ -429,7 +452,7 @@ class Sweep:
     def outcome(self, tally: Tally | None) -> Outcome:
         """Return what became of every job; without a tally, only the finished runs tell."""
         records, notes = self.finished()
-        tally = tally or Tally(0, 0, {}, {}, set(), {})
+        tally = tally or Tally()
         missing = [job for job in self.jobs if job not in records]
         diverged = self.diverged(job for job in missing if job.identity not in tally.done)
         failed = {job: str(record.result["error"]) for job, record in diverged.items()}
@@ -449,7 +472,7 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
-        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes)
+        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash)
 
     def told_of_runs_elsewhere(self, count: int) -> list[str]:
         """Say, in a line or none, that finished runs are missing, since their folders lie on other machines."""

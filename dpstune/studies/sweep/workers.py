@@ -5,7 +5,10 @@ Optuna's own workers are threads (``Study.optimize(n_jobs=...)``): they share to
 
 from __future__ import annotations
 
+from contextlib import suppress
 from ctypes import c_bool
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawValue
 
 from dpstune.common.interruption import Interrupted
@@ -36,6 +39,7 @@ class Workers(Processes):
         super().__init__(_work, count)
         self._request = request
         self._more_may_come = RawValue(c_bool, False)  # without a lock, which a worker that is killed would keep
+        self._errors: dict[int, Connection] = {}  # what each worker says that ends with an error
         self._deaths, self._ended = 0, -1
 
     def start(self) -> None:
@@ -44,7 +48,17 @@ class Workers(Processes):
             self._start(number)
 
     def _start(self, number: int) -> None:
-        self.begin(number, self._request, self._more_may_come)
+        here, there = Pipe(duplex=False)
+        self._errors[number] = here
+        self.begin(number, self._request, self._more_may_come, there)
+        there.close()  # so that the end of the worker ends what is read from it
+
+    def crash(self) -> str | None:
+        """Return the error that ended one of the workers, all of which have ended; None where none says so."""
+        for connection in self._errors.values():
+            with suppress(EOFError):  # it was killed, or ended as it should
+                return str(connection.recv())
+        return None
 
     @property
     def more_may_come(self) -> bool:
@@ -70,8 +84,10 @@ class Workers(Processes):
                 self._start(number)
 
 
-def _work(request: SweepRequest, more_may_come: c_bool, number: int, workers: int, share: GpuShare) -> None:
-    """Take runs until none is left: the life of a worker process."""
+def _work(
+    request: SweepRequest, more_may_come: c_bool, errors: Connection, number: int, workers: int, share: GpuShare
+) -> None:
+    """Take runs until none is left: the life of a worker process. An error that ends it is sent to its parent."""
     stopping = begin_life(workers)
     try:
         sweep = Sweep(request)
@@ -89,8 +105,10 @@ def _work(request: SweepRequest, more_may_come: c_bool, number: int, workers: in
                 wait_a_moment()  # another worker may still fail or die, or a search may propose another point
     except Interrupted as interrupted:
         raise SystemExit(interrupted.exit_code) from None
-    except DpstuneError:
-        raise SystemExit(CRASHED) from None  # the process that started this one gets the same error, and prints it
+    except Exception as error:
+        with suppress(OSError):  # the parent has ended
+            errors.send(str(error) if isinstance(error, DpstuneError) else unforeseen(error))
+        raise SystemExit(CRASHED) from None
     raise SystemExit(128 + stopping[0])
 
 
@@ -102,18 +120,10 @@ def _is_empty(queue: RunQueue) -> bool:
 def _do(sweep: Sweep, queue: RunQueue, taken: Taken, share: GpuShare, turn: Turn) -> None:
     """Train one run; any error in it is recorded and does not stop the worker."""
     from dpstune.device.hardware import is_out_of_memory
-    from dpstune.training import engine
 
     with queue.alive(taken), share.present():
         try:
-            run = engine.train(
-                sweep.request.load(taken.job),
-                output=sweep.request.output,
-                fresh=sweep.is_anew(taken.job),
-                inputs=sweep.inputs,
-                keep_model=sweep.request.keep_models,
-                progress=turn,
-            )
+            run = sweep.train(taken.job, turn)
         except Interrupted:
             queue.give_back(taken)
             raise

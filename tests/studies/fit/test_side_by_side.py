@@ -173,6 +173,14 @@ class TestFailures:
         with pytest.raises(RunError, match="unexpected ZeroDivisionError: by zero"):
             self.tried(fit)
 
+    @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows")
+    def test_what_is_wrong_with_the_share_of_a_gpu_ends_the_fit(self, fit, monkeypatch, tmp_path):
+        (tmp_path / f"dpstune-gpus-{os.getuid()}").symlink_to(tmp_path)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(gpu_share, "visible_gpus", lambda: ["0"])
+        with pytest.raises(RunError, match="should be a folder of this user"):
+            self.tried(fit)
+
     def test_a_candidate_that_cannot_be_trained_is_told_and_others_are_tried(self, fit, monkeypatch):
         def fail(method, part):
             if method == "mixout":
@@ -265,7 +273,7 @@ def test_a_signal_while_a_worker_starts_leaves_none(rows, tiny_model, tmp_path, 
 
 def test_a_plan_of_more_at_a_time_takes_less_time(rows, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("dpstune.studies.fit.fit.Fit._seconds_of", lambda fit, candidate: 30.0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(processes, "cores", lambda: 4)
     one, four = (Fit(request(rows, tiny_model, tmp_path, minutes=10, jobs=jobs)).plan() for jobs in (1, 4))
     assert (one["jobs"], one["runs"], one["seconds"]) == (1, 18, 18 * 30 + 60)
     assert (four["jobs"], four["runs"], four["seconds"]) == (4, 72, 72 * 30 / 4 + 60)

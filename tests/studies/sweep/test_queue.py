@@ -12,7 +12,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy.exc
 
 from dpstune.studies.sweep import queue as queues
 from dpstune.studies.sweep import worker_names
@@ -255,39 +254,3 @@ def test_a_worker_that_slept_while_its_run_was_done_by_another_gives_way(url):
     queue.fail(slept, "why")
     queue.give_back(slept)
     assert len(queue.tally().done) == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "away"),
-    [
-        (sqlalchemy.exc.OperationalError("select 1", {}, Exception()), True),
-        (sqlalchemy.exc.InternalError("commit", {}, Exception()), True),
-        (sqlalchemy.exc.DatabaseError("commit", {}, Exception(), connection_invalidated=True), True),
-        (sqlalchemy.exc.PendingRollbackError(), True),
-        (sqlalchemy.exc.IntegrityError("insert", {}, Exception()), False),
-        (sqlalchemy.exc.DataError("insert", {}, Exception()), False),
-        (ValueError(), False),
-    ],
-)
-def test_a_storage_that_loses_the_connection_is_asked_again(tmp_path, monkeypatch, error, away):
-    """Whichever error it shows itself in, and whether Optuna wraps it or not."""
-    queue = RunQueue(f"sqlite:///{tmp_path}/study.db", "study")
-    queue.shared = True
-    monkeypatch.setattr(queues.time, "sleep", lambda seconds: None)
-    wrapped = optuna.exceptions.StorageInternalError("commit")
-    wrapped.__cause__ = error
-    for raised in (error, wrapped):
-        answers = iter([raised, "an answer"])
-
-        @queues.patient
-        def ask(queue, answers=answers):
-            answer = next(answers)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        if away:
-            assert ask(queue) == "an answer"
-        else:
-            with pytest.raises(type(raised)):
-                ask(queue)

@@ -66,19 +66,19 @@ def test_it_goes_on_with_what_was_proposed_and_told(url):
 def test_two_that_search_together_keep_to_the_budget_and_propose_different_points(url):
     first, second = (PointSearch(url, "sweep", "any", GRID, budget=2) for _ in range(2))
     first.propose()
-    meanwhile, look = threading.Thread(target=second.propose), first.points
+    meanwhile, look = threading.Thread(target=second.propose), first._trials
 
     def look_slowly():
-        chosen = look()
+        found = look()
         if not meanwhile.ident:
             meanwhile.start()
             meanwhile.join(1)
-        return chosen
+        return found
 
-    first.points = look_slowly
+    first._trials = look_slowly
     first.propose()
     meanwhile.join()
-    points = look()
+    points = second.points()
     assert len(points) == 2
     assert points[0] != points[1]
 

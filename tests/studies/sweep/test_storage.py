@@ -1,5 +1,7 @@
 """A sweep's storage: what is no database is refused, and no message tells a password."""
 
+import re
+
 import pytest
 
 from dpstune.errors import RequestError
@@ -69,7 +71,13 @@ def test_an_at_sign_in_a_password_is_refused():
         RunQueue("postgresql://me:se@cret@host/db", "study")
 
 
-@pytest.mark.parametrize("url", ["redis://localhost", "journal.log", "somewhere"])
-def test_a_storage_that_is_no_database_is_refused(url):
-    with pytest.raises(RequestError, match=f"^--storage {url}: should be the URL of a database"):
+NO_STORAGES = ["redis://localhost", "journal.log", "somewhere"]
+OF_ONE_PROCESS = ["sqlite://", "sqlite:///", "sqlite:///?timeout=5", "sqlite:///:memory:"]
+OF_ONE_PROCESS += ["sqlite:///file::memory:?uri=true", "sqlite:///file:a?mode=memory&uri=true"]
+
+
+@pytest.mark.parametrize("url", [*NO_STORAGES, *OF_ONE_PROCESS])
+def test_a_storage_that_workers_could_not_share_is_refused(url):
+    told = "***" if "=" in url else url
+    with pytest.raises(RequestError, match=f"^--storage {re.escape(told)}: should be the URL of a database"):
         RunQueue(url, "study")

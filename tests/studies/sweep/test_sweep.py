@@ -150,6 +150,24 @@ def test_a_run_that_fails_is_recorded_and_the_sweep_goes_on(sweep, tiny_task, tm
     assert "method.layers: 9 is more than" in next(tmp_path.glob("tiny/sweep-*/report.md")).read_text()
 
 
+def test_a_damaged_storage_that_is_moved_away_loses_no_run(sweep, tiny_task, tmp_path):
+    asked = ["--method", "vanilla", "--sampler", "tpe", "--budget", "1", "--seeds", "1", *SHORT]
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    (storage,) = tmp_path.glob("tiny/sweep-*/study.db")
+    storage.write_text("no database")
+    done = sweep(tiny_task, tmp_path, *asked)
+    assert (done.code, done.stderr.splitlines()[-1]) == (
+        1,
+        f"error: {storage}: file is not a database; no finished run is lost: move the file away, and the same command "
+        "goes on",
+    )
+    storage.rename(tmp_path / "moved.db")
+    (result,) = tmp_path.glob("tiny/vanilla/*/result.json")
+    before = result.stat().st_mtime_ns
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    assert [each.stat().st_mtime_ns for each in tmp_path.glob("tiny/vanilla/*/result.json")] == [before]
+
+
 @pytest.mark.parametrize("budget", [None, 1])
 def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, monkeypatch, budget):
     """Whether the storage knows of it or not."""
