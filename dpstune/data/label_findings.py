@@ -137,7 +137,7 @@ def several_findings(labels: Labels, sets: Labels, places: Places, parts: int | 
         remedy = "Give rows of different labels: there is nothing to learn."
         yield Finding("one-label", "error", counts.total(), (), remedy, (what,))
         return
-    yield from _name_findings(labels, places, parts)
+    yield from _name_findings(labels, places, parts, labels.raw[labels.training].label_names)
 
 
 def _name_findings(

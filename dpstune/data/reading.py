@@ -264,7 +264,7 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         names = sort_names({*raw["train"].label_names} or seen)
     if task.kind == "multilabel":
         seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
-        names = sort_names(seen)
+        names = sort_names({name for label in raw["train"].label_names for name in several(label)} or seen)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
     if unseen := [label for label in names if label not in seen]:
         notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
@@ -288,16 +288,19 @@ def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
     if isinstance(task, OwnTask):
         columns = Columns(task.text, task.label, task.group, label_required, group_required)
         return read_files(find_files(place), columns, task.encoding, ASK_FOR_THE_TASKS_ENCODING)
-    return read_hub(
+    read = read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,
         group=task.group,
         label_required=label_required,
         group_required=group_required,
-        values=task.kind == "regression",
+        minus_one=True,
         remedy="save it as files and name them under task.files",
         no_split=f"; where it has no {split} split, a share of the training rows will do: {split}: 0.2",
     )
+    if not label_required and set(read.labels) == {"-1"}:  # so are hidden labels written
+        read.labels = []
+    return read
 
 
 def _subsample(task: TaskData, size: int, seed: int) -> Examples:

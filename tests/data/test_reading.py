@@ -780,9 +780,32 @@ def test_a_dataset_of_the_hub_is_read_by_its_label_names_and_cut(dataset):
     assert "groups of 'user' kept together" in told
 
 
-def test_minus_one_is_a_value_of_a_dataset_but_no_label(dataset):
+def test_minus_one_is_a_value_of_a_dataset(dataset):
     loaded = load(dataset([-1.0, 0.5] * 5, datasets.Value("float32"), "regression", folds=2))
     assert sorted({*loaded.splits["train"].labels, *loaded.splits["validation"].labels}) == [-1.0, 0.5]
+
+
+def test_minus_one_is_a_label_of_a_dataset_whose_numbers_have_no_names(dataset):
+    task = dataset([-1, 1] * 5, datasets.Value("int64"), test="train", folds=2)
+    loaded = load(task)
+    assert loaded.label_names == ("-1", "1")
+    assert sum(map(len, loaded.splits.values())) == 20
+    assert not [note for note in loaded.notes if "dropped" in note]
+
+
+def test_a_test_split_of_minus_ones_alone_has_no_labels(dataset):
+    task = dataset([-1, 1] * 5, datasets.Value("int64"), test="test", folds=2)
+    hidden = datasets.Dataset.from_dict({"review": ["r", "s"], "stars": [-1, -1], "user": ["u", "v"]})
+    hidden.to_parquet(Path(task.dataset) / "test.parquet")
+    assert load(task).splits["test"].labels is None
+
+
+def test_labels_in_lists_have_the_datasets_names(dataset):
+    names = datasets.List(datasets.ClassLabel(names=["sad", "glad", "calm"]))
+    loaded = load(dataset([[0], [1, 0], []] * 10, names, "multilabel", validation="train"))
+    assert loaded.label_names == ("calm", "glad", "sad")
+    assert loaded.splits["validation"].labels == [(0, 0, 1), (0, 1, 1), (0, 0, 0)] * 10
+    assert "no example has the label calm, which the dataset knows" in " ".join(loaded.notes)
 
 
 @pytest.mark.parametrize(
