@@ -142,6 +142,8 @@ class Loop:
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
         self.forward = ForwardPasses(recipe, self.datasets["train"], self.model, self.method, accelerator)
         self.determinism = self._settle_determinism()
+        if accelerator.num_processes > 1:
+            self._freeze_unused()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             self._prepare_method()
@@ -449,9 +451,20 @@ class Loop:
 
         if self.accelerator.device.type != "cuda":
             return None
-        first = self.forward.cut(self.plan.chunks(1)[0])[0]
         with self.accelerator.autocast():
-            return settle(self.model, lambda: self.method.loss(self.model, self.forward.batch(first)))
+            return settle(self.model, self._first_loss)
+
+    def _freeze_unused(self) -> None:
+        """Freeze what training never uses (see ``freeze_unused``): processes wait for each other's gradients of it."""
+        from dpstune.training.unused import freeze_unused
+
+        with self.accelerator.autocast():
+            freeze_unused(self.model, self._first_loss)
+
+    def _first_loss(self) -> Tensor:
+        """Return the loss of step 1's first forward pass, the same on every rank but for dropout."""
+        first = self.forward.cut(self.plan.chunks(1)[0])[0]
+        return self.method.loss(self.model, self.forward.batch(first))
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
