@@ -98,12 +98,12 @@ class Loop:
         from dpstune.methods import build_method
         from dpstune.models.loading import load_classifier, recompute_activations
         from dpstune.models.vocabulary import refuse_unknown_tokens
-        from dpstune.training.best import BestWeights, headline_split
+        from dpstune.training.best import BestWeights, headline_split, told_of_few_evaluations
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
         from dpstune.training.forward import ForwardPasses, has_own_kernels
         from dpstune.training.losses import LossReadings
-        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
+        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps, told_of_warmup
 
         self.recipe, self.folder = recipe, folder
         task = self.task = inputs.task(recipe)
@@ -120,6 +120,9 @@ class Loop:
         self.headline_split = headline_split(task)
         self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
         self.total_steps, warmup_steps = plan_steps(training, self.plan.steps_per_epoch)
+        evaluations = -(-self.total_steps // self._steps_between_evaluations)
+        for note in (*told_of_warmup(self.total_steps, warmup_steps), *told_of_few_evaluations(training, evaluations)):
+            progress.note(note)
 
         self.method: Method[Any] = build_method(recipe.method)
         dropout = recipe.model.dropout
@@ -487,9 +490,13 @@ class Loop:
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self.forward.batch(taken), len(taken.indices) / sum(map(len, chunks))
 
+    @property
+    def _steps_between_evaluations(self) -> int:
+        return self.recipe.training.eval_every or self.plan.steps_per_epoch
+
     def _evaluation_due(self, step: int) -> bool:
-        interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
-        return bool(self.eval_splits) and (step == self.total_steps or (step > 0 and step % interval == 0))
+        is_between = step > 0 and step % self._steps_between_evaluations == 0
+        return bool(self.eval_splits) and (step == self.total_steps or is_between)
 
     def _save_due(self, step: int) -> bool:
         interval = self.recipe.training.save_every
