@@ -116,6 +116,13 @@ _InAFile = _MetricName | list[_MetricName] | None
 MetricNames = Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_metrics, json_schema_input_type=_InAFile)]
 
 
+def _label(value: object) -> object:
+    """Take a label that YAML reads as a whole number for its text; refuse one that it reads as a truth value."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a truth value, not a label; put quotes around the label")
+    return str(value) if isinstance(value, int) else value
+
+
 def _label_weights(value: object) -> object:
     """Say what may stand for class weights where something else does."""
     if value is None or value == "balanced":
@@ -125,7 +132,7 @@ def _label_weights(value: object) -> object:
     for label, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < math.inf:
             raise ValueError(f"the weight of {label!r} should be a number above 0, not {weight!r}")
-    return value
+    return {_label(label): weight for label, weight in value.items()}
 
 
 ClassWeights = Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_label_weights)]
