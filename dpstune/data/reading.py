@@ -20,7 +20,7 @@ from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, MissingColumnError, RawSplit, read_files, read_glue, read_hub
 from dpstune.data.splitting import rows_together
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError, some_of
+from dpstune.errors import RequestError, counted, did_you_mean, some_of
 from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
@@ -261,7 +261,7 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     seen: set[str] = set()
     if task.kind == "classification":
         seen = {label for label in raw["train"].labels if label is not None and label not in marks}
-        names = sort_names({*raw["train"].label_names} or seen)
+        names = _positive_last(task, sort_names({*raw["train"].label_names} or seen))
     if task.kind == "multilabel":
         seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
         names = sort_names({name for label in raw["train"].label_names for name in several(label)} or seen)
@@ -273,6 +273,23 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         splits |= draw_parts(task, raw["train"].source, splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
     return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
+
+
+def _positive_last(task: OwnTask | DatasetTask, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels in the order of their indices: of two, the second is that of which ``f1`` and ``roc_auc`` are.
+
+    Raises:
+        RequestError: The task says which of two labels that is, and has no such label, or others than two.
+    """
+    if task.positive is None:
+        return names
+    where = f"task.positive: {task_name(task)}"
+    if task.positive not in names:
+        hint = did_you_mean(task.positive, names)
+        raise RequestError(f"{where} has no label {task.positive!r}; its labels are {some_of(names)}{hint}")
+    if len(names) != 2:
+        raise RequestError(f"{where} has {counted(len(names), 'label')} ({some_of(names)}); it names one of two")
+    return (*(name for name in names if name != task.positive), task.positive)
 
 
 def _refuse_a_column_without_text(train: RawSplit, columns: Sequence[str]) -> None:

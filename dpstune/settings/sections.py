@@ -263,6 +263,7 @@ class UserTask(Settings):
             regression, micro_f1 for several labels.
         group: A column; rows that have the same in it are drawn into the same part.
         split_seed: What parts of the training rows are drawn from; the same for every run seed.
+        positive: Of two labels, that of which ``f1`` and ``roc_auc`` are; None for the one that sorts second.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -272,6 +273,15 @@ class UserTask(Settings):
     metric: MetricNames = None
     group: Annotated[str | None, Field(min_length=1, exclude_if=_left_out)] = None
     split_seed: Annotated[int, Field(ge=0, strict=True, exclude_if=_left_out)] = 0
+    positive: Annotated[str | None, BeforeValidator(_label), Field(exclude_if=_left_out)] = None
+
+    @field_validator("positive")
+    @classmethod
+    def _is_one_of_two_classes(cls, positive: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("kind", "classification")
+        if positive is not None and kind != "classification":
+            raise ValueError(f"is one of the two labels of a classification task; this one is {kind}")
+        return positive
 
     @field_validator("name")
     @classmethod

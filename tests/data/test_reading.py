@@ -7,11 +7,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpstune.data.reading import draw_training_part, read_task
 from dpstune.errors import RequestError
+from dpstune.evaluation.scoring import evaluate_split
 from dpstune.settings.sections import DataSection, DatasetTask, FilesSection, OwnTask, TableTask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -741,6 +743,53 @@ def test_labels_with_too_few_rows_are_named(tmp_path):
 )
 def test_parts_that_cannot_be_drawn_are_refused(tmp_path, more, parts, message):
     assert refused(drawn_task(tmp_path, more=more, **parts)).startswith(f"{tmp_path}/all.csv: {message}")
+
+
+# Which of two labels counts
+
+
+FRAUD = [("a", "fraud"), ("b", "legit"), ("c", "legit")]
+
+
+def with_positive(task, label):
+    return type(task).model_validate({**task.model_dump(), "positive": label})
+
+
+def test_the_label_that_is_named_comes_second(tmp_path):
+    task = own_task(tmp_path, FRAUD, FRAUD)
+    assert load(task).label_names == ("fraud", "legit")
+    loaded = load(with_positive(task, "fraud"))
+    assert loaded.label_names == ("legit", "fraud")
+    assert loaded.splits["validation"].labels == [1, 0, 0]
+    assert named(loaded) == FRAUD
+
+
+def test_a_label_that_is_a_number_may_be_named_as_one(tmp_path):
+    task = own_task(tmp_path, [("a", "0"), ("b", "1")], [("a", "0")])
+    assert load(with_positive(task, 0)).label_names == ("1", "0")
+
+
+def test_f1_is_that_of_the_named_label(tmp_path):
+    task = load(with_positive(own_task(tmp_path, FRAUD, FRAUD, metric="f1"), "fraud"))
+    scores = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # one of two that are called fraud is
+    assert evaluate_split(task, "validation", scores).metrics["f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "message"),
+    [
+        (FRAUD, "frau", "has no label 'frau'; its labels are fraud, legit; did you mean 'fraud'?"),
+        ([*FRAUD, ("d", "other")], "fraud", "has 3 labels (fraud, legit, other); it names one of two"),
+    ],
+)
+def test_a_label_that_is_not_one_of_two_is_refused(tmp_path, rows, label, message):
+    assert message in refused(with_positive(own_task(tmp_path, rows, rows), label))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_only_classes_have_one_that_counts(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"one of the two labels of a classification task; this one is {kind}"):
+        with_positive(own_task(tmp_path, FRAUD, FRAUD, kind=kind), "fraud")
 
 
 # A dataset of the hub
