@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpstune.data.checking import check_task, told_before_training
+from dpstune.data.columns import Column
 from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, gaps
 from dpstune.data.lengths import token_lengths, word_lengths
 from dpstune.data.reading import RawTask, read_raw
@@ -103,7 +104,7 @@ def every_row_its_own_label(raw):
 
 @flaw("numbers-as-labels", "warning", ())
 def many_numbers(raw):
-    raw["train"].labels[:] = [str(n / 4) for n in range(20)] * 2
+    raw["train"].labels[:] = [str(n % 21 / 4) for n in range(40)]
 
 
 @flaw("numbers-as-labels", "error", ())
@@ -430,6 +431,13 @@ def test_a_text_column_that_is_empty_in_every_training_row_is_an_error(raw):
     assert empty.details == ("column 'title' has no text in any training row",)
     raw["train"].texts[3] = ("a body", "a title")
     assert "no-text" not in found(raw, text=("body", "title"))
+
+
+def test_twenty_numbers_are_labels_to_all_that_ask(raw):
+    raw["train"].labels[:] = [str(n) for n in range(20)] * 2
+    assert "numbers-as-labels" not in found(raw)
+    assert not Column("label", raw["train"].labels).seems_measured
+    assert Column("label", [*raw["train"].labels, "20"]).seems_measured
 
 
 class TestSharedTexts:
