@@ -8,7 +8,7 @@ from pathlib import Path
 from dpstune.data.duplicates import duplicate_findings
 from dpstune.data.finding import SEVERITIES, Finding, Places
 from dpstune.data.gold_labels import several
-from dpstune.data.group_findings import group_findings
+from dpstune.data.group_findings import group_findings, shared_text_findings
 from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
 from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import RawTask, read_raw
@@ -55,6 +55,7 @@ def _findings(raw: Mapping[str, RawSplit], task: RawTask, lengths: Lengths | Non
     groups = {split: part.groups for split, part in raw.items() if part.groups}
     if groups:
         yield from group_findings(groups, places, parts)
+    yield from shared_text_findings(raw, task.text, places, parts)
 
 
 def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source: Path) -> list[str]:

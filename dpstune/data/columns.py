@@ -15,7 +15,7 @@ from typing import Any
 from dpstune.common.textfile import ASK_FOR_AN_ENCODING
 from dpstune.data.files import file_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column
-from dpstune.data.written_forms import number
+from dpstune.data.written_forms import MOST_LABELS, number, seem_values
 from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -44,8 +44,7 @@ USUAL_LABELS = (
 )
 
 _IDS = ("id", "idx", "index", "pairid", "guid")
-_MOST_LABELS = 20  # different values, of numbers and of words with fewer repetitions than _REPEATED
-_REPEATED = 5  # rows a value, from which on more than _MOST_LABELS words are labels all the same
+_REPEATED = 5  # rows a value, from which on more than MOST_LABELS words are labels all the same
 _WORDS_OF_A_TEXT = 3.0  # on average; fewer are names or labels
 # A word, a sign, or a character of a script without spaces.
 _PIECE = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|\w+|[^\w\s]")
@@ -103,13 +102,13 @@ class Column:
     @property
     def seems_labels(self) -> bool:
         """Whether its values are few and come again."""
-        few = self.different <= _MOST_LABELS or (not self.numeric and self.different * _REPEATED <= len(self.values))
+        few = self.different <= MOST_LABELS or (not self.numeric and self.different * _REPEATED <= len(self.values))
         return 2 <= self.different <= len(self.values) / 2 and few
 
     @property
     def seems_measured(self) -> bool:
         """Whether it holds many different numbers."""
-        return self.numeric and self.different > _MOST_LABELS
+        return seem_values(set(self.values))
 
 
 @dataclass(frozen=True)

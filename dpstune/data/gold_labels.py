@@ -7,7 +7,7 @@ from typing import Any
 
 from dpstune.data.examples import Examples
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import number
+from dpstune.data.written_forms import number, seem_values
 from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -15,7 +15,6 @@ LARGEST_VALUE = 3.4e38  # of float32
 UNLABELLED = (None, "")
 WRITTEN_GAPS = ("nan", "NaN")  # what str() makes of a missing label
 NO_GOLD_LABEL = ("-", "-1")  # SNLI and corpora like it mark so a pair on which annotators did not agree
-_MOST_NUMBERS_AS_LABELS = 20  # more numbers are probably the values of a regression task that was not called one
 
 
 def gaps(kind: Kind) -> tuple[str | None, ...]:
@@ -114,7 +113,7 @@ def _find(label: str | None, raw: RawSplit, position: int, names: tuple[str, ...
 
 def _label_hint(label: str, names: Sequence[str]) -> str:
     """Return a hint about an unknown label: the name nearest to it, or regression if the labels are many numbers."""
-    if len(names) > _MOST_NUMBERS_AS_LABELS and _numbers(names) is not None:
+    if seem_values(names):
         return "; if they are values, not classes, set kind: regression"
     return did_you_mean(label, names)
 

@@ -1,11 +1,15 @@
-"""What is wrong with rows that belong together, such as those of one author."""
+"""What is wrong with rows that belong together, such as those of one author or with one premise."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from dpstune.data.finding import Finding, Places, Row
+from dpstune.data.finding import RARE, Finding, Places, Row, part_of
+from dpstune.data.sources import RawSplit
+from dpstune.data.splitting import rows_together
+from dpstune.data.written_forms import text_form
 from dpstune.errors import some_of
 
 
@@ -43,3 +47,46 @@ def group_findings(groups: Mapping[str, Sequence[str | None]], places: Places, p
             f"Ask for at most {max(2, len(first))} folds, or take another group column.",
             (f"{len(first)} groups are fewer than {parts} folds",),
         )
+
+
+def shared_text_findings(
+    raw: Mapping[str, RawSplit], columns: Sequence[str], places: Places, parts: int | None
+) -> Iterator[Finding]:
+    """Yield which pairs have one text in common with others, such as a premise, and nothing that keeps them together.
+
+    Args:
+        raw: The splits.
+        columns: The names of the two text columns; others than two are not looked at.
+        places: Names rows.
+        parts: How many parts the training rows are yet to be cut into; None where the splits are there.
+    """
+    train = raw.get("train")
+    if train is None or parts is None or len(columns) != 2:
+        return
+    block_of = {
+        row: number for number, rows in enumerate(rows_together(train.texts, train.groups or None)) for row in rows
+    }
+    shared = {column: _shared(train, number, block_of) for number, column in enumerate(columns)}
+    column = max(columns, key=lambda name: len(shared[name]))
+    rows = [("train", position) for position in shared[column]]
+    if rows:
+        total = len(train.texts)
+        yield Finding(
+            "shared-text",
+            "warning" if len(rows) >= RARE * total else "note",
+            len(rows),
+            places.some(rows),
+            f"Keep them together by group: {column} in the task, or --group {column}: else a part that is drawn holds "
+            "texts that are trained on.",
+            (f"a {column!r} that other rows have beside another text: {part_of(len(rows), total)}",),
+        )
+
+
+def _shared(train: RawSplit, number: int, block_of: Mapping[int, int]) -> list[int]:
+    """Return the rows whose text of one column stands in another block, too."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for position, texts in enumerate(train.texts):
+        if form := text_form(texts[number]):
+            rows_of[form].append(position)
+    apart = (rows for rows in rows_of.values() if len({block_of[row] for row in rows}) > 1)
+    return sorted(chain.from_iterable(apart))

@@ -11,10 +11,9 @@ from statistics import fmean, pstdev
 from dpstune.data.finding import Finding, Places, Row, Severity, histogram, part_of, share
 from dpstune.data.gold_labels import several
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import label_form, number, text_form
+from dpstune.data.written_forms import label_form, number, seem_values, text_form
 from dpstune.errors import counted, shortened, some_of
 
-MANY_NUMBERS = 20  # so many numbers as labels are probably values
 LARGE_SHARE, LARGEST_SHARE = 0.75, 0.9
 MANY_TIMES = 10  # the largest label's rows to the smallest one's
 MANY_UNLABELLED = 0.1
@@ -100,7 +99,7 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
             "one-label", "error", total, (), "Give rows of two labels or more: there is nothing to learn.", (what,)
         )
         return
-    numbers = len(counts) >= MANY_NUMBERS and all(number(label) is not None for label in counts)
+    numbers = seem_values(counts)
     one_each = total >= 5 and len(counts) > 0.9 * total
     if numbers:
         yield Finding(
@@ -143,7 +142,7 @@ def several_findings(labels: Labels, sets: Labels, places: Places, parts: int | 
         remedy = "Give rows of different labels: there is nothing to learn."
         yield Finding("one-label", "error", counts.total(), (), remedy, (what,))
         return
-    yield from _name_findings(labels, places, parts)
+    yield from _name_findings(labels, places, parts, labels.raw[labels.training].label_names)
 
 
 def _name_findings(

@@ -21,7 +21,7 @@ from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, MissingColumnError, RawSplit, read_files, read_glue, read_hub
 from dpstune.data.splitting import rows_together
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError, some_of
+from dpstune.errors import RequestError, counted, did_you_mean, some_of
 from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
@@ -262,10 +262,10 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     seen: set[str] = set()
     if task.kind == "classification":
         seen = {label for label in raw["train"].labels if label is not None and label not in marks}
-        names = sort_names({*raw["train"].label_names} or seen)
+        names = _positive_last(task, sort_names({*raw["train"].label_names} or seen))
     if task.kind == "multilabel":
         seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
-        names = sort_names(seen)
+        names = sort_names({name for label in raw["train"].label_names for name in several(label)} or seen)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
     if unseen := [label for label in names if label not in seen]:
         notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
@@ -274,6 +274,23 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         splits |= draw_parts(task, raw["train"].source, splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
     return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
+
+
+def _positive_last(task: OwnTask | DatasetTask, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels in the order of their indices: of two, the second is that of which ``f1`` and ``roc_auc`` are.
+
+    Raises:
+        RequestError: The task says which of two labels that is, and has no such label, or others than two.
+    """
+    if task.positive is None:
+        return names
+    where = f"task.positive: {task_name(task)}"
+    if task.positive not in names:
+        hint = did_you_mean(task.positive, names)
+        raise RequestError(f"{where} has no label {task.positive!r}; its labels are {some_of(names)}{hint}")
+    if len(names) != 2:
+        raise RequestError(f"{where} has {counted(len(names), 'label')} ({some_of(names)}); it names one of two")
+    return (*(name for name in names if name != task.positive), task.positive)
 
 
 def _refuse_a_column_without_text(train: RawSplit, columns: Sequence[str]) -> None:
@@ -289,16 +306,19 @@ def _read_own(task: OwnTask | DatasetTask, split: str) -> RawSplit:
     if isinstance(task, OwnTask):
         columns = Columns(task.text, task.label, task.group, label_required, group_required)
         return read_files(find_files(place), columns, task.encoding, ASK_FOR_THE_TASKS_ENCODING)
-    return read_hub(
+    read = read_hub(
         HubSource(task.dataset, task.config, task.text, {split: place}, task.label, task.revision),
         split,
         group=task.group,
         label_required=label_required,
         group_required=group_required,
-        values=task.kind == "regression",
+        minus_one=True,
         remedy="save it as files and name them under task.files",
         no_split=f"; where it has no {split} split, a share of the training rows will do: {split}: 0.2",
     )
+    if not label_required and set(read.labels) == {"-1"}:  # so are hidden labels written
+        read.labels = []
+    return read
 
 
 def _subsample(task: TaskData, size: int, seed: int) -> Examples:

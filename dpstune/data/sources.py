@@ -201,7 +201,7 @@ def read_hub(
     group: str | None = None,
     label_required: bool = False,
     group_required: bool = True,
-    values: bool = False,
+    minus_one: bool = False,
     remedy: str = "give local data with --data-dir DIR",
     no_split: str = "",
 ) -> RawSplit:
@@ -212,7 +212,7 @@ def read_hub(
         split: One of its splits, by our name.
         group: The column that says which rows belong together.
         label_required, group_required: Whether a dataset without that column is an error.
-        values: Whether labels are values, of which -1 is one; else -1 is no label.
+        minus_one: Whether -1 is a label like another where the column has no names for its numbers; else it is none.
         remedy: How to do without the hub, for the error.
         no_split: What to do where there is no such split, for the error.
 
@@ -225,16 +225,16 @@ def read_hub(
     there = dataset.column_names
     source = f"dataset {hub.id} ({hub.splits[split]})"
     columns.refuse_missing(source, there)
-    names = getattr(dataset.features.get(hub.label), "names", None)
+    names = _names_of_numbers(dataset.features.get(hub.label))
 
     def rows() -> Rows:
         # What is not read is not decoded: images, sound.
         read = [column for column in there if column in (*columns.wanted, *ID_COLUMNS)]
         for number, row in enumerate(dataset.select_columns(read)):
             value = row.get(hub.label)
-            if names is not None and isinstance(value, int):
-                row = {**row, hub.label: names[value] if value >= 0 else None}
-            elif value == -1 and not values:
+            if names is not None:
+                row = {**row, hub.label: _by_name(value, names)}
+            elif value == -1 and not minus_one:
                 row = {**row, hub.label: None}
             yield number, row
 
@@ -242,6 +242,21 @@ def read_hub(
         raw = _join([_collect(source, rows(), columns, there=there)])
     raw.label_names = tuple(names or ())
     return raw
+
+
+def _names_of_numbers(feature: Any) -> list[str] | None:
+    """Return the names that a column has for its numbers, one a row or a list of them; None where it has none."""
+    names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
+    return names
+
+
+def _by_name(value: Any, names: Sequence[str]) -> Any:
+    """Return a cell with names for numbers; -1 is no label."""
+    if isinstance(value, list):
+        return [_by_name(each, names) for each in value]
+    if isinstance(value, int):
+        return names[value] if value >= 0 else None
+    return value
 
 
 def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any:

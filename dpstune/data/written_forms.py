@@ -1,10 +1,14 @@
-"""When two texts, or two labels, are the same but for how they are written."""
+"""When two texts, or two labels, are the same but for how they are written; when labels are numbers, and values."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from collections.abc import Collection
+
+MOST_LABELS = 20
+"""So many different numbers may be labels; more are probably the values of a regression task."""
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # in the digits of any script
 _WHOLE = re.compile(r"([+-]?)(\d+)(?:\.0*)?")
@@ -53,3 +57,12 @@ def number(label: str) -> float | None:
         return None
     value = float(label)
     return value if math.isfinite(value) else None
+
+
+def seem_values(labels: Collection[str]) -> bool:
+    """Tell whether labels are so many different numbers that they are probably values.
+
+    >>> seem_values({str(n) for n in range(20)}), seem_values({str(n / 2) for n in range(21)})
+    (False, True)
+    """
+    return len(labels) > MOST_LABELS and all(number(label) is not None for label in labels)

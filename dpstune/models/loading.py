@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,9 @@ class ModelSource:
 def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer; its ``model_max_length`` is the most tokens that the model takes.
 
+    It pads on the right where a text's score would else depend on how much padding stands before it, and gives no token
+    types to a model that knows one alone.
+
     Raises:
         RequestError: There is no such model, or its tokenizer is missing or cannot pad.
         RunError: The hub could not be reached.
@@ -86,6 +90,11 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         raise RequestError(f"model {source.name}: its tokenizer has no padding token; is it an encoder?")
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions(config))
+    if _has_absolute_positions(config):
+        tokenizer.padding_side = "right"
+    if getattr(config, "type_vocab_size", None) == 1:  # a tokenizer of BERT's gives a pair's second text another type
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # which is what is saved
     return tokenizer
 
 
@@ -148,6 +157,11 @@ def positions(config: PretrainedConfig) -> int:
     return count - (config.pad_token_id + 1) if counts_from_padding else count
 
 
+def _has_absolute_positions(config: PretrainedConfig) -> bool:
+    """Tell whether a model may count positions from where a row begins, padding or not; rotary ones are relative."""
+    return positions(config) < _UNBOUNDED and getattr(config.get_text_config(), "rope_parameters", None) is None
+
+
 @no_garbage_search()
 def load_classifier(
     model: ModelSection, *, label_names: tuple[str, ...], kind: Kind, dropout: float | None, seed: int
@@ -182,10 +196,17 @@ def load_classifier(
             _refuse_incomplete_encoder(source, loaded, report)
             _draw_head(loaded, report, seed)
             mark_new(loaded, _new_weights(report))
-    settings = loaded.config.get_text_config()
-    if getattr(settings, "pad_token_id", 0) is None:  # a decoder classifies by the last token that is no padding
-        settings.pad_token_id = load_tokenizer(model).pad_token_id
+    _agree_on_padding(loaded, model)
     return _mend_half_precision(loaded)
+
+
+def _agree_on_padding(loaded: PreTrainedModel, model: ModelSection) -> None:
+    """Have a decoder, which classifies by the last token that is no padding, know its tokenizer's."""
+    settings = loaded.config.get_text_config()
+    names_none = getattr(settings, "pad_token_id", 0) is None
+    if names_none or "pad_token_id" in inspect.unwrap(type(loaded).forward).__code__.co_names:
+        with nullcontext() if names_none else suppress(RequestError):  # a profile makes tokens up
+            settings.pad_token_id = load_tokenizer(model).pad_token_id
 
 
 @no_garbage_search()

@@ -152,6 +152,8 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if isinstance(key, int) and not isinstance(key, bool):  # a label, as it is written
+                key = key_node.value
             if not isinstance(key, str):
                 quoted = f'; in quotes it is one: "{key_node.value}"' if isinstance(key_node, yaml.ScalarNode) else ""
                 raise RequestError(f"{self._place}:{line}: a key should be a word, not {key!r}{quoted}")

@@ -17,7 +17,7 @@ from dpstune.report.progress import format_value
 from dpstune.report.run_figures import confusion_figure, curves_figure, reliability_figure, scatter_figure
 from dpstune.report.tables import digits, metric_words, percent, short_text
 from dpstune.runs.folder import RunFolder, read_metrics, read_predictions
-from dpstune.settings.metrics import constant_answer
+from dpstune.settings.metrics import constant_answer, told_of_one_label
 from dpstune.studies.records import RunRecord, read_run
 from dpstune.training.results import choice_note, kept_metrics
 
@@ -381,6 +381,7 @@ def _explanations(task: TaskData) -> list[str]:
         ]
     return [
         f"One answer to all: the commonest of the {by}, with the shares of these labels as probabilities.",
+        *told_of_one_label(task.metrics, task.label_names),
         "Precision: how many of the answers of a label are right. Recall: how many of a label's examples are found. "
         "F1: their harmonic mean. The mean leaves out labels that no example has and no answer is.",
         "Calibration error (Guo et al. 2017): the examples are sorted by the probability of their answer into 15 bins "

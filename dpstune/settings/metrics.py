@@ -5,7 +5,7 @@ How each is computed stands in ``dpstune.evaluation.metrics``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,7 @@ _TABLE = (
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+_OF_ONE_LABEL = ("f1", "roc_auc")  # of the second, where there are two
 USUAL_METRIC: dict[Kind, str] = {
     "classification": "accuracy",
     "regression": "spearman",
@@ -128,6 +129,20 @@ def listed_metrics(asked: str | Sequence[str] | None, usual: str) -> tuple[str, 
     (('f1',), ('f1', 'log_loss'))
     """
     return (asked,) if isinstance(asked, str) else tuple(asked or (usual,))
+
+
+def told_of_one_label(names: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    """Say of which of two labels some metrics are, where one of them is that of one label.
+
+    Args:
+        names: The metrics.
+        labels: The task's labels, in the order of their indices.
+
+    >>> list(told_of_one_label(["accuracy", "f1"], ["legit", "fraud"]))
+    ["f1 is that of the label 'fraud'."]
+    """
+    if len(labels) == 2:
+        yield from (f"{name} is that of the label {labels[1]!r}." for name in names if name in _OF_ONE_LABEL)
 
 
 def direction(name: str) -> int:

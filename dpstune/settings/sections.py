@@ -116,6 +116,13 @@ _InAFile = _MetricName | list[_MetricName] | None
 MetricNames = Annotated[str | tuple[str, ...] | None, BeforeValidator(_known_metrics, json_schema_input_type=_InAFile)]
 
 
+def _label(value: object) -> object:
+    """Take a label that YAML reads as a whole number for its text; refuse one that it reads as a truth value."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a truth value, not a label; put quotes around the label")
+    return str(value) if isinstance(value, int) else value
+
+
 def _label_weights(value: object) -> object:
     """Say what may stand for class weights where something else does."""
     if value is None or value == "balanced":
@@ -125,7 +132,7 @@ def _label_weights(value: object) -> object:
     for label, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < math.inf:
             raise ValueError(f"the weight of {label!r} should be a number above 0, not {weight!r}")
-    return value
+    return {_label(label): weight for label, weight in value.items()}
 
 
 ClassWeights = Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_label_weights)]
@@ -256,6 +263,7 @@ class UserTask(Settings):
             regression, micro_f1 for several labels.
         group: A column; rows that have the same in it are drawn into the same part.
         split_seed: What parts of the training rows are drawn from; the same for every run seed.
+        positive: Of two labels, that of which ``f1`` and ``roc_auc`` are; None for the one that sorts second.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -265,6 +273,15 @@ class UserTask(Settings):
     metric: MetricNames = None
     group: Annotated[str | None, Field(min_length=1, exclude_if=_left_out)] = None
     split_seed: Annotated[int, Field(ge=0, strict=True, exclude_if=_left_out)] = 0
+    positive: Annotated[str | None, BeforeValidator(_label), Field(exclude_if=_left_out)] = None
+
+    @field_validator("positive")
+    @classmethod
+    def _is_one_of_two_classes(cls, positive: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("kind", "classification")
+        if positive is not None and kind != "classification":
+            raise ValueError(f"is one of the two labels of a classification task; this one is {kind}")
+        return positive
 
     @field_validator("name")
     @classmethod

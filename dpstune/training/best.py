@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, counted
 from dpstune.settings.sections import TrainingSection
 from dpstune.training.checkpoints import WEIGHTS, is_whole, write_with_digests
 
@@ -39,6 +39,27 @@ def refuse_nothing_to_choose_by(training: TrainingSection, task: TaskData) -> No
             raise RequestError(f"training.{key}: nothing of {task.name} is evaluated; {remedy}")
         if is_asked and split is not None and split.startswith("test"):
             raise RequestError(f"training.{key}: of {task.name} the {split} split alone is evaluated; {remedy}")
+
+
+def told_of_few_evaluations(training: TrainingSection, evaluations: int) -> Iterator[str]:
+    """Say which settings choose by evaluations and have too few of them to make a difference.
+
+    Args:
+        training: The settings.
+        evaluations: How often the run is evaluated where nothing ends it early.
+
+    >>> list(told_of_few_evaluations(TrainingSection(patience=3), 3))
+    ['training.patience: 3 ends no run that is evaluated 3 times; evaluate more often with training.eval_every']
+    """
+    remedy = "evaluate more often with training.eval_every"
+    if training.keep == "best" and evaluations == 1:
+        yield f"training.keep: best is the last of a run that is evaluated once; {remedy}"
+    if training.patience is not None and evaluations <= training.patience + 1:  # one that ends with the last step
+        yield f"training.patience: {training.patience} ends no run that is evaluated {_times(evaluations)}; {remedy}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else counted(count, "time")
 
 
 class BestWeights:

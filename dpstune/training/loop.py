@@ -99,12 +99,12 @@ class Loop:
         from dpstune.models.loading import load_classifier, recompute_activations
         from dpstune.models.structure import value_layer
         from dpstune.models.vocabulary import refuse_unknown_tokens
-        from dpstune.training.best import BestWeights, headline_split
+        from dpstune.training.best import BestWeights, headline_split, told_of_few_evaluations
         from dpstune.training.checkpoints import Checkpoints
         from dpstune.training.criterion import build_criterion
         from dpstune.training.forward import ForwardPasses, has_own_kernels
         from dpstune.training.losses import LossReadings
-        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps
+        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps, told_of_warmup
         from dpstune.training.values import TrainedValues
 
         self.recipe, self.folder = recipe, folder
@@ -126,6 +126,9 @@ class Loop:
         self.headline_split = headline_split(task)
         self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
         self.total_steps, warmup_steps = plan_steps(training, self.plan.steps_per_epoch)
+        evaluations = -(-self.total_steps // self._steps_between_evaluations)
+        for note in (*told_of_warmup(self.total_steps, warmup_steps), *told_of_few_evaluations(training, evaluations)):
+            progress.note(note)
 
         self.method: Method[Any] = build_method(recipe.method)
         dropout = recipe.model.dropout
@@ -150,6 +153,8 @@ class Loop:
         self.method.attach(self.model, total_steps=self.total_steps, seed=recipe.seed, criterion=criterion)
         self.forward = ForwardPasses(recipe, self.datasets["train"], self.model, self.method, accelerator)
         self.determinism = self._settle_determinism()
+        if accelerator.num_processes > 1:
+            self._freeze_unused()
         self.checkpoint = self._newest_checkpoint()
         if self.checkpoint is None:
             self._prepare_method()
@@ -465,9 +470,20 @@ class Loop:
 
         if self.accelerator.device.type != "cuda":
             return None
-        first = self.forward.cut(self.plan.chunks(1)[0])[0]
         with self.accelerator.autocast():
-            return settle(self.model, lambda: self.method.loss(self.model, self.forward.batch(first)))
+            return settle(self.model, self._first_loss)
+
+    def _freeze_unused(self) -> None:
+        """Freeze what training never uses (see ``freeze_unused``): processes wait for each other's gradients of it."""
+        from dpstune.training.unused import freeze_unused
+
+        with self.accelerator.autocast():
+            freeze_unused(self.model, self._first_loss)
+
+    def _first_loss(self) -> Tensor:
+        """Return the loss of step 1's first forward pass, the same on every rank but for dropout."""
+        first = self.forward.cut(self.plan.chunks(1)[0])[0]
+        return self.method.loss(self.model, self.forward.batch(first))
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """Find the newest checkpoint that is whole; the main process looks first, and renames what is damaged."""
@@ -490,9 +506,13 @@ class Loop:
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self.forward.batch(taken), len(taken.indices) / sum(map(len, chunks))
 
+    @property
+    def _steps_between_evaluations(self) -> int:
+        return self.recipe.training.eval_every or self.plan.steps_per_epoch
+
     def _evaluation_due(self, step: int) -> bool:
-        interval = self.recipe.training.eval_every or self.plan.steps_per_epoch
-        return bool(self.eval_splits) and (step == self.total_steps or (step > 0 and step % interval == 0))
+        is_between = step > 0 and step % self._steps_between_evaluations == 0
+        return bool(self.eval_splits) and (step == self.total_steps or is_between)
 
     def _save_due(self, step: int) -> bool:
         interval = self.recipe.training.save_every

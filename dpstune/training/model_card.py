@@ -12,7 +12,7 @@ from dpstune.common.writing import write_folder
 from dpstune.methods import without_newer_keys
 from dpstune.models.names import shown_models
 from dpstune.settings.base import listed
-from dpstune.settings.metrics import constant_answer
+from dpstune.settings.metrics import constant_answer, told_of_one_label
 from dpstune.training.results import choice_note, kept_metrics
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def model_card(recipe: Recipe, task: TaskData, result: Mapping[str, Any]) -> str
 {rows}
 
 {always.capitalize()} gives {_number(result["majority"])} ({result["metric"]}, {result["split"]})."""
+    for told in told_of_one_label(header["metrics"], task.label_names):
+        scores += f" {markdown_text(told)}"
     if note is not None:
         scores += f"\n\n{note[0].upper()}{note[1:]}."
     if result["split"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dpstune.errors import RequestError
@@ -72,18 +73,33 @@ def build_scheduler(
 def plan_steps(training: TrainingSection, steps_per_epoch: int) -> tuple[int, int]:
     """Return the optimizer steps of a run, and how many of them are warmup.
 
+    Warmup that is given as a share leaves the last step: a run whose only step is warmup learns nothing.
+
     Raises:
         RequestError: Warmup is longer than the run.
 
     >>> plan_steps(TrainingSection(epochs=3, warmup_ratio=0.1), steps_per_epoch=156)
     (468, 47)
+    >>> plan_steps(TrainingSection(steps=1, warmup_ratio=0.1), steps_per_epoch=156)
+    (1, 0)
     """
     total = training.steps if training.steps is not None else max(1, _round_up(training.epochs, steps_per_epoch))
     if training.warmup_steps is None:
-        return total, _round_up(training.warmup_ratio, total)
+        return total, min(_round_up(training.warmup_ratio, total), total - 1)
     if training.warmup_steps > total:
         raise RequestError(f"training.warmup_steps: {training.warmup_steps} is more than the run's {total} steps")
     return total, training.warmup_steps
+
+
+def told_of_warmup(total_steps: int, warmup_steps: int) -> Iterator[str]:
+    """Say that warmup takes the whole run, where it does.
+
+    >>> list(told_of_warmup(8, 8))
+    ['training.warmup_steps: all 8 steps are warmup, so the rate never reaches training.learning_rate']
+    """
+    if warmup_steps == total_steps:
+        steps = "the only step is" if total_steps == 1 else f"all {total_steps} steps are"
+        yield f"training.warmup_steps: {steps} warmup, so the rate never reaches training.learning_rate"
 
 
 def _round_up(share: float | None, steps: int) -> int:

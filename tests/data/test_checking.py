@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpstune.data.checking import check_task, told_before_training
+from dpstune.data.columns import Column
 from dpstune.data.gold_labels import UNLABELLED, WRITTEN_GAPS, gaps
 from dpstune.data.lengths import token_lengths, word_lengths
 from dpstune.data.reading import RawTask, read_raw
@@ -103,7 +104,7 @@ def every_row_its_own_label(raw):
 
 @flaw("numbers-as-labels", "warning", ())
 def many_numbers(raw):
-    raw["train"].labels[:] = [str(n / 4) for n in range(20)] * 2
+    raw["train"].labels[:] = [str(n % 21 / 4) for n in range(40)]
 
 
 @flaw("numbers-as-labels", "error", ())
@@ -432,6 +433,45 @@ def test_a_text_column_that_is_empty_in_every_training_row_is_an_error(raw):
     assert "no-text" not in found(raw, text=("body", "title"))
 
 
+def test_twenty_numbers_are_labels_to_all_that_ask(raw):
+    raw["train"].labels[:] = [str(n) for n in range(20)] * 2
+    assert "numbers-as-labels" not in found(raw)
+    assert not Column("label", raw["train"].labels).seems_measured
+    assert Column("label", [*raw["train"].labels, "20"]).seems_measured
+
+
+class TestSharedTexts:
+    @pytest.fixture
+    def pairs(self):
+        """Each premise beside three hypotheses."""
+        part = table("a.csv", 30, seed=1)
+        return {"train": replace(part, texts=[(part.texts[n // 3][0].upper(), part.texts[n][0]) for n in range(30)])}
+
+    def found(self, raw, **options):
+        return found(raw, text=("premise", "hypothesis"), parts=5, **options).get("shared-text")
+
+    def test_pairs_of_one_premise_may_come_into_different_parts(self, pairs):
+        finding = self.found(pairs)
+        assert (finding.severity, finding.count) == ("warning", 30)
+        assert finding.details == ("a 'premise' that other rows have beside another text: 30 of 30 rows (100%)",)
+        assert "group: premise in the task" in finding.remedy
+
+    def test_the_second_text_may_be_the_one_that_is_shared(self, pairs):
+        pairs["train"].texts[:] = [(second, first) for first, second in pairs["train"].texts]
+        assert "a 'hypothesis' that" in self.found(pairs).details[0]
+
+    def test_what_is_kept_together_is_not_told(self, pairs):
+        assert self.found(pairs, groups={"train": [str(n // 3) for n in range(30)]}) is None
+        pairs["train"].texts[:] = [(str(n // 3), str(n // 3)) for n in range(30)]  # which are duplicates
+        assert self.found(pairs) is None
+
+    def test_a_group_that_tears_them_apart_is(self, pairs):
+        assert self.found(pairs, groups={"train": [str(n % 3) for n in range(30)]}).count == 30
+
+    def test_where_no_parts_are_drawn_nothing_is_told(self, pairs):
+        assert "shared-text" not in found(pairs, text=("premise", "hypothesis"))
+
+
 class TestSeveralLabels:
     def of(self, *cells):
         part = table("a.jsonl", len(cells), seed=1)
@@ -458,9 +498,10 @@ class TestSeveralLabels:
 
     def test_a_label_that_no_training_row_has(self):
         raw = self.of(*["a;b", "b", ""] * 4) | {"validation": replace(table("b.jsonl", 2, seed=2), labels=["a;z", "b"])}
-        raw["train"].label_names = ("a", "b", "z")  # which training does not read where an example may have several
         finding = self.found(raw)["label-not-trained"]
         assert (finding.severity, finding.places) == ("error", ("b.jsonl:2",))
+        raw["train"].label_names = ("a", "b", "z")
+        assert self.found(raw)["label-not-trained"].severity == "warning"
 
     def test_equal_texts_with_the_same_labels_in_another_order_do_not_differ(self):
         raw = self.of(*["a;b", "b;a", "b", ""] * 4)

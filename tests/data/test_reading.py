@@ -7,11 +7,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpstune.data.reading import draw_training_part, read_task
 from dpstune.errors import RequestError
+from dpstune.evaluation.scoring import evaluate_split
 from dpstune.settings.sections import DataSection, DatasetTask, FilesSection, OwnTask, TableTask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -746,6 +748,53 @@ def test_parts_that_cannot_be_drawn_are_refused(tmp_path, more, parts, message):
     assert refused(drawn_task(tmp_path, more=more, **parts)).startswith(f"{tmp_path}/all.csv: {message}")
 
 
+# Which of two labels counts
+
+
+FRAUD = [("a", "fraud"), ("b", "legit"), ("c", "legit")]
+
+
+def with_positive(task, label):
+    return type(task).model_validate({**task.model_dump(), "positive": label})
+
+
+def test_the_label_that_is_named_comes_second(tmp_path):
+    task = own_task(tmp_path, FRAUD, FRAUD)
+    assert load(task).label_names == ("fraud", "legit")
+    loaded = load(with_positive(task, "fraud"))
+    assert loaded.label_names == ("legit", "fraud")
+    assert loaded.splits["validation"].labels == [1, 0, 0]
+    assert named(loaded) == FRAUD
+
+
+def test_a_label_that_is_a_number_may_be_named_as_one(tmp_path):
+    task = own_task(tmp_path, [("a", "0"), ("b", "1")], [("a", "0")])
+    assert load(with_positive(task, 0)).label_names == ("1", "0")
+
+
+def test_f1_is_that_of_the_named_label(tmp_path):
+    task = load(with_positive(own_task(tmp_path, FRAUD, FRAUD, metric="f1"), "fraud"))
+    scores = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # one of two that are called fraud is
+    assert evaluate_split(task, "validation", scores).metrics["f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "message"),
+    [
+        (FRAUD, "frau", "has no label 'frau'; its labels are fraud, legit; did you mean 'fraud'?"),
+        ([*FRAUD, ("d", "other")], "fraud", "has 3 labels (fraud, legit, other); it names one of two"),
+    ],
+)
+def test_a_label_that_is_not_one_of_two_is_refused(tmp_path, rows, label, message):
+    assert message in refused(with_positive(own_task(tmp_path, rows, rows), label))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_only_classes_have_one_that_counts(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"one of the two labels of a classification task; this one is {kind}"):
+        with_positive(own_task(tmp_path, FRAUD, FRAUD, kind=kind), "fraud")
+
+
 # A dataset of the hub
 
 
@@ -783,9 +832,32 @@ def test_a_dataset_of_the_hub_is_read_by_its_label_names_and_cut(dataset):
     assert "groups of 'user' kept together" in told
 
 
-def test_minus_one_is_a_value_of_a_dataset_but_no_label(dataset):
+def test_minus_one_is_a_value_of_a_dataset(dataset):
     loaded = load(dataset([-1.0, 0.5] * 5, datasets.Value("float32"), "regression", folds=2))
     assert sorted({*loaded.splits["train"].labels, *loaded.splits["validation"].labels}) == [-1.0, 0.5]
+
+
+def test_minus_one_is_a_label_of_a_dataset_whose_numbers_have_no_names(dataset):
+    task = dataset([-1, 1] * 5, datasets.Value("int64"), test="train", folds=2)
+    loaded = load(task)
+    assert loaded.label_names == ("-1", "1")
+    assert sum(map(len, loaded.splits.values())) == 20
+    assert not [note for note in loaded.notes if "dropped" in note]
+
+
+def test_a_test_split_of_minus_ones_alone_has_no_labels(dataset):
+    task = dataset([-1, 1] * 5, datasets.Value("int64"), test="test", folds=2)
+    hidden = datasets.Dataset.from_dict({"review": ["r", "s"], "stars": [-1, -1], "user": ["u", "v"]})
+    hidden.to_parquet(Path(task.dataset) / "test.parquet")
+    assert load(task).splits["test"].labels is None
+
+
+def test_labels_in_lists_have_the_datasets_names(dataset):
+    names = datasets.List(datasets.ClassLabel(names=["sad", "glad", "calm"]))
+    loaded = load(dataset([[0], [1, 0], []] * 10, names, "multilabel", validation="train"))
+    assert loaded.label_names == ("calm", "glad", "sad")
+    assert loaded.splits["validation"].labels == [(0, 0, 1), (0, 1, 1), (0, 0, 0)] * 10
+    assert "no example has the label calm, which the dataset knows" in " ".join(loaded.notes)
 
 
 @pytest.mark.parametrize(

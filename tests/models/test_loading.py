@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from dpstune.errors import RequestError
 from dpstune.models.loading import (
@@ -38,6 +38,10 @@ def read_tokenizer(folder):
 
 def trained(folder):
     return load_trained_classifier(ModelSection(name=str(folder)))
+
+
+def edit(file, **settings):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
 
 
 @pytest.fixture
@@ -110,15 +114,33 @@ def test_half_precision_weights_are_loaded_in_full(folder):
 
 
 @pytest.mark.parametrize("init", ["pretrained", "random"])
+@pytest.mark.parametrize("padding", [None, 7])
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_decoder_that_names_no_padding_has_its_tokenizers(tmp_path, family, init):
-    """It classifies by the last token that is no padding."""
-    save_tiny_model(tmp_path, family, num_key_value_heads=2, pad_token_id=None)
+def test_a_decoder_scores_a_text_alike_alone_and_beside_longer_ones(tmp_path, family, side, padding, init):
+    """It classifies by the last token that is no padding, and its positions may count padding."""
+    save_tiny_model(tmp_path, family, num_key_value_heads=2, pad_token_id=padding)
+    edit(tmp_path / "tokenizer_config.json", padding_side=side)
     model, tokenizer = load(tmp_path, init=init, dropout=0.0), load_tokenizer(ModelSection(name=str(tmp_path)))
     texts = ["the cat", "a dog sleeps in the house"]
     together = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
     alone = [model(**tokenizer(text, return_tensors="pt")).logits for text in texts]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_a_model_of_relative_positions_is_padded_where_its_tokenizer_says(folder):
+    AutoConfig.for_model("xlnet", d_model=16, n_layer=1, n_head=2, d_inner=32).save_pretrained(folder)
+    edit(folder / "tokenizer_config.json", padding_side="left")
+    assert read_tokenizer(folder).padding_side == "left"
+
+
+def test_a_model_of_one_token_type_reads_pairs_of_a_tokenizer_of_two(tmp_path):
+    save_tiny_model(tmp_path, "roberta", type_vocab_size=1)
+    edit(tmp_path / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    tokenizer = read_tokenizer(tmp_path)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        assert load(tmp_path)(**each("the cat", "a dog", return_tensors="pt")).logits.shape == (1, 3)
 
 
 @pytest.mark.parametrize("family", ["gte", "nomic_bert", "jina_embeddings_v3"])

@@ -373,6 +373,7 @@ own_tasks = st.fixed_dictionaries(
         "metric": st.sampled_from(["accuracy", "f1", "matthews"]),
         "group": words,
         "split_seed": st.integers(0),
+        "positive": words,
         "encoding": st.sampled_from(["latin-1", "utf-16"]),
     },
 )

@@ -141,6 +141,13 @@ def test_what_one_answer_to_all_gets_is_told_by_the_training_labels(tmp_path):
     assert float(row[2]) == pytest.approx(-(share * np.log(0.75) + (1 - share) * np.log(0.25)), abs=1e-3)
 
 
+def test_of_two_labels_it_is_told_of_which_a_metric_is(tmp_path):
+    task, evaluations = answered(40, ["legit", "fraud"], metrics=("accuracy", "f1"))
+    assert "f1 is that of the label 'fraud'." in write(tmp_path, task, evaluations)
+    task, evaluations = answered(40, ["legit", "fraud", "odd"], metrics=("accuracy", "f1"))
+    assert "is that of the label" not in write(tmp_path / "three", task, evaluations)
+
+
 def test_a_split_without_labels_is_named_alone(tmp_path):
     task, evaluations = answered(60, ["no", "yes"], splits=("validation", "test"))
     task.splits["test"] = Examples(task.splits["test"].ids, task.splits["test"].texts, None)

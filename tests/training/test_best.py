@@ -183,6 +183,23 @@ class TestPatience:
         run = engine.train(recipe(*EVERY, "training.steps=8", "training.patience=3"), output=tmp_path)
         assert (run.result["steps"], run.result["stopped_early_at"]) == (8, None)
 
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            (["patience=2"], "training.patience: 2 ends no run that is evaluated 2 times"),
+            (["patience=1"], "training.patience: 1 ends no run that is evaluated 2 times"),
+            (["eval_every=2", "keep=best"], "training.keep: best is the last of a run that is evaluated once"),
+            (["warmup_steps=2"], "training.warmup_steps: all 2 steps are warmup"),
+            (["steps=3", "patience=1", "keep=best"], None),
+        ],
+    )
+    def test_of_settings_that_can_make_no_difference_it_is_said(self, recipe, tmp_path, asked, told):
+        notes = Notes()
+        few = ["training.steps=2", "training.eval_every=1", *(f"training.{each}" for each in asked)]
+        engine.train(recipe(*few), output=tmp_path, progress=notes)
+        before = [note for note in notes.told if not note.startswith("stopped early")]
+        assert [note[: len(told or "")] for note in before] == [told] * (told is not None)
+
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing below the command catches it."""

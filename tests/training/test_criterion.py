@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from dpstune.data.inputs import Inputs
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import load_recipe
+from dpstune.settings.sections import TrainingSection
 from dpstune.training import engine
 from dpstune.training.criterion import balanced_weights, build_criterion
 
@@ -63,6 +64,18 @@ def test_a_run_that_asks_for_nothing_has_the_models_own_loss(tiny_task):
     assert build_criterion(recipe.training, Inputs().task(recipe)) is None
 
 
+@pytest.mark.parametrize("number", ["0", "'0'"])
+def test_weights_are_given_to_labels_that_are_numbers(tiny_task, number):
+    recipe = load_recipe(str(tiny_task), overrides=[f"training.class_weights={{{number}: 4, 1: 0.5}}"]).recipe
+    assert recipe.training.class_weights == {"0": 4.0, "1": 0.5}
+
+
+def test_in_python_labels_may_be_numbers_but_no_truth_values():
+    assert TrainingSection(class_weights={0: 4, 1: 0.5}).class_weights == {"0": 4.0, "1": 0.5}
+    with pytest.raises(ValueError, match="true is a truth value, not a label; put quotes around the label"):
+        TrainingSection(class_weights={True: 2})
+
+
 @pytest.mark.parametrize("asked", ["training.class_weights=balanced", "training.label_smoothing=0.3"])
 def test_what_is_asked_for_changes_what_is_learned(train, asked):
     assert not torch.equal(flat(train("training.steps=6")), flat(train("training.steps=6", asked)))
@@ -89,6 +102,7 @@ class TestRefusals:
             ("balance", "class_weights: should be balanced, or a mapping of labels to weights, not 'balance'"),
             ("{yes: 0}", "class_weights: the weight of 'yes' should be a number above 0, not 0"),
             ("{yes: heavy}", "class_weights: the weight of 'yes' should be a number above 0, not 'heavy'"),
+            ("{true: 2}", 'class_weights.*: a key should be a word, not True; in quotes it is one: "true"'),
             ("[1, 2]", r"class_weights: should be balanced, or a mapping of labels to weights, not \[1, 2\]"),
         ],
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from dpstune.device import hardware
 from dpstune.methods import REGISTRY
@@ -19,7 +21,7 @@ from dpstune.runs.folder import read_metrics, read_predictions
 from dpstune.training import engine
 from tests.loss_scale import LARGE, scaling_from
 from tests.once import made_once
-from tests.tiny import LEARNING, METHODS
+from tests.tiny import LEARNING, METHODS, VOCABULARY, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -206,3 +208,20 @@ def test_a_rank_without_a_step_in_an_epoch_gets_the_probe_of_the_other(zygote, t
         assert done.code == 0, done.stderr[-3000:]
     first, second = (load_file(tmp_path / f"lp-ft-fp32-rank{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_that_training_never_uses_are_waited_for_by_no_rank(zygote, tiny_task, tmp_path):
+    """XLNet's mask embedding has no gradient."""
+    shape = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "vocab_size": len(VOCABULARY)}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("xlnet", **shape))
+    model.transformer.save_pretrained(tmp_path / "xlnet")
+    tiny_tokenizer().save_pretrained(tmp_path / "xlnet")
+    recipe = write_recipe(tmp_path, tiny_task, "vanilla", 4)
+    recipe.write_text(re.sub("model: {name: [^,}]*", f"model: {{name: {tmp_path}/xlnet", recipe.read_text()))
+    for done in fork(zygote, tmp_path, [str(recipe)]):
+        assert done.code == 0, done.stderr[-3000:]
+    first, second = (load_file(tmp_path / f"vanilla-fp32-rank{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    before = load_file(tmp_path / "xlnet" / "model.safetensors")
+    assert torch.equal(first["transformer.mask_emb"], before["mask_emb"])
+    assert not torch.equal(first["transformer.word_embedding.weight"], before["word_embedding.weight"])

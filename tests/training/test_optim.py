@@ -76,7 +76,8 @@ def test_schedules_rise_from_zero_and_follow_their_name(schedule, after_warmup):
 def test_warmup_ratio_is_a_share_of_all_steps(steps, ratio):
     total, warmup = plan_steps(TrainingSection(steps=steps, warmup_ratio=ratio), steps_per_epoch=7)
     assert total == steps
-    assert -1e-6 <= warmup - steps * ratio <= 1
+    assert warmup < steps
+    assert warmup == steps - 1 or -1e-6 <= warmup - steps * ratio <= 1
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1.1, 11), (0.7, 7), (2.3, 23), (0.01, 1), (1e-9, 1), (1.11, 12)])
@@ -88,6 +89,13 @@ def test_epochs_and_steps():
     assert plan_steps(TrainingSection(epochs=3), steps_per_epoch=156) == (468, 47)
     assert plan_steps(TrainingSection(epochs=0.5, warmup_steps=0), steps_per_epoch=5) == (3, 0)
     assert plan_steps(TrainingSection(steps=2036, warmup_steps=122), steps_per_epoch=156) == (2036, 122)
+
+
+def test_a_run_of_one_step_has_the_whole_rate():
+    model, training = tiny_classifier(), TrainingSection(steps=1, learning_rate=0.5)
+    total, warmup = plan_steps(training, steps_per_epoch=5)
+    scheduler = build_scheduler(build_optimizer(model, training), training, total_steps=total, warmup_steps=warmup)
+    assert set(scheduler.get_last_lr()) == {0.5}
 
 
 def test_warmup_longer_than_the_run_is_refused():
