@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import subprocess
 import sys
@@ -68,6 +69,19 @@ def test_ending_before_the_start_shows_no_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", Terminal())
     BarProgress().finish()
     assert "training" not in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("opened", [os.openpty, os.pipe], ids=["a closed terminal", "a reader that has left"])
+def test_a_bar_that_nobody_sees_any_more_stops_nothing(opened, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    reader, written = opened()
+    with open(written, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        progress = new_progress() if stderr.isatty() else BarProgress()
+        assert isinstance(progress, BarProgress)
+        progress.start(3, 0)
+        os.close(reader)
+        tell_a_run(progress)
 
 
 def test_a_reader_that_has_left_stops_nothing():
