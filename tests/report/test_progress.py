@@ -97,3 +97,18 @@ def test_a_reader_that_has_left_stops_nothing():
     process.stderr.close()
     process.stdin.close()
     assert process.wait(timeout=300) == 7
+
+
+def test_where_the_reader_of_stderr_has_left_stdout_gets_the_result_all_the_same():
+    code = (
+        "import sys; from dpstune.report.output import people_console, print_out; sys.stdin.read()\n"
+        "for _ in range(3): people_console().print('to people')\n"
+        "print_out('to programs')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stderr.close()
+    process.stdin.close()
+    assert (process.stdout.read(), process.wait(timeout=300)) == (b"to programs\n", 0)
+    process.stdout.close()
