@@ -11,7 +11,7 @@ import typer
 
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat, method_names
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import DpstuneError, RequestError
+from dpstune.errors import DpstuneError, RequestError, unforeseen
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -
         with folder.lock():
             folder.clear_partial()
             tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
-    except DpstuneError as error:
-        tell(f"no report: {error}")
+    except Exception as error:
+        tell(f"no report: {error if isinstance(error, DpstuneError) else unforeseen(error)}")
 
 
 def is_main_process() -> bool:

@@ -152,6 +152,19 @@ def can_name_a_folder(name: str) -> bool:
     return name.strip(" .") != "" and CONTROL.search(name) is None
 
 
+def is_text(path: Path) -> bool:
+    r"""Tell whether a path is UTF-8 text, as what is told of it has to be.
+
+    >>> is_text(Path("runs")), is_text(Path("b\udcffr"))
+    (True, False)
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the mapping that a JSON file holds; None if it is missing or damaged."""
     try:

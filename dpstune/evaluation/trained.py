@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.writing import read_json
+from dpstune.common.writing import is_text, read_json
 from dpstune.errors import RequestError
 from dpstune.runs.folder import FIT_RESULT, RunFolder
 from dpstune.settings.sections import DataSection, TrainingSection
@@ -69,6 +69,8 @@ def find_trained(place: Path) -> TrainedPlace:
     name = str(place)
     if not place.is_dir():
         raise RequestError(f"there is no folder {place}; give a run's folder or a model folder")
+    if not is_text(place):
+        raise RequestError(f"{place}: its name is no UTF-8 text, and no model is read from there; rename it")
     if place.name == "model" and (place.parent / "recipe.yaml").is_file():
         place = place.parent
     run = RunFolder(place)
