@@ -203,6 +203,28 @@ class TestFailures:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (143, "error: interrupted; nothing that was finished is lost\n")
 
+    def test_sigterm_exits_143_also_where_nobody_reads_what_is_told(self):
+        code = (
+            "import os, signal, sys; from dpstune import cli; sys.stdin.read(); "
+            "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stderr.close()
+        process.stdin.close()
+        assert process.wait(timeout=300) == 143
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes a stream")
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+    def test_a_standard_stream_that_is_closed_leads_nowhere(self, closed):
+        code = (
+            "import sys; from dpstune import cli; from dpstune.report.output import print_out, tell; "
+            "cli.run = lambda arguments: sys.stdin.read() or print_out('out') or tell('err') or 7; cli.main()"
+        )
+        command = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-c", code]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        left = {"<&-": ("out\n", "err\n"), ">&-": ("", "err\n"), "2>&-": ("out\n", "")}[closed]
+        assert (done.returncode, done.stdout, done.stderr) == (7, *left)
+
     def test_the_unforeseen_is_one_line_that_says_how_to_see_more(self, run, monkeypatch):
         monkeypatch.delenv("DPSTUNE_DEBUG", raising=False)
         self.fail_with(monkeypatch, ZeroDivisionError("of\ntwo lines"))
