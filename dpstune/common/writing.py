@@ -146,10 +146,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def can_name_a_folder(name: str) -> bool:
     r"""Tell whether a folder can be called so, without leading elsewhere.
 
-    >>> [can_name_a_folder(name) for name in ("rte", "..", "a\nb", "")]
-    [True, False, False, False]
+    >>> [can_name_a_folder(name) for name in ("rte", "..", "../rte", "a\nb", "")]
+    [True, False, False, False, False]
     """
-    return name.strip(" .") != "" and CONTROL.search(name) is None
+    return name.strip(" .") != "" and Path(name).name == name and CONTROL.search(name) is None
 
 
 def is_text(path: Path) -> bool:
