@@ -252,6 +252,7 @@ def test_eval_overwrites_no_report_and_no_runs_page_unless_it_is_told_to(zygote,
     for place, file, told in (
         (tmp_path / "page", "report.html", "it holds a report; choose another folder, or overwrite it with --force"),
         (tmp_path / "text", "report.md", "it holds a report"),
+        (tmp_path / "pictures", "confusion.png", "it holds a confusion.png; choose another folder, or have it"),
         (run, "notes.md", "it is a run's folder; choose another folder, or overwrite its page with --force"),
     ):
         place.mkdir(exist_ok=True)
