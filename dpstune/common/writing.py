@@ -51,11 +51,31 @@ def set_aside(path: Path) -> Path:
     Raises:
         RequestError, RunError: See ``writing_to``.
     """
+    aside = _free_name(path)
+    with writing_to(path):
+        path.rename(aside)
+    return aside
+
+
+def copy_aside(path: Path) -> Path:
+    """Copy a file to ``NAME.earlier-N``, so that a new one can take its place, and return the copy.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+
+    def copy(beside: Path) -> None:
+        shutil.copyfile(path, beside)
+
+    aside = _free_name(path)
+    write_atomically(aside, copy)
+    return aside
+
+
+def _free_name(path: Path) -> Path:
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.earlier-{number}")):
         number += 1
-    with writing_to(path):
-        path.rename(aside)
     return aside
 
 
