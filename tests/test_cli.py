@@ -104,6 +104,8 @@ class TestWrongRequests:
             (["recipes", "show", "dmeo"], "did you mean 'demo'?"),
             (["recipes", "copy", "dmeo"], "did you mean 'demo'?"),
             (["recipes"], "Missing command"),
+            (["predict", "~nobody-is-called-so/run", "new.csv"], "there is no folder ~nobody-is-called-so/run; give"),
+            (["predict", "r" * 300, "new.csv"], "r cannot be read: File name too long; give a run's folder or"),
         ],
     )
     def test_one_line(self, run, arguments, message):

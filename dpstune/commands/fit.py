@@ -18,6 +18,7 @@ from dpstune.commands.options import (
     tell_of_the_hub,
     text_pair,
 )
+from dpstune.common.paths import expanded
 from dpstune.report.output import print_json, print_out, tell
 
 
@@ -80,7 +81,7 @@ def fit(
         model=model,
         metric=metric,
         overrides=overrides or (),
-        output=output.expanduser(),
+        output=expanded(output),
         jobs=jobs,
     )
     tell_of_the_hub(data)

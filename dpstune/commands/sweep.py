@@ -21,6 +21,7 @@ from dpstune.commands.options import (
     method_names,
 )
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
+from dpstune.common.paths import expanded
 from dpstune.errors import DpstuneError, RequestError, counted, some_of
 from dpstune.report.output import print_json, print_out, tell
 
@@ -93,10 +94,10 @@ def sweep(
         recipe=recipe,
         methods=tuple(methods or [load_recipe(recipe).recipe.method.name]),
         seeds=seeds,
-        output=output.expanduser(),
+        output=expanded(output),
         grid=tuple(grid or ()),
         overrides=tuple(overrides or ()),
-        data_dir=data_dir and data_dir.expanduser().absolute(),
+        data_dir=data_dir and expanded(data_dir).absolute(),
         storage=storage,
         budget=(budget or TPE_BUDGET) if sampler == "tpe" else None,
         prune=prune,

@@ -11,6 +11,7 @@ import typer
 
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat, method_names
 from dpstune.common.interruption import Interrupted
+from dpstune.common.paths import expanded
 from dpstune.errors import DpstuneError, RequestError, unforeseen
 from dpstune.report.output import print_json, tell
 
@@ -56,7 +57,7 @@ def train(
 
     def load(seed: int | None) -> LoadedRecipe:
         return load_recipe(
-            recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and data_dir.expanduser()
+            recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and expanded(data_dir)
         )
 
     first, command = load(seed), command_to_repeat(context)
@@ -65,7 +66,7 @@ def train(
     try:
         for restart in range(seeds):
             loaded = load(first.recipe.seed + restart)
-            results.append(_train_one(loaded, output.expanduser(), fresh, command, check_data=restart == 0))
+            results.append(_train_one(loaded, expanded(output), fresh, command, check_data=restart == 0))
         if push_to_hub is not None and is_main_process():
             results[0]["pushed"] = _push(Path(results[0]["run"]), push_to_hub, private)
         part_from_the_other_ranks()

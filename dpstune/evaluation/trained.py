@@ -64,6 +64,15 @@ def find_trained(place: Path) -> TrainedPlace:
     Raises:
         RequestError: The folder is none of them, the run is not finished, or its recipe cannot be read.
     """
+    try:
+        return _find(place)
+    except OSError as error:
+        raise RequestError(
+            f"{place} cannot be read: {error.strerror}; give a run's folder or a model folder that can be"
+        ) from None
+
+
+def _find(place: Path) -> TrainedPlace:
     from dpstune.recipe.recipe import load_run_recipe
 
     name = str(place)
