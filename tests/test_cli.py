@@ -350,6 +350,13 @@ class TestRecipes:
         assert out.startswith("roberta-rte: ok: FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05)")
         assert err.startswith(f"error: {wrong_recipe}:3: ")
 
+    def test_check_prints_nothing_that_a_terminal_would_obey(self, run, tmp_path):
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text('model: {name: "a\\e[2Jb"}\ntask: toy-nli\n')
+        code, out, _ = run("recipes", "check", recipe)
+        assert (code, "\x1b" in out) == (0, False)
+        assert r"ok: a\x1b[2Jb on toy-nli" in out
+
     def test_check_accepts_every_shipped_recipe(self, run):
         code, out, err = run("recipes", "check", *shipped_recipes())
         assert (code, err) == (0, "")

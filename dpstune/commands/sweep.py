@@ -22,7 +22,7 @@ from dpstune.commands.options import (
 )
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
 from dpstune.common.paths import expanded
-from dpstune.errors import DpstuneError, RequestError, counted, some_of
+from dpstune.errors import DpstuneError, RequestError, counted, printable, some_of
 from dpstune.report.output import print_json, print_out, tell
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def sweep(
         if planned.has_storage:
             open_searches(planned)
         planned_runs = plan_as_json(planned, jobs or default_workers(planned), tell)
-        print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
+        print_json(planned_runs) if as_json else print_out(printable(format_plan(planned_runs)))
         return
     if launcher is not None:
         _launch(planned, launcher, jobs or 1, launcher_options or (), as_json)
