@@ -84,6 +84,8 @@ def _find(place: Path) -> TrainedPlace:
         place = place.parent
     run = RunFolder(place)
     if run.recipe.is_file() and (place / FIT_RESULT).is_file():
+        if not run.model.is_dir():
+            raise RequestError(f"{place} holds no model; the same fit command makes it again")
         return TrainedPlace(name, run.model, None, load_run_recipe(run.recipe))
     if run.recipe.is_file():
         if run.read_result() is None:

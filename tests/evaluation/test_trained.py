@@ -63,6 +63,13 @@ def test_a_model_below_a_path_that_is_no_text_is_refused(tiny_run, tmp_path):
         find_trained(place)
 
 
+def test_a_fit_whose_model_is_gone_is_refused(tiny_run, tmp_path):
+    shutil.copy(tiny_run / "recipe.yaml", tmp_path)
+    (tmp_path / "fit.json").write_text("{}")
+    with pytest.raises(RequestError, match=f"{tmp_path} holds no model; the same fit command makes it again"):
+        find_trained(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_run_in_fp16_is_scored_to_the_bits_it_reported(zygote, tiny_task, tmp_path):
     half = ["--set", "training.precision=fp16", "--output", tmp_path]
