@@ -105,6 +105,7 @@ app = new_app()
 
 def main() -> NoReturn:
     """Run the command line and exit with its code; every error is one line on stderr."""
+    _open_what_is_closed()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     again = sys.unraisablehook = _SignalAgain()
     codecs.register_error("jsonescape", _as_json_escapes)
@@ -116,6 +117,13 @@ def main() -> NoReturn:
         again.stop()
     gc.freeze()  # else Python searches all of torch and transformers for garbage once more, which takes a second
     sys.exit(code or again.exit_code())
+
+
+def _open_what_is_closed() -> None:
+    """Have a standard stream that a shell closed (``>&-``) lead nowhere, since Python then has none."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until Python ends
 
 
 def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
@@ -152,7 +160,8 @@ def run(arguments: Sequence[str]) -> int:
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End the process as a shell would report it; training itself takes the signal over to save first."""
     signal.signal(number, _exit_in_silence)  # one line is enough
-    os.write(sys.stderr.fileno(), f"error: {INTERRUPTED}\n".encode())  # a print may be under way
+    with suppress(OSError):  # nobody may read it any more
+        os.write(sys.stderr.fileno(), f"error: {INTERRUPTED}\n".encode())  # a print may be under way
     sys.exit(128 + number)
 
 

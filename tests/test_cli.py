@@ -104,6 +104,8 @@ class TestWrongRequests:
             (["recipes", "show", "dmeo"], "did you mean 'demo'?"),
             (["recipes", "copy", "dmeo"], "did you mean 'demo'?"),
             (["recipes"], "Missing command"),
+            (["predict", "~nobody-is-called-so/run", "new.csv"], "there is no folder ~nobody-is-called-so/run; give"),
+            (["predict", "r" * 300, "new.csv"], "r cannot be read: File name too long; give a run's folder or"),
         ],
     )
     def test_one_line(self, run, arguments, message):
@@ -202,6 +204,28 @@ class TestFailures:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (143, "error: interrupted; nothing that was finished is lost\n")
+
+    def test_sigterm_exits_143_also_where_nobody_reads_what_is_told(self):
+        code = (
+            "import os, signal, sys; from dpstune import cli; sys.stdin.read(); "
+            "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stderr.close()
+        process.stdin.close()
+        assert process.wait(timeout=300) == 143
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes a stream")
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+    def test_a_standard_stream_that_is_closed_leads_nowhere(self, closed):
+        code = (
+            "import sys; from dpstune import cli; from dpstune.report.output import print_out, tell; "
+            "cli.run = lambda arguments: sys.stdin.read() or print_out('out') or tell('err') or 7; cli.main()"
+        )
+        command = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-c", code]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        left = {"<&-": ("out\n", "err\n"), ">&-": ("", "err\n"), "2>&-": ("out\n", "")}[closed]
+        assert (done.returncode, done.stdout, done.stderr) == (7, *left)
 
     def test_the_unforeseen_is_one_line_that_says_how_to_see_more(self, run, monkeypatch):
         monkeypatch.delenv("DPSTUNE_DEBUG", raising=False)
@@ -325,6 +349,13 @@ class TestRecipes:
         assert code == 2
         assert out.startswith("roberta-rte: ok: FacebookAI/roberta-large on rte, dps-dense (p 0.3, update_ratio 0.05)")
         assert err.startswith(f"error: {wrong_recipe}:3: ")
+
+    def test_check_prints_nothing_that_a_terminal_would_obey(self, run, tmp_path):
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text('model: {name: "a\\e[2Jb"}\ntask: toy-nli\n')
+        code, out, _ = run("recipes", "check", recipe)
+        assert (code, "\x1b" in out) == (0, False)
+        assert r"ok: a\x1b[2Jb on toy-nli" in out
 
     def test_check_accepts_every_shipped_recipe(self, run):
         code, out, err = run("recipes", "check", *shipped_recipes())

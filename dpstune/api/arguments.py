@@ -138,7 +138,7 @@ def as_name(name: Any) -> str:
     Raises:
         RequestError: It cannot.
     """
-    if not isinstance(name, str) or not can_name_a_folder(name) or "/" in name or "\\" in name:
+    if not isinstance(name, str) or not can_name_a_folder(name) or "\\" in name:
         raise RequestError(f"name={shown(name)}: should be a name without slashes")
     return name
 

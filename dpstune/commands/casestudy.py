@@ -19,6 +19,7 @@ from dpstune.commands.options import (
     method_names,
     recipe_names,
 )
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -81,8 +82,8 @@ def casestudy(
     from dpstune.studies.sweep.sweep import SweepRequest
 
     command = command_to_repeat(context)
-    output = output.expanduser()
-    data_dir = data_dir and data_dir.expanduser().absolute()
+    output = expanded(output)
+    data_dir = data_dir and expanded(data_dir).absolute()
     loaded = None
     if recipe is not None:
         trained = () if sources else methods  # with --from, methods only select from what is there
@@ -93,7 +94,7 @@ def casestudy(
             if given:
                 raise RequestError(f"{flag}: nothing is trained with --from; leave it out")
         request = SourcesRequest(
-            sources=tuple(source.expanduser() for source in sources),
+            sources=tuple(expanded(source) for source in sources),
             output=output,
             recipe=loaded,
             methods=tuple(methods or ()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, SecondTextColumn, TextColumn, tell_of_the_hub, text_pair
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError, RunError, counted, did_you_mean, some_of
 from dpstune.report.output import print_json, tell
 
@@ -72,6 +73,7 @@ def check(
     from dpstune.data.files import FILE_FORMATS, form_of, names_a_dataset
     from dpstune.recipe.finding import may_be_a_recipe, shipped_recipes
     from dpstune.report.check_report import print_findings
+    from dpstune.settings.base import check_settings
     from dpstune.settings.sections import ModelSection
 
     first, second = text_pair(text, text2)
@@ -87,7 +89,8 @@ def check(
     task = about.task
     asked = None
     if model is not None:
-        asked = ModelSection(name=str(Path(model).expanduser().absolute()) if model.startswith((".", "~")) else model)
+        name = str(expanded(model).absolute()) if model.startswith((".", "~")) else model
+        asked = check_settings(ModelSection, {"name": name}, place="--model")
     findings = check_task(task, lengths=_lengths(task, asked, about.model, max_length or about.max_length))
     rows = {split: len(part.texts) for split, part in task.splits.items()}
     print_findings(subject, rows, findings)
@@ -115,7 +118,7 @@ def _read_file(name: str, columns: dict[str, str | None], group: str | None, enc
     from dpstune.studies.fit.parts import FOLDS
 
     encoding = encoding and known_encoding(encoding)
-    paths = find_files(Path(name).expanduser())
+    paths = find_files(expanded(name))
     refuse_wrong_names(columns["--text"], columns["--text2"], columns["--label"])
     if columns["--text"] is not None and columns["--label"] is not None:
         texts = tuple(column for column in (columns["--text"], columns["--text2"]) if column is not None)
@@ -164,7 +167,7 @@ def _read_recipe(name: str, group: str | None, data_dir: Path | None) -> _Subjec
     from dpstune.recipe.recipe import load_recipe
     from dpstune.settings.sections import UserTask
 
-    recipe = load_recipe(name, data_dir=data_dir and data_dir.expanduser()).recipe
+    recipe = load_recipe(name, data_dir=data_dir and expanded(data_dir)).recipe
     task = recipe.task
     if group is not None:
         if not isinstance(task, UserTask):

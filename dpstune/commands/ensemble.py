@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import AsJson, Output, command_to_repeat
+from dpstune.common.paths import expanded
 from dpstune.report.output import print_json, tell
 
 
@@ -38,7 +39,7 @@ def ensemble(
     )
     from dpstune.studies.ensemble import Ensemble
 
-    together = Ensemble([run.expanduser() for run in runs], output.expanduser(), split, weights=weights)
+    together = Ensemble([expanded(run) for run in runs], expanded(output), split, weights=weights)
     how = OF_WEIGHTS if weights else OF_PROBABILITIES
     with together.lock():
         outcome = together.average_weights() if weights else together.average_probabilities()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpstune.commands.options import AsJson, DataDir, Trained, asked_columns, command_to_repeat, task_names
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError, some_of
 from dpstune.report.output import print_json, tell
 
@@ -79,8 +80,8 @@ def evaluate(
     from dpstune.studies.row_interval import intervals_over_rows
     from dpstune.training.results import told_of_choice
 
-    place = find_trained(trained.expanduser())
-    submission, report = submission and submission.expanduser(), report and report.expanduser()
+    place = find_trained(expanded(trained))
+    submission, report = submission and expanded(submission), report and expanded(report)
     if metric is not None:
         _metrics(metric)
     if force and submission is None and report is None:
@@ -95,7 +96,7 @@ def evaluate(
         told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse_without_a_file({"--text": text, "--label": label, "--encoding": encoding})
-        target = target_of(place, task, split or "validation", data_dir and data_dir.expanduser())
+        target = target_of(place, task, split or "validation", data_dir and expanded(data_dir))
         if submission is not None:
             _refuse_submission(submission, target, force=force)
         examples = target.read()

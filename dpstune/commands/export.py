@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import AsJson, Trained
+from dpstune.common.paths import expanded
 from dpstune.report.output import print_json, tell
 
 
@@ -28,9 +29,9 @@ def export(
     from dpstune.evaluation.trained import find_trained
     from dpstune.integrations.onnx import MODEL_FILE, export_onnx, refuse_what_cannot_be_exported
 
-    onnx = onnx.expanduser()
+    onnx = expanded(onnx)
     refuse_what_cannot_be_exported(onnx, force=force)
-    place = find_trained(trained.expanduser())
+    place = find_trained(expanded(trained))
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         exported = export_onnx(place, onnx)
     if exported.difference is None:

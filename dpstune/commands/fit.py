@@ -18,6 +18,8 @@ from dpstune.commands.options import (
     tell_of_the_hub,
     text_pair,
 )
+from dpstune.common.paths import expanded
+from dpstune.errors import printable
 from dpstune.report.output import print_json, print_out, tell
 
 
@@ -80,7 +82,7 @@ def fit(
         model=model,
         metric=metric,
         overrides=overrides or (),
-        output=output.expanduser(),
+        output=expanded(output),
         jobs=jobs,
     )
     tell_of_the_hub(data)
@@ -89,7 +91,7 @@ def fit(
         for line in fitted.findings:
             tell(line)
         planned = fitted.plan()
-        print_json(planned) if as_json else print_out(plan_text(planned))
+        print_json(planned) if as_json else print_out(printable(plan_text(planned)))
         return
     with fitted.lock():
         with redirect_stdout(sys.stderr):

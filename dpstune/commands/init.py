@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import SecondTextColumn, TextColumn, text_pair
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError
 from dpstune.report.output import tell
 
@@ -37,12 +38,12 @@ def init(
     from dpstune.common.writing import write_text
     from dpstune.data.first_recipe import first_recipe
 
-    output = output.expanduser()
+    output = expanded(output)
     if output.exists() and not force:
         raise RequestError(f"{output} exists; choose another file with --output, or overwrite it with --force")
     first, second = text_pair(text, text2)
     columns = {"text": first, "text2": second, "label": label}
-    write_text(output, first_recipe(file.expanduser(), output, **columns, encoding=encoding))
+    write_text(output, first_recipe(expanded(file), output, **columns, encoding=encoding))
     name = shlex.quote(str(output))
     tell(f"wrote {output}; look at its guesses, then:")
     tell(f"  dpstune check {name}")

@@ -86,7 +86,8 @@ def command_to_repeat(context: typer.Context, left_out: Sequence[str] = _CHANGE_
 
     typed: list[str] = context.find_root().obj or []
     words = [word for word in typed if word not in left_out]
-    return shlex.join(["dpstune", *(hide_passwords(word, word) for word in words)])
+    line = shlex.join(["dpstune", *(hide_passwords(word, word) for word in words)])
+    return line.encode("utf-8", "backslashreplace").decode()  # a path may be no text
 
 
 def tell_of_the_hub(data: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import Trained, asked_columns
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError
 from dpstune.report.output import print_lines, tell
 
@@ -51,10 +52,10 @@ def predict(
     )
     from dpstune.evaluation.trained import TrainedModel, find_trained
 
-    path = Path(file).expanduser()
+    path = expanded(file)
     form = _form(file, form)
     encoding = known_encoding(encoding) if encoding is not None else None
-    place = find_trained(trained.expanduser())
+    place = find_trained(expanded(trained))
     columns = asked_columns(text)
     name = "stdin" if file == "-" else file
     with ExitStack() as stack:

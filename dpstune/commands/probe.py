@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import AsJson, DataDirs, Output, asked_columns, command_to_repeat, task_names
+from dpstune.common.paths import expanded
 from dpstune.report.output import print_json, tell
 from dpstune.studies.probe.request import FEWEST_ROWS
 
@@ -58,17 +59,17 @@ def probe(
 
     columns = asked_columns(text)
     request = ProbeRequest(
-        runs=tuple(run.expanduser() for run in runs),
-        output=output.expanduser(),
+        runs=tuple(expanded(run) for run in runs),
+        output=expanded(output),
         on=tuple(on.split(",")) if on is not None else (),
-        texts=texts and texts.expanduser(),
+        texts=texts and expanded(texts),
         text=None if columns is None else tuple(columns),
         task=task,
         rows=rows,
         train_rows=train_rows,
         scored_rows=scored_rows,
         pretrained=pretrained,
-        data_dirs=tuple(folder.expanduser().absolute() for folder in data_dirs or ()),
+        data_dirs=tuple(expanded(folder).absolute() for folder in data_dirs or ()),
     )
     outcome = Probe(request).run(tell)
     page = write_probe_report(outcome, command_to_repeat(context))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import AsJson, Overrides, RecipeName, command_to_repeat, method_names
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError
 from dpstune.report.output import print_json, tell
 
@@ -54,7 +55,7 @@ def profile(
         steps=steps,
         overrides=tuple(overrides or ()),
     )
-    folder = output.expanduser() / request.plan()[0][0].name / "profile"
+    folder = expanded(output) / request.plan()[0][0].name / "profile"
     make_writable_folder(folder)
     with redirect_stdout(sys.stderr):  # stdout is for the result; what a library prints is for people
         outcome = study.profile(request, tell)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import recipe_names
-from dpstune.errors import RequestError
+from dpstune.errors import RequestError, printable
 from dpstune.report.output import print_json, print_out, tell
 
 app = typer.Typer(help="List, show, copy and check recipes.\n\nExample: dpstune recipes list")
@@ -104,7 +104,7 @@ def check_recipes(
     wrong = []
     for name in names:
         try:
-            print_out(f"{name}: ok: {summarize_recipe(load_recipe(name).recipe)}")
+            print_out(printable(f"{name}: ok: {summarize_recipe(load_recipe(name).recipe)}"))
         except RequestError as error:
             wrong.append(error)
             tell(f"error: {error}")

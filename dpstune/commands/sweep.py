@@ -21,7 +21,8 @@ from dpstune.commands.options import (
     method_names,
 )
 from dpstune.commands.watched import run_watched, tell_what_is_elsewhere
-from dpstune.errors import DpstuneError, RequestError, counted, some_of
+from dpstune.common.paths import expanded
+from dpstune.errors import DpstuneError, RequestError, counted, printable, some_of
 from dpstune.report.output import print_json, print_out, tell
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def sweep(
         recipe=recipe,
         methods=tuple(methods or [load_recipe(recipe).recipe.method.name]),
         seeds=seeds,
-        output=output.expanduser(),
+        output=expanded(output),
         grid=tuple(grid or ()),
         overrides=tuple(overrides or ()),
-        data_dir=data_dir and data_dir.expanduser().absolute(),
+        data_dir=data_dir and expanded(data_dir).absolute(),
         storage=storage,
         budget=(budget or TPE_BUDGET) if sampler == "tpe" else None,
         prune=prune,
@@ -113,7 +114,7 @@ def sweep(
         if planned.has_storage:
             open_searches(planned)
         planned_runs = plan_as_json(planned, jobs or default_workers(planned), tell)
-        print_json(planned_runs) if as_json else print_out(format_plan(planned_runs))
+        print_json(planned_runs) if as_json else print_out(printable(format_plan(planned_runs)))
         return
     if launcher is not None:
         _launch(planned, launcher, jobs or 1, launcher_options or (), as_json)

@@ -11,7 +11,8 @@ import typer
 
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat, method_names
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import DpstuneError, RequestError
+from dpstune.common.paths import expanded
+from dpstune.errors import DpstuneError, RequestError, unforeseen
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def train(
 
     def load(seed: int | None) -> LoadedRecipe:
         return load_recipe(
-            recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and data_dir.expanduser()
+            recipe, method=method, overrides=overrides or (), seed=seed, data_dir=data_dir and expanded(data_dir)
         )
 
     first, command = load(seed), command_to_repeat(context)
@@ -65,7 +66,7 @@ def train(
     try:
         for restart in range(seeds):
             loaded = load(first.recipe.seed + restart)
-            results.append(_train_one(loaded, output.expanduser(), fresh, command, check_data=restart == 0))
+            results.append(_train_one(loaded, expanded(output), fresh, command, check_data=restart == 0))
         if push_to_hub is not None and is_main_process():
             results[0]["pushed"] = _push(Path(results[0]["run"]), push_to_hub, private)
         part_from_the_other_ranks()
@@ -138,8 +139,8 @@ def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -
         with folder.lock():
             folder.clear_partial()
             tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
-    except DpstuneError as error:
-        tell(f"no report: {error}")
+    except Exception as error:
+        tell(f"no report: {error if isinstance(error, DpstuneError) else unforeseen(error)}")
 
 
 def is_main_process() -> bool:

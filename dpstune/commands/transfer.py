@@ -20,6 +20,7 @@ from dpstune.commands.options import (
     method_names,
     task_names,
 )
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError, counted
 from dpstune.report.output import print_json, tell
 
@@ -72,7 +73,7 @@ def transfer(
     from dpstune.studies.sweep.sweep import Sweep, SweepRequest
     from dpstune.studies.transfer import Evaluator, choose_targets, refuse_what_does_not_match, tabulate
 
-    folders = [folder.expanduser().absolute() for folder in data_dirs or ()]
+    folders = [expanded(folder).absolute() for folder in data_dirs or ()]
     named = load_first(recipe, methods, overrides or ()).recipe.task
     own = isinstance(named, UserTask)  # its files lie where its recipe says; the folders are the targets'
     home = None if own else folder_with_task(folders, task_name(named))
@@ -89,7 +90,7 @@ def transfer(
         recipe=recipe,
         methods=tuple(methods or dict.fromkeys([BASELINE, loaded.method.name])),
         seeds=seeds,
-        output=output.expanduser(),
+        output=expanded(output),
         overrides=tuple(overrides or ()),
         data_dir=data_dir,
         storage=storage,

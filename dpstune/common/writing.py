@@ -51,11 +51,31 @@ def set_aside(path: Path) -> Path:
     Raises:
         RequestError, RunError: See ``writing_to``.
     """
+    aside = _free_name(path)
+    with writing_to(path):
+        path.rename(aside)
+    return aside
+
+
+def copy_aside(path: Path) -> Path:
+    """Copy a file to ``NAME.earlier-N``, so that a new one can take its place, and return the copy.
+
+    Raises:
+        RequestError, RunError: See ``writing_to``.
+    """
+
+    def copy(beside: Path) -> None:
+        shutil.copyfile(path, beside)
+
+    aside = _free_name(path)
+    write_atomically(aside, copy)
+    return aside
+
+
+def _free_name(path: Path) -> Path:
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.earlier-{number}")):
         number += 1
-    with writing_to(path):
-        path.rename(aside)
     return aside
 
 
@@ -146,10 +166,23 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def can_name_a_folder(name: str) -> bool:
     r"""Tell whether a folder can be called so, without leading elsewhere.
 
-    >>> [can_name_a_folder(name) for name in ("rte", "..", "a\nb", "")]
-    [True, False, False, False]
+    >>> [can_name_a_folder(name) for name in ("rte", "..", "../rte", "a\nb", "")]
+    [True, False, False, False, False]
     """
-    return name.strip(" .") != "" and CONTROL.search(name) is None
+    return name.strip(" .") != "" and Path(name).name == name and CONTROL.search(name) is None
+
+
+def is_text(path: Path) -> bool:
+    r"""Tell whether a path is UTF-8 text, as what is told of it has to be.
+
+    >>> is_text(Path("runs")), is_text(Path("b\udcffr"))
+    (True, False)
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.paths import expanded
 from dpstune.common.textfile import ASK_FOR_AN_ENCODING, known_encoding
 from dpstune.data.files import file_rows, find_files, form_of, is_pattern
 from dpstune.data.gold_labels import gaps, label_examples, sort_names
@@ -37,7 +38,7 @@ def names_rows(asked: str) -> bool:
     path = Path(asked)
     if asked in TASKS or is_yaml_file(asked):
         return False
-    return bool(form_of(path).format) or is_pattern(path) or path.expanduser().is_file()
+    return bool(form_of(path).format) or is_pattern(path) or expanded(path).is_file()
 
 
 def read_labelled_file(
@@ -61,7 +62,7 @@ def read_labelled_file(
             text columns are more or fewer than the model was trained on, or a label is none of the model's.
     """
     encoding = encoding and known_encoding(encoding)
-    files = find_files(Path(asked).expanduser())
+    files = find_files(expanded(asked))
     likely = [*likely_columns(model.place, text), *_label_columns(model.place, label)]
     first = next((row for _, row in file_rows(files[0], likely, encoding=encoding, remedy=ASK_FOR_AN_ENCODING)), None)
     if first is None:

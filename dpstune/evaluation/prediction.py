@@ -64,7 +64,7 @@ class LineReader:
         self._stream, self._name, self._remedy = stream, name, remedy
         self._recoder = Recoder(encoding)
         self._lines: list[bytes] = []  # whole lines that were read but not handed on, the next one last
-        self._begun = b""
+        self._begun: list[bytes] = []  # the pieces of a line that may go on
 
     @property
     def waiting(self) -> bool:
@@ -96,9 +96,15 @@ class LineReader:
             chunk = self._chunk()
             if not chunk and not self._begun:
                 return False
-            lines = (self._begun + chunk).splitlines(keepends=True)
-            # The last line may go on; after \r the \n of the same line end may follow.
-            self._begun = lines.pop() if chunk and not lines[-1].endswith(b"\n") else b""
+            at_end = not chunk
+            if self._begun and self._begun[-1].endswith(b"\r"):  # the \n of the same line end may follow
+                chunk = self._begun.pop() + chunk
+            lines = chunk.splitlines(keepends=True)
+            goes_on = [] if at_end or lines[-1].endswith(b"\n") else [lines.pop()]
+            if lines or at_end:
+                lines[:1] = [b"".join([*self._begun, *lines[:1]])]
+                self._begun = []
+            self._begun += goes_on
             self._lines = lines[::-1]
         return True
 

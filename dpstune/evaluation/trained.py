@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.writing import read_json
+from dpstune.common.writing import is_text, read_json
 from dpstune.errors import RequestError
 from dpstune.runs.folder import FIT_RESULT, RunFolder
 from dpstune.settings.sections import FEWEST_TOKENS, DataSection, TrainingSection
@@ -70,15 +70,28 @@ def find_trained(place: Path) -> TrainedPlace:
     Raises:
         RequestError: The folder is none of them, the run is not finished, or its recipe cannot be read.
     """
+    try:
+        return _find(place)
+    except OSError as error:
+        raise RequestError(
+            f"{place} cannot be read: {error.strerror}; give a run's folder or a model folder that can be"
+        ) from None
+
+
+def _find(place: Path) -> TrainedPlace:
     from dpstune.recipe.recipe import load_run_recipe
 
     name = str(place)
     if not place.is_dir():
         raise RequestError(f"there is no folder {place}; give a run's folder or a model folder")
+    if not is_text(place):
+        raise RequestError(f"{place}: its name is no UTF-8 text, and no model is read from there; rename it")
     if place.name == "model" and (place.parent / "recipe.yaml").is_file():
         place = place.parent
     run = RunFolder(place)
     if run.recipe.is_file() and (place / FIT_RESULT).is_file():
+        if not run.model.is_dir():
+            raise RequestError(f"{place} holds no model; the same fit command makes it again")
         return TrainedPlace(name, run.model, None, load_run_recipe(run.recipe))
     if run.recipe.is_file():
         if run.read_result() is None:

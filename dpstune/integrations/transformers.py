@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 
-from dpstune.common.writing import write_atomically
+from dpstune.common.writing import read_json, write_atomically
 from dpstune.errors import RequestError, RunError
 from dpstune.methods import build_method, without_newer_keys
 from dpstune.methods.base import Method, MethodConfig, end_update, loadable_state, weights_are_finite
@@ -290,7 +290,7 @@ def newest_whole_checkpoint(folder: Path) -> str | None:
         for place in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
         if (step := place.name.rpartition("-")[2]).isdigit()
         and (place / METHOD_STATE).is_file()
-        and (place / TRAINER_STATE_NAME).is_file()
+        and read_json(place / TRAINER_STATE_NAME) is not None
     }
     return whole[max(whole)] if whole else None
 

@@ -123,6 +123,8 @@ def _compose(text: str, place: str) -> yaml.Node | None:
         raise RequestError(f"{place}: not valid YAML: {error.reason} (character {error.position})") from None
     except RecursionError:
         raise RequestError(f"{place}: not valid YAML: nested too deep") from None
+    except (ValueError, OverflowError):  # PyYAML's chr()
+        raise RequestError(rf"{place}: not valid YAML: an escape (\U...) stands for no character") from None
     return node
 
 

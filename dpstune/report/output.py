@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from dpstune.errors import RunError, printable
 
@@ -66,7 +66,37 @@ def people_console() -> Console:
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable(text), **options)
 
-    return PeopleConsole(stderr=True, highlight=False, markup=False, emoji=False)
+    stderr = cast("IO[str]", _Unfailing(getattr(sys.stderr, "rich_proxied_file", sys.stderr)))
+    return PeopleConsole(file=stderr, highlight=False, markup=False, emoji=False)
+
+
+class _Unfailing:
+    """A stream that says nothing more once writing to it has failed, as ``tell`` does.
+
+    Args:
+        stream: What it writes to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _silence(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is left in the buffer."""
+        try:
+            self._stream.flush()
+        except OSError:
+            _silence(self._stream)
 
 
 def _silence(stream: TextIO) -> None:

@@ -32,6 +32,7 @@ Picture = Callable[[str, "Figure", str], Image]
 """Writes a figure under a name, and returns it for a page, with words that describe it."""
 
 MOST_LABELS_DRAWN = 20
+RELIABILITY, CONFUSION, SCATTER = "reliability.png", "confusion.png", "scatter.png"
 _MOST_LISTED = 10
 _EXAMPLE = frozenset([1])  # the column that holds an example's texts
 _PARTS = 5  # of the gold values, in the table of residuals
@@ -124,7 +125,7 @@ def write_evaluation_page(
 
 
 def refuse_taken_folder(folder: Path, *, force: bool) -> None:
-    """Refuse to overwrite a report or a run's page, before anything is computed.
+    """Refuse to overwrite a report, a picture or a run's page, before anything is computed.
 
     Raises:
         RequestError: One is there and ``force`` is not given.
@@ -137,6 +138,11 @@ def refuse_taken_folder(folder: Path, *, force: bool) -> None:
         )
     if any((folder / name).exists() for name in REPORT_FILES):
         raise RequestError(f"--report {folder}: it holds a report; choose another folder, or overwrite it with --force")
+    for name in (RELIABILITY, CONFUSION, SCATTER):
+        if (folder / name).exists():
+            raise RequestError(
+                f"--report {folder}: it holds a {name}; choose another folder, or have it overwritten with --force"
+            )
 
 
 def pictures_in(folder: Path) -> Picture:
@@ -233,7 +239,7 @@ def _labels_section(task: TaskData, each: Evaluation, picture: Picture) -> Itera
     if each.probabilities is not None and each.gold:
         yield Heading(f"{each.split}: how far probabilities can be trusted")
         figure = reliability_figure(reliability(each.gold, each.predictions, each.probabilities), each.split)
-        yield picture("reliability.png", figure, f"Share of right answers on {each.split} against their probability")
+        yield picture(RELIABILITY, figure, f"Share of right answers on {each.split} against their probability")
         yield from _surest_mistakes(task, each)
 
 
@@ -249,7 +255,7 @@ def confusions(each: Evaluation, picture: Picture) -> Iterator[Block]:
     matrix = confusion_matrix(each.gold, each.predictions, labels=range(len(each.names)))
     if len(each.names) <= MOST_LABELS_DRAWN:
         shown = confusion_figure(matrix, each.names, each.split)
-        yield picture("confusion.png", shown, f"Confusion matrix on {each.split}: gold labels down, answers across")
+        yield picture(CONFUSION, shown, f"Confusion matrix on {each.split}: gold labels down, answers across")
     else:
         yield from _largest_confusions(matrix, each.names)
 
@@ -326,9 +332,7 @@ def _surest_mistakes(task: TaskData, each: Evaluation) -> Iterator[Block]:
 def _values_section(task: TaskData, each: Evaluation, picture: Picture) -> Iterator[Block]:
     gold, predicted = np.array(each.gold), np.array(each.predictions)
     yield Heading(f"{each.split}: predicted and gold values")
-    yield picture(
-        "scatter.png", scatter_figure(gold, predicted, each.split), f"Predicted over gold values on {each.split}"
-    )
+    yield picture(SCATTER, scatter_figure(gold, predicted, each.split), f"Predicted over gold values on {each.split}")
     yield Heading(f"{each.split}: residuals")
     yield _residuals(each)
     yield Heading(f"{each.split}: the largest residuals")

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dpstune.common.writing import locked, make_writable_folder, read_json, set_aside, write_atomically, writing_to
+from dpstune.common.writing import (
+    is_text,
+    locked,
+    make_writable_folder,
+    read_json,
+    set_aside,
+    write_atomically,
+    writing_to,
+)
 from dpstune.errors import RequestError
 
 FIT_RESULT = "fit.json"
@@ -96,10 +104,8 @@ class RunFolder:
         Raises:
             RequestError: The place cannot be written to.
         """
-        try:
-            str(self.path).encode()
-        except UnicodeEncodeError:
-            raise RequestError(f"--output {self.path}: its name is no UTF-8 text; choose another folder") from None
+        if not is_text(self.path):
+            raise RequestError(f"--output {self.path}: its name is no UTF-8 text; choose another folder")
         make_writable_folder(self.path)
         with writing_to(self.path):
             self.checkpoints.mkdir(exist_ok=True)

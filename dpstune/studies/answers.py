@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpstune.errors import RunError
 from dpstune.runs.folder import RunFolder, read_predictions
 from dpstune.settings.metrics import METRICS, direction
 from dpstune.studies.choice import Rows, Scorer
@@ -54,16 +55,36 @@ def read_answers(folders: Sequence[Path], split: str, task: TaskData) -> Answers
         folders: The runs' folders.
         split: The split.
         task: Whose labels they are.
-    """
-    columns = [read_predictions(RunFolder(folder).predictions(split)) for folder in folders]
-    joined = {key: [value for each in columns for value in each[key]] for key in columns[0]}
-    index = {name: place for place, name in enumerate(task.label_names)}
 
-    def read(values: list[Any]) -> NDArray[Any]:
+    Raises:
+        RunError: A run's predictions are gone or damaged.
+    """
+    index = {name: place for place, name in enumerate(task.label_names)}
+    found = [_read(RunFolder(folder), split, index) for folder in folders]
+    return Answers(
+        [name for each in found for name in each.ids],
+        np.concatenate([each.gold for each in found]),
+        np.concatenate([each.predictions for each in found]),
+        np.concatenate([each.scores for each in found]),
+    )
+
+
+def _read(run: RunFolder, split: str, index: Mapping[str, int]) -> Answers:
+    """Read one run's answers; ``index`` holds each label's place, and nothing in regression."""
+    file = run.predictions(split)
+
+    def places(values: list[Any]) -> NDArray[Any]:
         return np.array([index[value] for value in values] if index else values)
 
-    scores = np.array(joined["scores"], dtype=np.float32)
-    return Answers(joined["id"], read(joined["label"]), read(joined["prediction"]), scores)
+    try:
+        columns = read_predictions(file)
+        gold, predictions = places(columns["label"]), places(columns["prediction"])
+        return Answers(columns["id"], gold, predictions, np.array(columns["scores"], dtype=np.float32))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{file}: its predictions cannot be read ({error}); remove the run's folder and repeat the command that "
+            "trained it"
+        ) from None
 
 
 def scorer(answers: Sequence[Answers], task: TaskData) -> Scorer:

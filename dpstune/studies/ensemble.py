@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,20 +125,18 @@ class Ensemble:
 
         It is called under the lock. A model of earlier weights gives way.
         """
-        here, prefix = self.folder.parent, f".{self.folder.name}.soup-"
-        for left in here.glob(f"{prefix}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with TemporaryDirectory(prefix=prefix, dir=here) as place:
-            soup = Path(place)
-            _write_soup(self._weights, soup)
+        soup, model = self.folder.with_name(f".{self.folder.name}.soup"), self.folder / "model"
+        try:
+            write_folder(soup, partial(_write_soup, self._weights))
             answers = self._answers_of(soup)
             score, own = scorer([*self.answers, answers], self.task), len(self.answers)
             every = np.arange(len(answers.ids))
             best = choose(score, range(own), every)
-            model = self.folder / "model"
             if choose(score, [own, best], every) == own:
                 write_folder(model, partial(shutil.copytree, soup, dirs_exist_ok=True))
                 return self._outcome(answers, model, [])
+        finally:
+            shutil.rmtree(soup, ignore_errors=True)
         if model.exists():
             with writing_to(model):
                 shutil.rmtree(model)

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dpstune.errors import DpstuneError, RequestError, counted
+from dpstune.common.writing import can_name_a_folder
+from dpstune.errors import DpstuneError, RequestError, counted, shortened
 from dpstune.recipe.recipe import load_run_recipe
 from dpstune.recipe.schema import Recipe
 from dpstune.runs.folder import RunFolder
@@ -255,6 +256,9 @@ def _checked(folder: Path, result: Any, file: str) -> RunRecord:
     ]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}")
+    name = result["recipe"]
+    if not isinstance(name, str) or not can_name_a_folder(name):  # reports are written into a folder of this name
+        raise ValueError(f"recipe in {file} is {shortened(json.dumps(name))}; it should be a name without slashes")
     for key in ("value", "majority", "seconds"):
         if _number(result[key]) is None and (key == "seconds" or result[key] is not None):
             raise ValueError(f"{key} in {file} is {json.dumps(result[key])}; it should be a finite number")

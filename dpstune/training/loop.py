@@ -223,11 +223,11 @@ class Loop:
                 self._read_losses()
                 evaluations = self.evaluate()
                 self._record(evaluations)
-            ended = step == self.total_steps or self.state.stopped
-            if ended or self._save_due(step):
-                self.save()
-            if ended:
+            if step == self.total_steps or self.state.stopped:
+                self._save_after_the_last_step()
                 break
+            if self._save_due(step):
+                self.save()
             self.optimizer_step(step + 1)
             self._stop_where_asked()
         return evaluations or self.evaluate()
@@ -351,6 +351,17 @@ class Loop:
             self.best_weights.drop_unneeded(self.checkpoints.states())
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
+
+    def _save_after_the_last_step(self) -> None:
+        """Write a checkpoint, in case the results cannot be written; go on without one: they take less room."""
+        try:
+            self.save()
+        except DivergedError:
+            raise
+        except RunError as error:
+            why = error.__cause__ or error
+            self.progress.note(f"no checkpoint was written after the last step, and a finished run needs none ({why})")
+            self.accelerator.wait_for_everyone()  # the other ranks wait in ``save``
 
     def keep_divergence(self, recipe_name: str, error: DivergedError) -> None:
         """Write that training has come to nothing, which counts where restarts are compared; see ``RunRecord``.

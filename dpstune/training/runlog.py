@@ -51,10 +51,12 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the files and tell that training has ended, and how."""
-        self._progress.finish()
-        if self._metrics is not None:
-            self._metrics.close()
-        self._trackers.finish(error)
+        try:
+            self._progress.finish()
+        finally:
+            if self._metrics is not None:
+                self._metrics.close()
+            self._trackers.finish(error)
 
     @property
     def size(self) -> int:

@@ -123,6 +123,7 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
         (["tickets.csv", "--group", "team"], "no column 'team'; its columns are message, category"),
         (["tickets.csv", "--data-dir", "glue"], "--data-dir glue: tickets.csv is a file; leave --data-dir out"),
         (["tickets.csv", "--model", "./nowhere"], "there is no folder"),
+        (["tickets.csv", "--model", ""], "--model: name: should be at least 1 character, not ''"),
         (["plain.csv"], "plain.csv: no column seems to hold text; say --text COLUMN (its columns: a, b)"),
         (["many.csv"], "many.csv: no column seems to hold labels; say --label COLUMN (its columns: text, body)"),
         (["empty.csv"], "empty.csv holds no rows to look at"),

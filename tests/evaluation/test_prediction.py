@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 
 import openpyxl
 import pyarrow as pa
@@ -59,6 +60,14 @@ def test_a_lone_carriage_return_ends_a_line_once_no_newline_can_follow():
     lines = iter(reader)
     assert (next(lines), reader.waiting) == ("one\r", True)
     assert list(lines) == ["two\r\n", "three\r", "four\r"]
+
+
+def test_a_long_line_takes_as_long_as_many_short_ones():
+    pieces = [b"word " * 800] * 2000
+    started = time.process_time()
+    (line,) = LineReader(Pieces(pieces), "stdin")
+    assert len(line) == 8_000_000
+    assert time.process_time() - started < 1, "to copy the line for each piece takes many seconds"
 
 
 def test_a_line_that_is_no_utf8_is_named():

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from dpstune.errors import RequestError
 from dpstune.evaluation import scoring
 from dpstune.evaluation.trained import LENGTH_KEY, TrainedModel, find_trained
 from dpstune.models.precision import model_precision
@@ -53,6 +54,20 @@ def test_the_kernels_of_a_gpus_run_are_not_asked_of_a_cpu(tiny_run, tmp_path):
     model.model.register_forward_hook(lambda *_: asked.append(torch.are_deterministic_algorithms_enabled()))
     model.score_texts([("a cat", "a man")])
     assert asked == [False]
+
+
+def test_a_model_below_a_path_that_is_no_text_is_refused(tiny_run, tmp_path):
+    place = tmp_path / "m\udcff"
+    place.symlink_to(tiny_run)
+    with pytest.raises(RequestError, match="its name is no UTF-8 text, and no model is read from there; rename it"):
+        find_trained(place)
+
+
+def test_a_fit_whose_model_is_gone_is_refused(tiny_run, tmp_path):
+    shutil.copy(tiny_run / "recipe.yaml", tmp_path)
+    (tmp_path / "fit.json").write_text("{}")
+    with pytest.raises(RequestError, match=f"{tmp_path} holds no model; the same fit command makes it again"):
+        find_trained(tmp_path)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from dpstune.data.inputs import Inputs
 from dpstune.data.tokens import encode
 from dpstune.device import hardware
 from dpstune.errors import RequestError, RunError
-from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer
+from dpstune.integrations.transformers import METHOD_STATE, MethodTrainer, newest_whole_checkpoint
 from dpstune.methods import REGISTRY
 from dpstune.models.loading import load_classifier, load_tokenizer
 from dpstune.recipe.recipe import load_recipe
@@ -579,6 +579,15 @@ def test_a_kill_while_it_saves_leaves_a_checkpoint_to_go_on_from(
     assert all(
         torch.equal(weight, whole.model.state_dict()[name]) for name, weight in resumed.model.state_dict().items()
     )
+
+
+def test_a_checkpoint_whose_state_was_cut_off_is_not_whole(tmp_path):
+    for step, state in ((7, "{}"), (14, '{"best_metric": nul')):
+        place = tmp_path / f"checkpoint-{step}"
+        place.mkdir()
+        (place / METHOD_STATE).touch()
+        (place / "trainer_state.json").write_text(state)
+    assert newest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-7")
 
 
 def note_steps(trainer):

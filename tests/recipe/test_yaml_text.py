@@ -44,6 +44,8 @@ def test_values_are_read_as_yaml_1_2(text, value):
         ("", "r.yaml: should be a mapping"),
         ("a: " + "[" * 5000, "r.yaml: not valid YAML: nested too deep"),
         ("a: " + "9" * 5000, "r.yaml:1: 99999999999999999999... is not a number"),
+        ('a: "\\U00110000"\n', r"r.yaml: not valid YAML: an escape (\U...) stands for no character"),
+        ('a: "\\Uffffffff"\n', r"r.yaml: not valid YAML: an escape (\U...) stands for no character"),
         ("a: \x01\n", "r.yaml: not valid YAML: special characters"),
     ],
 )

@@ -110,6 +110,7 @@ def test_a_profile_has_the_same_header():
         (["sweep", "--storage", "postgresql://h/db?sslpassword=abc&PassWord=of/me"],
          "dpstune sweep --storage 'postgresql://h/db?sslpassword=***&PassWord=***'"),
         (["sweep", "--storage", "sqlite:////tmp/a@b.db"], "dpstune sweep --storage sqlite:////tmp/a@b.db"),
+        (["train", "--data-dir", "d\udcff"], r"dpstune train --data-dir 'd\udcff'"),
     ],
 )  # fmt: skip
 def test_the_command_is_what_was_typed_but_for_passwords(typed, expected):

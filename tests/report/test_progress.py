@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def test_ending_before_the_start_shows_no_bar(monkeypatch):
     assert "training" not in sys.stderr.getvalue()
 
 
+@pytest.mark.parametrize("opened", [os.openpty, os.pipe], ids=["a closed terminal", "a reader that has left"])
+def test_a_bar_that_nobody_sees_any_more_stops_nothing(opened, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    reader, written = opened()
+    with open(written, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        progress = new_progress() if stderr.isatty() else BarProgress()
+        assert isinstance(progress, BarProgress)
+        progress.start(3, 0)
+        os.close(reader)
+        tell_a_run(progress)
+
+
 def test_a_reader_that_has_left_stops_nothing():
     code = (
         "import sys; from dpstune.report.output import print_out, tell; sys.stdin.read()\n"
@@ -83,3 +97,18 @@ def test_a_reader_that_has_left_stops_nothing():
     process.stderr.close()
     process.stdin.close()
     assert process.wait(timeout=300) == 7
+
+
+def test_where_the_reader_of_stderr_has_left_stdout_gets_the_result_all_the_same():
+    code = (
+        "import sys; from dpstune.report.output import people_console, print_out; sys.stdin.read()\n"
+        "for _ in range(3): people_console().print('to people')\n"
+        "print_out('to programs')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stderr.close()
+    process.stdin.close()
+    assert (process.stdout.read(), process.wait(timeout=300)) == (b"to programs\n", 0)
+    process.stdout.close()

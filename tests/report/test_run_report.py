@@ -231,6 +231,17 @@ def test_the_command_writes_the_page_and_makes_up_for_one_that_is_missing(zygote
     assert page.read_bytes() == first
 
 
+def test_a_page_that_cannot_be_made_costs_nothing_of_the_run(run, tiny_task, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr("dpstune.report.run_report.write_run_page", fail)
+    code, out, err = run("train", "--recipe", tiny_task, "--set", "training.steps=1", "--output", tmp_path, "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 1
+    assert "no report: unexpected UnicodeEncodeError: 'utf-8' codec can't encode" in err
+
+
 def test_eval_writes_a_page_with_the_metrics_that_are_asked_for(zygote, tiny_run, tmp_path):
     run = zygote.run("eval", tiny_run, "--metric", "log_loss,roc_auc", "--report", tmp_path / "page", "--json")
     assert run.code == 0, run.stderr
@@ -248,6 +259,7 @@ def test_eval_overwrites_no_report_and_no_runs_page_unless_it_is_told_to(zygote,
     for place, file, told in (
         (tmp_path / "page", "report.html", "it holds a report; choose another folder, or overwrite it with --force"),
         (tmp_path / "text", "report.md", "it holds a report"),
+        (tmp_path / "pictures", "confusion.png", "it holds a confusion.png; choose another folder, or have it"),
         (run, "notes.md", "it is a run's folder; choose another folder, or overwrite its page with --force"),
     ):
         place.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """Restarts put together: their probabilities, and their weights as one model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from filelock import FileLock
 from safetensors.torch import load, load_file, save_file
 
 from dpstune.runs.folder import read_predictions
+from tests.training.test_engine import full_after
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,15 @@ def test_a_mean_of_weights_that_scores_less_than_the_best_restart_is_not_kept_an
     assert told["model"] is None
     assert "not kept" in told["notes"][0]
     assert not Path(kept["model"]).exists()
-    assert not list(tmp_path.glob("*/.ensemble-*.soup-*"))
+    assert not list(tmp_path.glob("*/.ensemble-*.soup*"))
+
+
+def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(run, restarts, tmp_path):
+    with full_after(10_000):
+        code, _, err = run("ensemble", *restarts, "--weights", "--output", tmp_path)
+    assert code == 1
+    assert re.fullmatch(r"error: writing to .*\.soup failed: File too large; .* make room and .*\n", err)
+    assert not list(tmp_path.rglob("*soup*"))
 
 
 def test_what_lies_in_folders_of_a_model_and_its_card_do_not_become_the_means(zygote, restarts, tmp_path):

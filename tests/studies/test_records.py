@@ -84,6 +84,7 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     text = (make_run(tmp_path / "seed-11-lacks", seed=11) / "result.json").read_text()
     (tmp_path / "seed-11-lacks" / "result.json").write_text(text.replace('"majority"', '"minority"'))
     make_run(tmp_path / "seed-13-kept", seed=13, kept="last")
+    make_run(tmp_path / "seed-15-away", seed=15, recipe="../away")
     text = (tmp_path / "seed-1-good" / "result.json").read_text()
     make_run(tmp_path / "seed-12-mixed", seed=12)
     (tmp_path / "seed-12-mixed" / "result.json").write_text(text)
@@ -94,6 +95,8 @@ def test_what_is_skipped_is_named_with_its_reason(tmp_path):
     assert found.pop("1 run diverged") == "seed-14-lost"
     assert "set aside" in found.pop("seed-1-good.earlier-1")
     assert found.pop("seed-13-kept") == "skipped: damaged: kept in result.json holds no mapping"
+    away = 'skipped: damaged: recipe in result.json is "../away"; it should be a name without slashes'
+    assert found.pop("seed-15-away") == away
     assert found.pop("seed-11-lacks") == "skipped: damaged: result.json lacks majority"
     assert "seed 1, recipe.yaml of seed 12" in found.pop("seed-12-mixed")
     assert "NaN; it should be a finite number" in found.pop("seed-5-nan")

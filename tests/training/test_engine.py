@@ -447,6 +447,18 @@ class TestFailures:
         assert notes.told == ["continuing after step 8 of 24"]
         assert same_bits(continued, train(*every, output="whole"))
 
+    def test_a_run_that_has_room_for_its_model_but_no_last_checkpoint_is_finished(self, train, tiny_task, tmp_path):
+        whole = train("training.steps=4")
+        notes, room = Notes(), 1.5 * (whole.folder / "model" / "model.safetensors").stat().st_size
+        with full_after(int(room)):
+            loaded = load_recipe(str(tiny_task), overrides=["training.steps=4"])
+            finished = engine.train(loaded, output=tmp_path / "full", progress=notes)
+        assert same_bits(finished, whole)
+        told = (
+            "no checkpoint was written after the last step, and a finished run needs none ([Errno 27] File too large)"
+        )
+        assert notes.told == [told]
+
     def test_two_processes_in_one_folder(self, train, zygote, tiny_task, tmp_path):
         from dpstune.runs.folder import RunFolder
 

@@ -115,6 +115,29 @@ def test_one_that_fails_is_told_of_once_and_the_run_goes_on(train, monkeypatch, 
     assert calls.count("log") == {"open": 0, "log": 3}.get(fails_at, 26)
 
 
+def test_hears_how_the_run_ended_also_where_its_progress_cannot_end(train, monkeypatch):
+    class Gone(Notes):
+        def finish(self):
+            raise OSError("no terminal")
+
+    heard = []
+
+    class Tracker:
+        def __init__(self, recipe, folder, after_step):
+            pass
+
+        def log(self, points):
+            pass
+
+        def finish(self, error):
+            heard.append(str(error))
+
+    monkeypatch.setitem(trackers._KINDS, "wandb", Tracker)
+    with pytest.raises(OSError, match="no terminal"):
+        train("wandb", progress=Gone(stop_after=2))
+    assert heard == ["a power cut"]
+
+
 class TestTensorBoard:
     def test_shows_the_recipe_and_no_step_twice_after_a_crash(self, train):
         pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.paths import expanded
 from dpstune.data.columns import refuse_wrong_names
 from dpstune.data.files import folder_called, names_a_dataset
 from dpstune.errors import RequestError
@@ -189,4 +190,4 @@ def _test_part(test: str | float | None, task: Any) -> Any:
     except ValueError:
         if isinstance(task, Mapping) and "dataset" in task:
             return test
-        return str(Path(test).expanduser().absolute())
+        return str(expanded(test).absolute())
