@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dpstune.commands.options import recipe_names
+from dpstune.common.paths import expanded
 from dpstune.errors import RequestError, printable
 from dpstune.report.output import print_json, print_out, tell
 
@@ -67,7 +67,7 @@ def copy_recipe(
     from dpstune.recipe.recipe import paths_lead_elsewhere
 
     source = find_recipe(name)
-    target = Path(os.path.expanduser(file)) if file else Path(source.name)
+    target = expanded(file) if file else Path(source.name)
     if target.is_dir():
         target = target / source.name
     if target.exists() and not force:

@@ -127,7 +127,7 @@ def _training(table: Table, kind: Kind) -> Iterator[str]:
     yield f"  learning_rate: {LEARNING_RATE}  # for {MODEL}; 2e-5 for a model of BERT's size or larger"
     yield f"  epochs: {epochs}  # {'more than' if table.more else 'about'} {steps} steps"
     if kind == "regression":
-        yield "  standardise: true  # values are trained on less their mean and over their standard deviation"
+        yield "  standardise: true  # train on (value - mean) / standard deviation"
     shown = {"batch_size", "learning_rate", "epochs", *(["standardise"] if kind == "regression" else [])}
     yield from _defaults(TrainingSection(), shown)
 

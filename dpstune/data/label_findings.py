@@ -19,8 +19,8 @@ MANY_TIMES = 10  # the largest label's rows to the smallest one's
 MANY_UNLABELLED = 0.1
 PERHAPS_NONE = ("-", "?", "na", "n/a", "none", "null", "unknown")
 STANDARDISE = (
-    "With training.standardise: true they are trained on less their mean and over their standard deviation; the "
-    "finished model gives them as they are."
+    "With training.standardise: true a model is trained on (value - mean) / standard deviation, and predicts values "
+    "as they were."
 )
 _FAR = 5.0  # a new output layer gives values near 0
 _MOST_LISTED = 8
@@ -121,7 +121,7 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
         )
     if numbers or one_each:
         return
-    yield from _name_findings(labels, places, parts, labels.raw[labels.training].label_names)
+    yield from _name_findings(labels, places, parts)
     column = _by_commonest_spelling(labels.rows[labels.training])
     yield from _imbalance(Counter({label: len(rows) for label, rows in column.items()}))
 
@@ -142,14 +142,12 @@ def several_findings(labels: Labels, sets: Labels, places: Places, parts: int | 
         remedy = "Give rows of different labels: there is nothing to learn."
         yield Finding("one-label", "error", counts.total(), (), remedy, (what,))
         return
-    yield from _name_findings(labels, places, parts, labels.raw[labels.training].label_names)
+    yield from _name_findings(labels, places, parts)
 
 
-def _name_findings(
-    labels: Labels, places: Places, parts: int | None, declared: Sequence[str] = ()
-) -> Iterator[Finding]:
+def _name_findings(labels: Labels, places: Places, parts: int | None) -> Iterator[Finding]:
     yield from _spellings(labels, places)
-    yield from _not_trained(labels, places, declared)
+    yield from _not_trained(labels, places, labels.raw[labels.training].label_names)
     yield from _perhaps_none(labels, places)
     yield from _rare(_by_commonest_spelling(labels.rows[labels.training]), places, parts)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpstune.common.textfile import SAVE_AS_UTF_8
-from dpstune.data.columns import USUAL_PAIRS
+from dpstune.data.columns import USUAL_PAIRS, USUAL_TEXTS
 from dpstune.data.examples import Examples
 from dpstune.data.files import find_files
 from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_examples, several, sort_names
@@ -238,8 +238,7 @@ def _read_jsonl(path: Path, task: Task, label_required: bool) -> RawSplit:
     """Read a task's JSONL file; its text columns may have any of the task's usual names."""
     assert task.hub is not None
     candidates = [task.hub.text, *([task.glue.text] if task.glue is not None else [])]
-    if len(task.hub.text) > 1:
-        candidates += USUAL_PAIRS
+    candidates += USUAL_PAIRS if len(task.hub.text) > 1 else [(text,) for text in USUAL_TEXTS]
     problem: MissingColumnError | None = None
     for text in candidates:
         try:

@@ -33,7 +33,8 @@ def processors() -> float:
 
 def cores() -> int:
     """Return how many processors this process may use at the same time: of a container's, its share; at least 1."""
-    return max(1, int(min(os.cpu_count() or 1, processors())))
+    given = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return max(1, int(min(len(given), processors())))
 
 
 def _values(*names: str) -> list[str]:

@@ -97,7 +97,7 @@ def score(
 def in_full_precision(layer: nn.Linear) -> Iterator[None]:
     """Have a layer, inside the ``with`` block, give float32 where autocast computes in half precision.
 
-    bf16 has 8 bits: of a value of 437 it would leave 438, and of many different values the same.
+    bf16 has 8 bits: of a value of 437 it would leave 436, and of many different values the same.
     """
     import torch
     import torch.nn.functional as F

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpstune.common.paths import expanded
 from dpstune.data.written_forms import text_form
 from dpstune.errors import RequestError
 from dpstune.settings.sections import DatasetTask, OwnTask
@@ -53,7 +53,7 @@ def told_of_training_rows(place: TrainedPlace, examples: TaskData, *, of_its_tab
 def _lies_here(recipe: Recipe) -> bool:
     """Tell whether a recipe's rows are on this machine, so that none is fetched from the hub."""
     if isinstance(recipe.task, DatasetTask):
-        return Path(recipe.task.dataset).expanduser().is_dir()
+        return expanded(recipe.task.dataset).is_dir()
     return isinstance(recipe.task, OwnTask) or recipe.data.dir is not None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.common.garbage import no_garbage_search
 from dpstune.common.hub import asking_the_hub_for, first_line, is_hub_id
+from dpstune.common.paths import expanded
 from dpstune.device.randomness import stream_seed
 from dpstune.errors import RequestError
 from dpstune.models.structure import initialize_again, mark_new
@@ -144,7 +145,7 @@ def _shipped_architecture(model: ModelSection) -> ModelSource | None:
     """Return the configuration that ships with dpstune for a hub id of Table 2, where random weights are enough."""
     owner, _, name = model.name.rpartition("/")
     known = name in _OWNERS and owner in ("", _OWNERS[name])
-    shipped = model.init == "random" and known and not Path(model.name).expanduser().is_dir()
+    shipped = model.init == "random" and known and not expanded(model.name).is_dir()
     return ModelSource(model.name, str(Path(__file__).parent / "architectures" / f"{name}.json")) if shipped else None
 
 
@@ -341,7 +342,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         RequestError: There is no such folder or hub id.
         RunError: The hub could not be reached.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if revision is not None and (name == "minilm" or folder.is_dir()):
         raise RequestError(f"model.revision: {revision}: {name} is a local model, and only the hub has revisions")
     if name == "minilm":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dpstune.common.paths import expanded
 from dpstune.common.textfile import read_text
 from dpstune.errors import RequestError, did_you_mean
 from dpstune.recipe.yaml_text import is_yaml_file
@@ -35,7 +36,7 @@ def find_recipe(name_or_file: str) -> Path:
     shipped = shipped_recipes()
     if name_or_file in shipped:
         return shipped[name_or_file]
-    path = Path(os.path.expanduser(name_or_file))
+    path = expanded(name_or_file)
     if not name_or_file.strip():
         raise RequestError("a recipe's name is empty; `dpstune recipes list` shows them all")
     if os.path.isdir(path):  # unlike Path's methods, os.path's take a name of any length

@@ -108,14 +108,12 @@ class Recipe(Settings):
         task = info.data.get("task")
         if task is None:
             return training
-        is_regression = task_kind(task) == "regression"
-        for key in ("label_smoothing", "class_weights") if is_regression else ("standardise",):
+        unsuited, why = ["standardise"], "is for regression, and the task has labels"
+        if task_kind(task) == "regression":
+            unsuited, why = ["label_smoothing", "class_weights"], "is for labels, and the task is regression"
+        for key in unsuited:
             if getattr(training, key):
-                raise ValueError(
-                    f"{key} is for labels, and the task is regression"
-                    if is_regression
-                    else f"{key} is for regression, and the task has labels"
-                )
+                raise ValueError(f"{key} {why}")
         return training
 
 

@@ -13,7 +13,6 @@ from dpstune.common.textfile import decode
 from dpstune.common.writing import copy_aside, write_text
 from dpstune.data.tables import separator_of
 from dpstune.errors import RequestError, counted
-from dpstune.report.output import tell
 from dpstune.report.page import Block, Heading, Paragraph, Table
 from dpstune.report.tables import csv_text, digits, short_text, text_columns
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
@@ -46,7 +45,7 @@ def write_wrong_labels(
         filled = _right_labels(earlier or [])
         is_as_written = earlier is not None and written.is_file() and written.read_bytes() == _digest(earlier).encode()
         if not is_as_written or not filled.keys() <= {ids[each.place] for each in suspects}:
-            tell(f"the earlier {FILE} is kept as {copy_aside(file)}")
+            copy_aside(file)
     most = max((len(texts[each.place]) for each in suspects), default=0)
     rows = [
         [

@@ -73,7 +73,7 @@ def what_decides(recipe: Recipe, *, with_saving: bool = False) -> dict[str, Any]
 
     Args:
         recipe: The recipe.
-        with_saving: Whether ``training.save_every`` stays: without it a sweep would have another name than it had.
+        with_saving: Whether ``training.save_every`` stays: a sweep's name counts it.
     """
     values = without_newer_defaults(recipe.model_dump(mode="json"))
     for key in NO_INFLUENCE:

@@ -427,7 +427,8 @@ def same_task(one: AnyTask, other: AnyTask) -> bool:
 
 
 def _unscored(task: AnyTask) -> AnyTask:
-    return task.model_copy(update={"name": None, "metric": None}) if isinstance(task, UserTask) else task
+    scored = {"name": None, "metric": None, "positive": None}
+    return task.model_copy(update=scored) if isinstance(task, UserTask) else task
 
 
 def same_training_table(one: AnyTask, other: AnyTask) -> bool:
@@ -477,8 +478,8 @@ class TrainingSection(Settings):
         label_smoothing: Share of each label that is given to all labels alike; for classification.
         class_weights: ``balanced`` (each label weighs examples / (labels * its examples), of those trained on), or a
             weight by label, 1 where none is given; None weighs all the same. For classification.
-        standardise: Train on values less their mean and over their standard deviation, both of the training examples;
-            the finished model gives values as they are. For regression.
+        standardise: Train on (value - mean) / standard deviation of the training values; the finished model predicts
+            values as they were. For regression.
         precision: ``auto`` is bf16 where the device computes it natively (on a CPU not for models narrower than 128),
             fp16 on other GPUs, fp32 elsewhere.
         batching: ``random`` or ``bucketed`` (similar lengths together).

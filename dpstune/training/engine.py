@@ -170,7 +170,7 @@ def _refuse_what_cannot_be_trained(recipe: Recipe, inputs: Inputs) -> None:
 
 
 def _told_of_the_data(loaded: LoadedRecipe, inputs: Inputs) -> Iterator[str]:
-    """Yield what is wrong with a user's own files, and how many texts of any task are cut, where these are many."""
+    """Yield what is wrong with a user's own files; of any task, that values lie far from 0, or that texts are cut."""
     from dpstune.data.checking import told_before_training
     from dpstune.data.label_findings import STANDARDISE, far_values
     from dpstune.settings.sections import DatasetTask, OwnTask

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpstune import __version__
+from dpstune.common.paths import expanded
 from dpstune.common.textfile import markdown_text
 from dpstune.common.writing import write_folder
 from dpstune.methods import without_newer_keys
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 def save_model_folder(
     folder: Path, model: Any, tokenizer: Any, recipe: Recipe, task: TaskData, result: Mapping[str, Any]
 ) -> None:
-    """Write weights (safetensors), config, tokenizer and model card, all of them or nothing."""
+    """Write weights (safetensors), config, tokenizer and model card, all of them or nothing.
+
+    The configuration gets the run's length, so that the folder is read at it wherever it lies.
+    """
     from transformers.utils import logging
 
     from dpstune.evaluation.trained import LENGTH_KEY
@@ -113,7 +117,7 @@ Numbers of one seed say little about a method: fine-tuning on small data varies 
 
 def _base_model(model: ModelSection) -> dict[str, str]:
     """Return the metadata that names a pre-trained model of the hub; the hub takes no folder there."""
-    is_local = model.name == "minilm" or Path(model.name).expanduser().is_dir()
+    is_local = model.name == "minilm" or expanded(model.name).is_dir()
     return {} if is_local or model.init == "random" else {"base_model": model.name}
 
 

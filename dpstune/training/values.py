@@ -1,9 +1,10 @@
-"""In what units regression's values are trained on: in their own, or less their mean and over their spread.
+"""On what scale regression's values are trained on: their own, or that of (value - mean) / standard deviation.
 
 A new output layer gives numbers near 0, and a step moves its weights by about the learning rate. Values far from 0, or
 far from each other, are then out of reach: their offset takes the steps that should tell examples apart. With m the
 mean of the training values and s their standard deviation, a model is trained to give (y - m) / s instead. What it
-gives is turned back by its output layer, W x + b, which becomes s W x + (s b + m): a plain model in the values' units.
+gives is turned back by its output layer, W x + b, which becomes s W x + (s b + m): a plain model on the values' own
+scale.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainedValues:
-    """The units that a run's values are trained on, and the way back.
+    """The scale that a run's values are trained on, and the way back.
 
     Args:
         mean: m; 0 where values are trained on as they are.
@@ -36,7 +37,7 @@ class TrainedValues:
 
     @classmethod
     def standardised(cls, task: TaskData) -> TrainedValues:
-        """Return the units of the training values' own mean and standard deviation; where all are equal, of their mean.
+        """Return the scale of the training values' own mean and standard deviation; where all are equal, of their mean.
 
         >>> from types import SimpleNamespace
         >>> found = TrainedValues.standardised(SimpleNamespace(splits={"train": SimpleNamespace(labels=[10.0, 30.0])}))
@@ -76,19 +77,19 @@ class TrainedValues:
         if layer is None or layer.bias is None or layer.out_features != 1:
             raise RequestError(
                 f"training.standardise: {type(model).__name__} has no linear output layer with a bias, to turn what "
-                "it gives into the labels' units; say false, and scale the labels in your table"
+                "it gives back to the labels' scale; say false, and scale the labels in your table"
             )
         self._layer = layer
 
     def detach(self) -> None:
-        """Have the model give values in their own units from now on."""
+        """Have the model give values on their own scale from now on."""
         if self._layer is not None:
             self._turn_back(self._layer)
         self._layer = None
 
     @contextmanager
     def as_detached(self) -> Iterator[None]:
-        """Have the model give values in their own units inside the ``with`` block; then put it back, to the bit."""
+        """Have the model give values on their own scale inside the ``with`` block; then put it back, to the bit."""
         if self._layer is None:
             yield
             return

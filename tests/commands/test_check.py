@@ -61,7 +61,7 @@ def sources(folder):
 
 
 def test_json_has_the_findings_with_their_keys(zygote, tickets):
-    run = zygote.run("check", tickets, "--text", "message", "--label", "category", "--json")
+    run = zygote.run("check", tickets, "--text", "message", "--label", "topic", "--json")
     assert run.code == 0
     first = json.loads(run.stdout)["findings"][0]
     assert first == {
@@ -114,13 +114,13 @@ def test_words_are_counted_where_no_tokenizer_can_be_had(tickets, monkeypatch, c
     [
         (["nothing.csv"], "there is no file nothing.csv"),
         (["demoo"], "no recipe and no file is called 'demoo'; did you mean 'demo'?"),
-        (["tickets.csv", "--text", "mesage"], "no column 'mesage'; its columns are message, category; did you mean"),
-        (["tickets.csv", "--label", "x", "--text", "message"], "no column 'x'; its columns are message, category"),
+        (["tickets.csv", "--text", "mesage"], "no column 'mesage'; its columns are message, topic; did you mean"),
+        (["tickets.csv", "--label", "x", "--text", "message"], "no column 'x'; its columns are message, topic"),
         (["tickets.csv", "--text2", "x"], "--text2 x: name the first text column, too"),
         (["tickets.csv", "--text", "message", "--text2", "x"], "no column 'x'"),
         (["empty.csv", "--text", "txt", "--label", "label"], "empty.csv holds no rows to look at"),
         (["plain.csv", "--text", "a", "--text2", "a", "--label", "b"], "column 'a' is named twice"),
-        (["tickets.csv", "--group", "team"], "no column 'team'; its columns are message, category"),
+        (["tickets.csv", "--group", "team"], "no column 'team'; its columns are message, topic"),
         (["tickets.csv", "--data-dir", "glue"], "--data-dir glue: tickets.csv is a file; leave --data-dir out"),
         (["tickets.csv", "--model", "./nowhere"], "there is no folder"),
         (["tickets.csv", "--model", ""], "--model: name: should be at least 1 character, not ''"),

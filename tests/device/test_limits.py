@@ -70,6 +70,6 @@ def test_limits_of_every_parent_count(groups, own, files, memory, processors):
 
 @pytest.mark.parametrize(("limit", "count"), [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1)])
 def test_no_more_is_computed_at_once_than_a_container_may(monkeypatch, groups, limit, count):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(4)), raising=False)
     groups("0::/\n", **{"cpu.max": f"{limit}\n"})
     assert limits.cores() == count

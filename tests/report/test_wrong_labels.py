@@ -50,7 +50,7 @@ def test_a_list_whose_answers_have_no_place_in_the_new_one_is_kept_beside_it(tmp
     assert (tmp_path / "wrong_labels.csv.earlier-1").read_text() == before
 
 
-def test_a_list_that_could_not_be_written_again_is_still_there(tmp_path, monkeypatch, capsys):
+def test_a_list_that_could_not_be_written_again_is_still_there(tmp_path, monkeypatch):
     file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
     fill_in(file, "r2", "maybe")
 
@@ -62,7 +62,7 @@ def test_a_list_that_could_not_be_written_again_is_still_there(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             write_wrong_labels(tmp_path, suspects(0), IDS, TEXTS)
     assert right_labels(write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)) == {"r1": "", "r2": "maybe"}
-    assert capsys.readouterr().err == f"the earlier wrong_labels.csv is kept as {file}.earlier-1\n"
+    assert (tmp_path / f"{file.name}.earlier-1").exists()
 
 
 @pytest.mark.parametrize(

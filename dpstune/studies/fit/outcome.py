@@ -279,7 +279,7 @@ def _has_learned(answers: Answers, fit: Fit) -> bool:
     score = scorer([answers], replace(fit.data, metric=metric))(0, np.arange(len(answers.ids)))
     gold = answers.gold.tolist()
     floor = constant_value(metric, gold, gold, label_count=len(fit.data.label_names))
-    return score is not None and (floor is None or score > floor)
+    return score is not None and beats_one_answer(metric, score, floor)
 
 
 def _suspects(answers: Sequence[Answers], fit: Fit) -> list[Suspect]:
