@@ -12,6 +12,8 @@ from dpstune.data.splitting import rows_together
 from dpstune.data.written_forms import text_form
 from dpstune.errors import some_of
 
+_FEWEST_TEXTS = 10  # for each part that is drawn: a column of fewer holds a category, by which nothing is kept together
+
 
 def group_findings(groups: Mapping[str, Sequence[str | None]], places: Places, parts: int | None) -> Iterator[Finding]:
     """Yield which groups stand on both sides of a cut, or are too few to be cut.
@@ -54,6 +56,8 @@ def shared_text_findings(
 ) -> Iterator[Finding]:
     """Yield which pairs have one text in common with others, such as a premise, and nothing that keeps them together.
 
+    A column of few different texts is none that rows could be grouped by.
+
     Args:
         raw: The splits.
         columns: The names of the two text columns; others than two are not looked at.
@@ -66,9 +70,13 @@ def shared_text_findings(
     block_of = {
         row: number for number, rows in enumerate(rows_together(train.texts, train.groups or None)) for row in rows
     }
-    shared = {column: _shared(train, number, block_of) for number, column in enumerate(columns)}
-    column = max(columns, key=lambda name: len(shared[name]))
-    rows = [("train", position) for position in shared[column]]
+    shared = {
+        column: _shared(train, number, block_of)
+        for number, column in enumerate(columns)
+        if len({text_form(texts[number]) for texts in train.texts}) >= _FEWEST_TEXTS * parts
+    }
+    column = max(shared, key=lambda name: len(shared[name]), default="")
+    rows = [("train", position) for position in shared.get(column, ())]
     if rows:
         total = len(train.texts)
         yield Finding(

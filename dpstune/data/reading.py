@@ -256,15 +256,8 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
     asked = [split for split in parts.names if wanted is None or split in wanted or split == "train"]
     raw = {split: _read_own(task, split) for split in asked if parts.place(split) is not None}
     _refuse_a_column_without_text(raw["train"], task.text)
-    names: tuple[str, ...] = ()
     marks = gaps(task.kind)
-    seen: set[str] = set()
-    if task.kind == "classification":
-        seen = {label for label in raw["train"].labels if label is not None and label not in marks}
-        names = _positive_last(task, sort_names({*raw["train"].label_names} or seen))
-    if task.kind == "multilabel":
-        seen = {name for label in raw["train"].labels if label not in marks for name in several(label)}
-        names = sort_names({name for label in raw["train"].label_names for name in several(label)} or seen)
+    names, seen = _labels_of(task, raw["train"], marks)
     notes: list[str] = [note for part in raw.values() for note in part.notes]
     if unseen := [label for label in names if label not in seen]:
         notes.append(f"{raw['train'].source}: no example has the label {some_of(unseen)}, which the dataset knows")
@@ -273,6 +266,20 @@ def _load_own(task: OwnTask | DatasetTask, wanted: Sequence[str] | None) -> Task
         splits |= draw_parts(task, raw["train"].source, splits["train"], names, notes)
     splits = {split: splits[split] for split in asked}
     return measured_by(TaskData(name, task.kind, names, USUAL_METRIC[task.kind], splits, tuple(notes)), task.metric)
+
+
+def _labels_of(
+    task: OwnTask | DatasetTask, train: RawSplit, marks: Sequence[str | None]
+) -> tuple[tuple[str, ...], set[str]]:
+    """Return the labels in the order of their indices, none for values, and those that a training row has."""
+    seen: set[str] = set()
+    if task.kind == "classification":
+        seen = {label for label in train.labels if label is not None and label not in marks}
+        return _positive_last(task, sort_names({*train.label_names} or seen)), seen
+    if task.kind == "multilabel":
+        seen = {name for label in train.labels if label not in marks for name in several(label)}
+        return sort_names({name for label in train.label_names for name in several(label)} or seen), seen
+    return (), seen
 
 
 def _positive_last(task: OwnTask | DatasetTask, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -414,6 +421,8 @@ def read_raw(task: AnyTask, data: DataSection) -> RawTask:
     """
     if isinstance(task, OwnTask | DatasetTask):
         raw = {split: _read_own(task, split) for split in _given_splits(task)}
+        if task.positive is not None:
+            _labels_of(task, raw["train"], gaps(task.kind))  # refuses one that is no label
         return RawTask(task.kind, raw, gaps(task.kind), task.text, task.label, _parts_to_cut(task))
     known = _known_task(task)
     wanted = ("train", *known.validation_splits)

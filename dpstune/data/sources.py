@@ -245,15 +245,21 @@ def read_hub(
 
 
 def _names_of_numbers(feature: Any) -> list[str] | None:
-    """Return the names that a column has for its numbers, one a row or a list of them; None where it has none."""
+    """Return the names that a column has for its numbers, one a row or a list of them; None where it has none.
+
+    Those of lists are none where one is empty, or holds what stands between the labels of a list.
+    """
     names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
+    in_lists = hasattr(feature, "feature")
+    if in_lists and names and any(not name.strip() or LABEL_SEPARATOR in name for name in names):
+        return None
     return names
 
 
 def _by_name(value: Any, names: Sequence[str]) -> Any:
     """Return a cell with names for numbers; -1 is no label."""
     if isinstance(value, list):
-        return [_by_name(each, names) for each in value]
+        return [_by_name(each, names) for each in value if each != -1]
     if isinstance(value, int):
         return names[value] if value >= 0 else None
     return value

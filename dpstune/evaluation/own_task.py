@@ -55,10 +55,15 @@ def _changed(place: TrainedPlace, target: Target) -> str | None:
     is_drawn = _is_drawn(target.task, target.split)
     try:
         task = read_task(place.recipe.task, place.recipe.data.model_copy(update={"dir": target.data_dir}))
-    except RequestError:  # of a split that is not evaluated here
-        if is_drawn:
+    except RequestError as error:  # of a split that is not evaluated here
+        if not is_drawn:
+            return None
+        if same_task(target.task, place.recipe.task):
             raise
-        return None
+        raise RequestError(
+            f"{place.name}: its {target.split} rows are drawn from the rows that it was trained on, and cannot be "
+            f"compared with those: {error}"
+        ) from None
     if not has_changed(task, trained_with):
         return None
     if is_drawn:

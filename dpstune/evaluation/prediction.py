@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 FORMATS = (*FILE_FORMATS, "lines")
 STREAMED = (*SEPARATORS, "jsonl", "lines")
 """Of the formats, those of which a row can be answered before the next one is there."""
-USUAL_COLUMNS = (*USUAL_PAIRS, *((text,) for text in USUAL_TEXTS))
+_FIRST = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("sentence",), ("text",))
+USUAL_COLUMNS = tuple(dict.fromkeys((*_FIRST, *USUAL_PAIRS, *((text,) for text in USUAL_TEXTS))))
+"""What is read of a file for a model of which nothing says what it was trained on, the first that are there."""
 
 _REMEDIES = {
     None: "--text COLUMN or --text COLUMN,COLUMN",
-    1: "--text COLUMN",
-    2: "--text COLUMN,COLUMN, or put a tab between the two of a line",
+    1: "--text COLUMN, or in plain lines leave out tabs",
+    2: "--text COLUMN,COLUMN, or in plain lines put a tab between the two",
 }
 _CHUNK = 1 << 16
 _MOST_BATCHES = 16  # of rows that are computed together: their texts are sorted by length

@@ -153,12 +153,17 @@ def output_layer(model: nn.Module) -> nn.Linear:
 
 
 def value_layer(model: nn.Module, kind: Kind) -> nn.Linear | None:
-    """Return the layer that gives the values of regression; None for another kind of task, or where none is found."""
-    if kind != "regression":
-        return None
-    with suppress(RequestError):
-        return output_layer(model)
-    return None
+    """Return the layer that gives the values of regression; None for another kind of task, or where none is found.
+
+    The one of XLM and FlauBERT has an activation above it where their configuration names one: no layer gives values.
+    """
+    layer = None
+    if kind == "regression":
+        with suppress(RequestError):
+            layer = output_layer(model)
+    summary: nn.Module | None = getattr(model, "sequence_summary", None)
+    has_activation = bool(getattr(getattr(model, "config", None), "summary_activation", None))
+    return None if has_activation and summary is not None and layer in [*summary.modules()] else layer
 
 
 _NEW = "_dpstune_new"

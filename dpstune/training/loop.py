@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress
 from dpstune.device.randomness import seed_torch
-from dpstune.errors import DivergedError, RunError
+from dpstune.errors import DivergedError, RunError, some_of
 from dpstune.methods.base import end_update, loadable_state
 from dpstune.settings.metrics import better
 
@@ -489,7 +489,9 @@ class Loop:
         from dpstune.training.unused import freeze_unused
 
         with self.accelerator.autocast():
-            freeze_unused(self.model, self._first_loss)
+            unused = freeze_unused(self.model, self._first_loss)
+        if unused:
+            self.progress.note(f"not trained, since several processes train and no loss hangs on it: {some_of(unused)}")
 
     def _first_loss(self) -> Tensor:
         """Return the loss of step 1's first forward pass, the same on every rank but for dropout."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def freeze_unused(model: nn.Module, new_loss: Callable[[], Tensor]) -> None:
+def freeze_unused(model: nn.Module, new_loss: Callable[[], Tensor]) -> list[str]:
     """Freeze the weights that have no gradient after a forward and a backward pass; all else is left as it was.
 
     The pass is one of evaluation, in which no layer is dropped by chance: every rank freezes the same weights. A weight
@@ -19,11 +19,13 @@ def freeze_unused(model: nn.Module, new_loss: Callable[[], Tensor]) -> None:
         model: The model, not wrapped.
         new_loss: Returns the loss of a batch.
 
+    Returns:
+        Their names.
+
     >>> from torch import nn, ones
     >>> model = nn.ModuleDict({"used": nn.Linear(2, 1), "unused": nn.Linear(2, 1)})
     >>> freeze_unused(model, lambda: model["used"](ones(1, 2)).sum())
-    >>> [name for name, weight in model.named_parameters() if weight.requires_grad]
-    ['used.weight', 'used.bias']
+    ['unused.weight', 'unused.bias']
     """
     import torch
 
@@ -34,7 +36,8 @@ def freeze_unused(model: nn.Module, new_loss: Callable[[], Tensor]) -> None:
         new_loss().backward()
         for module, training in was_training.items():
             module.training = training
-    for weight in model.parameters():
-        if weight.requires_grad and weight.grad is None:
-            weight.requires_grad_(False)
+    unused = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
+    for weight in unused.values():
+        weight.requires_grad_(False)
     model.zero_grad()
+    return [*unused]

@@ -444,16 +444,17 @@ class TestSharedTexts:
     @pytest.fixture
     def pairs(self):
         """Each premise beside three hypotheses."""
-        part = table("a.csv", 30, seed=1)
-        return {"train": replace(part, texts=[(part.texts[n // 3][0].upper(), part.texts[n][0]) for n in range(30)])}
+        part = table("a.csv", 180, seed=1)
+        texts = [(f"{n // 3} {part.texts[n // 3][0].upper()}", f"{n} {part.texts[n][0]}") for n in range(180)]
+        return {"train": replace(part, texts=texts)}
 
     def found(self, raw, **options):
         return found(raw, text=("premise", "hypothesis"), parts=5, **options).get("shared-text")
 
     def test_pairs_of_one_premise_may_come_into_different_parts(self, pairs):
         finding = self.found(pairs)
-        assert (finding.severity, finding.count) == ("warning", 30)
-        assert finding.details == ("a 'premise' that other rows have beside another text: 30 of 30 rows (100%)",)
+        assert (finding.severity, finding.count) == ("warning", 180)
+        assert finding.details == ("a 'premise' that other rows have beside another text: 180 of 180 rows (100%)",)
         assert "group: premise in the task" in finding.remedy
 
     def test_the_second_text_may_be_the_one_that_is_shared(self, pairs):
@@ -461,12 +462,19 @@ class TestSharedTexts:
         assert "a 'hypothesis' that" in self.found(pairs).details[0]
 
     def test_what_is_kept_together_is_not_told(self, pairs):
-        assert self.found(pairs, groups={"train": [str(n // 3) for n in range(30)]}) is None
-        pairs["train"].texts[:] = [(str(n // 3), str(n // 3)) for n in range(30)]  # which are duplicates
+        assert self.found(pairs, groups={"train": [str(n // 3) for n in range(180)]}) is None
+        pairs["train"].texts[:] = [(str(n // 3), str(n // 3)) for n in range(180)]  # which are duplicates
         assert self.found(pairs) is None
 
     def test_a_group_that_tears_them_apart_is(self, pairs):
-        assert self.found(pairs, groups={"train": [str(n % 3) for n in range(30)]}).count == 30
+        assert self.found(pairs, groups={"train": [str(n % 3) for n in range(180)]}).count == 180
+
+    def test_a_category_is_no_text_to_keep_rows_together_by(self, pairs):
+        of_aspects = [(first, ("price", "food", "staff")[n % 3]) for n, (first, _) in enumerate(pairs["train"].texts)]
+        pairs["train"].texts[:] = of_aspects
+        assert "a 'premise' that" in self.found(pairs).details[0]
+        pairs["train"].texts[:] = [(f"{n}", aspect) for n, (_, aspect) in enumerate(of_aspects)]
+        assert self.found(pairs) is None
 
     def test_where_no_parts_are_drawn_nothing_is_told(self, pairs):
         assert "shared-text" not in found(pairs, text=("premise", "hypothesis"))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpstune.data.reading import draw_training_part, read_task
+from dpstune.data.reading import draw_training_part, read_raw, read_task
 from dpstune.errors import RequestError
 from dpstune.evaluation.scoring import evaluate_split
 from dpstune.settings.sections import DataSection, DatasetTask, FilesSection, OwnTask, TableTask
@@ -786,7 +786,10 @@ def test_f1_is_that_of_the_named_label(tmp_path):
     ],
 )
 def test_a_label_that_is_not_one_of_two_is_refused(tmp_path, rows, label, message):
-    assert message in refused(with_positive(own_task(tmp_path, rows, rows), label))
+    task = with_positive(own_task(tmp_path, rows, rows), label)
+    assert message in refused(task)
+    with pytest.raises(RequestError, match=r"task\.positive"):  # as check reads it
+        read_raw(task, DataSection())
 
 
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
@@ -858,6 +861,15 @@ def test_labels_in_lists_have_the_datasets_names(dataset):
     assert loaded.label_names == ("calm", "glad", "sad")
     assert loaded.splits["validation"].labels == [(0, 0, 1), (0, 1, 1), (0, 0, 0)] * 10
     assert "no example has the label calm, which the dataset knows" in " ".join(loaded.notes)
+
+
+@pytest.mark.parametrize(("names", "labels"), [(["sad", "glad"], ["glad", "sad"]), (["so; so", "glad"], ["0", "1"])])
+def test_names_that_lists_cannot_hold_leave_the_numbers_and_minus_one_is_no_label(dataset, names, labels):
+    feature = datasets.List(datasets.ClassLabel(names=names))
+    rows = [[0], [1, 0], [*([-1] if "glad" in labels else [])]] * 10
+    loaded = load(dataset(rows, feature, "multilabel", validation="train"))
+    assert loaded.label_names == tuple(labels)
+    assert loaded.splits["validation"].labels[2] == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,15 @@ def test_rows_that_an_edited_recipe_draws_anew_of_others_are_not_scored(trained)
         dpstune.evaluate(run, recipe)
 
 
+def test_what_cannot_be_compared_with_the_training_rows_says_so(trained):
+    run, folder = trained("validation: validation.csv")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("validation: validation.csv", "validation: 0.5"))
+    (folder / "validation.csv").unlink()
+    with pytest.raises(RequestError, match=r"cannot be compared with those: .*validation\.csv"):
+        dpstune.evaluate(run, recipe)
+
+
 def test_a_task_of_another_metric_has_the_same_rows(trained):
     run, folder = trained("validation: 0.25, test: test.csv")
     recipe = folder / "tiny.yaml"

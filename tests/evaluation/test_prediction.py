@@ -229,7 +229,12 @@ def write(tmp_path, name, text):
     ("name", "text", "more", "message"),
     [
         ("x.csv", "a,b\n1,2\n", [], "which columns hold the text? The model was trained on two texts: say --text COL"),
-        ("x.csv", "sentence,label\na,b\n", [], "The model was trained on two texts: say --text COLUMN,COLUMN, or put"),
+        (
+            "x.csv",
+            "sentence,label\na,b\n",
+            [],
+            "The model was trained on two texts: say --text COLUMN,COLUMN, or in plain",
+        ),
         ("x.csv", "first,second\na,b\n", ["--text", "first"], "--text first: the model was trained on two texts; say"),
         ("x.txt", "a cat\n", [], "x.txt: which columns hold the text? The model was trained on two texts"),
         ("x.csv", "a,b\n1,2\n", ["--text", "aa"], "no column 'aa'; its columns are a, b; did you mean 'a'?"),
@@ -297,6 +302,8 @@ def test_a_model_is_given_as_many_texts_as_it_was_trained_on(tmp_path, task, row
 def test_what_init_takes_for_text_is_so_of_a_model_without_a_run(tmp_path, columns):
     place = TrainedPlace("model", tmp_path, None, None)
     assert choose_text_columns(place, None, dict.fromkeys(["label", *columns], "a"), "new.csv") == columns
+    with_text = dict.fromkeys(["label", *columns, "text"], "a")
+    assert choose_text_columns(place, None, with_text, "new.csv") == ("text",)  # which is the usual one of a model
 
 
 def test_rows_before_a_wrong_one_are_answered(zygote, tiny_run, tmp_path):

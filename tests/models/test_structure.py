@@ -13,6 +13,7 @@ from dpstune.models.structure import (
     initialize_again,
     parameter_depths,
     pooler,
+    value_layer,
     word_embeddings,
 )
 from tests.tiny import LAYERS, VOCABULARY, tiny_classifier, tiny_config
@@ -177,6 +178,15 @@ def test_a_model_that_keeps_the_parts_of_its_layers_apart_is_refused():
     config = AutoConfig.for_model("xlm", vocab_size=40, emb_dim=16, n_layers=3, n_heads=2)
     with pytest.raises(RequestError, match="XLMForSequenceClassification has no stack of layers that dpstune could"):
         encoder_layers(AutoModelForSequenceClassification.from_config(config))
+
+
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_a_layer_below_an_activation_gives_no_values(activation):
+    shape = {"vocab_size": 40, "emb_dim": 16, "n_layers": 1, "n_heads": 2, "num_labels": 1}
+    config = AutoConfig.for_model("xlm", **shape, summary_activation=activation)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert (value_layer(model, "regression") is None) == (activation == "tanh")
+    assert value_layer(model, "classification") is None
 
 
 def test_a_model_that_embeds_no_words_names_none():

@@ -70,7 +70,7 @@ def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambd
 def _estimate(
     sweep: Sweep, done: Mapping[Job, RunRecord], left: Sequence[Job], workers: int, told: Callable[[str], None]
 ) -> float:
-    seconds = 0.0
+    seconds, workers = 0.0, min(workers, max(1, len(left)))  # no more are started than have a run
     for method in dict.fromkeys(job.method for job in left):
         own = [job for job in left if job.method == method]
         measured = pace([record for job, record in done.items() if job.method == method], len(own), workers)

@@ -31,3 +31,10 @@ def test_what_is_timed_for_workers_has_their_threads_and_is_shared_among_them(ti
     sweep = Sweep(SweepRequest(str(tiny_task), ("vanilla",), 8, tmp_path))
     assert [plan_as_json(sweep, workers)["seconds"] for workers in (1, 4, 9)] == [240, 60, 60]
     assert threads == [4, 4, 1, 4, 1, 4]
+
+
+def test_a_run_alone_is_not_shared_among_workers_that_have_none(tiny_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "cores", lambda: 4)
+    monkeypatch.setattr(estimate, "seconds_of_a_run", lambda loaded, inputs: 30.0)
+    sweep = Sweep(SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path))
+    assert plan_as_json(sweep, 4)["seconds"] == 30
