@@ -48,6 +48,15 @@ def unforeseen(error: BaseException) -> str:
     return out_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """Describe any error in one line: one of dpstune's own by its words.
+
+    >>> in_a_line(RunError("the disk is full")), in_a_line(KeyError("a"))
+    ('the disk is full', "unexpected KeyError: 'a'")
+    """
+    return str(error) if isinstance(error, DpstuneError) else unforeseen(error)
+
+
 NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What CUDA and its libraries say where a GPU has no memory left."""
 

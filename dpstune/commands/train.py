@@ -12,7 +12,7 @@ import typer
 from dpstune.commands.options import AsJson, DataDir, Output, RecipeName, command_to_repeat, method_names
 from dpstune.common.interruption import Interrupted
 from dpstune.common.paths import expanded
-from dpstune.errors import DpstuneError, RequestError, unforeseen
+from dpstune.errors import RequestError, in_a_line
 from dpstune.report.output import print_json, tell
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _write_page(run: Path, loaded: LoadedRecipe, inputs: Inputs, command: str) -
             folder.clear_partial()
             tell(f"report: {write_run_page(run, inputs.task(loaded.recipe), command)}")
     except Exception as error:
-        tell(f"no report: {error if isinstance(error, DpstuneError) else unforeseen(error)}")
+        tell(f"no report: {in_a_line(error)}")
 
 
 def is_main_process() -> bool:

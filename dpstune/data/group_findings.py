@@ -70,10 +70,11 @@ def shared_text_findings(
     block_of = {
         row: number for number, rows in enumerate(rows_together(train.texts, train.groups or None)) for row in rows
     }
+    rows_by_text = {column: _rows_by_text(train, number) for number, column in enumerate(columns)}
     shared = {
-        column: _shared(train, number, block_of)
-        for number, column in enumerate(columns)
-        if len({text_form(texts[number]) for texts in train.texts}) >= _FEWEST_TEXTS * parts
+        column: _apart(rows_of, block_of)
+        for column, rows_of in rows_by_text.items()
+        if len(rows_of) >= _FEWEST_TEXTS * parts
     }
     column = max(shared, key=lambda name: len(shared[name]), default="")
     rows = [("train", position) for position in shared.get(column, ())]
@@ -90,11 +91,15 @@ def shared_text_findings(
         )
 
 
-def _shared(train: RawSplit, number: int, block_of: Mapping[int, int]) -> list[int]:
-    """Return the rows whose text of one column stands in another block, too."""
+def _rows_by_text(train: RawSplit, number: int) -> dict[str, list[int]]:
+    """Return the rows of each text of one column, but for how it is written."""
     rows_of: dict[str, list[int]] = defaultdict(list)
     for position, texts in enumerate(train.texts):
-        if form := text_form(texts[number]):
-            rows_of[form].append(position)
-    apart = (rows for rows in rows_of.values() if len({block_of[row] for row in rows}) > 1)
+        rows_of[text_form(texts[number])].append(position)
+    return rows_of
+
+
+def _apart(rows_of: Mapping[str, Sequence[int]], block_of: Mapping[int, int]) -> list[int]:
+    """Return the rows whose text stands in another block, too; no text at all is none that is shared."""
+    apart = (rows for text, rows in rows_of.items() if text and len({block_of[row] for row in rows}) > 1)
     return sorted(chain.from_iterable(apart))

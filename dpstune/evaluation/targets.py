@@ -162,14 +162,8 @@ def match_labels(model: TrainedModel, task: TaskData) -> LabelMapping | None:
 
 def encode_target(model: TrainedModel, task: TaskData) -> dict[str, TokenDataset]:
     """Return a task's splits, tokenised for a model."""
-    from dpstune.data.tokens import encode
-
     float_labels = task.kind != "classification"
-    tokens = {}
-    for split, examples in task.splits.items():
-        tokens[split] = encode(examples, model.tokenizer, model.max_length, float_labels=float_labels)
-        model.cut.add(examples.texts, tokens[split].lengths)
-    return tokens
+    return {split: model.encode(examples, float_labels=float_labels) for split, examples in task.splits.items()}
 
 
 def evaluate_target(

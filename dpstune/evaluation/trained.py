@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from dpstune.data.examples import Examples
     from dpstune.data.tokens import TokenDataset
     from dpstune.recipe.schema import Recipe
     from dpstune.settings.sections import AnyTask, ModelSection
@@ -124,6 +125,7 @@ class TrainedModel:
         from dpstune.data.lengths import CutTexts
         from dpstune.device.hardware import device_type
         from dpstune.models.loading import load_tokenizer, load_trained_classifier
+        from dpstune.models.structure import value_layer
         from dpstune.settings.sections import ModelSection
 
         section = ModelSection(name=str(place.folder))
@@ -138,6 +140,7 @@ class TrainedModel:
         self.kind: Kind = "regression" if self.model.config.num_labels == 1 else "classification"
         if self.model.config.problem_type == "multi_label_classification":
             self.kind = "multilabel"
+        self._value_layer = value_layer(self.model, self.kind)
         labels = self.model.config.id2label or {}
         self.label_names = () if self.kind == "regression" else tuple(labels[index] for index in sorted(labels))
         most = self.tokenizer.model_max_length
@@ -153,7 +156,6 @@ class TrainedModel:
         from dpstune.device.determinism import kernels_for_the_same_bits
         from dpstune.device.hardware import has_matrix_units
         from dpstune.evaluation.scoring import score
-        from dpstune.models.structure import value_layer
 
         few_shapes = self.device.type == "cpu" and has_matrix_units(self.precision)
         with self._autocast(), kernels_for_the_same_bits(self._determinism):
@@ -163,19 +165,23 @@ class TrainedModel:
                 width=self._width,
                 batch_size=self.batch_size,
                 device=self.device,
-                value_layer=value_layer(self.model, self.kind),
+                value_layer=self._value_layer,
                 longest=self.max_length if few_shapes else None,
             )
 
     def score_texts(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """Return the logits of texts, one or two strings per example, float32 [examples, labels], on the CPU."""
         from dpstune.data.examples import Examples
+
+        return self.score(self.encode(Examples([str(number) for number in range(len(texts))], list(texts), None)))
+
+    def encode(self, examples: Examples, *, float_labels: bool = False) -> TokenDataset:
+        """Tokenise a split as ``encode`` of ``data/tokens.py`` does, and count which of its texts are cut."""
         from dpstune.data.tokens import encode
 
-        examples = Examples([str(number) for number in range(len(texts))], list(texts), None)
-        dataset = encode(examples, self.tokenizer, self.max_length)
-        self.cut.add(texts, dataset.lengths)
-        return self.score(dataset)
+        dataset = encode(examples, self.tokenizer, self.max_length, float_labels=float_labels)
+        self.cut.add(examples.texts, dataset.lengths)
+        return dataset
 
     @property
     def _width(self) -> int:

@@ -104,7 +104,13 @@ class Loop:
         from dpstune.training.criterion import build_criterion
         from dpstune.training.forward import ForwardPasses, has_own_kernels
         from dpstune.training.losses import LossReadings
-        from dpstune.training.optim import build_optimizer, build_scheduler, plan_steps, told_of_warmup
+        from dpstune.training.optim import (
+            build_optimizer,
+            build_scheduler,
+            plan_evaluations,
+            plan_steps,
+            told_of_warmup,
+        )
         from dpstune.training.values import TrainedValues
 
         self.recipe, self.folder = recipe, folder
@@ -126,7 +132,7 @@ class Loop:
         self.headline_split = headline_split(task)
         self.plan = StepPlan(recipe, self.datasets["train"].lengths, accelerator.num_processes)
         self.total_steps, warmup_steps = plan_steps(training, self.plan.steps_per_epoch)
-        evaluations = -(-self.total_steps // self._steps_between_evaluations)
+        self.evaluation_interval, evaluations = plan_evaluations(training, self.total_steps, self.plan.steps_per_epoch)
         for note in (*told_of_warmup(self.total_steps, warmup_steps), *told_of_few_evaluations(training, evaluations)):
             progress.note(note)
 
@@ -519,12 +525,8 @@ class Loop:
             seed_torch(self.accelerator.device, self.recipe.seed, "prepare", step, number)
             yield self.forward.batch(taken), len(taken.indices) / sum(map(len, chunks))
 
-    @property
-    def _steps_between_evaluations(self) -> int:
-        return self.recipe.training.eval_every or self.plan.steps_per_epoch
-
     def _evaluation_due(self, step: int) -> bool:
-        is_between = step > 0 and step % self._steps_between_evaluations == 0
+        is_between = step > 0 and step % self.evaluation_interval == 0
         return bool(self.eval_splits) and (step == self.total_steps or is_between)
 
     def _save_due(self, step: int) -> bool:

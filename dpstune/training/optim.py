@@ -91,6 +91,16 @@ def plan_steps(training: TrainingSection, steps_per_epoch: int) -> tuple[int, in
     return total, training.warmup_steps
 
 
+def plan_evaluations(training: TrainingSection, total_steps: int, steps_per_epoch: int) -> tuple[int, int]:
+    """Return the steps from one evaluation to the next, and how many evaluations there are: the last step has one.
+
+    >>> plan_evaluations(TrainingSection(eval_every=100), total_steps=468, steps_per_epoch=156)
+    (100, 5)
+    """
+    interval = training.eval_every or steps_per_epoch
+    return interval, math.ceil(total_steps / interval)
+
+
 def told_of_warmup(total_steps: int, warmup_steps: int) -> Iterator[str]:
     """Say that warmup takes the whole run, where it does.
 

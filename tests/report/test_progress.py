@@ -84,15 +84,19 @@ def test_a_bar_that_nobody_sees_any_more_stops_nothing(opened, monkeypatch):
         tell_a_run(progress)
 
 
+def begin(code):
+    """Start a program whose streams are pipes."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", code], **pipes)
+
+
 def test_a_reader_that_has_left_stops_nothing():
     code = (
         "import sys; from dpstune.report.output import print_out, tell; sys.stdin.read()\n"
         "for _ in range(3): tell('to people'); print_out('to programs')\n"
         "sys.exit(7)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = begin(code)
     process.stdout.close()
     process.stderr.close()
     process.stdin.close()
@@ -105,9 +109,7 @@ def test_where_the_reader_of_stderr_has_left_stdout_gets_the_result_all_the_same
         "for _ in range(3): people_console().print('to people')\n"
         "print_out('to programs')"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = begin(code)
     process.stderr.close()
     process.stdin.close()
     assert (process.stdout.read(), process.wait(timeout=300)) == (b"to programs\n", 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dpstune.common.interruption import InterruptionWatch
 from dpstune.common.progress import Progress, SilentProgress
-from dpstune.errors import DpstuneError, unforeseen
+from dpstune.errors import in_a_line
 from dpstune.studies.records import RunRecord
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import PointSearch, hopeless
@@ -95,7 +95,7 @@ def run_in_process(
             found = sweep.train(job, new_progress())
             tell(f"{job}: {found.result['metric']} {found.result['value']}")
         except Exception as error:  # of one run alone, as in a worker process
-            failed[job.identity] = str(error) if isinstance(error, DpstuneError) else unforeseen(error)
+            failed[job.identity] = in_a_line(error)
             tell(f"{job}: failed: {failed[job.identity]}")
     return Tally(failed=failed)
 

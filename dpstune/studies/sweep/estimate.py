@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -97,13 +96,13 @@ def seconds_of_a_run(loaded: LoadedRecipe, inputs: Inputs) -> float:
     from dpstune.methods import build_method
     from dpstune.methods.base import Method
     from dpstune.studies.profile.profile import Side
-    from dpstune.training.optim import plan_steps
+    from dpstune.training.optim import plan_evaluations, plan_steps
 
     recipe = loaded.recipe
     tokens = inputs.tokens(recipe)
     steps_per_epoch = StepPlan(recipe, tokens["train"].lengths, processes=1).steps_per_epoch
     steps, _ = plan_steps(recipe.training, steps_per_epoch)
-    evaluations = math.ceil(steps / (recipe.training.eval_every or steps_per_epoch))
+    _, evaluations = plan_evaluations(recipe.training, steps, steps_per_epoch)
     if type(build_method(recipe.method).innermost).prepare is not Method.prepare:
         steps += steps_per_epoch  # the epoch that it sees before step 1
     evaluated = sum(sum(part.lengths) for split, part in tokens.items() if split != "train")

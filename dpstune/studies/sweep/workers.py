@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawValue
 
 from dpstune.common.interruption import Interrupted
-from dpstune.errors import BusyError, DivergedError, DpstuneError, RequestError, unforeseen
+from dpstune.errors import BusyError, DivergedError, DpstuneError, RequestError, in_a_line, unforeseen
 from dpstune.studies.gpu_share import GpuShare, Turn
 from dpstune.studies.processes import CRASHED, Processes, begin_life
 from dpstune.studies.sweep.queue import RunQueue, Taken
@@ -107,7 +107,7 @@ def _work(
         raise SystemExit(interrupted.exit_code) from None
     except Exception as error:
         with suppress(OSError):  # the parent has ended
-            errors.send(str(error) if isinstance(error, DpstuneError) else unforeseen(error))
+            errors.send(in_a_line(error))
         raise SystemExit(CRASHED) from None
     raise SystemExit(128 + stopping[0])
 
