@@ -31,11 +31,13 @@ class _Subject:
         task: As it is written.
         model: The recipe's; None for a file.
         max_length: Where training would cut.
+        standardised: Whether training standardises the values of regression.
     """
 
     task: RawTask
     model: ModelSection | None
     max_length: int
+    standardised: bool = False
 
 
 def check(
@@ -91,7 +93,8 @@ def check(
     if model is not None:
         name = str(expanded(model).absolute()) if model.startswith((".", "~")) else model
         asked = check_settings(ModelSection, {"name": name}, place="--model")
-    findings = check_task(task, lengths=_lengths(task, asked, about.model, max_length or about.max_length))
+    lengths = _lengths(task, asked, about.model, max_length or about.max_length)
+    findings = check_task(task, lengths=lengths, standardised=about.standardised)
     rows = {split: len(part.texts) for split, part in task.splits.items()}
     print_findings(subject, rows, findings)
     if as_json:
@@ -173,7 +176,7 @@ def _read_recipe(name: str, group: str | None, data_dir: Path | None) -> _Subjec
         if not isinstance(task, UserTask):
             raise RequestError(f"--group {group}: only a user's own data has groups, and {name} has a known task")
         task = task.model_copy(update={"group": group})
-    return _Subject(read_raw(task, recipe.data), recipe.model, recipe.data.max_length)
+    return _Subject(read_raw(task, recipe.data), recipe.model, recipe.data.max_length, recipe.training.standardise)
 
 
 def _lengths(task: RawTask, asked: ModelSection | None, of_recipe: ModelSection | None, max_length: int) -> Lengths:

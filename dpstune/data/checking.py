@@ -9,7 +9,13 @@ from dpstune.data.duplicates import duplicate_findings
 from dpstune.data.finding import SEVERITIES, Finding, Places
 from dpstune.data.gold_labels import several
 from dpstune.data.group_findings import group_findings, shared_text_findings
-from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
+from dpstune.data.label_findings import (
+    Labels,
+    class_findings,
+    set_of_labels,
+    several_findings,
+    value_findings,
+)
 from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import RawTask, read_raw
 from dpstune.data.sources import RawSplit
@@ -21,13 +27,16 @@ MOST_LINES = 5  # told before training
 MOST_CHARACTERS = 400_000  # of texts among which training looks for near duplicates first: a third of a second's worth
 
 
-def check_task(task: RawTask, *, lengths: Lengths | None = None, near: bool = True) -> list[Finding]:
+def check_task(
+    task: RawTask, *, lengths: Lengths | None = None, near: bool = True, standardised: bool = False
+) -> list[Finding]:
     """Say what is wrong with a task's examples, errors first.
 
     Args:
         task: The splits as they were read, labels as they are written.
         lengths: How long the texts are; None to leave that out.
         near: Look for near duplicates, too; they take most of the time.
+        standardised: Training standardises the values of regression, so that it does not matter where they lie.
 
     >>> split = RawSplit("a.csv", ["0", "1"], [("a text",), ("A  Text",)], ["yes", "no"], [2, 3])
     >>> findings = check_task(RawTask("classification", {"train": split}, (None, "")))
@@ -35,17 +44,21 @@ def check_task(task: RawTask, *, lengths: Lengths | None = None, near: bool = Tr
     [('label-once', 'warning', ('a.csv:2', 'a.csv:3'))]
     """
     raw = {split: part for split, part in task.splits.items() if part.texts}
-    findings = _findings(raw, task, lengths, near) if raw else ()
+    findings = _findings(raw, task, lengths, near, standardised) if raw else ()
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _findings(raw: Mapping[str, RawSplit], task: RawTask, lengths: Lengths | None, near: bool) -> Iterator[Finding]:
+def _findings(
+    raw: Mapping[str, RawSplit], task: RawTask, lengths: Lengths | None, near: bool, standardised: bool
+) -> Iterator[Finding]:
     kind, places, parts = task.kind, Places(raw), task.parts
     labels = Labels(raw, task.unlabelled, set_of_labels) if kind == "multilabel" else Labels(raw, task.unlabelled)
     if kind == "multilabel":
         yield from several_findings(Labels(raw, task.unlabelled, several), labels, places, parts)
+    elif kind == "classification":
+        yield from class_findings(labels, places, parts)
     else:
-        yield from class_findings(labels, places, parts) if kind == "classification" else value_findings(labels, places)
+        yield from value_findings(labels, places, standardised=standardised)
     if kind == "classification" or task.label in task.text:
         yield from leak_findings(labels, task.text, task.label, places)
     yield from duplicate_findings(raw, None if kind == "regression" else labels, places, parts, near=near)

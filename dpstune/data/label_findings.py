@@ -166,8 +166,14 @@ def far_values(values: Sequence[float]) -> str | None:
     return f"the values lie far from 0 or far apart: mean {mean:.6g}, standard deviation {deviation:.6g}"
 
 
-def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
-    """Yield what is wrong with the labels of regression."""
+def value_findings(labels: Labels, places: Places, *, standardised: bool = False) -> Iterator[Finding]:
+    """Yield what is wrong with the labels of regression.
+
+    Args:
+        labels: The values, as they are written.
+        places: Names rows.
+        standardised: They are trained on as (value - mean) / standard deviation: they may lie far from 0.
+    """
     yield from _missing(labels, places)
     wrong = {label: rows for label, rows in labels.everywhere().items() if number(label) is None}
     if wrong:
@@ -191,7 +197,9 @@ def value_findings(labels: Labels, places: Places) -> Iterator[Finding]:
             "Give rows of different values: there is nothing to learn.",
             (what,),
         )
-    elif far := far_values([value for label in labels.counts.elements() if (value := number(label)) is not None]):
+        return
+    each = [value for label in labels.counts.elements() if (value := number(label)) is not None]
+    if not standardised and (far := far_values(each)):
         yield Finding("far-values", "note", labels.counts.total(), (), STANDARDISE, (far,))
 
 

@@ -7,7 +7,7 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -325,6 +325,26 @@ def describe_environment(device: torch.device, precision: str, processes: int) -
         "processes": processes,
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def with_earlier(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the environment of a run that goes on, with those that it had before under ``earlier``.
+
+    Args:
+        now: What ``describe_environment`` says, and more.
+        before: The same of the process that the run goes on from; None where it begins.
+
+    >>> begun = {"device": "cpu", "packages": {"torch": "2.6.0"}}
+    >>> with_earlier(begun, begun) == with_earlier(begun, None) == begun
+    True
+    >>> with_earlier({"device": "cpu", "packages": {"torch": "2.13.0"}}, begun)["earlier"] == [begun]
+    True
+    """
+    if before is None:
+        return dict(now)
+    last = {key: value for key, value in before.items() if key != "earlier"}
+    earlier = [*before.get("earlier", []), *([last] if last != now else [])]
+    return {**now, "earlier": earlier} if earlier else dict(now)
 
 
 def _version(package: str) -> str | None:

@@ -7,10 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.writing import read_json
 from dpstune.models.names import shown_models
 from dpstune.report.page import Fact, Facts
-from dpstune.runs.folder import RunFolder
 from dpstune.studies.points import model_names, task_names
 from dpstune.studies.records import RunRecord
 
@@ -39,7 +37,7 @@ def report_header(
         dates: When each run ended, as YYYY-MM-DD.
         command: The command line that makes the report again.
     """
-    environments = list(environments)
+    environments = [each for last in environments for each in (*last.get("earlier", ()), last)]
     machines = dict.fromkeys(map(_machine, environments))
     software = dict.fromkeys(map(_software, environments))
     days = sorted(set(dates))
@@ -63,14 +61,16 @@ def runs_header(records: Sequence[RunRecord], command: str | None, files: Sequen
         files: Other files that were read; their dates count, too.
     """
     names = dict.fromkeys(record.recipe.model.name for record in records)
-    results = [RunFolder(record.folder).result for record in records]
     return report_header(
         recipe=", ".join(dict.fromkeys(str(record.result["recipe"]) for record in records)),
         model=", ".join(model_names(records)),
         model_places=[name for name, shown in shown_models(names).items() if shown != name],
         task=", ".join(task_names(records)),
-        environments=filter(None, (read_json(RunFolder(record.folder).environment) for record in records)),
-        dates=[_day(file) for file in (*results, *files) if file.exists()],
+        environments=filter(None, (record.environment for record in records)),
+        dates=[
+            *(record.ended.date().isoformat() for record in records if record.ended is not None),
+            *(date.fromtimestamp(file.stat().st_mtime).isoformat() for file in files if file.exists()),
+        ],
         command=command,
     )
 
@@ -111,10 +111,6 @@ def profile_header(outcome: Mapping[str, Any], command: str | None) -> Facts:
         dates=[outcome["date"]],
         command=command,
     )
-
-
-def _day(file: Path) -> str:
-    return date.fromtimestamp(file.stat().st_mtime).isoformat()
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from dpstune.report.tables import csv_text, digits, metric_words
 from dpstune.settings.metrics import METRICS, constant_answer, direction
 from dpstune.settings.sections import task_kind
 from dpstune.studies.dropout import found_dropout
+from dpstune.studies.environments import COMPARED, compared_value
 from dpstune.studies.points import format_setting, model_names, task_names
 from dpstune.studies.records import RunRecord
 from dpstune.studies.summary import (
@@ -337,12 +338,12 @@ def _runs_csv(summaries: Sequence[PointSummary]) -> str:
     rows = [
         [
             *(run.method, *_setting_cells(each, keys), run.seed, run.split, run.metric, run.value, run.majority),
-            *(int(run.failed), run.seconds, run.folder),
+            *(int(run.failed), run.seconds, *(compared_value(run, key) for key in COMPARED), run.folder),
         ]
         for each in summaries
         for run in each.runs.values()
     ]
-    header = ["seed", "split", "metric", "value", "majority", "failed", "seconds", "folder"]
+    header = ["seed", "split", "metric", "value", "majority", "failed", "seconds", *COMPARED, "folder"]
     return csv_text([["method", *keys, *header], *rows])
 
 

@@ -69,21 +69,37 @@ SeedRecords = dict[int, RunRecord]
 def read_runs(folder: Path) -> tuple[list[RunRecord], list[str]]:
     """Read the finished runs anywhere below a folder, each restart once.
 
-    If two folders hold the same restart of the same point (from another machine or other software), the newer result
-    counts. Arguments, return value and errors are those of ``every_run``.
+    Arguments, return value and errors are those of ``every_run``; see ``each_restart_once``.
     """
     records, notes = every_run(folder)
+    kept, skipped = each_restart_once(records, folder)
+    return kept, [*notes, *skipped]
+
+
+def each_restart_once(records: Sequence[RunRecord], folder: Path | None = None) -> tuple[list[RunRecord], list[str]]:
+    """Take of runs that are the same restart of the same point, as of two machines, the one that ended last.
+
+    Args:
+        records: Finished runs.
+        folder: What the notes name the runs from; None names them in full.
+
+    Returns:
+        The runs that count, in the same order; and a note for each that was skipped.
+    """
+
+    def name(record: RunRecord) -> Path:
+        return record.folder if folder is None else record.folder.relative_to(folder)
+
     restarts = [
         (_identity(settings), record.seed) for record, settings in zip(records, _settings_of(records), strict=True)
     ]
     kept = newest_of_each(records, restarts)
     newest = [kept[restart] for restart in restarts]
-    notes.extend(
-        f"{record.folder.relative_to(folder)}: skipped: the same restart as "
-        f"{newer.folder.relative_to(folder)}, which is newer"
+    notes = [
+        f"{name(record)}: skipped: the same restart as {name(newer)}, which is newer"
         for record, newer in zip(records, newest, strict=True)
         if newer is not record
-    )
+    ]
     return [record for record, newer in zip(records, newest, strict=True) if newer is record], notes
 
 

@@ -8,11 +8,12 @@ import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dpstune.common.writing import can_name_a_folder
+from dpstune.common.writing import can_name_a_folder, read_json
 from dpstune.errors import DpstuneError, RequestError, counted, shortened
 from dpstune.recipe.recipe import load_run_recipe
 from dpstune.recipe.schema import Recipe
@@ -22,6 +23,8 @@ from dpstune.settings.metrics import METRICS, beats_one_answer, direction
 from dpstune.settings.sections import UserTask
 
 RUN_PREFIX = "seed-"
+PROCESSES = "processes"
+"""The one setting of a point that no recipe has: a launcher says it."""
 _NAMED = 5
 
 
@@ -80,6 +83,30 @@ class RunRecord:
         return self.seconds + (_number(self.result.get("other_seconds")) or 0.0)
 
     @property
+    def ended(self) -> datetime | None:
+        """When the run ended, where it ran; of a result of an earlier dpstune, when its file was written.
+
+        None where neither is known.
+        """
+        with suppress(KeyError, TypeError, ValueError):
+            moment = datetime.fromisoformat(self.result["ended"])
+            return moment if moment.tzinfo is not None else moment.astimezone()
+        with suppress(OSError):
+            return datetime.fromtimestamp(RunFolder(self.folder).result.stat().st_mtime).astimezone()
+        return None
+
+    @cached_property
+    def environment(self) -> Mapping[str, Any]:
+        """Machine and software, as ``describe_environment`` says; empty where the run's folder does not say."""
+        return read_json(RunFolder(self.folder).environment) or {}
+
+    @property
+    def processes(self) -> int:
+        """How many processes trained it together: a step held that many times the batch."""
+        count = self.result.get("processes", self.environment.get("processes", 1))
+        return count if isinstance(count, int) else 1
+
+    @property
     def digest(self) -> str | None:
         """A hash of what was run, the same on any kind of machine; None if an earlier dpstune did not write it."""
         return self.result.get("digest")
@@ -123,13 +150,15 @@ class RunRecord:
     def settings(self) -> dict[str, Any]:
         """All that makes the run's point, by dotted key: the recipe but for its seed and what changes no result.
 
+        Several processes are a setting, too.
+
         Newer keys at their defaults are left out; see ``without_newer_defaults``.
         """
         settings = dict(_flatten(without_newer_defaults(self.recipe.model_dump(mode="json", by_alias=True))))
         named_for_people = ("task.name",) if isinstance(self.recipe.task, UserTask) else ()
         for key in ("seed", *NO_INFLUENCE, *named_for_people):
             settings.pop(key, None)
-        return settings
+        return settings if self.processes == 1 else {**settings, PROCESSES: self.processes}
 
 
 def every_run(folder: Path) -> tuple[list[RunRecord], list[str]]:
@@ -197,13 +226,23 @@ def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> di
         records: Finished runs.
         keys: The key of each record, in the same order.
     """
-    pairs = zip(keys, records, strict=True)
-    by_age = sorted(pairs, key=lambda pair: RunFolder(pair[1].folder).result.stat().st_mtime_ns)
+    by_age = sorted(zip(keys, records, strict=True), key=lambda pair: _moment(pair[1]))
     return dict(by_age)
 
 
+def _moment(record: RunRecord) -> float:
+    return 0.0 if record.ended is None else record.ended.timestamp()
+
+
 def _run_folders(folder: Path) -> Iterator[Path]:
-    for place, below, _ in os.walk(folder):
+    """Yield the runs' folders below a folder, each once; links are followed, as to runs on another disk."""
+    seen: set[tuple[int, int]] = set()
+    for place, below, _ in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (identity := (status.st_dev, status.st_ino)) in seen:
+            below.clear()  # also a link to a folder that it lies in
+            continue
+        seen.add(identity)
         if _is_run(Path(place)):
             below.clear()  # nothing but the run's own content lies below
             yield Path(place)

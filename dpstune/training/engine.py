@@ -74,7 +74,7 @@ def train(
         RunError: The work failed: a loss that is not finite, a full disk, a hub that does not answer.
         Interrupted: A signal came; a checkpoint was written and the same call continues from it.
     """
-    from dpstune.common.writing import write_json, write_text
+    from dpstune.common.writing import read_json, write_json, write_text
     from dpstune.data.inputs import Inputs
     from dpstune.device.hardware import (
         describe_environment,
@@ -83,6 +83,7 @@ def train(
         new_accelerator,
         reset_peak_memory,
         slow_precision,
+        with_earlier,
     )
     from dpstune.device.surroundings import surroundings_kept
     from dpstune.models.precision import model_precision
@@ -138,7 +139,9 @@ def train(
                     progress.note(line)
                 write_text(folder.recipe, dump_recipe(recipe))
                 environment = describe_environment(accelerator.device, precision, accelerator.num_processes)
-                write_json(folder.environment, environment | {"determinism": loop.determinism})
+                environment |= {"determinism": loop.determinism}
+                before = None if loop.checkpoint is None else read_json(folder.environment)
+                write_json(folder.environment, with_earlier(environment, before))
             loop.resume()
             if accelerator.is_main_process:
                 folder.diverged.unlink(missing_ok=True)  # of an earlier try

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dpstune.common.interruption import Interrupted, InterruptionWatch
@@ -55,6 +56,7 @@ class LoopState:
         seconds: Wall time spent in training steps.
         other_seconds: Wall time spent in evaluations, and in what a method prepares before step 1.
         tokens: Tokens trained on, padding not counted.
+        peak_memory_bytes: The most memory that was held until the last checkpoint, by this process or earlier ones.
         best: Step, value and metrics of the best evaluation so far, by the headline metric.
         stale: Evaluations since then.
         stopped: Whether so many that the run ends.
@@ -65,6 +67,7 @@ class LoopState:
     seconds: float = 0.0
     other_seconds: float = 0.0
     tokens: int = 0
+    peak_memory_bytes: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     stale: int = 0
     stopped: bool = False
@@ -338,6 +341,7 @@ class Loop:
             return
         self._read_losses()
         refuse_infinite_weights(self.model, self.state.step)
+        self._note_peak_memory()
         if self.accelerator.is_main_process:
             self.log.sync()
             scaler = self.accelerator.scaler
@@ -385,7 +389,14 @@ class Loop:
         from dpstune.training.results import what_was_run
 
         ranks = self.accelerator.num_processes
-        return what_was_run(recipe_name, self.recipe, self.task, self.headline_split, ranks)
+        known = what_was_run(recipe_name, self.recipe, self.task, self.headline_split, ranks)
+        return {**known, "ended": datetime.now().astimezone().isoformat(timespec="seconds")}
+
+    def _note_peak_memory(self) -> None:
+        from dpstune.device.hardware import peak_memory_bytes
+
+        held = peak_memory_bytes(self.accelerator.device)
+        self.state.peak_memory_bytes = max(self.state.peak_memory_bytes, held)
 
     def finish(self, recipe_name: str, evaluations: dict[str, Evaluation], *, keep_model: bool) -> dict[str, Any]:
         """Write predictions, the model folder if asked for, and result.json; then drop the checkpoints.
@@ -416,6 +427,7 @@ class Loop:
         if kept_step != steps:
             self.best_weights.load(kept_step, self.model)
             evaluations = self.evaluate()
+        self._note_peak_memory()
         model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         model = getattr(model, "_orig_mod", model)
         result = build_result(
@@ -430,9 +442,9 @@ class Loop:
             seconds=self.state.seconds,
             other_seconds=self.state.other_seconds,
             tokens=self.state.tokens,
+            peak_memory_bytes=self.state.peak_memory_bytes,
             method_bytes=method_bytes,
             loss_scaling=scaling,
-            device=self.accelerator.device,
         )
         if self.accelerator.is_main_process:
             for split, evaluation in evaluations.items():

@@ -9,8 +9,6 @@ from dpstune.runs.identity import content_fingerprints, run_digest
 from dpstune.settings.sections import same_task
 
 if TYPE_CHECKING:
-    import torch
-
     from dpstune.data.reading import TaskData
     from dpstune.evaluation.targets import Target
     from dpstune.evaluation.trained import TrainedPlace
@@ -30,6 +28,7 @@ def what_was_run(recipe_name: str, recipe: Recipe, task: TaskData, split: str | 
     return {
         "recipe": recipe_name,
         "digest": run_digest(recipe, task, processes=processes),
+        "processes": processes,
         "fingerprints": content_fingerprints(recipe, task),
         "task": task.name,
         "method": recipe.method.model_dump(mode="json"),
@@ -55,9 +54,9 @@ def build_result(
     seconds: float,
     other_seconds: float,
     tokens: int,
+    peak_memory_bytes: int,
     method_bytes: int,
     loss_scaling: Mapping[str, Any] | None,
-    device: torch.device,
 ) -> dict[str, Any]:
     """Return the content of result.json.
 
@@ -76,12 +75,10 @@ def build_result(
         seconds: Wall time of the training steps alone.
         other_seconds: Wall time of evaluations and preparation.
         tokens: Tokens trained on, padding not counted.
+        peak_memory_bytes: The most memory that was held, in any of the processes that the run went on in.
         method_bytes: Bytes the method held.
         loss_scaling: What ``LossReadings.scaling`` says after the last step.
-        device: Where it ran.
     """
-    from dpstune.device.hardware import peak_memory_bytes
-
     split = known["split"]
 
     def at(evaluated: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +97,7 @@ def build_result(
         "seconds": round(seconds, 3),
         "other_seconds": round(other_seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": peak_memory_bytes,
         "method_bytes": method_bytes,
         "loss_scaling": None if loss_scaling is None else dict(loss_scaling),
     }

@@ -25,6 +25,15 @@ def test_runs_of_the_same_model_and_data_are_one_point_wherever_they_lay():
     ]  # fmt: skip
 
 
+def test_runs_of_several_processes_are_another_point(tmp_path):
+    """Each step of theirs held several batches."""
+    alone, together = record(seed=1), record(seed=1, processes=4)
+    made_earlier = make_run(tmp_path / "seed-2-a", seed=2)
+    (made_earlier / "environment.json").write_text('{"processes": 4}')
+    (single, _), (several, runs) = group_points([alone, together, *read_runs(tmp_path)[0]])
+    assert (single.label, several.label, list(runs)) == ("", "processes 4", [1, 2])
+
+
 def test_runs_of_other_data_are_other_points_and_say_where_it_lay():
     records = [of_files("/here", 1, 1), of_files("/there", 2, 1)]
     assert [dict(point.settings)["model.name"] for point, _ in group_points(records)] == ["/here/m", "/there/m"]

@@ -60,6 +60,27 @@ def test_of_runs_with_one_key_the_newest_counts(tmp_path):
     assert newest_of_each(both, ["x", "x"]) == {"x": both[0]}
 
 
+def test_the_newest_is_the_one_that_ended_last_however_its_files_were_copied(tmp_path):
+    first = make_run(tmp_path / "seed-1-a", ended="2026-03-02T09:00:00+09:00")
+    last = make_run(tmp_path / "seed-1-b", ended="2026-03-02T00:30:00+00:00")
+    os.utime(last / "result.json", (1, 1))
+    records, notes = read_runs(tmp_path)
+    assert [each.folder for each in records] == [last]
+    assert notes == [f"{first.name}: skipped: the same restart as {last.name}, which is newer"]
+    assert records[0].ended.date().isoformat() == "2026-03-02"
+
+
+def test_runs_that_were_moved_and_linked_are_found_and_none_twice(tmp_path):
+    kept, moved = make_run(tmp_path / "runs" / "seed-1-a"), make_run(tmp_path / "disk" / "seed-2-b", seed=2)
+    (tmp_path / "runs" / moved.name).symlink_to(moved)
+    (tmp_path / "runs" / "again").symlink_to(kept.parent)
+    (tmp_path / "runs" / "all").symlink_to(tmp_path)
+    (tmp_path / "runs" / "gone").symlink_to(tmp_path / "nowhere")
+    records, notes = read_runs(tmp_path / "runs")
+    assert sorted(each.seed for each in records) == [1, 2]
+    assert notes == []
+
+
 def test_a_recipes_name_may_begin_as_a_runs(tmp_path):
     run = make_run(tmp_path / "seed-1-mine" / "vanilla" / "seed-1-a")
     (tmp_path / "seed-1-mine" / "vanilla" / "seed-2-b" / "checkpoints").mkdir(parents=True)

@@ -323,6 +323,25 @@ def test_a_model_that_needs_other_kernels_trains_and_its_run_says_so(tiny_task, 
     assert determinism.startswith("warn_only: put_ does not have a deterministic implementation")
 
 
+def test_a_run_that_goes_on_says_where_it_was_before_and_its_highest_peak(train, tmp_path, monkeypatch):
+    steps = ["training.steps=4", "training.save_every=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("dpstune.device.hardware.peak_memory_bytes", lambda device: 10**15)
+        end_evaluations_with(patch, RunError("the disk is full"))
+        with pytest.raises(RunError):
+            train(*steps)
+    (file,) = tmp_path.glob("runs/*/*/*/environment.json")
+    begun = json.loads(file.read_text())
+    begun["packages"]["torch"] = "1.0.0"
+    file.write_text(json.dumps(begun))
+    run = train(*steps)
+    environment = json.loads(file.read_text())
+    assert environment.pop("earlier") == [begun]
+    assert environment["packages"]["torch"] == torch.__version__
+    assert run.result["peak_memory_bytes"] == 10**15
+    assert "earlier" not in json.loads((train("training.steps=4", seed=7).folder / "environment.json").read_text())
+
+
 def test_losses_are_read_before_an_evaluation_so_that_its_time_is_its_own(tiny_task, tmp_path, monkeypatch):
     """On a GPU steps are still under way when the host has queued them; reading their losses waits for them."""
     evaluate = Loop.evaluate

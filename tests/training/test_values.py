@@ -154,3 +154,6 @@ def test_values_far_from_0_are_told_of_once_and_not_where_they_are_standardised(
     for quiet in (["--recipe", near], ["--recipe", far, "--set", "training.standardise=true"]):
         assert line not in zygote.run("train", *quiet, *asked).stderr
     assert line in " ".join(zygote.run("check", far).stderr.split())
+    standardised = tmp_path / "standardised.yaml"
+    standardised.write_text(far.read_text().replace("training: {", "training: {standardise: true, "))
+    assert "far-values" not in zygote.run("check", standardised).stderr

@@ -21,7 +21,8 @@ from dpstune.studies.casestudy.ballot_runs import (
 from dpstune.studies.casestudy.ballots import Gathered, choose_baseline, count_votes
 from dpstune.studies.casestudy.casestudy import CaseStudy
 from dpstune.studies.dropout import found_dropout
-from dpstune.studies.points import read_runs
+from dpstune.studies.environments import told_of_environments
+from dpstune.studies.points import each_restart_once, read_runs
 from dpstune.studies.records import RunRecord, chosen_on_a_split
 from dpstune.studies.sweep.sweep import Outcome, Sweep
 
@@ -131,9 +132,12 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
             read_ballot_file(source, gathered, texts=request.texts, restarts=request.restarts)
             gathered.files.append(source)
             subjects.append(source.name)
+    records, skipped = each_restart_once(list({record.folder.resolve(): record for record in records}.values()))
+    gathered.notes += skipped
     records = _of_methods(records, gathered, request.methods)
     if records:
         gathered.notes += [*filter(None, [found_dropout(records)]), *chosen_on_a_split(records)]
+        gathered.notes += told_of_environments(records)
         subjects.insert(0, add_runs(gathered, records, request.split))
     gathered.select(request.methods)
     if request.recipe is not None:

@@ -26,6 +26,7 @@ from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import content_fingerprints, run_digest, run_folder, what_decides, without_newer_defaults
 from dpstune.settings.metrics import direction
 from dpstune.settings.sections import UserTask
+from dpstune.studies.environments import told_of_environments
 from dpstune.studies.grid import (
     Grid,
     as_overrides,
@@ -465,6 +466,7 @@ class Sweep:
                 "giving up was on (--prune): after two seeds or more, points worse than the median of their method's "
                 "other points were given up"
             )
+        notes += told_of_environments([*records.values(), *diverged.values()])
         notes += [f"given up early: {job}" for job in dropped]
         notes += [f"failed: {job}: {error}" for job, error in failed.items()]
         notes += self.told_of_runs_elsewhere(len(elsewhere))

@@ -1,6 +1,7 @@
 """A case study that trains its restarts: what is there is reused, what was interrupted goes on."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -28,6 +29,19 @@ def swept(zygote, tiny_task, tmp_path_factory):
     command = ["sweep", "--recipe", tiny_task, "--method", "vanilla", "--seeds", "2", "--output", output, *SHORT]
     assert zygote.run(*command).code == 0
     return output
+
+
+def test_a_restart_that_lies_in_two_sources_votes_once(swept, tmp_path):
+    """As after the runs of two machines were copied to one."""
+    for copied in shutil.copytree(swept, tmp_path / "copy").glob("tiny/*/seed-*/result.json"):
+        result = json.loads(copied.read_text())
+        copied.write_text(json.dumps({**result, "ended": "2020-01-01T00:00:00+00:00"}))
+    first, *_ = results(swept)
+    for sources in ((swept, tmp_path / "copy"), (tmp_path / "copy", swept, first.parent)):
+        found = study_sources(SourcesRequest(sources, tmp_path))
+        assert len(found.runs) == found.methods[0].restarts == 2
+        assert all(swept in run.folder.parents for run in found.runs)
+        assert sum("skipped: the same restart as " in note for note in found.notes) == 2
 
 
 @pytest.mark.slow
