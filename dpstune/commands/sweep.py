@@ -164,7 +164,6 @@ def _is_done(sweep: Sweep) -> bool:
         return False
     try:
         open_searches(sweep)
-        sweep.look_everywhere()
         done, _ = sweep.finished()
     except DpstuneError:  # data, model and database may be within the tasks' reach alone
         return False
@@ -208,7 +207,7 @@ def _read_outcome(sweep: Sweep) -> Outcome:
         open_searches(sweep)
         tally = sweep.open_queue().tally()
         sweep.learn(tally)
-    sweep.look_everywhere()
+    sweep.find_divergences()
     outcome = sweep.outcome(tally)
     tell_what_is_elsewhere(sweep, outcome)
     if not outcome.records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -228,6 +228,23 @@ def newest_of_each(records: Sequence[RunRecord], keys: Sequence[Hashable]) -> di
     """
     by_age = sorted(zip(keys, records, strict=True), key=lambda pair: _moment(pair[1]))
     return dict(by_age)
+
+
+def newest_by_digest(folder: Path, digests: Container[str]) -> dict[str, RunRecord]:
+    """Return the finished runs anywhere below a folder that have some digests; of several alike the newest.
+
+    Args:
+        folder: Where to look.
+        digests: See ``RunRecord.digest``; only the recipes of runs with one of these are read.
+    """
+    records: list[RunRecord] = []
+    for run in _run_folders(folder):
+        result = None if ".earlier-" in run.name else read_json(RunFolder(run).result)
+        if result is not None and result.get("digest") in digests:
+            with suppress(DpstuneError, OSError, ValueError):  # every_run tells of what is damaged
+                records.append(read_run(run))
+    newest = newest_of_each(records, [record.result["digest"] for record in records])
+    return {str(digest): record for digest, record in newest.items()}
 
 
 def _moment(record: RunRecord) -> float:

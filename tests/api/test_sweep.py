@@ -38,6 +38,18 @@ def test_the_model_is_that_of_the_best_run_also_where_lower_is_better(study):
     assert study.best_run == study.model.parent
 
 
+def test_a_run_of_another_kind_of_machine_is_not_trained_again(tiny_task, tmp_path):
+    asked = {**FEW, "output": tmp_path, "quiet": True}
+    (run,) = dpstune.sweep(tiny_task, methods=["vanilla"], seeds=1, **asked).runs
+    other = run.rename(run.with_name("seed-42-0123456789"))
+    environment = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**environment, "device": "NVIDIA H200"}))
+    assert dpstune.sweep(tiny_task, methods=["vanilla"], seeds=1, **asked).runs == [other]
+    mixed = dpstune.sweep(tiny_task, methods=["vanilla"], seeds=2, **asked)
+    assert other in mixed.runs
+    assert "device NVIDIA H200 (1 of vanilla) and cpu (1 of vanilla)" in " ".join(mixed.notes)
+
+
 def test_what_fails_is_named_and_the_rest_reported(study):
     assert len(study.runs) == 4
     assert len(study.failed) == 2

@@ -86,14 +86,16 @@ def run_in_process(
     if len(sweep.jobs) > 1:
         tell(f"{len(sweep.jobs)} runs, one after the other; those that are finished are read")
     failed: dict[str, str] = {}
+    done, _ = sweep.finished()
+    elsewhere = {job: record.result for job, record in done.items() if not sweep.is_of_here(job)}
     diverged = sweep.diverged(sweep.jobs)
     for job in sweep.jobs:
         if job in diverged:
             tell(f"{job}: diverged; not trained again")
             continue
         try:
-            found = sweep.train(job, new_progress())
-            tell(f"{job}: {found.result['metric']} {found.result['value']}")
+            result = elsewhere[job] if job in elsewhere else sweep.train(job, new_progress()).result
+            tell(f"{job}: {result['metric']} {result['value']}")
         except Exception as error:  # of one run alone, as in a worker process
             failed[job.identity] = in_a_line(error)
             tell(f"{job}: failed: {failed[job.identity]}")

@@ -56,13 +56,14 @@ def plan_as_json(sweep: Sweep, workers: int, told: Callable[[str], None] = lambd
     done, _ = sweep.finished()
     to_come = sweep.yet_to_choose()
     left = [*(job for job in sweep.jobs if job not in done), *to_come]
+    of_here = {job: record for job, record in done.items() if sweep.is_of_here(job)}
     return {
         "runs": [{"run": str(job), "done": job in done} for job in sweep.jobs],
         "budget": sweep.request.budget,
         "count": len(sweep.jobs) + len(to_come),
         "left": len(left),
         "workers": workers,
-        "seconds": _estimate(sweep, done, left, workers, told),
+        "seconds": _estimate(sweep, of_here, left, workers, told),
     }
 
 

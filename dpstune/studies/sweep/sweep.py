@@ -38,7 +38,7 @@ from dpstune.studies.grid import (
     refuse_unknown_keys,
     widen,
 )
-from dpstune.studies.records import RunRecord, every_divergence, every_run, newest_of_each, read_divergence, read_run
+from dpstune.studies.records import RunRecord, every_divergence, newest_by_digest, read_divergence, read_run
 from dpstune.studies.sweep.queue import Job, RunQueue, Tally
 from dpstune.studies.sweep.search import most_points
 from dpstune.studies.sweep.storage import Direction, has_study, sqlite_file, sqlite_url
@@ -204,6 +204,7 @@ class Sweep:
         self._records: dict[Job, RunRecord] = {}
         self._diverged: dict[Job, RunRecord] = {}  # those that another kind of machine trained
         self.crash: str | None = None  # the error that ended a worker of this machine
+        self._sought: set[Job] = set()  # those of which runs of other kinds of machines were looked for
         self._elsewhere: dict[str, Path] = {}  # folders of other machines' runs, by the identity of their jobs
         self._refuse_too_many()
         every = [(method, point) for method, grid in self.grids.items() for point in points(grid)]
@@ -339,6 +340,9 @@ class Sweep:
     def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
         """Return this sweep's finished runs, whoever trained them, and notes on runs that could not be read.
 
+        Of a run that this kind of machine has not trained, that of another kind counts, where it lies in the recipe's
+        folder: a finished run is not trained again.
+
         Raises:
             RequestError: Data or model are not what the recipe says.
             RunError: The hub could not be reached.
@@ -355,7 +359,16 @@ class Sweep:
                     self._records[job] = read_run(folder)
                 except (DpstuneError, OSError, ValueError) as error:
                     notes.append(f"{folder}: skipped: damaged: {error}")
+        self._find_those_of_other_machines()
         return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+
+    def _find_those_of_other_machines(self) -> None:
+        new = [job for job in self.jobs if job not in self._sought]
+        self._sought.update(new)
+        missing = {self._digest_of(job): job for job in new if job not in self._records and not self.is_anew(job)}
+        if missing and self.runs_folder.is_dir():
+            for digest, record in newest_by_digest(self.runs_folder, missing).items():
+                self._records[missing[digest]] = record
 
     def train_anew(self, jobs: Iterable[Job]) -> None:
         """Have finished runs of some jobs trained again, for their weights; what they were is renamed, not overwritten.
@@ -372,21 +385,17 @@ class Sweep:
         """Tell whether a job is still to be trained anew: its run is finished, and holds no model."""
         return job.identity in self.request.anew and not RunFolder(self._folder_of(job)).model.is_dir()
 
-    def look_everywhere(self) -> None:
-        """Find the runs that another kind of machine trained, anywhere in this recipe's folder."""
+    def find_divergences(self) -> None:
+        """Find the runs of other kinds of machines that came to nothing; here they might not."""
         done, _ = self.finished()
         missing = [job for job in self.jobs if job not in done]
-        if not missing or not self.runs_folder.is_dir():
-            return
-        records, _ = every_run(self.runs_folder)
-        by_digest = newest_of_each(records, [record.digest for record in records])
-        diverged = {record.digest: record for record in every_divergence(self.runs_folder)}
-        for job in missing:
-            digest = self._digest_of(job)
-            if digest in by_digest:
-                self._records[job] = by_digest[digest]
-            elif digest in diverged:
-                self._diverged[job] = diverged[digest]
+        if missing and self.runs_folder.is_dir():
+            diverged = {record.digest: record for record in every_divergence(self.runs_folder)}
+            self._diverged |= {job: diverged[key] for job in missing if (key := self._digest_of(job)) in diverged}
+
+    def is_of_here(self, job: Job) -> bool:
+        """Tell whether this kind of machine has trained a job's run, so that it cost what it would cost here."""
+        return job in self._records and self._records[job].folder.name == self._folder_of(job).name
 
     def _digest_of(self, job: Job) -> str:
         recipe = self.request.load(job).recipe
@@ -417,8 +426,8 @@ class Sweep:
         )
 
     def peaks(self) -> list[int]:
-        """Return the peak memory of each finished run, in bytes."""
-        results = [record.result for record in self.finished()[0].values()]
+        """Return the peak memory of each run that this kind of machine has finished, in bytes."""
+        results = [record.result for job, record in self.finished()[0].items() if self.is_of_here(job)]
         return [result["peak_memory_bytes"] for result in results if "peak_memory_bytes" in result]
 
     @property

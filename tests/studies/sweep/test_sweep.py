@@ -264,6 +264,10 @@ def test_a_report_is_made_again_from_the_runs_alone(sweep, tiny_task, tmp_path):
     other = first.rename(first.with_name("seed-42-0123456789"))  # as one of another kind of device
     found = json.loads(sweep(tiny_task, tmp_path, *asked, "--report", "--json").stdout)
     assert (str(other) in found["runs"], found["left"]) == (True, 0)
+    planned = json.loads(sweep(tiny_task, tmp_path, *asked, "--plan", "--json").stdout)
+    assert (planned["count"], planned["left"]) == (4, 0)
+    assert str(other) in json.loads(sweep(tiny_task, tmp_path, *asked, "--json").stdout)["runs"]
+    assert not first.exists(), "it was not trained again"
     shutil.rmtree(other)
     part = sweep(tiny_task, tmp_path, *asked, "--report", "--json")
     assert (part.code, json.loads(part.stdout)["left"]) == (0, 1)
