@@ -107,9 +107,11 @@ def fit(
     encoder, section = name_and_rest(model, "model")
     if name is not None:
         name = as_name(name)
+    kept: list[str] = []
     if not isinstance(table, str | Path):
         name = name or "table"
         table = write_frame(table, {"text": columns[0], "label": label}, [*columns[1:], group], folder / ".tables")
+        kept = [f"a copy of the rows is kept in {table.parent}; delete it when you are done"]
     request = fit_request(
         str(table),
         output=folder,
@@ -139,4 +141,4 @@ def fit(
         {"method": each["method"], **each["settings"], "state": each["state"], "score": each["score"]}
         for each in found["tried"]
     ]
-    return FitResult(outcome.fit.folder, rows, found, page, notes=list(outcome.notes))
+    return FitResult(outcome.fit.folder, rows, found, page, notes=[*outcome.notes, *kept])

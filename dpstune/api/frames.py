@@ -22,10 +22,11 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
         frame: A pandas data frame.
         needed: The columns it must name, by parameter.
         more: Other columns, None for none.
-        place: The folder of such files.
+        place: The folder of such files; only this user can read it.
 
     Raises:
         RequestError: It is no data frame; a column is not named, not there, there twice, or holds no text.
+        RunError: The place is a link, or another user's.
     """
     import hashlib
 
@@ -33,7 +34,8 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dpstune.common.writing import write_atomically
+    from dpstune.common.private import make_private_folder
+    from dpstune.common.writing import write_atomically, writing_to
     from dpstune.data.sources import ID_COLUMNS, no_column
     from dpstune.data.tables import refuse_what_is_there_twice
 
@@ -64,6 +66,8 @@ def write_frame(frame: Any, needed: Mapping[str, Any], more: Sequence[Any], plac
         stream.write_table(table)
     digest = hashlib.sha256(content.getvalue()).hexdigest()[:10]
     file = place / digest / "table.parquet"
+    with writing_to(place):
+        make_private_folder(place, "choose another place with --output")
     write_atomically(file, lambda beside: pq.write_table(table, beside))
     return file.absolute()
 

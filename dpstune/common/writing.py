@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,7 +59,7 @@ def set_aside(path: Path) -> Path:
 
 
 def copy_aside(path: Path) -> Path:
-    """Copy a file to ``NAME.earlier-N``, so that a new one can take its place, and return the copy.
+    """Copy a file to ``NAME.earlier-N``, so that a new one can take its place, and return the copy, of the same mode.
 
     Raises:
         RequestError, RunError: See ``writing_to``.
@@ -66,6 +67,7 @@ def copy_aside(path: Path) -> Path:
 
     def copy(beside: Path) -> None:
         shutil.copyfile(path, beside)
+        _keep_mode(path, beside)
 
     aside = _free_name(path)
     write_atomically(aside, copy)
@@ -136,7 +138,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     """Have ``write`` fill a file beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The file; of a link, the file that it points to is written.
+        path: The file; of a link, the file that it points to is written. What is replaced hands its mode on.
         write: Fills the file it is given.
         flag: The flag that named the place.
 
@@ -150,13 +152,26 @@ def write_atomically(path: Path, write: Callable[[Path], None], flag: str = "--o
     try:
         with writing_to(path, flag):
             path.parent.mkdir(parents=True, exist_ok=True)
+            is_replaced = path.exists()
+            if is_replaced:  # whose readers may be few
+                beside.touch(mode=0o600)
             write(beside)
+            if is_replaced:
+                _keep_mode(path, beside)
             _sync(beside)
             beside.replace(path)
             _sync(path.parent)
     finally:
         with suppress(OSError):  # the first error is the one to report
             beside.unlink()
+
+
+def _keep_mode(earlier: Path, now: Path) -> None:
+    """Give a file or folder the rights for group and others that an earlier one has; its owner's stay."""
+    mode = stat.S_IMODE(now.stat().st_mode)
+    wanted = (mode & ~0o077) | (earlier.stat().st_mode & 0o077)
+    if wanted != mode:  # where there are no modes nothing can be changed
+        now.chmod(wanted)
 
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -213,7 +228,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     """Have ``fill`` fill a folder beside ``path``, bring it to the disk, and rename it into place.
 
     Args:
-        path: The folder; of a link, the folder that it points to is written.
+        path: The folder; of a link, the folder that it points to is written. What is replaced hands its mode on.
         fill: Fills the folder it is given.
         flag: The flag that named the place.
 
@@ -228,8 +243,10 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     _remove(beside)
     try:
         with writing_to(path, flag):
-            beside.mkdir(parents=True)
+            beside.mkdir(mode=0o700 if path.exists() else 0o777, parents=True)
             _fill(beside, fill)
+            if path.exists():
+                _keep_mode(path, beside)
             for entry in [*beside.rglob("*"), beside]:
                 _sync(entry)
             if path.exists():

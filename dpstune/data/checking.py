@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def told_before_training(task: OwnTask | DatasetTask, data: DataSection, source:
     except DpstuneError as error:  # training reads less than is checked
         return [f"the data were not checked: {error}"]
     findings = check_task(raw, near=near_in_time(raw))
-    return in_few_lines(findings, source)
+    return in_few_lines(findings, shlex.quote(str(source)))
 
 
 def near_in_time(task: RawTask) -> bool:
@@ -93,12 +94,12 @@ def near_in_time(task: RawTask) -> bool:
     return characters <= MOST_CHARACTERS
 
 
-def in_few_lines(findings: Sequence[Finding], source: object) -> list[str]:
+def in_few_lines(findings: Sequence[Finding], source: str) -> list[str]:
     """Return errors and warnings, a line each, five at most.
 
     Args:
         findings: Errors first.
-        source: The file or recipe whose check shows all.
+        source: The file or recipe whose check shows all, as a shell reads it, and what else it is checked with.
     """
     wrong = [finding for finding in findings if finding.severity != "note"]
     shown = wrong if len(wrong) <= MOST_LINES else wrong[: MOST_LINES - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import pkgutil
 import tarfile
 import zipfile
 from bisect import bisect_right
@@ -268,6 +269,7 @@ def _by_name(value: Any, names: Sequence[str]) -> Any:
 def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any:
     import datasets
 
+    _refuse_a_reader_of_files(hub.id)
     name = f"dataset {hub.id}" + (f" ({hub.config})" if hub.config else "")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
@@ -278,6 +280,21 @@ def _load_dataset(hub: HubSource, split: str, remedy: str, no_split: str) -> Any
             told = first_line(error)
             hint = no_split if told.startswith("Unknown split") else ""
             raise RequestError(f"{name}: {told.rstrip('.')}{hint}") from None
+
+
+def _refuse_a_reader_of_files(name: str) -> None:
+    """Refuse the name of one of the readers that come with ``datasets``, such as ``csv``.
+
+    In the place of a dataset it would read what lies in the working directory.
+    """
+    from datasets import packaged_modules
+
+    readers = {module.name for module in pkgutil.iter_modules(packaged_modules.__path__)}
+    if (reader := name.removeprefix("hf://datasets/")) in readers:
+        raise RequestError(
+            f"dataset {name}: is the name of a reader of files, not of a dataset; name the files themselves, "
+            f"or a folder of that name as ./{reader}"
+        )
 
 
 @contextmanager

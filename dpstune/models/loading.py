@@ -135,10 +135,10 @@ def _foreign_kernels(written: Any, key: str = "") -> Iterator[str]:
 
     An implementation is a name, or a mapping of names by part of the model.
     """
-    if isinstance(written, str) and key.endswith("_implementation") and "/" in written:
+    if isinstance(written, str) and "_implementation" in key and "/" in written:
         yield f"{key}: {written}"
     for own, value in written.items() if isinstance(written, Mapping) else ():
-        yield from _foreign_kernels(value, key if key.endswith("_implementation") else str(own))
+        yield from _foreign_kernels(value, key if "_implementation" in key else str(own))
 
 
 def _shipped_architecture(model: ModelSection) -> ModelSource | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dpstune.common.interruption import Interrupted
+from dpstune.common.private import make_private_folder
 from dpstune.common.progress import SilentProgress
 from dpstune.device.hardware import free_gpu_bytes, give_gpu_memory_back, gpu_identity, visible_gpus
-from dpstune.errors import RunError
 
 MARGIN = 1.25  # times a run's measured peak: the allocator and the libraries keep more than its tensors
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -115,9 +114,7 @@ class GpuShare:
     def _folder(self) -> Path:
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
         own = Path(tempfile.gettempdir()) / f"dpstune-gpus-{user}"
-        with suppress(FileExistsError):
-            own.mkdir(mode=0o700)
-        _refuse_another_users(own)
+        make_private_folder(own, "set TMPDIR to a place of your own")
         folder = own / gpu_identity(str(self.gpu)).replace("/", "-")
         folder.mkdir(exist_ok=True, mode=0o700)
         return folder
@@ -146,19 +143,6 @@ class Turn(SilentProgress):
         """End the turn: a loss was read, so steps are done."""
         if self._lock is not None:
             self._lock.release()
-
-
-def _refuse_another_users(folder: Path) -> None:
-    """Refuse a folder in which another user could have put links in the place of our locks.
-
-    Raises:
-        RunError: It is a link, or another user's.
-    """
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-        raise RunError(f"{folder} should be a folder of this user; remove it, or set TMPDIR to a place of your own")
-    if found.st_mode & 0o022:
-        folder.chmod(0o700)
 
 
 def _is_held(place: Path) -> bool:

@@ -1,6 +1,7 @@
 """``dpstune.fit`` on tables of two kinds of sentences."""
 
 import re
+import stat
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,16 @@ def test_a_frame_is_written_with_the_columns_that_are_read(rows, tmp_path):
     again = rows.drop(columns=["of lists", "mixed"])
     assert written(again, tmp_path, ("message",), "topic").source == found.source
     assert written(again[::-1], tmp_path, ("message",), "topic").source != found.source
+
+
+@pytest.mark.parametrize("earlier", [None, 0o755])
+def test_nobody_else_can_read_a_frame_that_was_written(rows, tmp_path, earlier):
+    place = tmp_path / "runs" / ".tables"
+    if earlier is not None:
+        place.mkdir(parents=True)
+        place.chmod(earlier)
+    written(rows, place, ("message",), "topic")
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
 
 
 def test_cells_of_several_kinds_are_read_as_those_of_a_file_are(tmp_path):
@@ -151,3 +162,5 @@ def test_a_frame_is_fitted(rows, tiny_model, tmp_path):
     assert found.table["method"].tolist() == ["vanilla"]
     assert (found.model / "config.json").is_file()
     assert len(dpstune.predict(found, rows)) == 40
+    (table,) = tmp_path.glob(".tables/*/table.parquet")
+    assert found.notes[-1] == f"a copy of the rows is kept in {table.parent}; delete it when you are done"

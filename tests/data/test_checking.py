@@ -362,11 +362,11 @@ def test_what_is_told_before_training_is_five_lines_at_most(tmp_path):
     raw = read_raw(loaded.recipe.task, loaded.recipe.data)
     assert raw.splits["train"].labels[-1] == ""
     wrong = [f for f in check_examples(raw.splits, text=raw.text, label=raw.label) if f.severity != "note"]
-    lines = told_before_training(loaded.recipe.task, loaded.recipe.data, Path("own.yaml"))
+    lines = told_before_training(loaded.recipe.task, loaded.recipe.data, Path("my own.yaml"))
     assert len(wrong) > 5
     assert len(lines) == 5
     assert lines[0].startswith("error: labels that differ only in case")
-    assert lines[-1] == f"{len(wrong) - 4} more findings; dpstune check own.yaml shows all"
+    assert lines[-1] == f"{len(wrong) - 4} more findings; dpstune check 'my own.yaml' shows all"
     assert not any("\n" in line for line in lines)
 
 

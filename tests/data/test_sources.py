@@ -465,6 +465,18 @@ def test_why_a_folder_is_no_dataset_is_told_in_one_line(tmp_path, monkeypatch, c
     assert logging.getLogger("datasets").handlers == handlers
 
 
+@pytest.mark.parametrize("name", ["csv", "pandas", "hf://datasets/csv"])
+def test_a_reader_of_files_is_no_dataset(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("x,y\na text of the working directory,2\n")
+    with pytest.raises(RequestError, match=f"dataset {name}: is the name of a reader of files, .* as ./(csv|pandas)$"):
+        read_hub(HubSource(name, None, ("x",), {"train": "train"}, "y"), "train")
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "a.csv").write_text("x,y\na text,2\n")
+    assert read_hub(HubSource("./csv", None, ("x",), {"train": "train"}, "y"), "train").texts == [("a text",)]
+
+
 def test_images_beside_texts_are_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "folder"

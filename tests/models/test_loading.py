@@ -359,7 +359,13 @@ class TestRefusals:
         assert "needs code of its own (auto_map in config.json), which dpstune never runs" in refused
 
     @pytest.mark.parametrize("part", [load, trained, read_tokenizer])
-    @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "_experts_implementation"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *("_attn_implementation", "attn_implementation", "_experts_implementation"),
+            *("_attn_implementation_internal", "_experts_implementation_internal"),
+        ],
+    )
     @pytest.mark.parametrize("by_part", [False, True])
     @pytest.mark.parametrize("within", [False, True])
     def test_kernels_of_another_repository_are_not_fetched(self, folder, part, key, within, by_part):

@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from dpstune.common.writing import make_writable_folder, put_back, set_aside, write_folder, write_json, write_text
+from dpstune.common.writing import (
+    copy_aside,
+    make_writable_folder,
+    put_back,
+    set_aside,
+    write_atomically,
+    write_folder,
+    write_json,
+    write_text,
+)
 from dpstune.errors import RequestError, RunError
 from dpstune.runs.folder import MetricsLog, RunFolder, read_metrics, read_predictions, run_hash, write_predictions
 from dpstune.training.checkpoints import Checkpoints
@@ -104,6 +114,39 @@ def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path):
         write_json(link, content)
         assert link.is_symlink()
         assert json.loads(real.read_text()) == content
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_what_is_written_again_keeps_its_mode(tmp_path, mode):
+    file, folder = tmp_path / "a.csv", tmp_path / "model"
+    others = mode & 0o077
+
+    def write():
+        write_text(file, "mine")
+        write_folder(folder, lambda place: (place / "a").touch())
+        return [stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (file, folder)]
+
+    assert write() == write()
+    file.chmod(mode)
+    folder.chmod(0o700 | others)
+    assert write() == [others, others]
+    assert stat.S_IMODE(copy_aside(file).stat().st_mode) == mode
+
+
+def test_nobody_else_reads_what_is_being_written_in_the_place_of_ones_own(tmp_path):
+    modes = []
+
+    def write(path):
+        path.write_text("mine")
+        modes.append(stat.S_IMODE(path.stat().st_mode))
+
+    def fill(folder):
+        modes.append(stat.S_IMODE(folder.stat().st_mode))
+
+    for _ in range(2):
+        write_atomically(tmp_path / "file", write)
+        write_folder(tmp_path / "folder", fill)
+    assert modes[2:] == [0o600, 0o700]
 
 
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path):

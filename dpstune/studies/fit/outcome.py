@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -308,9 +309,8 @@ def _train_the_winner(fit: Fit, winner: Trial, progress: Progress, tell: Tell) -
     write_folder(fit.folder / "model", fill)
     file = fit.folder / "recipe.yaml"
     what = f"# {winner.candidate.name}: what fit chose, trained on all {fit.rows} rows."
-    write_text(
-        file, f"{what}\n#   dpstune train --recipe {file}\n{dump_recipe(fit.final_recipe(winner.candidate).recipe)}"
-    )
+    command = f"#   dpstune train --recipe {shlex.quote(str(file))}"
+    write_text(file, f"{what}\n{command}\n{dump_recipe(fit.final_recipe(winner.candidate).recipe)}")
     return run
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpstune.common.hub import first_line
+from dpstune.common.private import make_private_folder
 from dpstune.common.writing import writing_to
 from dpstune.errors import RequestError, RunError, did_you_mean
 from dpstune.recipe.draft import split_override
@@ -62,7 +63,7 @@ def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, op
 
     Raises:
         RequestError: submitit is not installed, or this machine is not part of a SLURM cluster.
-        RunError: ``sbatch`` refused the tasks, or the folder cannot be written.
+        RunError: ``sbatch`` refused the tasks, or the folder cannot be written or is another user's.
     """
     try:
         from submitit import LocalExecutor, SlurmExecutor
@@ -70,7 +71,7 @@ def submit(launcher: str, folder: Path, arguments: Sequence[str], tasks: int, op
     except ImportError:
         raise RequestError(f"--launcher {launcher}: needs submitit; pip install 'dpstune[slurm]'") from None
     with writing_to(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder, "choose another place with --output")
     executor: LocalExecutor | SlurmExecutor
     if launcher == "local":
         executor = LocalExecutor(folder)

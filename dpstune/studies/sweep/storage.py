@@ -232,8 +232,9 @@ def sqlite_file(url: str) -> Path | None:
 def hide_passwords(url: str, text: str) -> str:
     """Return a text, such as a driver's message, without the passwords that are in the storage's URL.
 
-    >>> url = "postgresql://me:s@cret@host/db"
-    >>> hide_passwords(url, url)
+    >>> for url in ("postgresql://me:s@cret@host/db", "postgresql://me:sec@ret/tail@host/db"):
+    ...     hide_passwords(url, url)
+    'postgresql://me:***@host/db'
     'postgresql://me:***@host/db'
     """
     for password in _passwords_in(url):
@@ -247,13 +248,14 @@ def hide_passwords(url: str, text: str) -> str:
 def _passwords_in(url: str) -> list[str]:
     """Return the passwords in a database's URL, as they are written there and as SQLAlchemy finds them.
 
-    An unescaped ``@`` in a password counts as part of it, so that what follows the ``@`` is hidden, too.
+    An unescaped ``@`` in a password counts as part of it, so that what follows is hidden, too, up to the last one
+    before the URL's options.
     """
     found = re.findall(r"(?i)[?&]\w*pass(?:word|wd)?=([^&]*)", url)
-    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@([^/?]*)", url)
+    user_info = re.match(r"[^:]+:?//[^:/]*:([^@]*)@", url)
     if user_info is not None:
-        password, host = user_info.groups()
-        found.append(f"{password}@{host.rpartition('@')[0]}" if "@" in host else password)
+        rest = re.split(r"\?\w+=", url[user_info.end() :])[0]
+        found.append(f"{user_info[1]}@{rest.rpartition('@')[0]}" if "@" in rest else user_info[1])
     return [password for password in found if password]
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def run_fit(zygote, rows, model, output, *more, columns=COLUMNS):
 @pytest.fixture(scope="module")
 def fitted(zygote, rows, tiny_model, tmp_path_factory):
     """What a small fit printed, and where."""
-    output = tmp_path_factory.mktemp("runs")
+    output = tmp_path_factory.mktemp("my runs")
     run = run_fit(zygote, rows, tiny_model, output, *FEW_STEPS, "--folds", 3, "--runs", 9, "--method", "mixout")
     assert run.code == 0, run.stderr
     return output, json.loads(run.stdout), run.stderr
@@ -48,7 +49,9 @@ def test_it_leaves_a_model_a_recipe_and_a_report(fitted, zygote):
         *("wrong_labels.csv", "study.db", "confusion.png"),
     }
     assert "Chosen: " in stderr
-    repeated = zygote.run("train", "--recipe", told["recipe"], "--output", output, "--json")
+    command = shlex.split(Path(told["recipe"]).read_text().splitlines()[1].removeprefix("#"))
+    assert command == ["dpstune", "train", "--recipe", told["recipe"]]
+    repeated = zygote.run(*command[1:], "--output", output, "--json")
     assert repeated.code == 0, repeated.stderr
     weights = (place / "model" / "model.safetensors").read_bytes()
     trained = Path(json.loads(repeated.stdout)["run"]) / "model" / "model.safetensors"

@@ -169,8 +169,15 @@ def test_what_is_asked_of_slurm(run, slurm, tiny_task, tmp_path):
     for cpus, seen in ({"SLURM_CPUS_PER_TASK": "3"}, "3"), ({}, "none"):
         task = subprocess.run(["bash", folder / "script"], env={**os.environ, **cpus}, capture_output=True, text=True)
         assert task.stdout == f"{seen}\n"
+    logs.chmod(0o755)
     assert run(*asked, "--launcher", "slurm")[0] == 0
     assert "--time" not in (folder / "script").read_text(), "the partition's own limit"
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o700
+    logs.rename(tmp_path / "elsewhere")
+    logs.symlink_to(tmp_path / "elsewhere")
+    code, _, err = run(*asked, "--launcher", "slurm")
+    told = f"error: {logs} should be a folder of this user; remove it, or choose another place with --output\n"
+    assert (code, err) == (1, told)
 
 
 def test_the_cluster_page_s_command_is_submitted(run, slurm, tmp_path):

@@ -40,6 +40,7 @@ def test_a_password_is_not_repeated(password):
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
         ("mysql://me:pw@host:9/db?passwd=secret", "mysql://me:***@host:9/db?passwd=***"),
         ("postgresql://me:pw12@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
+        ("postgresql://me:s@e?cr/et@h/db?application_name=a@b", "postgresql://me:***@h/db?application_name=a@b"),
         ("postgresql//me:secret@host/db", "postgresql//me:***@host/db"),
         ("sqlite:////runs@home/study.db", "sqlite:////runs@home/study.db"),
         ("task={text: e@mail, label: gold}", "task={text: e@mail, label: gold}"),
@@ -66,9 +67,10 @@ def test_what_is_no_url_is_not_repeated_where_it_may_hold_a_password(url):
     assert "secret" not in str(caught.value)
 
 
-def test_an_at_sign_in_a_password_is_refused():
+@pytest.mark.parametrize("password", ["se@cret", "sec@ret/tail"])
+def test_an_at_sign_in_a_password_is_refused(password):
     with pytest.raises(RequestError, match=r"^--storage postgresql://me:\*\*\*@host/db: an @ in the password should"):
-        RunQueue("postgresql://me:se@cret@host/db", "study")
+        RunQueue(f"postgresql://me:{password}@host/db", "study")
 
 
 NO_STORAGES = ["redis://localhost", "journal.log", "somewhere"]
