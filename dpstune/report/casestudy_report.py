@@ -160,7 +160,7 @@ def _changes_section(study: CaseStudy, method: MethodVotes) -> Iterator[Block]:
         if found:
             header = ["id", "label", "example", baseline.name, method.name]
             rows = [[*_words(study.examples[place]), _score(baseline, place), _score(method, place)] for place in found]
-            yield Table(header, rows[:_MOST_LISTED], words=3)
+            yield Table(header, rows[:_MOST_LISTED], words=3, prose=frozenset({2}))
         if len(found) > _MOST_LISTED:
             yield Paragraph(f"{len(found) - _MOST_LISTED} more are in examples.csv and report.html.")
 

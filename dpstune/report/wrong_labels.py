@@ -171,7 +171,7 @@ def wrong_labels_section(
         "Some are hard, some are labelled wrong: look at them; the least probable labels "
         f"come first. {FILE} lists all of them, with an empty column for the right label.{others}"
     )
-    return [heading, Paragraph(text), Table(header, rows, words=4)]
+    return [heading, Paragraph(text), Table(header, rows, words=4, prose=frozenset({1}))]
 
 
 def left_out_words(count: int, who: str = "restart") -> str:
