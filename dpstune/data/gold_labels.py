@@ -7,7 +7,7 @@ from typing import Any
 
 from dpstune.data.examples import Examples
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import number, seem_values
+from dpstune.data.written_forms import number, seem_values, with_point
 from dpstune.errors import RequestError, did_you_mean, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -122,7 +122,7 @@ def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     label = raw.labels[position]
     value = number(label or "")
     if value is None or abs(value) > LARGEST_VALUE:
-        has_comma = value is None and number((label or "").replace(",", ".")) is not None
+        has_comma = value is None and number(with_point(label or "")) is not None
         hint = "; write it with a point and no comma" if has_comma else ""
         raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}{hint}")
     return value

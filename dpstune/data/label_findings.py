@@ -102,12 +102,13 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
     numbers = seem_values(counts)
     one_each = total >= 5 and len(counts) > 0.9 * total
     if numbers:
+        comma = "" if all(number(label) is not None for label in counts) else ", and write them with a point (1.5)"
         yield Finding(
             "numbers-as-labels",
             "error" if one_each else "warning",
             total,
             (),
-            "Where they are values, say kind: regression in the task.",
+            f"Where they are values, say kind: regression in the task{comma}.",
             (f"{len(counts)} different numbers are labels: {some_of(counts)}",),
         )
     elif one_each:

@@ -59,10 +59,19 @@ def number(label: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def seem_values(labels: Collection[str]) -> bool:
-    """Tell whether labels are so many different numbers that they are probably values.
+def with_point(label: str) -> str:
+    """Return a decimal that is written with a comma with a point; it is no number else.
 
-    >>> seem_values({str(n) for n in range(20)}), seem_values({str(n / 2) for n in range(21)})
+    >>> with_point("3,5")
+    '3.5'
+    """
+    return label.replace(",", ".")
+
+
+def seem_values(labels: Collection[str]) -> bool:
+    """Tell whether labels are so many different numbers, also with a comma, that they are probably values.
+
+    >>> seem_values({str(n) for n in range(20)}), seem_values({f"{n},5" for n in range(21)})
     (False, True)
     """
-    return len(labels) > MOST_LABELS and all(number(label) is not None for label in labels)
+    return len(labels) > MOST_LABELS and all(number(with_point(label)) is not None for label in labels)

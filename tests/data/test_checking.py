@@ -107,6 +107,11 @@ def many_numbers(raw):
     raw["train"].labels[:] = [str(n % 21 / 4) for n in range(40)]
 
 
+@flaw("numbers-as-labels", "warning", ())
+def many_numbers_with_a_comma(raw):
+    raw["train"].labels[:] = [f"{n % 21},5" for n in range(40)]
+
+
 @flaw("numbers-as-labels", "error", ())
 def numbers_that_are_all_different(raw):
     raw["train"].labels[:] = [str(n / 4) for n in range(40)]
@@ -431,6 +436,15 @@ def test_a_text_column_that_is_empty_in_every_training_row_is_an_error(raw):
     assert empty.details == ("column 'title' has no text in any training row",)
     raw["train"].texts[3] = ("a body", "a title")
     assert "no-text" not in found(raw, text=("body", "title"))
+
+
+def test_numbers_with_a_comma_are_to_be_written_with_a_point(raw):
+    many_numbers(raw)
+    assert found(raw)["numbers-as-labels"].remedy == "Where they are values, say kind: regression in the task."
+    many_numbers_with_a_comma(raw)
+    assert found(raw)["numbers-as-labels"].remedy.endswith(
+        "kind: regression in the task, and write them with a point (1.5)."
+    )
 
 
 def test_twenty_numbers_are_labels_to_all_that_ask(raw):
