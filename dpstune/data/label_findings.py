@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -11,7 +10,7 @@ from statistics import fmean, pstdev
 from dpstune.data.finding import Finding, Places, Row, Severity, histogram, part_of, share
 from dpstune.data.gold_labels import several
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import label_form, number, seem_values, text_form
+from dpstune.data.written_forms import label_form, looks, number, seem_values, text_form
 from dpstune.errors import counted, shortened, some_of
 
 LARGE_SHARE, LARGEST_SHARE = 0.75, 0.9
@@ -334,7 +333,7 @@ def _quoted(label: str) -> str:
 
 def _told_apart(group: Sequence[str]) -> dict[str, str]:
     """Return how each spelling is shown: with escapes where two would look the same."""
-    alike = len({unicodedata.normalize("NFKC", label) for label in group}) < len(group)
+    alike = len(set(map(looks, group))) < len(group)
     return {label: ascii(label) if alike else _quoted(label) for label in group}
 
 
