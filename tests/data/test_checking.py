@@ -282,6 +282,32 @@ def test_words_that_texts_share_with_labels_are_no_leak(raw):
     assert "label-in-text" not in found(raw)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("正面", "负面"), "这条评论是{}的"),
+        (("肯定的", "否定的"), "これは{}レビュー"),
+        (("ดี", "แย่"), "หนังเรื่องนี้{}มาก"),
+        (("अच्छा", "बुरा"), "यह {} है"),
+    ],
+)
+def test_a_label_in_the_text_is_found_in_any_script(raw, labels, said):
+    for part in raw.values():
+        part.labels[:] = [labels[label == "no"] for label in part.labels]
+        part.texts[:] = [
+            (f"{text} {said.format(label)}",) for (text,), label in zip(part.texts, part.labels, strict=True)
+        ]
+    assert "label-in-text" in found(raw)
+
+
+def test_a_mark_ends_no_word(raw):
+    part = raw["train"]
+    part.labels[:] = [{"yes": "कि", "no": "no"}[label] for label in part.labels]
+    says = {"कि": "की", "no": "no"}  # another vowel on the same letter
+    part.texts[:] = [(f"{text} {says[label]}",) for (text,), label in zip(part.texts, part.labels, strict=True)]
+    assert "label-in-text" not in found(raw)
+
+
 def test_words_with_accents_are_not_misread(raw):
     for position, text in enumerate(["« CAFÉ »", "SÃO PAULO", "Ça va, à bientôt, Àèìòù", "PÂTÉ", "«IRMû", "Ålesund"]):
         raw["train"].texts[position] = (f"{text} {position}",)
