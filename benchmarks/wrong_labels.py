@@ -54,7 +54,7 @@ def measure(task, share, seed=1):
             dpstune("fit", Path(folder) / "rows.csv", *columns, *budget, "--output", Path(folder) / "runs", "--json")
         )
         listed = next(Path(folder).glob("runs/rows/fit-*/wrong_labels.csv"))
-        with listed.open(newline="", encoding="utf-8") as file:
+        with listed.open(newline="", encoding="utf-8-sig") as file:
             ours = [int(row["id"]) for row in csv.DictReader(file)]
         probabilities = mean_probabilities(told)
     theirs = by_cleanlab(rows, told["labels"], probabilities)

@@ -109,7 +109,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _exit_on_signal)
     again = sys.unraisablehook = _SignalAgain()
     codecs.register_error("jsonescape", _as_json_escapes)
-    sys.stdout.reconfigure(errors="jsonescape")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding=_encoding_of_stdout(), errors="jsonescape")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = run(sys.argv[1:] or ["--help"])
@@ -124,6 +124,11 @@ def _open_what_is_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until Python ends
+
+
+def _encoding_of_stdout() -> str | None:
+    """Return the encoding of what a file or another program gets, whatever the locale; None leaves the system's."""
+    return None if sys.stdout.isatty() or "PYTHONIOENCODING" in os.environ else "utf-8"
 
 
 def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:

@@ -81,7 +81,7 @@ def casestudy(
     outcome = run(planned, jobs, quiet=quiet)
     study = study_sweep(planned, outcome, split=split, baseline=baseline)
     place = planned.folder / (split or "")
-    page = None if study is None else write_case_study(place, study)
+    page = None if study is None else write_case_study(place, study, tell=None if quiet else tell)
     outcome.refuse_what_is_missing()
     assert study is not None
     assert page is not None

@@ -135,7 +135,7 @@ def fit(
     fitted = Fit(request)
     with fitted.lock():
         outcome = run_fit(fitted) if quiet else run_fit(fitted, one_of_many, tell, fit_view)
-        page = write_fit_report(outcome)
+        page = write_fit_report(outcome, tell=None if quiet else tell)
     found = {**outcome_as_json(outcome), "answer": answer(outcome)}
     rows = [
         {"method": each["method"], **each["settings"], "state": each["state"], "score": each["score"]}

@@ -10,13 +10,15 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpstune.common.textfile import read_cell
 from dpstune.common.writing import read_json
 from dpstune.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_OF_TEXTS = ("id", "text", "text1", "text2", "label", "answer", "right_label")  # columns; 007 is not 7
+_SHOWN = ("text", "text1", "text2", "label", "answer")  # columns whose cells are as ``shown_cell`` writes them
+_OF_TEXTS = ("id", *_SHOWN, "right_label")  # columns; 007 is not 7
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -332,4 +334,5 @@ def _read_wrong_labels(file: Path) -> pd.DataFrame:
 def _read_csv(source: Path | StringIO, separator: str = ",") -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_csv(source, sep=separator, keep_default_na=False, dtype=dict.fromkeys(_OF_TEXTS, str))
+    found = pd.read_csv(source, sep=separator, keep_default_na=False, dtype=dict.fromkeys(_OF_TEXTS, str))
+    return found.assign(**{column: found[column].map(read_cell) for column in _SHOWN if column in found})

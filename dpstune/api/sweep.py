@@ -139,12 +139,12 @@ def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:
     from dpstune.report.output import tell
     from dpstune.report.progress import one_of_many
     from dpstune.report.sweep_view import run_in_view
-    from dpstune.studies.cut_texts import planned_cut
     from dpstune.studies.dropout import planned_dropout
     from dpstune.studies.sweep.coordinator import run_in_process, run_sweep
+    from dpstune.studies.tokens import planned_tokens
 
     planned.refuse_nothing_to_compare_by()
-    for line in [] if quiet else filter(None, [planned_dropout(planned), planned_cut(planned)]):
+    for line in [] if quiet else filter(None, [planned_dropout(planned), *planned_tokens(planned)]):
         tell(line)
     if jobs > 1:
         return planned.outcome(run_sweep(planned, jobs) if quiet else run_in_view(planned, jobs))

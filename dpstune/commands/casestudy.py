@@ -156,7 +156,7 @@ def _report(study: CaseStudy | None, folder: Path, command: str, runs: dict[str,
 
     told: dict[str, Any] = {"report": None}
     if study is not None:
-        page = write_case_study(folder, study, command)
+        page = write_case_study(folder, study, command, tell)
         for note in study.notes:
             tell(f"note: {note}")
         tell(format_proportions(study))

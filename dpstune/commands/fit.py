@@ -96,7 +96,7 @@ def fit(
     with fitted.lock():
         with redirect_stdout(sys.stderr):
             outcome = run_fit(fitted, one_of_many, tell, fit_view)
-        page = write_fit_report(outcome, command_to_repeat(context))
+        page = write_fit_report(outcome, command_to_repeat(context), tell)
     for line in answer(outcome):
         tell(line)
     tell(f"report: {page}")

@@ -21,14 +21,14 @@ def run_watched(sweep: Sweep, jobs: int | None) -> Outcome:
         Interrupted: See ``run_sweep``.
     """
     from dpstune.report.sweep_view import run_in_view
-    from dpstune.studies.cut_texts import planned_cut
+    from dpstune.studies.tokens import planned_tokens
     from dpstune.studies.worker_count import default_workers
 
     workers = jobs or default_workers(sweep)
     if jobs is None and workers > 1:
         tell(f"up to {workers} runs at a time; --jobs sets another number")
-    if cut := planned_cut(sweep):
-        tell(cut)
+    for line in planned_tokens(sweep):
+        tell(line)
     outcome = sweep.outcome(run_in_view(sweep, workers))
     tell_what_is_elsewhere(sweep, outcome)
     return outcome

@@ -27,6 +27,8 @@ SAVE_AS_UTF_8 = "save it as UTF-8"
 ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
 SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
 _MARK = "\ufeff"  # a byte-order mark once it is decoded
+# What a spreadsheet computes rather than shows; a number alone is none.
+_FORMULA = re.compile(r"'*([=@\t\r]|[+-](?![\d.,]*\Z))")
 
 
 def read_text(path: Path) -> str:
@@ -168,6 +170,29 @@ def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
     text = io.StringIO()
     csv.writer(text, delimiter=separator).writerow(cells)  # with another line end than \r\n a lone \r would stay bare
     return text.getvalue().removesuffix("\r\n")
+
+
+def spreadsheet_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV that a spreadsheet knows as UTF-8, by its byte-order mark."""
+    return _MARK + "".join(f"{csv_line(row)}\n" for row in rows)
+
+
+def shown_cell(text: str) -> str:
+    """Return a text as a cell that a spreadsheet shows as it is; ``read_cell`` gives the text back.
+
+    >>> shown_cell("=1+1"), shown_cell("-1"), shown_cell("'=1")
+    ("'=1+1", '-1', "''=1")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def read_cell(cell: str) -> str:
+    """Return the text that a cell of a spreadsheet shows; see ``shown_cell``.
+
+    >>> read_cell("'=1+1"), read_cell("'tis so")
+    ('=1+1', "'tis so")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def markdown_text(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from dpstune.common.textfile import ASK_FOR_AN_ENCODING
 from dpstune.data.files import file_rows
 from dpstune.data.sources import LABEL_SEPARATOR, no_column
-from dpstune.data.written_forms import MOST_LABELS, number, seem_values
+from dpstune.data.written_forms import MOST_LABELS, number, seem_values, with_point
 from dpstune.errors import RequestError, counted, shortened, some_of
 from dpstune.settings.tasks import Kind
 
@@ -107,7 +107,7 @@ class Column:
 
     @property
     def seems_measured(self) -> bool:
-        """Whether it holds many different numbers."""
+        """Whether it holds many different numbers, also with a comma."""
         return seem_values(set(self.values))
 
 
@@ -275,7 +275,7 @@ def _guess_label(table: Table, texts: Sequence[str]) -> tuple[str, str]:
 
 def _described(column: Column) -> str:
     if column.seems_measured:
-        numbers = [float(value) for value in column.values]
+        numbers = [float(with_point(value)) for value in column.values]
         return f"{min(numbers):g} to {max(numbers):g}"
     counts = Counter(column.values)
     shown = (
@@ -288,7 +288,8 @@ def _guess_kind(label: Column) -> tuple[Kind, str]:
     if label.lists:
         return "multilabel", "lists of labels"
     if label.seems_measured:
-        return "regression", f"numbers with {counted(label.different, 'different value')}"
+        comma = "" if label.numeric else "; write them with a point and no comma"
+        return "regression", f"numbers with {counted(label.different, 'different value')}{comma}"
     if label.numeric:
         return "classification", f"{counted(label.different, 'different number')}; regression if their order counts"
     return "classification", counted(label.different, "different value")

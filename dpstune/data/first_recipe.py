@@ -31,6 +31,7 @@ SHARE = 0.2  # of the training rows, for a validation split where no file holds 
 _STEPS = 500  # a small task is seen often enough to take about so many
 _MOST_EPOCHS, _LEAST_EPOCHS = 10, 3
 _WIDTH = 120  # characters a line, so that a comment never wraps
+_PRINTED = frozenset("\u200c\u200d\xa0\u3000")  # joiners and spaces, which Python does not call printable
 _SPLITS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -166,7 +167,7 @@ def _yaml(value: Any) -> str:
         return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, str):
         plain = re.fullmatch(r"[\w./][\w./-]*", value) is not None
-        quoted: str = yaml.safe_dump(value, default_style='"', width=math.inf)
+        quoted: str = yaml.safe_dump(value, default_style='"', width=math.inf, allow_unicode=True)
         return value if plain and _reads_back(value) else quoted.rstrip("\n")
     return "null" if value is None else json.dumps(value)
 
@@ -179,5 +180,7 @@ def _reads_back(text: str) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """Return a text that ends with its line, whatever a column's name or value holds."""
-    return " ".join(text.encode("unicode_escape").decode().split()) if not text.isprintable() else text
+    """Return a text that ends with its line, whatever a column's name or value holds; words of any script stay."""
+    return "".join(
+        each if each.isprintable() or each in _PRINTED else each.encode("unicode_escape").decode() for each in text
+    )

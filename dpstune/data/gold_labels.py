@@ -7,8 +7,8 @@ from typing import Any
 
 from dpstune.data.examples import Examples
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import number, seem_values
-from dpstune.errors import RequestError, did_you_mean, shortened, some_of
+from dpstune.data.written_forms import nearest, number, seem_values, with_point
+from dpstune.errors import RequestError, shortened, some_of
 from dpstune.settings.tasks import Kind
 
 LARGEST_VALUE = 3.4e38  # of float32
@@ -115,14 +115,14 @@ def _label_hint(label: str, names: Sequence[str]) -> str:
     """Return a hint about an unknown label: the name nearest to it, or regression if the labels are many numbers."""
     if seem_values(names):
         return "; if they are values, not classes, set kind: regression"
-    return did_you_mean(label, names)
+    return nearest(label, names)
 
 
 def _value(raw: RawSplit, position: int, names: tuple[str, ...]) -> float:
     label = raw.labels[position]
     value = number(label or "")
     if value is None or abs(value) > LARGEST_VALUE:
-        has_comma = value is None and number((label or "").replace(",", ".")) is not None
+        has_comma = value is None and number(with_point(label or "")) is not None
         hint = "; write it with a point and no comma" if has_comma else ""
         raise RequestError(f"{raw.place(position)}: a regression label should be a finite float32, not {label!r}{hint}")
     return value

@@ -47,11 +47,11 @@ class Inputs:
             self._tokenizers, self._tokens = {key: load_tokenizer(recipe.model)}, {}
         return self._tokenizers[key]
 
-    def cut_texts(self, recipe: Recipe) -> str | None:
-        """Say how many of a recipe's training texts are cut, as ``cut_texts`` of ``data/lengths.py`` does."""
-        from dpstune.data.lengths import cut_texts
+    def told_of_tokens(self, recipe: Recipe) -> list[str]:
+        """Say how a recipe's training texts suit its model, as ``told_of_tokens`` of ``data/lengths.py`` does."""
+        from dpstune.data.lengths import told_of_tokens
 
-        return cut_texts(self.task(recipe).splits["train"], self.tokenizer(recipe), recipe.data.max_length)
+        return told_of_tokens(self.task(recipe).splits["train"], self.tokenizer(recipe), recipe.data.max_length)
 
     def tokens(self, recipe: Recipe) -> dict[str, TokenDataset]:
         """Return a recipe's tokenised splits, as ``encode`` makes them and with its errors."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -11,7 +10,7 @@ from statistics import fmean, pstdev
 from dpstune.data.finding import Finding, Places, Row, Severity, histogram, part_of, share
 from dpstune.data.gold_labels import several
 from dpstune.data.sources import LABEL_SEPARATOR, RawSplit
-from dpstune.data.written_forms import label_form, number, seem_values, text_form
+from dpstune.data.written_forms import label_form, looks, number, seem_values, text_form
 from dpstune.errors import counted, shortened, some_of
 
 LARGE_SHARE, LARGEST_SHARE = 0.75, 0.9
@@ -102,12 +101,13 @@ def class_findings(labels: Labels, places: Places, parts: int | None) -> Iterato
     numbers = seem_values(counts)
     one_each = total >= 5 and len(counts) > 0.9 * total
     if numbers:
+        comma = "" if all(number(label) is not None for label in counts) else ", and write them with a point (1.5)"
         yield Finding(
             "numbers-as-labels",
             "error" if one_each else "warning",
             total,
             (),
-            "Where they are values, say kind: regression in the task.",
+            f"Where they are values, say kind: regression in the task{comma}.",
             (f"{len(counts)} different numbers are labels: {some_of(counts)}",),
         )
     elif one_each:
@@ -341,7 +341,7 @@ def _quoted(label: str) -> str:
 
 def _told_apart(group: Sequence[str]) -> dict[str, str]:
     """Return how each spelling is shown: with escapes where two would look the same."""
-    alike = len({unicodedata.normalize("NFKC", label) for label in group}) < len(group)
+    alike = len(set(map(looks, group))) < len(group)
     return {label: ascii(label) if alike else _quoted(label) for label in group}
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MOST_UNKNOWN = 0.5
 MANY_CUT = 0.1
 _AT_ONCE = 2000  # rows tokenised together
-_LOOKED_AT = 2000  # training rows of which it is told before training how many are cut
+_LOOKED_AT = 2000  # training rows of which it is told before training how many are cut, and how many not known
+_READABLE = "Choose a model that was trained on their language or script, or take them out."
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,17 @@ def token_lengths(
     """
     lengths: dict[Row, int] = {}
     unknown: dict[Row, float] = {}
-    special = tokenizer.num_special_tokens_to_add(
-        pair=any(len(texts) == 2 for part in raw.values() for texts in part.texts[:1])
-    )
+    special = _special_tokens(tokenizer, [texts for part in raw.values() for texts in part.texts[:1]])
     for split, part in raw.items():
         for start in range(0, len(part.texts), _AT_ONCE):
             for position, ids in enumerate(_whole(part.texts[start : start + _AT_ONCE], tokenizer), start):
                 lengths[split, position] = len(ids)
-                unknown[split, position] = ids.count(tokenizer.unk_token_id) / max(1, len(ids) - special)
+                unknown[split, position] = _unknown(ids, tokenizer, special)
     return Lengths(lengths, unknown, max_length, tokenizer.model_max_length, name)
 
 
-def cut_texts(training: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str | None:
-    """Say how many training texts are cut; None where they are few.
+def told_of_tokens(training: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
+    """Say how many training texts the model does not know, and how many are cut; nothing where they are few.
 
     At most about 2,000 rows are tokenised, spread evenly, so that it is fast.
 
@@ -74,10 +73,15 @@ def cut_texts(training: Examples, tokenizer: PreTrainedTokenizerBase, max_length
         max_length: Where training cuts.
     """
     looked_at = training.texts[:: -(-len(training) // _LOOKED_AT)]
-    lengths = [len(ids) for ids in _whole(looked_at, tokenizer)]
-    rows = "training rows" + (" that were looked at" if len(lengths) < len(training) else "")
+    tokens, special = _whole(looked_at, tokenizer), _special_tokens(tokenizer, looked_at)
+    count, lengths = len(tokens), [len(ids) for ids in tokens]
+    rows = "training rows" + (" that were looked at" if count < len(training) else "")
+    told = []
+    strange = sum(_unknown(ids, tokenizer, special) > MOST_UNKNOWN for ids in tokens)
+    if strange >= RARE * count:
+        told.append(f"{strange} of {count} {rows} are mostly one unknown token to the model. {_READABLE}")
     cut = sum(length > max_length for length in lengths)
-    return _told_of(cut, max(lengths), rows, len(lengths), f"data.max_length {max_length}")
+    return [*told, *filter(None, [_told_of(cut, max(lengths), rows, count, f"data.max_length {max_length}")])]
 
 
 class CutTexts:
@@ -117,6 +121,16 @@ def _told_of(cut: int, longest: int, rows: str, count: int, limit: str) -> str |
     return f"{cut} of {count} {rows} are longer than {limit} and are cut; the longest has {longest} tokens"
 
 
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]]) -> int:
+    """Return how many tokens of a row are not of its texts."""
+    return tokenizer.num_special_tokens_to_add(pair=any(len(each) == 2 for each in texts))
+
+
+def _unknown(ids: list[int], tokenizer: PreTrainedTokenizerBase, special: int) -> float:
+    """Return the share of unknown tokens among those of a row's texts."""
+    return ids.count(tokenizer.unk_token_id) / max(1, len(ids) - special)
+
+
 def _whole(texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Return the tokens of rows that are not cut."""
     columns = map(list, zip(*texts, strict=True))
@@ -145,7 +159,7 @@ def length_findings(lengths: Lengths, places: Places) -> Iterator[Finding]:
             "warning" if len(strange) >= RARE * total else "note",
             len(strange),
             places.some(strange),
-            "Choose a model that was trained on their language or script, or take them out.",
+            _READABLE,
             (f"mostly one unknown token to {lengths.counted_by}: {part_of(len(strange), total)}",),
         )
     cut = [row for row, length in lengths.of.items() if length > lengths.max_length]

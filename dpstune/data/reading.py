@@ -20,8 +20,9 @@ from dpstune.data.gold_labels import NO_GOLD_LABEL, UNLABELLED, gaps, label_exam
 from dpstune.data.parts import draw_parts
 from dpstune.data.sources import Columns, MissingColumnError, RawSplit, read_files, read_glue, read_hub
 from dpstune.data.splitting import rows_together
+from dpstune.data.written_forms import nearest
 from dpstune.device.randomness import stream
-from dpstune.errors import RequestError, counted, did_you_mean, some_of
+from dpstune.errors import RequestError, counted, some_of
 from dpstune.settings.metrics import USUAL_METRIC, listed_metrics
 from dpstune.settings.sections import AnyTask, DataSection, DatasetTask, OwnTask, TableTask, UserTask, task_name
 from dpstune.settings.tasks import HubSource, Kind, Task, get_task
@@ -292,7 +293,7 @@ def _positive_last(task: OwnTask | DatasetTask, names: tuple[str, ...]) -> tuple
         return names
     where = f"task.positive: {task_name(task)}"
     if task.positive not in names:
-        hint = did_you_mean(task.positive, names)
+        hint = nearest(task.positive, names)
         raise RequestError(f"{where} has no label {task.positive!r}; its labels are {some_of(names)}{hint}")
     if len(names) != 2:
         raise RequestError(f"{where} has {counted(len(names), 'label')} ({some_of(names)}); it names one of two")

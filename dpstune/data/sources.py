@@ -20,7 +20,8 @@ from dpstune.common.hub import asking_the_hub_for, first_line
 from dpstune.common.textfile import SAVE_AS_UTF_8, read_text
 from dpstune.data.files import file_rows, form_of
 from dpstune.data.tables import Header, Rows, glue_rows
-from dpstune.errors import RequestError, did_you_mean, shortened, some_of
+from dpstune.data.written_forms import nearest
+from dpstune.errors import RequestError, shortened, some_of
 from dpstune.settings.tasks import GlueLayout, HubSource
 
 LABEL_SEPARATOR = ";"
@@ -412,7 +413,7 @@ def no_column(place: str, column: str, there: list[str]) -> MissingColumnError:
     if len(several) > 1 and set(several) <= set(there):
         hint = f"; name {' and '.join(map(repr, several))} each by itself"
     else:
-        hint = did_you_mean(column, there)
+        hint = nearest(column, there)
     return MissingColumnError(f"{place}: no column {column!r}; its columns are {some_of(there)}{hint}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ SHORT = 3  # characters
 NEARLY_ALL = 0.9
 _LOOKED_AT = 500  # rows in which labels are searched, spread over all
 _MOST_LABELS = 50  # that are searched
+# A script without spaces: Thai and Lao, Myanmar, Khmer, Kana, Han.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 # What UTF-8 looks like where it was read as Latin-1 or Windows-1252; but not Ã or Â before a closing quote.
 _MISREAD = re.compile("[ÃÂ][\x80-\xaa\xac-\xba\xbc-\xbf]|Ã€|â€|ðŸ|ï¿½|ï»¿|\ufffd")
@@ -124,19 +129,34 @@ def leak_findings(labels: Labels, text: Sequence[str], label: str | None, places
 def _rows_that_say_their_label(labels: Labels) -> Iterator[Row]:
     """Yield the rows whose text says their own label and no other; none where they are not nearly all of the rows."""
     column = labels.rows[labels.training]
-    words = {label: f" {_words(label)} " for label in column}
+    words = {label: _searched(label) for label in column}
     if not 2 <= len(column) <= _MOST_LABELS or "  " in words.values():
         return
     rows = [(label, row) for label, rows in column.items() for row in rows]
     rows = rows[:: -(-len(rows) // _LOOKED_AT)]
     said = []
     for label, (split, position) in rows:
-        text = f" {_words(' '.join(labels.raw[split].texts[position]))} "
+        whole = " ".join(labels.raw[split].texts[position])
+        text = f" {_words(whole)} \n{text_form(whole)}"
         if words[label] in text and not any(word in text for other, word in words.items() if other != label):
             said.append((split, position))
     if len(said) >= NEARLY_ALL * len(rows):
         yield from said
 
 
+def _searched(label: str) -> str:
+    """Return how a text says a label: as words of its own, or anywhere in a script without spaces."""
+    form = text_form(label)
+    return form if _UNSPACED.search(form) else f" {_words(label)} "
+
+
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text_form(text)))
+    """Return the words of a text with a space between; a mark, such as a vowel's in Thai or Hindi, ends none."""
+    form = text_form(text)
+    if form.isascii():
+        return " ".join(re.findall(r"\w+", form))
+    return " ".join("".join(each if _is_of_a_word(each) else " " for each in form).split())
+
+
+def _is_of_a_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from dpstune.errors import did_you_mean
 
 MOST_LABELS = 20
 """So many different numbers may be labels; more are probably the values of a regression task."""
@@ -27,6 +29,26 @@ def text_form(text: str) -> str:
         text = unicodedata.normalize("NFKD", text).casefold()
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
+
+
+def looks(text: str) -> str:
+    """Return what a text looks like: equal for the same text in two Unicode forms."""
+    return unicodedata.normalize("NFKC", text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    r"""Name the known word that looks the same as ``word``, or else the nearest, as the tail of an error message.
+
+    >>> nearest("cafe\u0301", ["café", "thé"])
+    "; 'cafe\\u0301' is another Unicode form of 'caf\\xe9': write it one way"
+    >>> nearest("the", ["café", "thé"])
+    "; did you mean 'thé'?"
+    """
+    known = list(known)
+    same = next((each for each in known if looks(each) == looks(word)), None)
+    if same is None:
+        return did_you_mean(word, known)
+    return f"; {word!a} is another Unicode form of {same!a}: write it one way"
 
 
 def label_form(label: str) -> str:
@@ -59,10 +81,19 @@ def number(label: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def seem_values(labels: Collection[str]) -> bool:
-    """Tell whether labels are so many different numbers that they are probably values.
+def with_point(label: str) -> str:
+    """Return a decimal that is written with a comma with a point; it is no number else.
 
-    >>> seem_values({str(n) for n in range(20)}), seem_values({str(n / 2) for n in range(21)})
+    >>> with_point("3,5")
+    '3.5'
+    """
+    return label.replace(",", ".")
+
+
+def seem_values(labels: Collection[str]) -> bool:
+    """Tell whether labels are so many different numbers, also with a comma, that they are probably values.
+
+    >>> seem_values({str(n) for n in range(20)}), seem_values({f"{n},5" for n in range(21)})
     (False, True)
     """
-    return len(labels) > MOST_LABELS and all(number(label) is not None for label in labels)
+    return len(labels) > MOST_LABELS and all(number(with_point(label)) is not None for label in labels)

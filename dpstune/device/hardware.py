@@ -209,10 +209,10 @@ def _libc_is_glibc() -> bool:
 
 def wait_for(device: torch.device) -> None:
     """Wait until a GPU has finished its work, so that a time that is taken next includes it."""
-    if device.type == "cuda":
+    if device.type != "cpu":
         import torch
 
-        torch.cuda.synchronize(device)
+        torch.accelerator.synchronize(device)
 
 
 def free_earlier_runs() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.textfile import shown_cell, spreadsheet_text
 from dpstune.common.writing import write_text
 from dpstune.report.casestudy_figure import proportions_figure
 from dpstune.report.casestudy_page import render_page
@@ -19,13 +20,16 @@ from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, Meth
 _MOST_LISTED = 20
 
 
-def write_case_study(folder: Path, study: CaseStudy, command: str | None = None) -> Path:
+def write_case_study(
+    folder: Path, study: CaseStudy, command: str | None = None, tell: Callable[[str], None] | None = None
+) -> Path:
     """Write report.html, report.md, examples.csv, proportions.csv, wrong_labels.csv, figure.png and figure.svg.
 
     Args:
         folder: Where to write; made if it does not exist.
         study: The study.
         command: The command line that makes the report again.
+        tell: See ``write_wrong_labels``.
 
     Returns:
         The HTML page; it needs no other file.
@@ -37,9 +41,9 @@ def write_case_study(folder: Path, study: CaseStudy, command: str | None = None)
     for name in ("figure.png", "figure.svg"):
         write_figure(folder / name, figure)
     write_text(folder / "proportions.csv", csv_text(list(_proportion_rows(study))))
-    write_text(folder / "examples.csv", csv_text(list(_example_rows(study))))
+    write_text(folder / "examples.csv", spreadsheet_text(_example_rows(study)))
     ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
-    write_wrong_labels(folder, study.suspects, ids, texts)
+    write_wrong_labels(folder, study.suspects, ids, texts, tell)
     title = f"Case study: {study.subject}"
     header = runs_header(study.runs, command, study.files)
     write_text(folder / "report.md", render_markdown(title, [header, *_blocks(study, folder / "figure.png")]))
@@ -156,7 +160,7 @@ def _changes_section(study: CaseStudy, method: MethodVotes) -> Iterator[Block]:
         if found:
             header = ["id", "label", "example", baseline.name, method.name]
             rows = [[*_words(study.examples[place]), _score(baseline, place), _score(method, place)] for place in found]
-            yield Table(header, rows[:_MOST_LISTED], words=3)
+            yield Table(header, rows[:_MOST_LISTED], words=3, prose=frozenset({2}))
         if len(found) > _MOST_LISTED:
             yield Paragraph(f"{len(found) - _MOST_LISTED} more are in examples.csv and report.html.")
 
@@ -184,7 +188,7 @@ def _proportion_rows(study: CaseStudy) -> Iterator[list[Any]]:
 
 
 def _example_rows(study: CaseStudy) -> Iterator[list[Any]]:
-    """Yield the rows of examples.csv, which ``dpstune casestudy --from`` can read."""
+    """Yield the rows of examples.csv, which a spreadsheet shows, and ``dpstune casestudy --from`` can read."""
     most = max(len(example.texts) for example in study.examples)
     verdicts = [method.verdicts for method in study.methods]
     changes = [study.changes(method) for method in study.methods]
@@ -193,8 +197,13 @@ def _example_rows(study: CaseStudy) -> Iterator[list[Any]]:
         *(f"{what}_{method.name}" for method in study.methods for what in ("correct", "restarts", "verdict", "change")),
     ]
     for place, example in enumerate(study.examples):
-        padded: list[Any] = [*example.texts, *[""] * (most - len(example.texts))]
-        row: list[Any] = [example.id, *padded, example.label, *([example.phenomenon] if study.phenomena else [])]
+        padded = [*map(shown_cell, example.texts), *[""] * (most - len(example.texts))]
+        row: list[Any] = [
+            example.id,
+            *padded,
+            shown_cell(example.label or ""),
+            *([example.phenomenon] if study.phenomena else []),
+        ]
         for method, verdict, change in zip(study.methods, verdicts, changes, strict=True):
             row += [method.correct[place], method.restarts, verdict[place], change[place]]
         yield row

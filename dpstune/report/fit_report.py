@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,15 @@ STATES = {
 }
 
 
-def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
+def write_fit_report(
+    outcome: FitOutcome, command: str | None = None, tell: Callable[[str], None] | None = None
+) -> Path:
     """Write report.html, report.md, fit.json, candidates.csv, candidates.png and wrong_labels.csv into its folder.
 
     Args:
         outcome: What the fit found.
         command: The command line that makes it again.
+        tell: See ``write_wrong_labels``.
 
     Returns:
         The HTML page; it needs no other file.
@@ -47,7 +50,7 @@ def write_fit_report(outcome: FitOutcome, command: str | None = None) -> Path:
     write_figure(folder / "candidates.png", candidates_figure(outcome))
     texts = _texts(outcome)
     if outcome.fit.data.label_names:
-        write_wrong_labels(folder, outcome.suspects, outcome.rows, texts)
+        write_wrong_labels(folder, outcome.suspects, outcome.rows, texts, tell)
     metric = outcome.fit.data.metric
     blocks: list[Block] = [
         runs_header([each.records[1] for each in outcome.tried if 1 in each.records], command),

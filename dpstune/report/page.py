@@ -129,7 +129,7 @@ table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tab
 th, td {{ padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: baseline; }}
 th {{ vertical-align: bottom; }}
 td span {{ white-space: nowrap; }}
-.word {{ text-align: left; min-width: 6rem; }}
+.word {{ text-align: start; min-width: 6rem; }}
 .word + .word {{ min-width: 12rem; }}
 .word span {{ display: inline-block; max-width: 100%; white-space: normal; overflow-wrap: anywhere; }}
 .best {{ background: var(--best); font-weight: 600; }}
@@ -222,7 +222,8 @@ def _html_table(table: Table) -> str:
             word = column < table.words
             parts = [cell] if column in table.prose else re.split(r"(?<=,) | (?=[(±])", cell)
             text = escape(cell) if tag == "th" else " ".join(f"<span>{escape(part)}</span>" for part in parts if part)
-            made.append(f'<{tag} class="word">{text}</{tag}>' if word else f"<{tag}>{text}</{tag}>")
+            direction = ' dir="auto"' if tag == "td" else ""  # a text's own, which its first letter tells
+            made.append(f'<{tag} class="word"{direction}>{text}</{tag}>' if word else f"<{tag}>{text}</{tag}>")
         return "".join(made)
 
     lines = ['<div class="scroll" tabindex="0" role="region" aria-label="table"><table>']

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 
-from dpstune.common.textfile import decode
+from dpstune.common.textfile import decode, shown_cell, spreadsheet_text
 from dpstune.common.writing import copy_aside, write_text
+from dpstune.data.sources import no_column
 from dpstune.data.tables import separator_of
 from dpstune.errors import RequestError, counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
-from dpstune.report.tables import csv_text, digits, short_text, text_columns
+from dpstune.report.tables import digits, short_text, text_columns
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"
@@ -24,9 +25,13 @@ _MOST_LISTED = 10
 
 
 def write_wrong_labels(
-    folder: Path, suspects: Sequence[Suspect], ids: Sequence[str], texts: Sequence[tuple[str, ...]]
+    folder: Path,
+    suspects: Sequence[Suspect],
+    ids: Sequence[str],
+    texts: Sequence[tuple[str, ...]],
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write the suspects into a CSV file, in their order, with a column for the right label.
+    """Write the suspects into a CSV file for a spreadsheet, in their order, with a column for the right label.
 
     What a person has filled in there in an earlier file stays, by the row's id. Where such a row is no longer among the
     suspects, or anything else than the right labels is not as it was written, the earlier file is kept under another
@@ -37,29 +42,40 @@ def write_wrong_labels(
         suspects: The examples.
         ids: Of all examples.
         texts: Of all examples; an empty tuple where they are not known.
+        tell: Is told in a line where an earlier file cannot be read, so that what was filled in there is missing.
     """
     file, written = folder / FILE, folder / _AS_WRITTEN
     filled: dict[str, str] = {}
     if file.exists():
-        earlier = _rows(file.read_bytes())
-        filled = _right_labels(earlier or [])
-        is_as_written = earlier is not None and written.is_file() and written.read_bytes() == _digest(earlier).encode()
-        if not is_as_written or not filled.keys() <= {ids[each.place] for each in suspects}:
-            copy_aside(file)
+        try:
+            earlier = _rows(file.read_bytes())
+            filled = _right_labels(earlier)
+        except RequestError as error:
+            aside = copy_aside(file)
+            if tell is not None:
+                tell(
+                    f"the earlier {FILE} could not be read ({error}), so the new one lacks what was filled in there; "
+                    f"it is kept as {aside}: mend it, rename it to {FILE}, and repeat the command"
+                )
+        else:
+            is_as_written = written.is_file() and written.read_bytes() == _digest(earlier).encode()
+            if not is_as_written or not filled.keys() <= {ids[each.place] for each in suspects}:
+                copy_aside(file)
     most = max((len(texts[each.place]) for each in suspects), default=0)
     rows = [
         [
             ids[each.place],
-            *texts[each.place],
+            *map(shown_cell, texts[each.place]),
             *[""] * (most - len(texts[each.place])),
-            *(each.label, each.answer, each.label_probability, each.restarts, filled.get(ids[each.place])),
+            *(shown_cell(each.label), shown_cell(each.answer), each.label_probability, each.restarts),
+            filled.get(ids[each.place]),
         ]
         for each in suspects
     ]
     columns = [ID, *text_columns(most), "label", "answer", "label_probability", "restarts", RIGHT_LABEL]
-    text = csv_text([columns, *rows])
+    text = spreadsheet_text([columns, *rows])
     write_text(file, text)
-    write_text(written, _digest(_rows(text.encode()) or []))
+    write_text(written, _digest(_rows(text.encode())))
     return file
 
 
@@ -76,17 +92,28 @@ def read_list(content: bytes) -> tuple[str, str]:
     return text, separator_of(text.partition("\n")[0], (ID, RIGHT_LABEL))
 
 
-def _rows(content: bytes) -> list[list[str]] | None:
-    """Return the rows of a list, the header first, also as a spreadsheet saves it; None where it cannot be read."""
+def _rows(content: bytes) -> list[list[str]]:
+    """Return the rows of a list, the header first, also as a spreadsheet saves it.
+
+    Raises:
+        RequestError: It cannot be read.
+    """
+    text, separator = read_list(content)
     try:
-        text, separator = read_list(content)
         return [row for row in csv.reader(StringIO(text, newline=""), delimiter=separator) if row]
-    except (RequestError, csv.Error):
-        return None
+    except csv.Error as error:
+        raise RequestError(f"{FILE}: {error}; save it as CSV") from None
 
 
 def _right_labels(rows: list[list[str]]) -> dict[str, str]:
-    """Return what is filled in, by id; nothing where the columns are others."""
+    """Return what is filled in, by id.
+
+    Raises:
+        RequestError: It lacks a column for that.
+    """
+    for column in (ID, RIGHT_LABEL) if rows else ():
+        if column not in rows[0]:
+            raise no_column(FILE, column, rows[0])
     found = (dict(zip(rows[0], row, strict=False)) for row in rows[1:])
     return {row[ID]: row[RIGHT_LABEL] for row in found if ID in row and row.get(RIGHT_LABEL)}
 
@@ -144,7 +171,7 @@ def wrong_labels_section(
         "Some are hard, some are labelled wrong: look at them; the least probable labels "
         f"come first. {FILE} lists all of them, with an empty column for the right label.{others}"
     )
-    return [heading, Paragraph(text), Table(header, rows, words=4)]
+    return [heading, Paragraph(text), Table(header, rows, words=4, prose=frozenset({1}))]
 
 
 def left_out_words(count: int, who: str = "restart") -> str:

@@ -173,7 +173,7 @@ def _refuse_what_cannot_be_trained(recipe: Recipe, inputs: Inputs) -> None:
 
 
 def _told_of_the_data(loaded: LoadedRecipe, inputs: Inputs) -> Iterator[str]:
-    """Yield what is wrong with a user's own files; of any task, that values lie far from 0, or that texts are cut."""
+    """Yield what is wrong with a user's own files; of any task, that values lie far from 0, or what tokens tell."""
     from dpstune.data.checking import told_before_training
     from dpstune.data.label_findings import STANDARDISE, far_values
     from dpstune.settings.sections import DatasetTask, OwnTask
@@ -184,5 +184,4 @@ def _told_of_the_data(loaded: LoadedRecipe, inputs: Inputs) -> Iterator[str]:
     as_they_are = task.kind == "regression" and not recipe.training.standardise
     if as_they_are and (far := far_values(task.splits["train"].labels or ())):
         yield f"{far}. {STANDARDISE}"
-    if cut := inputs.cut_texts(recipe):
-        yield cut
+    yield from inputs.told_of_tokens(recipe)

@@ -102,7 +102,8 @@ class TrainedValues:
             _set(layer, *kept)
 
     def _turn_back(self, layer: nn.Linear) -> None:
-        _set(layer, layer.weight.double() * self.deviation, layer.bias.double() * self.deviation + self.mean)
+        weight, bias = (each.cpu().double() for each in (layer.weight, layer.bias))  # Apple's GPUs have no float64
+        _set(layer, weight * self.deviation, bias * self.deviation + self.mean)
 
 
 def _set(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:

@@ -133,10 +133,10 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(rows, tmp_path, change, to
 
 
 def test_wrong_labels_are_named_as_they_were(tmp_path):
-    suspects = [Suspect(1, "01", "True", 0.125, 2)]
-    write_wrong_labels(tmp_path, suspects, ["006", "007"], [("1",), ("NA",)])
+    suspects = [Suspect(1, "01", "@True", 0.125, 2)]
+    write_wrong_labels(tmp_path, suspects, ["006", "007"], [("1",), ("=NA()",)])
     found = FitResult(tmp_path, []).wrong_labels
-    assert found.iloc[0].tolist() == ["007", "NA", "01", "True", 0.125, 2, ""]
+    assert found.iloc[0].tolist() == ["007", "=NA()", "01", "@True", 0.125, 2, ""]
     assert CaseStudyResult(tmp_path, []).wrong_labels.equals(found)
     assert FitResult(tmp_path / "of values", []).wrong_labels is None
 

@@ -107,6 +107,11 @@ def many_numbers(raw):
     raw["train"].labels[:] = [str(n % 21 / 4) for n in range(40)]
 
 
+@flaw("numbers-as-labels", "warning", ())
+def many_numbers_with_a_comma(raw):
+    raw["train"].labels[:] = [f"{n % 21},5" for n in range(40)]
+
+
 @flaw("numbers-as-labels", "error", ())
 def numbers_that_are_all_different(raw):
     raw["train"].labels[:] = [str(n / 4) for n in range(40)]
@@ -277,6 +282,32 @@ def test_words_that_texts_share_with_labels_are_no_leak(raw):
     assert "label-in-text" not in found(raw)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("正面", "负面"), "这条评论是{}的"),
+        (("肯定的", "否定的"), "これは{}レビュー"),
+        (("ดี", "แย่"), "หนังเรื่องนี้{}มาก"),
+        (("अच्छा", "बुरा"), "यह {} है"),
+    ],
+)
+def test_a_label_in_the_text_is_found_in_any_script(raw, labels, said):
+    for part in raw.values():
+        part.labels[:] = [labels[label == "no"] for label in part.labels]
+        part.texts[:] = [
+            (f"{text} {said.format(label)}",) for (text,), label in zip(part.texts, part.labels, strict=True)
+        ]
+    assert "label-in-text" in found(raw)
+
+
+def test_a_mark_ends_no_word(raw):
+    part = raw["train"]
+    part.labels[:] = [{"yes": "कि", "no": "no"}[label] for label in part.labels]
+    says = {"कि": "की", "no": "no"}  # another vowel on the same letter
+    part.texts[:] = [(f"{text} {says[label]}",) for (text,), label in zip(part.texts, part.labels, strict=True)]
+    assert "label-in-text" not in found(raw)
+
+
 def test_words_with_accents_are_not_misread(raw):
     for position, text in enumerate(["« CAFÉ »", "SÃO PAULO", "Ça va, à bientôt, Àèìòù", "PÂTÉ", "«IRMû", "Ålesund"]):
         raw["train"].texts[position] = (f"{text} {position}",)
@@ -431,6 +462,15 @@ def test_a_text_column_that_is_empty_in_every_training_row_is_an_error(raw):
     assert empty.details == ("column 'title' has no text in any training row",)
     raw["train"].texts[3] = ("a body", "a title")
     assert "no-text" not in found(raw, text=("body", "title"))
+
+
+def test_numbers_with_a_comma_are_to_be_written_with_a_point(raw):
+    many_numbers(raw)
+    assert found(raw)["numbers-as-labels"].remedy == "Where they are values, say kind: regression in the task."
+    many_numbers_with_a_comma(raw)
+    assert found(raw)["numbers-as-labels"].remedy.endswith(
+        "kind: regression in the task, and write them with a point (1.5)."
+    )
 
 
 def test_twenty_numbers_are_labels_to_all_that_ask(raw):

@@ -58,6 +58,13 @@ def test_what_is_guessed(guess, columns, text, label, kind):
     assert (found.text, found.label, found.kind) == (text, label, kind or "classification")
 
 
+def test_numbers_with_a_comma_are_values_to_be_written_with_a_point(guess):
+    prices = [price.replace(".", ",") for price in PRICES]
+    found = guess({"review": REVIEWS, "price": prices})
+    assert (found.label, found.why_label, found.kind) == ("price", "many numbers: 0 to 88.5", "regression")
+    assert found.why_kind == "numbers with 60 different values; write them with a point and no comma"
+
+
 def test_what_is_told_is_not_guessed(guess):
     columns = {"id": NUMBERS, "body": REVIEWS, "title": SHORT, "stars": STARS, "helpful": YES_NO}
     found = guess(columns, text="title", text2="body", label="helpful")

@@ -123,6 +123,18 @@ def test_one_usual_name_of_a_text_is_taken_alone(tmp_path):
     assert load(tmp_path, first_recipe(file, tmp_path / "first.yaml")).task.text == ("text",)
 
 
+@pytest.mark.parametrize(
+    "names", [("ข้อความ นี้", "ป้าย"), ("जानकारी दी", "श्रेणी"), ("متن می\u200cشود", "برچسب‌ها"), ("文 字", "标签")]
+)
+def test_columns_of_any_script_are_written_as_they_are_read(folder, names):
+    for split in ("train", "dev", "test"):
+        write(folder / f"{split}.csv", names)
+    text = first_recipe(folder / "train.csv", folder / "first.yaml", text=names[0], label=names[1])
+    assert "\\" not in text
+    recipe = load(folder, text)
+    assert (recipe.task.text, recipe.task.label) == (names[:1], names[1])
+
+
 # What a column may be called: words YAML reads as something else, signs it reads, letters outside ASCII, line breaks.
 NAMES = st.one_of(
     st.sampled_from(

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpstune.data.reading import draw_training_part, read_raw, read_task
+from dpstune.data.sources import no_column
 from dpstune.errors import RequestError
 from dpstune.evaluation.scoring import evaluate_split
 from dpstune.settings.sections import DataSection, DatasetTask, FilesSection, OwnTask, TableTask
@@ -158,6 +159,14 @@ def test_an_unknown_label_is_refused_with_its_place_and_the_labels_there_are(tmp
     assert message == (
         f"{tmp_path}/validation.csv:3: unknown label 'yess'; the labels are no, yes; did you mean 'yes'?"
     )
+
+
+def test_a_label_or_column_in_another_unicode_form_is_told_apart(tmp_path):
+    names = [("a", "café"), ("b", "thé")] * 2
+    message = refused(own_task(tmp_path, names, [("a", "cafe\u0301")]))
+    assert message.endswith("; 'cafe\\u0301' is another Unicode form of 'caf\\xe9': write it one way")
+    told = str(no_column("a.csv", "texte re\u0301el", ["texte réel", "label"]))
+    assert told.endswith("; 'texte re\\u0301el' is another Unicode form of 'texte r\\xe9el': write it one way")
 
 
 @pytest.mark.parametrize(

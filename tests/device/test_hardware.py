@@ -21,6 +21,7 @@ from dpstune.device.hardware import (
     peak_memory_bytes,
     reset_peak_memory,
     slow_precision,
+    wait_for,
 )
 from dpstune.errors import RequestError
 
@@ -213,6 +214,14 @@ def test_the_environment_tells_machine_and_software():
     assert set(environment["packages"]) == set(PACKAGES)
     assert environment["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert environment["threads"] == torch.get_num_threads()
+
+
+def test_any_gpu_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for name in ("cpu", "mps", "cuda:1"):
+        wait_for(torch.device(name))
+    assert waited == [torch.device("mps"), torch.device("cuda:1")]
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from dpstune.report.casestudy_page import page_data, render_page
-from dpstune.studies.casestudy.casestudy import CaseStudy
+from dpstune.studies.casestudy.casestudy import CaseStudy, Example, MethodVotes, Restart
 from tests.browser import Browser
 from tests.report.test_casestudy_report import HOSTILE, make_study
 
@@ -125,6 +125,18 @@ def test_each_example_shows_its_restarts_votes(page, written):
     first = study.methods[0].votes[0]
     title = page.run("document.querySelector('#list > li:nth-child(2) .chips li').title")
     assert title == f"seed 42: {first.predictions[1]}, {'right' if first.right[1] else 'wrong'}"
+
+
+def test_a_shortened_label_is_of_whole_characters(browser, tmp_path):
+    labels = ["👩‍👩‍👧‍👦👍🏽 ดี้มาก", "👩‍👩‍👧‍👦👍🏽 ดี้น้อย"]
+    examples = [Example(str(place), label, ("a text",)) for place, label in enumerate(labels)]
+    votes = [Restart("seed 42", [True, True], labels)]
+    page = tmp_path / "report.html"
+    study = CaseStudy("labels", examples, [MethodVotes("vanilla", "vanilla", 1, [1, 1], votes)], None)
+    page.write_text(render_page(study, "Labels"), encoding="utf-8")
+    browser.open(page.as_uri())
+    chips = browser.run("[...document.querySelectorAll('.chips li')].map((li) => li.textContent)")
+    assert chips == ["✓ 👩‍👩‍👧‍👦👍🏽 ดี้ม", "✓ 👩‍👩‍👧‍👦👍🏽 ดี้น้"]
 
 
 def test_filters_find_what_the_study_counts(page, written):

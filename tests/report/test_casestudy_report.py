@@ -82,7 +82,7 @@ def embedded(study):
 
 
 def read_csv(path):
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

@@ -3,7 +3,10 @@
 import csv
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dpstune.common.textfile import read_cell, shown_cell
 from dpstune.report.page import Heading, Paragraph
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.studies.wrong_labels import Suspect
@@ -17,7 +20,7 @@ def suspects(*places):
 
 
 def right_labels(file):
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
         return {row["id"]: row["right_label"] for row in csv.DictReader(opened)}
 
 
@@ -92,12 +95,47 @@ def test_a_list_in_which_a_person_changed_anything_else_is_kept_beside_the_new_o
 def test_what_a_person_filled_in_with_a_spreadsheet_stays(tmp_path, separator, encoding):
     file = write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)
     fill_in(file, "r2", "maybe")
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.reader(opened))
     with file.open("w", newline="", encoding=encoding) as opened:
         csv.writer(opened, delimiter=separator).writerows(rows)
     assert right_labels(write_wrong_labels(tmp_path, suspects(0, 1), IDS, TEXTS)) == {"r1": "", "r2": "maybe"}
     assert visible(tmp_path) == [file]
+
+
+def test_a_spreadsheet_knows_the_encoding_and_computes_nothing(tmp_path):
+    texts = [("=HYPERLINK(1)",), ("-1",), ("@a", "\tb", "'+c")]
+    found = [Suspect(0, "+yes", "=no", 0.1, 2), *suspects(1, 2)]
+    file = write_wrong_labels(tmp_path, found, ["-r1", *IDS[1:]], texts)
+    assert file.read_bytes().startswith("\ufeff".encode())
+    _, *rows = csv.reader(file.read_text(encoding="utf-8-sig").splitlines())
+    assert rows[0] == ["-r1", "'=HYPERLINK(1)", "", "", "'+yes", "'=no", "0.1", "2", ""]
+    assert [rows[1][1], *rows[2][1:4]] == ["-1", "'@a", "'\tb", "''+c"]
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r1a")))
+def test_what_is_written_for_a_spreadsheet_is_read_as_it_was(text):
+    assert read_cell(shown_cell(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("id,text,right_label\nr1,caf\xe9,no\n".encode("latin-1"), "wrong_labels.csv:2: not UTF-8 text"),
+        (b"id;text;right\nr1;a cat;no\n", "wrong_labels.csv: no column 'right_label'; its columns are id, text, right"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_told_with_where_it_is_now(tmp_path, content, why):
+    told = []
+    file = tmp_path / "wrong_labels.csv"
+    file.write_bytes(content)
+    for _ in range(2):
+        write_wrong_labels(tmp_path, suspects(0), IDS, TEXTS, told.append)
+    aside = tmp_path / "wrong_labels.csv.earlier-1"
+    (line,) = told
+    assert why in line
+    assert f"it is kept as {aside}: mend it, rename it to wrong_labels.csv, and repeat the command" in line
+    assert aside.read_bytes() == content
 
 
 def test_those_left_out_are_counted_and_unknown_training_is_not_denied():

@@ -56,6 +56,17 @@ def predicted(run):
     return np.array(read_predictions(run.folder / "predictions" / "validation.parquet")["prediction"])
 
 
+class WithoutFloat64(torch.Tensor):
+    """A tensor as on Apple's GPUs, which have no float64."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), keywords=None):
+        if function is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        result = super().__torch_function__(function, types, arguments, keywords)
+        return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
+
+
 def weights(run):
     return load_file(run.folder / "model" / "model.safetensors")
 
@@ -76,6 +87,17 @@ def test_an_output_layer_gives_values_in_their_own_units_and_is_put_back_to_the_
     values.detach()
     with values.as_detached():
         torch.testing.assert_close(layer(features), expected, **close)
+
+
+def test_a_device_needs_no_float64():
+    layer, features = torch.nn.Linear(5, 1), torch.randn(4, 5)
+    before = layer(features).detach()
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, torch.nn.Parameter(parameter.detach().as_subclass(WithoutFloat64)))
+    values = TrainedValues(2.0, 3.0)
+    values.attach(layer, layer)
+    values.detach()
+    torch.testing.assert_close(layer(features).detach().as_subclass(torch.Tensor), before * 3 + 2)
 
 
 @pytest.mark.parametrize("method", some(["vanilla", "ema"], of=METHODS))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpstune.common.textfile import read_cell
 from dpstune.data.columns import USUAL_PAIRS, USUAL_TEXTS
 from dpstune.data.files import file_rows
 from dpstune.data.sources import no_column, plain_cell
@@ -30,7 +31,8 @@ _KNOWN = ("id", "method", "seed", "restart", "label", "prediction", "correct", "
 _COUNT_PREFIX, _RESTARTS_PREFIX = "correct_", "restarts_"
 # Columns of a run's predictions, of a case study's own table, and of pandas' row numbers.
 _IGNORED = ("scores", "", "__index_level_0__", "Unnamed: 0")
-_IGNORED_PREFIXES = ("verdict_", "change_")
+_VERDICT_PREFIX = "verdict_"
+_IGNORED_PREFIXES = (_VERDICT_PREFIX, "change_")
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -112,12 +114,14 @@ class _Layout:
         restart: The column that tells restarts apart; None if there is none.
         votes: Whether each row is one prediction; if not, rows hold counts.
         counted: The methods that have a count column of their own.
+        ours: Whether it is a case study's own examples.csv, whose texts and labels are written for a spreadsheet.
     """
 
     texts: Sequence[str]
     restart: str | None
     votes: bool
     counted: Sequence[str]
+    ours: bool
 
 
 def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layout:
@@ -138,7 +142,8 @@ def _find_layout(path: Path, columns: list[str], texts: Sequence[str]) -> _Layou
             f"{path}: has no column 'prediction' or 'correct'; a row should say what a restart predicted, or how many "
             f"restarts were right; its columns are {some_of(columns)}"
         )
-    return _Layout(found, restart, votes, counted)
+    ours = bool(counted) and all(f"{_VERDICT_PREFIX}{name}" in columns for name in counted)
+    return _Layout(found, restart, votes, counted, ours)
 
 
 class _Reader:
@@ -166,10 +171,12 @@ class _Reader:
                 self._read_count(row, example, name, _COUNT_PREFIX + name, _RESTARTS_PREFIX + name)
         else:
             self._read_count(row, example, self._name(row), "correct", "restarts")
-        texts = tuple(row.get(column) or "" for column in self._layout.texts)
+        texts, label = tuple(row.get(column) or "" for column in self._layout.texts), row.get("label")
+        if self._layout.ours:
+            texts, label = tuple(map(read_cell, texts)), label and read_cell(label)
         if not (len(texts) == 2 and texts[1]):  # the first of a pair may be empty
             texts = tuple(filter(None, texts))
-        return Example(example, row.get("label"), texts, row.get("phenomenon"))
+        return Example(example, label, texts, row.get("phenomenon"))
 
     def _name(self, row: _Row) -> str:
         return row.need("method") if row.has("method") else self._path.stem

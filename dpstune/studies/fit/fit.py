@@ -114,7 +114,7 @@ class Fit:
 
     @cached_property
     def findings(self) -> list[str]:
-        """What is wrong with the rows, in few lines, and how many are cut, where these are many."""
+        """What is wrong with the rows, in few lines; how many are cut or unknown to the model, where these are many."""
         flags = {"--text": self._raw.text[0], "--label": self._raw.label, "--group": self._task.get("group")}
         if len(self._raw.text) > 1:
             flags["--text2"] = self._raw.text[1]
@@ -124,7 +124,7 @@ class Fit:
             table = self._task["dataset"] if "dataset" in self._task else self._task["files"]["train"]
             subject = [str(table), *(word for flag, name in flags.items() if name is not None for word in (flag, name))]
         lines = in_few_lines(check_task(self._raw, near=near_in_time(self._raw)), shlex.join(subject))
-        return [*lines, *filter(None, [self.inputs[EVERYTHING].cut_texts(self._whole.recipe)])]
+        return [*lines, *self.inputs[EVERYTHING].told_of_tokens(self._whole.recipe)]
 
     def units(self, split: str) -> dict[str, int]:
         """Return what each row of a split, by its id, counts with; see ``units_of``."""

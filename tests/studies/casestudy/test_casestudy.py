@@ -125,7 +125,14 @@ class TestFiles:
         source = write_table(
             tmp_path / "votes.csv",
             [
-                {"id": n, "method": method, "seed": seed, "label": "a", "prediction": answer, "sentence": f"No. {n}, x"}
+                {
+                    "id": n,
+                    "method": method,
+                    "seed": seed,
+                    "label": "a",
+                    "prediction": answer,
+                    "sentence": f"{'=-'[n % 2]}No. {n}, x",
+                }
                 for method, answers in (("vanilla", "aab"), ("mixout p 0.3", "bba"))
                 for n in range(4)
                 for seed, answer in enumerate(answers if n else "aaa")

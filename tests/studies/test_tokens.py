@@ -1,4 +1,4 @@
-"""That texts are cut is told once, however many runs there are."""
+"""That texts are cut, or not known to the model, is told once, however many runs there are."""
 
 import pytest
 
@@ -21,6 +21,17 @@ def test_a_sweep_tells_it_once_of_the_runs_that_cut_most_and_not_where_all_are_f
     assert (first.code, again.code) == (0, 0), first.stderr
     assert first.stderr.count("are cut") == first.stderr.count(TOLD) == 1
     assert "are cut" not in again.stderr
+
+
+def test_train_tells_that_the_model_does_not_know_a_script(zygote, tiny_task, tmp_path):
+    for split in ("train", "validation"):
+        lines = [f"แมว {number},สุนัข,{number % 2}" for number in range(12)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["first,second,label", *lines]), encoding="utf-8")
+    recipe = tmp_path / "thai.yaml"
+    recipe.write_text(tiny_task.read_text())
+    run = zygote.run("train", "--recipe", recipe, "--output", tmp_path, "--seeds", 2, *SHORT[:4])
+    assert run.code == 0, run.stderr
+    assert run.stderr.count("12 of 12 training rows are mostly one unknown token to the model") == 1
 
 
 @pytest.mark.parametrize("quiet", [False, True])
