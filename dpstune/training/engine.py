@@ -134,6 +134,9 @@ def train(
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
             if accelerator.is_main_process:
+                if loop.checkpoint is None and folder.holds_what_ends_a_training:  # of a training whose result is gone
+                    progress.note(f"what an earlier training left is kept as {folder.set_aside()}")
+                    folder.create()
                 for line in _told_of_the_data(loaded, inputs) if check_data else ():
                     progress.note(line)
                 write_text(folder.recipe, dump_recipe(recipe))
