@@ -120,7 +120,8 @@ def _best_run(point: PointSummary) -> RunRecord:
 def _failed(planned: Sweep, outcome: Outcome) -> dict[str, str]:
     """Return the error of each job without a run, by the job."""
     missing = [job for job in planned.jobs if job not in outcome.records]
-    return {str(job): outcome.failed.get(job, "its worker ended early; the same call goes on") for job in missing}
+    known = {**outcome.damaged, **outcome.failed}
+    return {str(job): known.get(job, "its worker ended early; the same call goes on") for job in missing}
 
 
 def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -120,6 +120,7 @@ class Outcome:
         left: How many jobs are still to be done, with those of points that a search is yet to choose, at most.
         notes: What a reader of the report should know.
         crash: The error that ended a worker of this machine.
+        damaged: Of finished runs that cannot be read, what is damaged and what to do; they count as left.
     """
 
     records: dict[Job, RunRecord]
@@ -130,6 +131,7 @@ class Outcome:
     left: int
     notes: list[str]
     crash: str | None = None
+    damaged: dict[Job, str] = field(default_factory=dict)
 
     @property
     def restarts(self) -> list[RunRecord]:
@@ -156,6 +158,8 @@ class Outcome:
             left = f"{self.left} of {count} runs are left"
             if self.crash is not None:
                 raise RunError(f"{left}: a worker ended with: {self.crash}; then the same command goes on")
+            if self.damaged:
+                raise RunError(f"{left}: {next(iter(self.damaged.values()))}")
             raise RunError(
                 f"{left}: workers were killed or crashed, often for want of memory; the same command goes on, with "
                 "fewer --jobs where it was short (a script needs if __name__ == '__main__')"
@@ -335,14 +339,14 @@ class Sweep:
         """Note where runs lie, as the storage says: a run on another kind of device has another folder."""
         self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
 
-    def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
-        """Return this sweep's finished runs, whoever trained them, and notes on runs that could not be read.
+    def finished(self) -> tuple[dict[Job, RunRecord], dict[Job, str]]:
+        """Return this sweep's finished runs, whoever trained them, and of those that cannot be read, what is damaged.
 
         Raises:
             RequestError: Data or model are not what the recipe says.
             RunError: The hub could not be reached.
         """
-        notes = []
+        damaged = {}
         for job in self.jobs:
             if job in self._records or self.is_anew(job):
                 continue
@@ -353,8 +357,11 @@ class Sweep:
                 try:
                     self._records[job] = read_run(folder)
                 except (DpstuneError, OSError, ValueError) as error:
-                    notes.append(f"{folder}: skipped: damaged: {error}")
-        return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+                    damaged[job] = (
+                        f"{folder}: skipped: damaged: {error}; put back what it held, or remove the folder, and the "
+                        "same command trains the run anew"
+                    )
+        return {job: self._records[job] for job in self.jobs if job in self._records}, damaged
 
     def train_anew(self, jobs: Iterable[Job]) -> None:
         """Have finished runs of some jobs trained again, for their weights; what they were is renamed, not overwritten.
@@ -451,7 +458,8 @@ class Sweep:
 
     def outcome(self, tally: Tally | None) -> Outcome:
         """Return what became of every job; without a tally, only the finished runs tell."""
-        records, notes = self.finished()
+        records, damaged = self.finished()
+        notes = list(damaged.values())
         tally = tally or Tally()
         missing = [job for job in self.jobs if job not in records]
         diverged = self.diverged(job for job in missing if job.identity not in tally.done)
@@ -472,7 +480,7 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
-        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash)
+        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash, damaged)
 
     def told_of_runs_elsewhere(self, count: int) -> list[str]:
         """Say, in a line or none, that finished runs are missing, since their folders lie on other machines."""

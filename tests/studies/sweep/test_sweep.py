@@ -168,6 +168,29 @@ def test_a_damaged_storage_that_is_moved_away_loses_no_run(sweep, tiny_task, tmp
     assert [each.stat().st_mtime_ns for each in tmp_path.glob("tiny/vanilla/*/result.json")] == [before]
 
 
+def test_a_finished_run_whose_files_are_damaged_is_told_of_and_its_recipe_written_again(sweep, tiny_task, tmp_path):
+    asked = ["--method", "vanilla", "--seeds", "1", "--set", "training.steps=2"]
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    (result,) = tmp_path.glob("tiny/vanilla/*/result.json")
+    recipe, told = result.with_name("recipe.yaml"), "put back what it held, or remove the folder"
+    text, numbers = recipe.read_text(), result.read_text()
+    recipe.unlink()
+    report = sweep(tiny_task, tmp_path, *asked, "--report")
+    assert report.code == 2
+    assert f"{result.parent}: skipped: damaged: there is no file {recipe}; {told}" in report.stderr.splitlines()[-1]
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    assert (recipe.read_text(), result.read_text()) == (text, numbers)
+    recipe.write_text("task: [")
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    assert (recipe.read_text(), recipe.with_name("recipe.yaml.earlier-1").read_text()) == (text, "task: [")
+    result.write_text(json.dumps({key: value for key, value in json.loads(numbers).items() if key != "majority"}))
+    again = sweep(tiny_task, tmp_path, *asked)
+    assert again.code == 1
+    assert again.stderr.splitlines()[-1].startswith(
+        f"error: 1 of 1 runs are left: {result.parent}: skipped: damaged: result.json lacks majority; {told}"
+    )
+
+
 @pytest.mark.parametrize("budget", [None, 1])
 def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, monkeypatch, budget):
     """Whether the storage knows of it or not."""
