@@ -30,7 +30,8 @@ def reading_from(recipe: Recipe, folder: Path | None) -> Recipe:
     """
     if folder is None:
         return recipe
-    task, changes = recipe.task, {}
+    task = recipe.task
+    changes: dict[str, Any] = {}
     if isinstance(task, OwnTask):
         changes = {"files": _moved(task.files, recipe.data.dir, folder)}
     elif isinstance(task, DatasetTask) and Path(task.dataset).is_absolute():

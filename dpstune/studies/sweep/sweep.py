@@ -290,11 +290,21 @@ class Sweep:
         """Where the runs of this recipe lie."""
         return self.request.output / self.name
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """Where the sweep's own files lie."""
+        """Where the sweep's own files lie: the same on the same data and model, wherever these are.
+
+        Where there is a folder that an earlier dpstune named after the places of data and model, it is that. It is
+        called so, too, where they cannot be read, as on a machine that launches tasks and trains nothing.
+        """
         digest = run_hash({"base": self._base, "asked": self.request.what_is_run()})
-        return self.runs_folder / f"{self.request.study}-{digest}"
+        named_after_places = self.runs_folder / f"{self.request.study}-{digest}"
+        if named_after_places.is_dir():
+            return named_after_places
+        try:
+            return self.runs_folder / f"{self.request.study}-{self._content_digest}"
+        except DpstuneError:
+            return named_after_places
 
     @cached_property
     def _first_recipe(self) -> Recipe:
@@ -312,14 +322,18 @@ class Sweep:
         """Which way the headline metric is better, as Optuna has it."""
         return "maximize" if direction(self.inputs.task(self._first_recipe).metric) > 0 else "minimize"
 
-    @cached_property
+    @property
     def study_name(self) -> str:
         """The study's name; the same command on the same data and model has the same, on every machine."""
+        return f"{self.name}-{self.request.study}-{self._content_digest}"
+
+    @cached_property
+    def _content_digest(self) -> str:
+        """A hash of what is run, and of what data and model hold."""
         recipe = self._first_recipe
         held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
         base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
-        digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
-        return f"{self.name}-{self.request.study}-{digest}"
+        return run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
 
     def refuse_nothing_to_compare_by(self) -> None:
         """Refuse a sweep whose runs would have no score.
@@ -447,7 +461,10 @@ class Sweep:
             RunError: The hub could not be reached.
         """
         shared = self.request.storage
-        return self.folder.is_dir() or (shared is not None and self.has_storage and has_study(shared, self.study_name))
+        may_be_here = any(self.runs_folder.glob(f"{self.request.study}-*"))  # else data need not be read to say no
+        return (may_be_here and self.folder.is_dir()) or (
+            shared is not None and self.has_storage and has_study(shared, self.study_name)
+        )
 
     def open_queue(self) -> RunQueue:
         """Open the queue."""
