@@ -45,7 +45,7 @@ def evaluate(
         label: Their label column; that of the model's task.
         encoding: What a text file is in, such as latin-1; UTF-8, or what its byte-order mark says.
         metric: What is measured, the headline first; the task's.
-        data_dir: Local data in the place of the hub.
+        data_dir: Local data in the place of the hub; of the run's own files, where they lie now.
         max_length: Tokens an example is cut to; the run's.
         quiet: Tell nothing on stderr.
 
@@ -100,6 +100,7 @@ def evaluate(
         told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse("a task has its own", text=text, label=label, encoding=encoding)
+        place = place if named is not None else place.reading_from(folder)
         target = target_of(place, named, "validation" if split is None else split, folder)
         examples = target.read()
         told = told_of_rows(place, target, examples)

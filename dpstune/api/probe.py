@@ -41,7 +41,7 @@ def probe(
         train_rows: The most rows that a linear probe is trained on, 10 or more.
         scored_rows: The most rows that it is scored on, 10 or more.
         pretrained: The model that they began as, by name or folder; what each recipe says.
-        data_dir: Local data in the place of the hub.
+        data_dir: Local data in the place of the hub; of the runs' own files, where they lie now.
         output: The folder that holds all runs; the report lies in it, too.
         quiet: Tell nothing on stderr.
 

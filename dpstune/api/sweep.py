@@ -120,8 +120,9 @@ def _best_run(point: PointSummary) -> RunRecord:
 def _failed(planned: Sweep, outcome: Outcome) -> dict[str, str]:
     """Return the error of each job without a run, by the job."""
     missing = [job for job in planned.jobs if job not in outcome.records]
+    known = {**outcome.damaged, **outcome.failed}
     crash = "its worker ended early" if outcome.crash is None else f"a worker ended with: {outcome.crash}"
-    return {str(job): outcome.failed.get(job, f"{crash}; the same call goes on") for job in missing}
+    return {str(job): known.get(job, f"{crash}; the same call goes on") for job in missing}
 
 
 def run(planned: Sweep, jobs: int, *, quiet: bool) -> Outcome:

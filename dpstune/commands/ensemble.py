@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dpstune.commands.options import AsJson, Output, command_to_repeat
+from dpstune.commands.options import AsJson, DataDir, Output, command_to_repeat
 from dpstune.common.paths import expanded
 from dpstune.report.output import print_json, tell
 
@@ -22,6 +22,7 @@ def ensemble(
         ),
     ] = False,
     split: Annotated[str | None, typer.Option(help="The split they are scored on; the headline's.")] = None,
+    data_dir: DataDir = None,
     output: Output = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,8 @@ def ensemble(
     )
     from dpstune.studies.ensemble import Ensemble
 
-    together = Ensemble([expanded(run) for run in runs], expanded(output), split, weights=weights)
+    place = data_dir and expanded(data_dir).absolute()
+    together = Ensemble([expanded(run) for run in runs], expanded(output), split, weights=weights, data_dir=place)
     how = OF_WEIGHTS if weights else OF_PROBABILITIES
     with together.lock():
         outcome = together.average_weights() if weights else together.average_probabilities()

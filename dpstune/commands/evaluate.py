@@ -96,7 +96,9 @@ def evaluate(
         told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse_without_a_file({"--text": text, "--label": label, "--encoding": encoding})
-        target = target_of(place, task, split or "validation", data_dir and expanded(data_dir))
+        data_dir = data_dir and expanded(data_dir)
+        place = place if task is not None else place.reading_from(data_dir)
+        target = target_of(place, task, split or "validation", data_dir)
         if submission is not None:
             _refuse_submission(submission, target, force=force)
         examples = target.read()

@@ -42,7 +42,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key in every run that has it. Repeatable."),
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of local data, used instead of the hub.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of local data, used instead of the hub; files of your own are looked for there, too."),
+]
 DataDirs = Annotated[
     list[Path] | None,
     typer.Option("--data-dir", help="Local data; each task is read from the first folder that has it. Repeatable."),

@@ -211,7 +211,8 @@ def _read_outcome(sweep: Sweep) -> Outcome:
     outcome = sweep.outcome(tally)
     tell_what_is_elsewhere(sweep, outcome)
     if not outcome.records:
-        raise RequestError(f"--report: none of the sweep's runs is finished in {sweep.runs_folder}")
+        damaged = "".join(f"; {each}" for each in list(outcome.damaged.values())[:1])
+        raise RequestError(f"--report: none of the sweep's runs is finished in {sweep.runs_folder}{damaged}")
     return outcome
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpstune.data.moved import refuse_lost_data
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, some_of
 from dpstune.recipe.yaml_text import is_yaml_file
@@ -98,15 +99,15 @@ def target_of(place: TrainedPlace, asked: str | None, split: str, data_dir: Path
     """Return the target of a trained model: the task a user names, or the model's own.
 
     Args:
-        place: Where the model lies.
+        place: Where the model lies; where no task is named, as ``reading_from`` says that its own data lie.
         asked: See ``read_target``; a task of the table is looked for in the run's own folder of data, too. None for the
             task that the model was trained on.
         split: See ``Target``.
         data_dir: Local data; the run's own where it is None.
 
     Raises:
-        RequestError: There is no such task or file; or none is named, and no run tells one, or a fit's model was
-            trained on all of its rows.
+        RequestError: There is no such task or file; or none is named, and no run tells one, its own files are not
+            where they were, or a fit's model was trained on all of its rows.
     """
     own = place.data.dir
     if asked is not None:
@@ -121,6 +122,7 @@ def target_of(place: TrainedPlace, asked: str | None, split: str, data_dir: Path
             f"{place.name}: the fit's model is trained on all of its rows, its score is in its report; name a file of "
             "other labelled rows"
         )
+    refuse_lost_data(task)
     return Target(task, split, data_dir or own)
 
 

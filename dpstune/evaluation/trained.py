@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,12 @@ class TrainedPlace:
     def training(self) -> TrainingSection:
         """How its recipe trains and evaluates, or the usual way."""
         return self.recipe.training if self.recipe is not None else TrainingSection()
+
+    def reading_from(self, folder: Path | None) -> TrainedPlace:
+        """Return the same model, its own data read from another folder; see ``reading_from`` of ``data/moved.py``."""
+        from dpstune.data.moved import reading_from
+
+        return self if self.recipe is None else replace(self, recipe=reading_from(self.recipe, folder))
 
 
 def find_trained(place: Path) -> TrainedPlace:

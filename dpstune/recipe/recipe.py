@@ -151,7 +151,7 @@ def load_run_recipe(file: Path) -> Recipe:
     Raises:
         RequestError: There is no such file, or something in it is wrong.
     """
-    draft = Draft.read(find_recipe(str(file)))
+    draft = Draft.read(file)
     method = draft.values.get("method")
     if isinstance(method, dict):
         draft.values["method"] = {**_BEFORE_IT_WAS_A_KEY.get(str(method.get("name")), {}), **method}

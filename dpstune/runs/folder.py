@@ -2,6 +2,7 @@
 
     runs/<recipe>/<method>/seed-<n>-<hash>/
       recipe.yaml  environment.json  metrics.jsonl  result.json  predictions/<split>.parquet  model/  checkpoints/
+      transfer/<target>.json, the scores of its model on other tasks
       diverged.json, in the place of a result, where training came to nothing
 
 Everything is written as ``dpstune.common.writing`` writes.
@@ -94,6 +95,11 @@ class RunFolder:
         """By which id each tracker knows this run, so that a resumed one goes on there."""
         return self.path / "trackers.json"
 
+    @property
+    def transfer(self) -> Path:
+        """The model's scores on tasks that it never saw, a file each."""
+        return self.path / "transfer"
+
     def predictions(self, split: str) -> Path:
         """The predictions on one split: id, label, prediction, scores."""
         return self.path / "predictions" / f"{split}.parquet"
@@ -125,6 +131,18 @@ class RunFolder:
         """Return the content of result.json; None if it is missing or cannot be read: the run is not finished."""
         result = read_json(self.result)
         return result if result is not None and "last" in result else None
+
+    def result_digest(self) -> str | None:
+        """Return a hash of result.json's bytes, which tells one training of the run from another; None without one."""
+        try:
+            return hashlib.sha256(self.result.read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    @property
+    def holds_what_ends_a_training(self) -> bool:
+        """Whether there is anything that is written once a run is trained, or later about its model."""
+        return any(place.exists() for place in (self.model, self.path / "predictions", self.transfer))
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training the same run; see ``locked``."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpstune.common.writing import locked, write_folder, writing_to
+from dpstune.data.moved import reading_from, refuse_lost_data
 from dpstune.errors import RequestError
 from dpstune.runs.folder import RunFolder, run_hash
 from dpstune.runs.identity import has_changed
@@ -70,14 +71,23 @@ class Ensemble:
         output: The folder that holds all runs.
         split: The split they are scored on; None for their headline's.
         weights: Whether it is their weights that are averaged: another folder.
+        data_dir: Where the runs' data lie now; None if they have not moved.
 
     Raises:
         RequestError: There are fewer than two, a restart is there twice or not finished, they are of different tasks or
-            labels, the rows have changed since, or weights that should be averaged cannot be read or are of different
-            shapes.
+            labels, the rows are gone or have changed since, or weights that should be averaged cannot be read or are of
+            different shapes.
     """
 
-    def __init__(self, runs: Sequence[Path], output: Path, split: str | None = None, *, weights: bool = False) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Path],
+        output: Path,
+        split: str | None = None,
+        *,
+        weights: bool = False,
+        data_dir: Path | None = None,
+    ) -> None:
         from dpstune.data.inputs import Inputs
 
         if len(runs) < FEWEST_RUNS:
@@ -89,7 +99,9 @@ class Ensemble:
         self.split = split or first.split
         for record in self.records[1:]:
             _refuse_another_task(first, record)
-        self.task: TaskData = Inputs().task(first.recipe)
+        recipe = reading_from(first.recipe, data_dir)
+        refuse_lost_data(recipe.task)
+        self.task: TaskData = Inputs().task(recipe)
         for record in self.records:
             _refuse_changed_rows(record, self.task)
         if self.task.kind == "multilabel":

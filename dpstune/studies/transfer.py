@@ -290,7 +290,7 @@ class Evaluator:
     def _score(self, model: TrainedModel, run: RunRecord, named: NamedTarget) -> TargetScore:
         from dpstune.evaluation.scoring import prediction_columns
 
-        task = named.examples
+        task, folder = named.examples, RunFolder(run.folder)
         if named.name not in self._tokens:
             self._tokens[named.name] = encode_target(model, task)
         evaluation = evaluate_target(model, task, self._tokens[named.name])[named.split]
@@ -305,8 +305,8 @@ class Evaluator:
             "labels": labels.description if labels is not None else None,
             "label_names": list(task.label_names),
             "majority": _majority(evaluation, task),
+            "result": folder.result_digest(),  # of the training whose weights were scored
         }
-        folder = RunFolder(run.folder)
         write_predictions(folder.predictions(f"to-{named.name}"), prediction_columns(task, evaluation))
         write_json(_scores_file(run, named), content)
         return _from_json(run, named, content)
@@ -315,8 +315,9 @@ class Evaluator:
         try:
             content = json.loads(_scores_file(run, named).read_text(encoding="utf-8"))
             task = named.examples
-            kept = (content["fingerprint"], content["metric"], content["label_names"])
-            now = (task.fingerprint, task.metric, list(task.label_names))
+            kept = tuple(content[key] for key in ("fingerprint", "metric", "label_names", "result"))
+            trained = RunFolder(run.folder).result_digest()
+            now = (task.fingerprint, task.metric, list(task.label_names), trained)
             measured = content["metrics"].keys() >= set(task.metrics)
             return _from_json(run, named, content) if kept == now and measured else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -324,7 +325,7 @@ class Evaluator:
 
 
 def _scores_file(run: RunRecord, named: NamedTarget) -> Path:
-    return run.folder / "transfer" / f"{named.name}.json"
+    return RunFolder(run.folder).transfer / f"{named.name}.json"
 
 
 def _from_json(run: RunRecord, named: NamedTarget, content: Mapping[str, Any]) -> TargetScore:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from dpstune.common.interruption import Interrupted, InterruptionWatch
 from dpstune.common.progress import Progress, SilentProgress
-from dpstune.errors import DivergedError
+from dpstune.errors import DivergedError, RequestError
 from dpstune.training.loop import Loop
 
 if TYPE_CHECKING:
     from dpstune.data.inputs import Inputs
     from dpstune.recipe.recipe import LoadedRecipe
     from dpstune.recipe.schema import Recipe
+    from dpstune.runs.folder import RunFolder
 
 _ONE_AT_A_TIME = threading.RLock()  # the runs of a process share torch's random numbers and settings
 
@@ -120,6 +121,7 @@ def train(
             elif finished is not None and not fresh:
                 if accelerator.is_main_process:  # the run may have been killed before it did this itself
                     Checkpoints(folder.checkpoints).clear()
+                    _write_a_lost_recipe(folder, recipe, progress)
                 progress.note(f"finished already: {folder.path}")
                 watch.end_if_asked()
                 return RunResult(folder.path, finished, trained=False)
@@ -135,6 +137,9 @@ def train(
                 progress.note(note)
             loop = Loop(recipe, inputs, folder, accelerator, watch, progress)
             if accelerator.is_main_process:
+                if loop.checkpoint is None and folder.holds_what_ends_a_training:  # of a training whose result is gone
+                    progress.note(f"what an earlier training left is kept as {folder.set_aside()}")
+                    folder.create()
                 for line in _told_of_the_data(loaded, inputs) if check_data else ():
                     progress.note(line)
                 write_text(folder.recipe, dump_recipe(recipe))
@@ -155,6 +160,23 @@ def train(
         if watch.received is not None:
             raise Interrupted(watch.received, f"interrupted when {folder.path} was finished; all of it is saved")
         return RunResult(folder.path, result, trained=True)
+
+
+def _write_a_lost_recipe(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    """Write a finished run's recipe again where its file is gone or cannot be read; a damaged one is kept aside.
+
+    The folder's name has a hash of all that changes the result, so that the recipe asked for is the one that was run.
+    """
+    from dpstune.common.writing import set_aside, write_text
+    from dpstune.recipe.recipe import dump_recipe, load_run_recipe
+
+    try:
+        load_run_recipe(folder.recipe)
+    except RequestError as error:
+        if folder.recipe.exists():
+            set_aside(folder.recipe)
+        write_text(folder.recipe, dump_recipe(recipe))
+        progress.note(f"written again, since it was lost or damaged ({error}): {folder.recipe}")
 
 
 def _refuse_what_cannot_be_trained(recipe: Recipe, inputs: Inputs) -> None:

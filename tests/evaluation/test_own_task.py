@@ -130,3 +130,21 @@ def test_a_task_of_another_metric_has_the_same_rows(trained):
     add_rows(folder / "train.csv")
     changed = f"tiny: the data have changed since {run} was trained"
     assert dpstune.evaluate(run, recipe, split="test").notes[-1] == changed
+
+
+def test_rows_that_were_moved_are_read_where_they_are_said_to_be(zygote, trained, tmp_path):
+    run, folder = trained("validation: 0.25")
+    new = folder.rename(tmp_path / "new")
+    refused = zygote.run("eval", run)
+    assert (refused.code, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert f"there is no file {folder / 'train.csv'}; where the data were moved, --data-dir names" in refused.stderr
+    with pytest.raises(RequestError, match=r"where the data were moved, data_dir names their folder"):
+        dpstune.evaluate(run)
+    value = json.loads((run / "result.json").read_text())["value"]
+    assert dpstune.evaluate(run, data_dir=new, quiet=True).value == value
+    scored = zygote.run("eval", run, "--data-dir", new, "--json")
+    assert scored.code == 0, scored.stderr
+    assert json.loads(scored.stdout)["metrics"]["validation"]["accuracy"] == value
+    add_rows(new / "train.csv")
+    refused = zygote.run("eval", run, "--data-dir", new)
+    assert "the rows of tiny have changed since it was trained" in refused.stderr

@@ -167,6 +167,18 @@ def test_runs_whose_rows_have_changed_since_are_refused_in_one_line(zygote, tiny
     assert together(zygote, tmp_path / "out", *runs)["restarts"]
 
 
+def test_rows_that_were_moved_are_read_where_they_are_said_to_be(zygote, restarts, tiny_task, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / str(number)) for number, run in enumerate(restarts)]
+    for run in runs:
+        text = (run / "recipe.yaml").read_text().replace(str(tiny_task.parent), "/old/disk")
+        (run / "recipe.yaml").write_text(text)
+    refused = zygote.run("ensemble", *runs, "--output", tmp_path / "out")
+    assert refused.code == 2
+    assert "there is no file /old/disk/train.csv; where the data were moved, --data-dir names" in refused.stderr
+    told = together(zygote, tmp_path / "out", *runs, "--data-dir", tiny_task.parent)
+    assert told["value"] == together(zygote, tmp_path / "out", *restarts)["value"]
+
+
 def test_wrong_requests_are_one_line(zygote, restarts, tiny_run, tmp_path):
     def refused(*arguments):
         run = zygote.run("ensemble", *arguments, "--output", tmp_path)

@@ -177,6 +177,27 @@ def test_the_same_command_again_trains_and_scores_nothing(transfer, done):
     assert "evaluating" not in again.stderr
 
 
+def test_a_score_of_other_weights_is_not_taken_for_that_of_these(transfer, done, tmp_path):
+    """As where runs of two machines are copied over each other; a score that does not say of which weights it is."""
+    output = shutil.copytree(done[2], tmp_path / "out")
+    mine, other = sorted(output.glob("tiny-mnli/vanilla/seed-*"))
+    shutil.rmtree(mine / "model")
+    shutil.copytree(other / "model", mine / "model")
+    result = json.loads((mine / "result.json").read_text())
+    (mine / "result.json").write_text(json.dumps({**result, "seconds": result["seconds"] + 1}))
+    silent = other / "transfer" / "sick.json"
+    score = json.loads(silent.read_text())
+    del score["result"]
+    silent.write_text(json.dumps(score))
+    again = transfer(output, "--method", "vanilla", "--targets", "snli,sick")
+    assert again.code == 0, again.stderr
+    for target in ("mnli", "snli", "sick"):
+        assert f"evaluating vanilla seed 42 on {target}" in again.stderr
+        assert (f"evaluating vanilla seed 43 on {target}" in again.stderr) == (target == "sick")
+        ours, theirs = (json.loads((run / "transfer" / f"{target}.json").read_text()) for run in (mine, other))
+        assert ours["metrics"] == theirs["metrics"]
+
+
 def test_finished_runs_without_a_model_are_trained_anew_where_a_score_is_missing(zygote, place, tmp_path):
     asked = ["--recipe", place / "tiny-mnli.yaml", "--data-dir", place / "nli", "--method", "vanilla"]
     asked += ["--seeds", "2", "--set", "training.steps=2", "--output", tmp_path, "--json"]

@@ -111,6 +111,21 @@ class TestFolder:
         assert {path.name for path in run.folder.iterdir()}.isdisjoint({"model", "checkpoints"})
         assert (run.folder / "predictions" / "validation.parquet").is_file()
 
+    def test_what_an_earlier_training_left_is_kept_apart_where_its_result_is_gone(self, tiny_task, tmp_path):
+        loaded = load_recipe(str(tiny_task), method="vanilla", overrides=["training.steps=2"])
+        folder = engine.train(loaded, output=tmp_path).folder
+        (folder / "transfer").mkdir()
+        (folder / "transfer" / "rte.json").write_text("{}")
+        (folder / "result.json").unlink()
+        notes = Notes()
+        again = engine.train(loaded, output=tmp_path, keep_model=False, progress=notes)
+        assert again.folder == folder
+        assert {path.name for path in folder.iterdir()}.isdisjoint({"model", "transfer"})
+        earlier = folder.with_name(f"{folder.name}.earlier-1")
+        assert (earlier / "model").is_dir()
+        assert (earlier / "transfer" / "rte.json").is_file()
+        assert f"what an earlier training left is kept as {earlier}" in notes.told
+
     def test_its_recipe_is_the_run(self, run, tmp_path):
         again = engine.train(load_recipe(str(run.folder / "recipe.yaml")), output=tmp_path)
         assert again.folder.name == run.folder.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dpstune.data.examples import Examples
+from dpstune.data.moved import refuse_lost_data
 from dpstune.data.reading import TaskData, read_task
 from dpstune.errors import DpstuneError, RequestError, some_of
 from dpstune.recipe.schema import Recipe
@@ -134,6 +135,7 @@ def add_texts(gathered: Gathered, recipe: Recipe, split: str) -> None:
         split: The split that was predicted.
     """
     try:
+        refuse_lost_data(recipe.task)
         examples = _read_examples(recipe, split)
     except DpstuneError as error:
         gathered.notes.append(f"texts are left out: {error}")

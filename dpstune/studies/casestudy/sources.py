@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpstune.data.moved import reading_from
 from dpstune.errors import RequestError
 from dpstune.recipe.recipe import LoadedRecipe
 from dpstune.runs.folder import run_hash
@@ -145,9 +146,7 @@ def study_sources(request: SourcesRequest) -> CaseStudy:
         if not records:
             subjects.append(f"recipe {request.recipe.name}")
     elif records:
-        recipe = records[0].recipe
-        if request.data_dir is not None:
-            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": request.data_dir})})
+        recipe = reading_from(records[0].recipe, request.data_dir)
         add_texts(gathered, recipe, request.split or records[0].split)
     return count_votes(gathered, ", ".join(subjects), baseline=request.baseline, restarts=request.restarts)
 

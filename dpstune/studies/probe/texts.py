@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dpstune.data.examples import Examples
+from dpstune.data.moved import lies_there, reading_from, refuse_lost_data
 from dpstune.data.reading import folder_with_task
 from dpstune.errors import RequestError, counted, some_of
 from dpstune.evaluation.targets import find_target
+from dpstune.recipe.schema import Recipe
 from dpstune.runs.identity import has_changed
 from dpstune.settings.sections import UserTask, task_name
 from dpstune.studies.probe.request import FEWEST_ROWS, ProbeRequest
@@ -86,17 +89,22 @@ def _evaluated(request: ProbeRequest, subjects: Sequence[Subject]) -> ComparedTe
     first, *others = records
     for other in others:
         _refuse_other_examples(first, other)
-    recipe = first.recipe
-    if not isinstance(recipe.task, UserTask):
-        folder = folder_with_task(request.data_dirs, task_name(recipe.task))
-        if folder is not None:
-            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": folder})})
+    recipe = _where_its_data_lie(first.recipe, request.data_dirs)
+    refuse_lost_data(recipe.task)
     task = Inputs().task(recipe)
     if first.split not in task.splits:
         raise RequestError(f"{first.folder} was evaluated on {first.split}; there is {some_of(task.splits)}")
     changed = f"{first.result['task']}: the examples read now are not those that the models were trained with"
     notes = (changed,) if has_changed(task, first.fingerprints) else ()
     return ComparedTexts(f"{first.result['task']} {first.split}", task.splits[first.split], notes)
+
+
+def _where_its_data_lie(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
+    """Return a recipe that reads its data from the first folder that has them; as it is where none does."""
+    if isinstance(recipe.task, UserTask):
+        moved = (reading_from(recipe, folder) for folder in folders)
+        return next((each for each in moved if lies_there(each.task)), recipe)
+    return reading_from(recipe, folder_with_task(folders, task_name(recipe.task)))
 
 
 def _refuse_other_examples(first: RunRecord, other: RunRecord) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -121,6 +121,7 @@ class Outcome:
         left: How many jobs are still to be done, with those of points that a search is yet to choose, at most.
         notes: What a reader of the report should know.
         crash: The error that ended a worker of this machine.
+        damaged: Of finished runs that cannot be read, what is damaged and what to do; they count as left.
     """
 
     records: dict[Job, RunRecord]
@@ -131,6 +132,7 @@ class Outcome:
     left: int
     notes: list[str]
     crash: str | None = None
+    damaged: dict[Job, str] = field(default_factory=dict)
 
     @property
     def restarts(self) -> list[RunRecord]:
@@ -157,6 +159,8 @@ class Outcome:
             left = f"{self.left} of {count} runs are left"
             if self.crash is not None:
                 raise RunError(f"{left}: a worker ended with: {self.crash}; then the same command goes on")
+            if self.damaged:
+                raise RunError(f"{left}: {next(iter(self.damaged.values()))}")
             raise RunError(
                 f"{left}: workers were killed or crashed, often for want of memory; the same command goes on, with "
                 "fewer --jobs where it was short (a script needs if __name__ == '__main__')"
@@ -288,11 +292,21 @@ class Sweep:
         """Where the runs of this recipe lie."""
         return self.request.output / self.name
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """Where the sweep's own files lie."""
+        """Where the sweep's own files lie: the same on the same data and model, wherever these are.
+
+        Where there is a folder that an earlier dpstune named after the places of data and model, it is that. It is
+        called so, too, where they cannot be read, as on a machine that launches tasks and trains nothing.
+        """
         digest = run_hash({"base": self._base, "asked": self.request.what_is_run()})
-        return self.runs_folder / f"{self.request.study}-{digest}"
+        named_after_places = self.runs_folder / f"{self.request.study}-{digest}"
+        if named_after_places.is_dir():
+            return named_after_places
+        try:
+            return self.runs_folder / f"{self.request.study}-{self._content_digest}"
+        except DpstuneError:
+            return named_after_places
 
     @cached_property
     def _first_recipe(self) -> Recipe:
@@ -310,14 +324,18 @@ class Sweep:
         """Which way the headline metric is better, as Optuna has it."""
         return "maximize" if direction(self.inputs.task(self._first_recipe).metric) > 0 else "minimize"
 
-    @cached_property
+    @property
     def study_name(self) -> str:
         """The study's name; the same command on the same data and model has the same, on every machine."""
+        return f"{self.name}-{self.request.study}-{self._content_digest}"
+
+    @cached_property
+    def _content_digest(self) -> str:
+        """A hash of what is run, and of what data and model hold."""
         recipe = self._first_recipe
         held = content_fingerprints(recipe, self.inputs.task(recipe))  # what those are, wherever they lie
         base = {**self._base, "task": None, "model": {**self._base["model"], "name": None}}
-        digest = run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
-        return f"{self.name}-{self.request.study}-{digest}"
+        return run_hash({"base": base, "asked": self.request.what_is_run(), "held": held})
 
     def refuse_nothing_to_compare_by(self) -> None:
         """Refuse a sweep whose runs would have no score.
@@ -337,8 +355,8 @@ class Sweep:
         """Note where runs lie, as the storage says: a run on another kind of device has another folder."""
         self._elsewhere = {identity: ended.run for identity, ended in tally.done.items()}
 
-    def finished(self) -> tuple[dict[Job, RunRecord], list[str]]:
-        """Return this sweep's finished runs, whoever trained them, and notes on runs that could not be read.
+    def finished(self) -> tuple[dict[Job, RunRecord], dict[Job, str]]:
+        """Return this sweep's finished runs, whoever trained them, and of those that cannot be read, what is damaged.
 
         Of a run that this kind of machine has not trained, that of another kind counts, where it lies in the recipe's
         folder: a finished run is not trained again.
@@ -347,7 +365,7 @@ class Sweep:
             RequestError: Data or model are not what the recipe says.
             RunError: The hub could not be reached.
         """
-        notes = []
+        damaged = {}
         for job in self.jobs:
             if job in self._records or self.is_anew(job):
                 continue
@@ -358,9 +376,12 @@ class Sweep:
                 try:
                     self._records[job] = read_run(folder)
                 except (DpstuneError, OSError, ValueError) as error:
-                    notes.append(f"{folder}: skipped: damaged: {error}")
+                    damaged[job] = (
+                        f"{folder}: skipped: damaged: {error}; put back what it held, or remove the folder, and the "
+                        "same command trains the run anew"
+                    )
         self._find_those_of_other_machines()
-        return {job: self._records[job] for job in self.jobs if job in self._records}, notes
+        return {job: self._records[job] for job in self.jobs if job in self._records}, damaged
 
     def _find_those_of_other_machines(self) -> None:
         new = [job for job in self.jobs if job not in self._sought]
@@ -450,7 +471,10 @@ class Sweep:
             RunError: The hub could not be reached.
         """
         shared = self.request.storage
-        return self.folder.is_dir() or (shared is not None and self.has_storage and has_study(shared, self.study_name))
+        may_be_here = any(self.runs_folder.glob(f"{self.request.study}-*"))  # else data need not be read to say no
+        return (may_be_here and self.folder.is_dir()) or (
+            shared is not None and self.has_storage and has_study(shared, self.study_name)
+        )
 
     def open_queue(self) -> RunQueue:
         """Open the queue."""
@@ -461,7 +485,8 @@ class Sweep:
 
     def outcome(self, tally: Tally | None) -> Outcome:
         """Return what became of every job; without a tally, only the finished runs tell."""
-        records, notes = self.finished()
+        records, damaged = self.finished()
+        notes = list(damaged.values())
         tally = tally or Tally()
         missing = [job for job in self.jobs if job not in records]
         diverged = self.diverged(job for job in missing if job.identity not in tally.done)
@@ -483,7 +508,7 @@ class Sweep:
         left = len(missing) - len(failed) - len(dropped) - len(elsewhere) + to_come
         if left:
             notes.append(f"{left} of {len(self.jobs) + to_come} runs are still to be done")
-        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash)
+        return Outcome(records, failed, diverged, dropped, len(elsewhere), left, notes, self.crash, damaged)
 
     def told_of_runs_elsewhere(self, count: int) -> list[str]:
         """Say, in a line or none, that finished runs are missing, since their folders lie on other machines."""

@@ -349,6 +349,15 @@ class TestRuns:
         assert {each.texts for each in found.examples} == {()}
         assert found.notes[1].startswith("texts are left out: there is no folder /nowhere")
 
+    def test_files_that_were_moved_are_read_where_they_are_said_to_be(self, tiny_run, tiny_task, tmp_path):
+        run = shutil.copytree(tiny_run, tmp_path / "seed-42-moved")
+        recipe = (run / "recipe.yaml").read_text()
+        (run / "recipe.yaml").write_text(recipe.replace(str(tiny_task.parent), "/old/disk"))
+        (note,) = [each for each in study(run).notes if each.startswith("texts are left out")]
+        assert note.endswith("no file /old/disk/train.csv; where the data were moved, --data-dir names their folder")
+        found = study(run, data_dir=tiny_task.parent)
+        assert all(each.texts[1] == "a man, in a house" for each in found.examples)
+
     def test_examples_that_have_changed_have_no_texts(self, spoiled):
         folder, _ = spoiled
         for path in folder.glob("*/*/predictions/*.parquet"):

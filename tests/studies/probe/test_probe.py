@@ -278,6 +278,16 @@ def test_texts_that_have_changed_since_the_models_were_trained_are_told(tiny_run
     assert note == "tiny: the examples read now are not those that the models were trained with"
 
 
+def test_texts_that_were_moved_are_read_where_they_are_said_to_be(tiny_run, tiny_task, tmp_path):
+    run = copied(tiny_run, tmp_path / "run", (str(tiny_task.parent), "/old/disk"))
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(
+        RequestError, match=r"no file /old/disk/train\.csv; where the data were moved, --data-dir names"
+    ):
+        in_process(tmp_path, run, rows=10, data_dirs=(elsewhere,))
+    assert in_process(tmp_path, run, rows=10, data_dirs=(elsewhere, tiny_task.parent)).notes == ()
+
+
 def test_probes_of_other_data_have_other_folders(tmp_path):
     plain = ProbeRequest((tmp_path / "run",), tmp_path)
     assert plain.digest == replace(plain, data_dirs=()).digest

@@ -168,6 +168,29 @@ def test_a_damaged_storage_that_is_moved_away_loses_no_run(sweep, tiny_task, tmp
     assert [each.stat().st_mtime_ns for each in tmp_path.glob("tiny/vanilla/*/result.json")] == [before]
 
 
+def test_a_finished_run_whose_files_are_damaged_is_told_of_and_its_recipe_written_again(sweep, tiny_task, tmp_path):
+    asked = ["--method", "vanilla", "--seeds", "1", "--set", "training.steps=2"]
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    (result,) = tmp_path.glob("tiny/vanilla/*/result.json")
+    recipe, told = result.with_name("recipe.yaml"), "put back what it held, or remove the folder"
+    text, numbers = recipe.read_text(), result.read_text()
+    recipe.unlink()
+    report = sweep(tiny_task, tmp_path, *asked, "--report")
+    assert report.code == 2
+    assert f"{result.parent}: skipped: damaged: there is no file {recipe}; {told}" in report.stderr.splitlines()[-1]
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    assert (recipe.read_text(), result.read_text()) == (text, numbers)
+    recipe.write_text("task: [")
+    assert sweep(tiny_task, tmp_path, *asked).code == 0
+    assert (recipe.read_text(), recipe.with_name("recipe.yaml.earlier-1").read_text()) == (text, "task: [")
+    result.write_text(json.dumps({key: value for key, value in json.loads(numbers).items() if key != "majority"}))
+    again = sweep(tiny_task, tmp_path, *asked)
+    assert again.code == 1
+    assert again.stderr.splitlines()[-1].startswith(
+        f"error: 1 of 1 runs are left: {result.parent}: skipped: damaged: result.json lacks majority; {told}"
+    )
+
+
 @pytest.mark.parametrize("budget", [None, 1])
 def test_a_run_that_diverged_is_not_trained_again(tiny_task, tmp_path, monkeypatch, budget):
     """Whether the storage knows of it or not."""
@@ -357,14 +380,30 @@ def test_changed_data_is_not_taken_for_finished_and_moved_data_is(sweep, tiny_ta
     assert json.loads(sweep(moved / "tiny.yaml", tmp_path / "runs", *arguments).stdout)["runs"] != first
 
 
-def test_a_sweep_is_the_same_on_every_machine_but_its_report_is_of_what_was_named(tiny_task, tmp_path):
+def test_a_sweep_is_the_same_on_every_machine_and_where_its_project_was_moved(tiny_task, tmp_path):
     folders = [shutil.copytree(tiny_task.parent, tmp_path / name) for name in ("here", "there")]
     here, there = (Sweep(SweepRequest(str(each / "tiny.yaml"), ("vanilla",), 1, tmp_path)) for each in folders)
     assert here.study_name == there.study_name
-    assert here.folder != there.folder
+    assert not here.is_begun
+    here.open_queue()
+    assert there.is_begun
+    assert there.folder == here.folder
     (folders[1] / "train.csv").write_text((folders[1] / "train.csv").read_text().replace("cat", "dog"))
     changed = Sweep(SweepRequest(str(folders[1] / "tiny.yaml"), ("vanilla",), 1, tmp_path))
     assert changed.study_name != there.study_name
+    assert changed.folder != there.folder
+
+
+def test_a_folder_that_an_earlier_dpstune_named_after_places_is_still_the_sweeps(tiny_task, tmp_path):
+    folder = shutil.copytree(tiny_task.parent, tmp_path / "task")
+    request = SweepRequest(str(folder / "tiny.yaml"), ("vanilla",), 1, tmp_path)
+    new = Sweep(request).folder
+    rows = (folder / "train.csv").rename(tmp_path / "train.csv")
+    named_after_places = Sweep(request).folder
+    assert named_after_places != new, "as where data cannot be read"
+    named_after_places.mkdir(parents=True)
+    rows.rename(folder / "train.csv")
+    assert Sweep(request).folder == named_after_places
 
 
 def test_a_sweep_is_another_where_what_any_seed_may_draw_has_changed(tiny_task, tmp_path):
