@@ -386,10 +386,10 @@ class Sweep:
     def _find_those_of_other_machines(self) -> None:
         new = [job for job in self.jobs if job not in self._sought]
         self._sought.update(new)
-        missing = {self._digest_of(job): job for job in new if job not in self._records and not self.is_anew(job)}
+        missing = {job: self._digest_of(job) for job in new if job not in self._records and not self.is_anew(job)}
         if missing and self.runs_folder.is_dir():
-            for digest, record in newest_by_digest(self.runs_folder, missing).items():
-                self._records[missing[digest]] = record
+            found = newest_by_digest(self.runs_folder, set(missing.values()))
+            self._records |= {job: found[digest] for job, digest in missing.items() if digest in found}
 
     def train_anew(self, jobs: Iterable[Job]) -> None:
         """Have finished runs of some jobs trained again, for their weights; what they were is renamed, not overwritten.
