@@ -96,7 +96,7 @@ def evaluate(
         told, choice = told_of_training_rows(place, examples), None
     else:
         _refuse_without_a_file({"--text": text, "--label": label, "--encoding": encoding})
-        data_dir = data_dir and expanded(data_dir)
+        data_dir = data_dir and expanded(data_dir).absolute()
         place = place if task is not None else place.reading_from(data_dir)
         target = target_of(place, task, split or "validation", data_dir)
         if submission is not None:

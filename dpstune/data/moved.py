@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ def refuse_lost_data(task: AnyTask) -> None:
     """
     if (lost := _lost(task)) is not None:
         what = "folder" if isinstance(task, DatasetTask) else "file"
-        raise RequestError(f"there is no {what} {lost}; where the data were moved, --data-dir names their folder")
+        raise RequestError(f"there is no {what} {lost}; where it was moved, --data-dir names the folder that holds it")
 
 
 def lies_there(task: AnyTask) -> bool:
@@ -64,30 +64,45 @@ def _lost(task: AnyTask) -> Path | None:
         places = _listed(task.files.train)
     elif isinstance(task, DatasetTask) and Path(task.dataset).is_absolute():
         places = [Path(task.dataset)]
-    return next((place for place in places if not place.exists() and not glob.glob(str(place), recursive=True)), None)
+    return next(filter(_is_lost, places), None)
+
+
+def _is_lost(place: Path) -> bool:
+    return not place.exists() and not glob.glob(str(place), recursive=True)
 
 
 def _moved(files: FilesSection, home: Path | None, folder: Path) -> FilesSection:
     places = {split: place for split in _SPLITS if (place := files.place(split)) is not None}
     every = [_normal(path) for place in places.values() for path in _listed(place)]
-    if home is None or not all(path.is_relative_to(_normal(home)) for path in every):
-        home = _common(every)
+    if home is not None and all(path.is_relative_to(_normal(home)) for path in every):
+        homes = [_normal(home)]
+    else:
+        homes = list(_common(every))
 
-    def moved(path: Path) -> Path:
-        return folder / _normal(path).relative_to(_normal(home))
+    def moved(path: Path, home: Path) -> Path:
+        return folder / _normal(path).relative_to(home)
 
-    new: dict[str, Any] = {
-        split: moved(place) if isinstance(place, Path) else tuple(map(moved, place)) for split, place in places.items()
-    }
-    return files.model_copy(update=new)
+    options: list[dict[str, Any]] = [
+        {
+            split: moved(place, home) if isinstance(place, Path) else tuple(moved(path, home) for path in place)
+            for split, place in places.items()
+        }
+        for home in homes
+    ]
+    found = (option for option in options if not any(_is_lost(path) for path in _listed(option["train"])))
+    return files.model_copy(update=next(found, options[-1]))
 
 
-def _common(paths: Iterable[Path]) -> Path:
-    """Return the deepest folder that holds all of some files, or patterns of files."""
+def _common(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the deepest folder that holds all of some files, and where it is a pattern, those above it.
+
+    A folder's name may have the signs of a pattern and be none: where the files were, nothing is left to tell it by.
+    """
     folder = Path(os.path.commonpath([path.parent for path in paths]))
+    yield folder
     while is_pattern(folder):
         folder = folder.parent
-    return folder
+        yield folder
 
 
 def _normal(path: Path) -> Path:

@@ -69,7 +69,8 @@ class SweepView:
         from dpstune.studies.sweep.estimate import pace
 
         left = len(self._sweep.jobs) - len(self._records) - len(tally.failed) - len(tally.dropped)
-        seconds = pace(list(self._records.values()), left, self._workers)
+        of_here = [record for job, record in self._records.items() if self._sweep.is_of_here(job)]
+        seconds = pace(of_here, left, self._workers)
         parts = [f"{len(self._records)} of {len(self._sweep.jobs)} runs done", f"{tally.running} running"]
         if tally.failed:
             parts.append(f"{len(tally.failed)} failed")

@@ -255,8 +255,11 @@ def _run_folders(folder: Path) -> Iterator[Path]:
     """Yield the runs' folders below a folder, each once; links are followed, as to runs on another disk."""
     seen: set[tuple[int, int]] = set()
     for place, below, _ in os.walk(folder, followlinks=True):
-        status = os.stat(place)
-        if (identity := (status.st_dev, status.st_ino)) in seen:
+        identity = None
+        with suppress(OSError):  # renamed meanwhile
+            status = os.stat(place)
+            identity = (status.st_dev, status.st_ino)
+        if identity is None or identity in seen:
             below.clear()  # also a link to a folder that it lies in
             continue
         seen.add(identity)

@@ -315,10 +315,12 @@ class Evaluator:
         try:
             content = json.loads(_scores_file(run, named).read_text(encoding="utf-8"))
             task = named.examples
-            kept = tuple(content[key] for key in ("fingerprint", "metric", "label_names", "result"))
-            trained = RunFolder(run.folder).result_digest()
-            now = (task.fingerprint, task.metric, list(task.label_names), trained)
+            folder = RunFolder(run.folder)
+            kept = (content["fingerprint"], content["metric"], content["label_names"])
+            now = (task.fingerprint, task.metric, list(task.label_names))
             measured = content["metrics"].keys() >= set(task.metrics)
+            if "result" in content or folder.model.is_dir():  # else it is an earlier dpstune's, and is all there is
+                measured = measured and content.get("result") == folder.result_digest()
             return _from_json(run, named, content) if kept == now and measured else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

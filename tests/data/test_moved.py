@@ -37,6 +37,12 @@ def test_files_keep_their_places_beside_each_other(tmp_path, files, data, moved)
     assert reading_from(found, tmp_path) == found
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_one_of_the_places_looked_in(tmp_path):
+    recipe = own({"train": "/home/data [v2]/train.csv", "validation": "/home/data [v2]/dev.csv"})
+    (tmp_path / "train.csv").touch()
+    assert places(reading_from(recipe, tmp_path)) == [str(tmp_path / "train.csv"), str(tmp_path / "dev.csv")]
+
+
 def test_a_share_of_the_rows_stays_a_share(tmp_path):
     files = reading_from(own({"train": "/old/rows.csv", "validation": 0.25}), tmp_path).task.files
     assert (files.train, files.validation) == (tmp_path / "rows.csv", 0.25)
@@ -57,7 +63,7 @@ def test_rows_that_are_gone_are_told_of_with_the_remedy(tmp_path):
         with pytest.raises(RequestError) as caught:
             refuse_lost_data(recipe.task)
         assert str(caught.value) == (
-            f"there is no file {tmp_path / name}; where the data were moved, --data-dir names their folder"
+            f"there is no file {tmp_path / name}; where it was moved, --data-dir names the folder that holds it"
         )
         (tmp_path / name.replace("*", "1")).touch()
         refuse_lost_data(recipe.task)

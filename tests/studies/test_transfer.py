@@ -191,11 +191,17 @@ def test_a_score_of_other_weights_is_not_taken_for_that_of_these(transfer, done,
     silent.write_text(json.dumps(score))
     again = transfer(output, "--method", "vanilla", "--targets", "snli,sick")
     assert again.code == 0, again.stderr
+    assert "trained anew" not in again.stderr
     for target in ("mnli", "snli", "sick"):
         assert f"evaluating vanilla seed 42 on {target}" in again.stderr
         assert (f"evaluating vanilla seed 43 on {target}" in again.stderr) == (target == "sick")
         ours, theirs = (json.loads((run / "transfer" / f"{target}.json").read_text()) for run in (mine, other))
         assert ours["metrics"] == theirs["metrics"]
+    silent.write_text(json.dumps(score))
+    shutil.rmtree(other / "model")
+    without = transfer(output, "--method", "vanilla", "--targets", "snli,sick")
+    assert without.code == 0, without.stderr
+    assert "anew" not in without.stderr, "a score that says nothing of its weights is all that there is"
 
 
 def test_finished_runs_without_a_model_are_trained_anew_where_a_score_is_missing(zygote, place, tmp_path):

@@ -151,26 +151,41 @@ class _Coordinator:
         if not self.searches and not request.prune:
             return
         self.recall_points()
-        done, _ = self._sweep.finished()
+        done, damaged = self._sweep.finished()
         unfinished = (job for job in self._sweep.jobs if job not in done and job.identity not in tally.done)
         diverged = self._sweep.diverged(unfinished)
         scored = {**diverged, **done}
         if self.searches:
-            self._propose(tally, scored)
+            # Those that the queue calls done it gives to nobody again.
+            self._propose(tally, scored, {job.identity for job in damaged if job.identity in tally.done})
         if request.prune:
             self._give_up_the_hopeless(scored)
 
-    def _propose(self, tally: Tally, scored: Mapping[Job, RunRecord]) -> None:
+    def _propose(self, tally: Tally, scored: Mapping[Job, RunRecord], lost: set[str]) -> None:
+        """Propose points until so many are open, and queue what of them is not finished.
+
+        Args:
+            tally: The state of the queue.
+            scored: The runs that have ended, also those that diverged.
+            lost: The identities of jobs that have ended, of which no run can be read.
+        """
         scores = {job.identity: record.score for job, record in scored.items()}
         if self._queue.shared:  # also runs of other machines, wherever their folders lie
             scores = {**{identity: ended.value for identity, ended in tally.done.items()}, **scores}
-        ended = {*scores, *tally.failed, *tally.dropped}
-        for search in self.searches:
-            open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
-            while open_points < self._workers and (proposed := search.propose()) is not None:
-                self._sweep.plan([(search.method, proposed)])
-                open_points += not self._told(search, proposed, scores, ended)  # a point may be proposed again
-        self.recall_points()  # another coordinator may have died before it added the jobs of a point it proposed
+        ended = {*scores, *tally.failed, *tally.dropped, *lost}
+        while True:
+            for search in self.searches:
+                open_points = sum(not self._told(search, point, scores, ended) for point in search.points())
+                while open_points < self._workers and (proposed := search.propose()) is not None:
+                    self._sweep.plan([(search.method, proposed)])
+                    open_points += not self._told(search, proposed, scores, ended)  # a point may be proposed again
+            self.recall_points()  # another coordinator may have died before it added the jobs of a point it proposed
+            done, _ = self._sweep.finished()  # of new points, too: a grid or another kind of machine had them
+            new = {job.identity: record.score for job, record in done.items() if job.identity not in ended}
+            if not new:
+                break
+            scores |= new
+            ended |= new.keys()
         left = [job for job in self._sweep.jobs if job.identity not in ended]
         self._queue.add(left, also_ended=False)
         self.more_may_come = bool(left)

@@ -296,17 +296,16 @@ class Sweep:
     def folder(self) -> Path:
         """Where the sweep's own files lie: the same on the same data and model, wherever these are.
 
-        Where there is a folder that an earlier dpstune named after the places of data and model, it is that. It is
-        called so, too, where they cannot be read, as on a machine that launches tasks and trains nothing.
+        A folder that an earlier dpstune named after the places of data and model keeps its name. It is called so, too,
+        where they cannot be read, as on a machine that launches tasks and trains nothing.
         """
         digest = run_hash({"base": self._base, "asked": self.request.what_is_run()})
         named_after_places = self.runs_folder / f"{self.request.study}-{digest}"
-        if named_after_places.is_dir():
-            return named_after_places
         try:
-            return self.runs_folder / f"{self.request.study}-{self._content_digest}"
+            folder = self.runs_folder / f"{self.request.study}-{self._content_digest}"
         except DpstuneError:
             return named_after_places
+        return folder if folder.is_dir() or not named_after_places.is_dir() else named_after_places
 
     @cached_property
     def _first_recipe(self) -> Recipe:
@@ -378,10 +377,12 @@ class Sweep:
                 except (DpstuneError, OSError, ValueError) as error:
                     damaged[job] = (
                         f"{folder}: skipped: damaged: {error}; put back what it held, or remove the folder, and the "
-                        "same command trains the run anew"
+                        f"same command{'' if self.request.storage is None else ' without --storage'} trains the run "
+                        "anew"
                     )
         self._find_those_of_other_machines()
-        return {job: self._records[job] for job in self.jobs if job in self._records}, damaged
+        records = {job: self._records[job] for job in self.jobs if job in self._records}
+        return records, {job: told for job, told in damaged.items() if job not in records}
 
     def _find_those_of_other_machines(self) -> None:
         new = [job for job in self.jobs if job not in self._sought]
@@ -478,10 +479,11 @@ class Sweep:
 
     def open_queue(self) -> RunQueue:
         """Open the queue."""
+        name, direction = self.study_name, self.direction  # before a folder is made: data may be out of reach
         if self.request.storage is None:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-        return RunQueue(self.storage, self.study_name, self.direction)
+        return RunQueue(self.storage, name, direction)
 
     def outcome(self, tally: Tally | None) -> Outcome:
         """Return what became of every job; without a tally, only the finished runs tell."""
@@ -494,7 +496,7 @@ class Sweep:
         failed |= {job: tally.failed[job.identity] for job in missing if job.identity in tally.failed}
         dropped = [job for job in missing if job.identity in tally.dropped and job not in failed]
         shared = self.request.storage is not None  # else no other machine can have done it
-        elsewhere = [job for job in missing if shared and job.identity in tally.done]
+        elsewhere = [job for job in missing if shared and job.identity in tally.done and job not in damaged]
         if self.request.prune:
             notes.append(
                 "giving up was on (--prune): after two seeds or more, points worse than the median of their method's "

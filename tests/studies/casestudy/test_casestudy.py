@@ -354,7 +354,9 @@ class TestRuns:
         recipe = (run / "recipe.yaml").read_text()
         (run / "recipe.yaml").write_text(recipe.replace(str(tiny_task.parent), "/old/disk"))
         (note,) = [each for each in study(run).notes if each.startswith("texts are left out")]
-        assert note.endswith("no file /old/disk/train.csv; where the data were moved, --data-dir names their folder")
+        assert note.endswith(
+            "no file /old/disk/train.csv; where it was moved, --data-dir names the folder that holds it"
+        )
         found = study(run, data_dir=tiny_task.parent)
         assert all(each.texts[1] == "a man, in a house" for each in found.examples)
 

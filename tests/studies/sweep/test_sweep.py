@@ -26,9 +26,11 @@ from dpstune.runs.folder import RunFolder, read_metrics
 from dpstune.studies.points import read_runs
 from dpstune.studies.sweep import worker_names
 from dpstune.studies.sweep.coordinator import _Coordinator, open_searches, run_sweep
+from dpstune.studies.sweep.queue import Ended, Tally
 from dpstune.studies.sweep.storage import DEATHS
 from dpstune.studies.sweep.sweep import Sweep, SweepRequest
 from dpstune.studies.sweep.workers import Workers
+from tests.studies.test_records import make_run
 
 GRID = ["--grid", "method.p=0.1,0.2,0.3,0.4,0.5", "--grid", "method.update_ratio=0.1,0.2,0.4"]
 SHORT = ["--set", "training.steps=6", "--set", "training.warmup_steps=1", "--set", "training.save_every=2"]
@@ -189,6 +191,22 @@ def test_a_finished_run_whose_files_are_damaged_is_told_of_and_its_recipe_writte
     assert again.stderr.splitlines()[-1].startswith(
         f"error: 1 of 1 runs are left: {result.parent}: skipped: damaged: result.json lacks majority; {told}"
     )
+    other = shutil.copytree(result.parent, result.parent.with_name("seed-42-0123456789"))
+    (other / "result.json").write_text(numbers)
+    taken = sweep(tiny_task, tmp_path, *asked)
+    assert (taken.code, "damaged" in taken.stderr) == (0, False), "another machine's copy is whole"
+
+
+def test_a_damaged_run_that_a_shared_storage_calls_done_is_told_of(tiny_task, tmp_path):
+    request = SweepRequest(str(tiny_task), ("vanilla",), 1, tmp_path, storage="postgresql://somewhere/db")
+    shared = Sweep(request)
+    (job,) = shared.jobs
+    folder = make_run(shared._folder_of(job), seed=job.seed)
+    (folder / "recipe.yaml").unlink()
+    outcome = shared.outcome(Tally(done={job.identity: Ended(0.5, folder)}))
+    assert (outcome.elsewhere, outcome.left) == (0, 1)
+    with pytest.raises(RunError, match=r"recipe.yaml; put back .* the same command without --storage trains the run"):
+        outcome.refuse_what_is_missing()
 
 
 @pytest.mark.parametrize("budget", [None, 1])
@@ -404,6 +422,8 @@ def test_a_folder_that_an_earlier_dpstune_named_after_places_is_still_the_sweeps
     named_after_places.mkdir(parents=True)
     rows.rename(folder / "train.csv")
     assert Sweep(request).folder == named_after_places
+    new.mkdir()
+    assert Sweep(request).folder == new, "the other was made while data could not be read"
 
 
 def test_a_sweep_is_another_where_what_any_seed_may_draw_has_changed(tiny_task, tmp_path):
@@ -482,6 +502,32 @@ def test_the_runs_of_a_point_whose_coordinator_died_as_it_had_proposed_it_are_qu
     queue.drop(searched.jobs)
     coordinator.advance(queue.tally())
     assert queue.tally().waiting == 0, "what was given up is not added again"
+
+
+def test_a_point_whose_runs_another_kind_of_machine_finished_is_not_queued(tiny_task, tmp_path):
+    here, there = (search_of(tiny_task, tmp_path / name, budget=2) for name in ("here", "there"))
+    _Coordinator(there, there.open_queue(), workers=1).advance(Tally())
+    assert len(there.jobs) == 2, "one point"
+    for job in there.jobs:
+        make_run(here.runs_folder / "mixout" / f"seed-{job.seed}-x", seed=job.seed, digest=there._digest_of(job))
+    queue = here.open_queue()
+    coordinator = _Coordinator(here, queue, workers=1)
+    coordinator.advance(queue.tally())
+    first, second = {job.overrides for job in here.jobs}
+    assert {job.overrides for job in there.jobs} < {first, second}, "it was told the first, and proposed another"
+    assert (queue.tally().waiting, here.outcome(queue.tally()).left) == (2, 2)
+
+
+def test_a_finished_run_that_cannot_be_read_ends_a_search_all_the_same(tiny_task, tmp_path):
+    searched = search_of(tiny_task, tmp_path, budget=1)
+    queue = searched.open_queue()
+    coordinator = _Coordinator(searched, queue, workers=1)
+    coordinator.advance(queue.tally())
+    for job in searched.jobs:
+        folder = make_run(searched._folder_of(job), seed=job.seed)
+        (folder / "recipe.yaml").unlink()
+    coordinator.advance(Tally(done={job.identity: Ended(0.5, folder) for job in searched.jobs}))
+    assert not coordinator.more_may_come
 
 
 @pytest.mark.slow
