@@ -174,7 +174,7 @@ def test_rows_that_were_moved_are_read_where_they_are_said_to_be(zygote, restart
         (run / "recipe.yaml").write_text(text)
     refused = zygote.run("ensemble", *runs, "--output", tmp_path / "out")
     assert refused.code == 2
-    assert "there is no file /old/disk/train.csv; where the data were moved, --data-dir names" in refused.stderr
+    assert "there is no file /old/disk/train.csv; where it was moved, --data-dir names" in refused.stderr
     told = together(zygote, tmp_path / "out", *runs, "--data-dir", tiny_task.parent)
     assert told["value"] == together(zygote, tmp_path / "out", *restarts)["value"]
 
