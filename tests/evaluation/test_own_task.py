@@ -138,7 +138,7 @@ def test_rows_that_were_moved_are_read_where_they_are_said_to_be(zygote, trained
     refused = zygote.run("eval", run)
     assert (refused.code, refused.stderr.count("\n")) == (2, 1), refused.stderr
     assert f"there is no file {folder / 'train.csv'}; where it was moved, --data-dir names" in refused.stderr
-    with pytest.raises(RequestError, match=r"where the data were moved, data_dir names their folder"):
+    with pytest.raises(RequestError, match=r"where it was moved, data_dir names the folder that holds it"):
         dpstune.evaluate(run)
     value = json.loads((run / "result.json").read_text())["value"]
     assert dpstune.evaluate(run, data_dir=new, quiet=True).value == value

@@ -281,9 +281,7 @@ def test_texts_that_have_changed_since_the_models_were_trained_are_told(tiny_run
 def test_texts_that_were_moved_are_read_where_they_are_said_to_be(tiny_run, tiny_task, tmp_path):
     run = copied(tiny_run, tmp_path / "run", (str(tiny_task.parent), "/old/disk"))
     elsewhere = tmp_path / "elsewhere"
-    with pytest.raises(
-        RequestError, match=r"no file /old/disk/train\.csv; where it was moved, --data-dir names"
-    ):
+    with pytest.raises(RequestError, match=r"no file /old/disk/train\.csv; where it was moved, --data-dir names"):
         in_process(tmp_path, run, rows=10, data_dirs=(elsewhere,))
     assert in_process(tmp_path, run, rows=10, data_dirs=(elsewhere, tiny_task.parent)).notes == ()
 
