@@ -26,7 +26,8 @@ _MARKS = {
 SAVE_AS_UTF_8 = "save it as UTF-8"
 ASK_FOR_AN_ENCODING = f"{SAVE_AS_UTF_8}, or say what it is, such as --encoding latin-1, cp1252 or utf-16-le"
 SEEMS_UTF_16 = "every other byte is 0, as in UTF-16"
-_MARK = "\ufeff"  # a byte-order mark once it is decoded
+BYTE_ORDER_MARK = "\ufeff"
+"""As it is once it is decoded."""
 # What a spreadsheet computes rather than shows; a number alone is none.
 _FORMULA = re.compile(r"'*([=@\t\r]|[+-](?![\d.,]*\Z))")
 
@@ -71,7 +72,7 @@ def decode(content: bytes, place: str, encoding: str | None = None, remedy: str 
     """
     encoding = marked_encoding(content) or encoding or "utf-8"
     try:
-        text = content.decode(encoding).lstrip(_MARK)
+        text = content.decode(encoding).lstrip(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         line = content[: error.start].decode(encoding, "replace").count("\n") + 1
         raise wrong_encoding(f"{place}:{line}", encoding, error.reason, remedy) from None
@@ -170,11 +171,6 @@ def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
     text = io.StringIO()
     csv.writer(text, delimiter=separator).writerow(cells)  # with another line end than \r\n a lone \r would stay bare
     return text.getvalue().removesuffix("\r\n")
-
-
-def spreadsheet_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Return rows as CSV that a spreadsheet knows as UTF-8, by its byte-order mark."""
-    return _MARK + "".join(f"{csv_line(row)}\n" for row in rows)
 
 
 def shown_cell(text: str) -> str:

@@ -243,9 +243,10 @@ def write_folder(path: Path, fill: Callable[[Path], None], flag: str = "--output
     _remove(beside)
     try:
         with writing_to(path, flag):
-            beside.mkdir(mode=0o700 if path.exists() else 0o777, parents=True)
+            is_replaced = path.exists()
+            beside.mkdir(mode=0o700 if is_replaced else 0o777, parents=True)
             _fill(beside, fill)
-            if path.exists():
+            if is_replaced:
                 _keep_mode(path, beside)
             for entry in [*beside.rglob("*"), beside]:
                 _sync(entry)

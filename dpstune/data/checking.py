@@ -10,13 +10,7 @@ from dpstune.data.duplicates import duplicate_findings
 from dpstune.data.finding import SEVERITIES, Finding, Places
 from dpstune.data.gold_labels import several
 from dpstune.data.group_findings import group_findings, shared_text_findings
-from dpstune.data.label_findings import (
-    Labels,
-    class_findings,
-    set_of_labels,
-    several_findings,
-    value_findings,
-)
+from dpstune.data.label_findings import Labels, class_findings, set_of_labels, several_findings, value_findings
 from dpstune.data.lengths import Lengths, length_findings
 from dpstune.data.reading import RawTask, read_raw
 from dpstune.data.sources import RawSplit

@@ -15,8 +15,6 @@ from dpstune.settings.sections import AnyTask, DatasetTask, FilesSection, OwnTas
 if TYPE_CHECKING:
     from dpstune.recipe.schema import Recipe
 
-_SPLITS = ("train", "validation", "test")
-
 
 def reading_from(recipe: Recipe, folder: Path | None) -> Recipe:
     """Return a recipe that reads its data from another folder, as after they were moved.
@@ -72,7 +70,7 @@ def _is_lost(place: Path) -> bool:
 
 
 def _moved(files: FilesSection, home: Path | None, folder: Path) -> FilesSection:
-    places = {split: place for split in _SPLITS if (place := files.place(split)) is not None}
+    places = {split: place for split in files.names if (place := files.place(split)) is not None}
     every = [_normal(path) for place in places.values() for path in _listed(place)]
     if home is not None and all(path.is_relative_to(_normal(home)) for path in every):
         homes = [_normal(home)]

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpstune.common.textfile import shown_cell, spreadsheet_text
+from dpstune.common.textfile import shown_cell
 from dpstune.common.writing import write_text
 from dpstune.report.casestudy_figure import proportions_figure
 from dpstune.report.casestudy_page import render_page
 from dpstune.report.figures import write_figure
 from dpstune.report.header import runs_header
 from dpstune.report.page import Block, Bullets, Heading, Image, Paragraph, Table, render_markdown
-from dpstune.report.tables import csv_text, format_columns, percent, short_text, text_columns
+from dpstune.report.tables import csv_text, format_columns, percent, short_text, spreadsheet_text, text_columns
 from dpstune.report.wrong_labels import write_wrong_labels, wrong_labels_section
 from dpstune.studies.casestudy.casestudy import CaseStudy, Change, Example, MethodVotes
 
@@ -41,7 +41,7 @@ def write_case_study(
     for name in ("figure.png", "figure.svg"):
         write_figure(folder / name, figure)
     write_text(folder / "proportions.csv", csv_text(list(_proportion_rows(study))))
-    write_text(folder / "examples.csv", spreadsheet_text(_example_rows(study)))
+    write_text(folder / "examples.csv", spreadsheet_text(list(_example_rows(study))))
     ids, texts = [example.id for example in study.examples], [example.texts for example in study.examples]
     write_wrong_labels(folder, study.suspects, ids, texts, tell)
     title = f"Case study: {study.subject}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpstune.common.textfile import csv_line
+from dpstune.common.textfile import BYTE_ORDER_MARK, csv_line
 from dpstune.errors import counted
 from dpstune.report.output import people_console
 from dpstune.report.progress import format_value
@@ -123,6 +123,11 @@ def csv_text(rows: Sequence[Sequence[Any]]) -> str:
     'a,b\\n0.1,\\n'
     """
     return "".join(f"{csv_line(row)}\n" for row in rows)
+
+
+def spreadsheet_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as ``csv_text`` does, so that a spreadsheet knows them as UTF-8: by a byte-order mark."""
+    return BYTE_ORDER_MARK + csv_text(rows)
 
 
 def digits(value: float | None) -> str:

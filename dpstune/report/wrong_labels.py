@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 
-from dpstune.common.textfile import decode, shown_cell, spreadsheet_text
+from dpstune.common.textfile import decode, shown_cell
 from dpstune.common.writing import copy_aside, write_text
 from dpstune.data.sources import no_column
 from dpstune.data.tables import separator_of
 from dpstune.errors import RequestError, counted
 from dpstune.report.page import Block, Heading, Paragraph, Table
-from dpstune.report.tables import digits, short_text, text_columns
+from dpstune.report.tables import digits, short_text, spreadsheet_text, text_columns
 from dpstune.studies.wrong_labels import FEWEST_RESTARTS, Suspect
 
 FILE = "wrong_labels.csv"

@@ -387,10 +387,11 @@ class Sweep:
     def _find_those_of_other_machines(self) -> None:
         new = [job for job in self.jobs if job not in self._sought]
         self._sought.update(new)
-        missing = {job: self._digest_of(job) for job in new if job not in self._records and not self.is_anew(job)}
+        missing = [job for job in new if job not in self._records and not self.is_anew(job)]
         if missing and self.runs_folder.is_dir():
-            found = newest_by_digest(self.runs_folder, set(missing.values()))
-            self._records |= {job: found[digest] for job, digest in missing.items() if digest in found}
+            digests = {job: self._digest_of(job) for job in missing}
+            found = newest_by_digest(self.runs_folder, set(digests.values()))
+            self._records |= {job: found[digest] for job, digest in digests.items() if digest in found}
 
     def train_anew(self, jobs: Iterable[Job]) -> None:
         """Have finished runs of some jobs trained again, for their weights; what they were is renamed, not overwritten.
